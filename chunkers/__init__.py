@@ -1,0 +1,60 @@
+"""Ways of cutting a long text into chunks; every one is `(text, *, size, overlap, ...)`.
+
+Nothing heavy is imported before the first chunker is used: `textmill --help` must be fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from pipeline.records import Chunk
+
+if TYPE_CHECKING:
+    from chunkers.fixed import chunk_fixed
+    from chunkers.markdown import chunk_markdown
+    from chunkers.structure import chunk_structure
+
+__all__ = ["CHUNKERS", "REVISION", "chunk_fixed", "chunk_markdown", "chunk_structure"]
+
+_HOME = {
+    "chunk_structure": "chunkers.structure",
+    "chunk_fixed": "chunkers.fixed",
+    "chunk_markdown": "chunkers.markdown",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'chunkers' has no attribute {name!r}")
+
+
+def _structure(text: str, **options: Any) -> Iterator[Chunk]:
+    from chunkers.structure import chunk_structure
+
+    return chunk_structure(text, **options)
+
+
+def _fixed(text: str, **options: Any) -> Iterator[Chunk]:
+    from chunkers.fixed import chunk_fixed
+
+    return chunk_fixed(text, **options)
+
+
+def _markdown(text: str, **options: Any) -> Iterator[Chunk]:
+    from chunkers.markdown import chunk_markdown
+
+    return chunk_markdown(text, **options)
+
+
+CHUNKERS: dict[str, Callable[..., Iterator[Chunk]]] = {
+    "structure": _structure,
+    "fixed": _fixed,
+    "markdown": _markdown,
+}
+"""By the name that `chunk.method` has in a job file."""
+
+REVISION = {"structure": 1, "fixed": 1, "markdown": 1}
+"""Raised when the same text is cut differently than before: part of a job's fingerprint."""

@@ -1,0 +1,54 @@
+"""Windows of equally many tokens: the plain baseline, exact in offsets and overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from chunkers.encoded import Encoded, check_sizes
+from chunkers.graphemes import is_break
+from chunkers.tokens import Tokenizer
+from chunkers.tokens import tokenizer as tokenizer_named
+from pipeline.records import Chunk
+
+
+def chunk_fixed(
+    text: str, *, size: int = 512, overlap: int = 0, tokenizer: str | Tokenizer = "o200k_base"
+) -> Iterator[Chunk]:
+    """Chunks of `size` tokens, a few fewer where a grapheme cluster would be torn.
+
+    Units: `size` and `overlap` in tokens of `tokenizer`; `size` includes the overlap.
+    Invariant: as for `chunk_structure`.
+    Raises: UsageError for a size below 8, an overlap not below the size, an unknown tokenizer.
+    Cost: one encode pass; memory for one segment.
+    """
+    check_sizes(size, overlap)
+    named = tokenizer_named(tokenizer) if isinstance(tokenizer, str) else tokenizer
+    return _windows(text, named, size, overlap)
+
+
+def _windows(text: str, tokenizer: Tokenizer, size: int, overlap: int) -> Iterator[Chunk]:
+    if not text or text.isspace():
+        return
+    encoded = Encoded(text, tokenizer)
+    start = cut = 0
+    while cut < len(text):
+        while not encoded.complete and encoded.total() < encoded.ended(cut) + size + 64:
+            encoded.read()
+        end, tokens = encoded.fill(start, cut, size)
+        if end <= cut:
+            start = cut
+            end, tokens = encoded.fill(start, cut, size)
+        yield Chunk(start, end, tokens)
+        previous, cut = cut, end
+        start = _overlap_start(encoded, previous, cut, overlap) if overlap else cut
+        encoded.forget(previous)
+
+
+def _overlap_start(encoded: Encoded, previous: int, cut: int, overlap: int) -> int:
+    """The first place after `previous` from which at most `overlap` tokens lead to `cut`."""
+    place = max(previous + 1, encoded.place(encoded.ended(cut) - overlap))
+    while place < cut:
+        if is_break(encoded.text, place) and encoded.alone(place, cut) <= overlap:
+            return place
+        place += 1
+    return cut

@@ -1,0 +1,165 @@
+"""Cuts inside a sentence: at a clause, else between words, else between grapheme clusters.
+
+They are looked for only where no sentence end fits, in one window at a time, so they are allowed
+to cost more per character than the scan.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+import re
+from zlib import crc32
+
+_CLAUSE = re.compile(r"[,;:–—،؛](?=\s)|[，、：；—](?=[^\s\"'”’」』）])|(?<=\S)(?=\s[(\[“‘–—-])")
+_WORD = re.compile(r"(?<=\S)(?=\s)|(?<=[\r\n])(?=\S)")
+
+_JOINER = "\u200d"
+
+
+def is_break(text: str, position: int) -> bool:
+    """Whether no grapheme cluster is cut here.
+
+    Invariant: false wherever Unicode's rules forbid a break (UAX 29, revision 45); a little
+        stricter after a joiner or a virama.
+    """
+    if position <= 0 or position >= len(text):
+        return True
+    before, after = text[position - 1], text[position]
+    if before < "\u0300" and after < "\u0300":
+        return before != "\r" or after != "\n"
+    if before in "\r\n" or after in "\r\n":
+        return True
+    kind = unicodedata.category(before)
+    if kind == "Cc" or before in "\u2028\u2029":
+        return True
+    if _extends(after):
+        return False
+    if before == _JOINER or _prepends(before):
+        return False
+    point, next_point = ord(before), ord(after)
+    if 0x1F1E6 <= next_point <= 0x1F1FF and 0x1F1E6 <= point <= 0x1F1FF:
+        count = 0
+        place = position
+        while place and 0x1F1E6 <= ord(text[place - 1]) <= 0x1F1FF:
+            place -= 1
+            count += 1
+        return count % 2 == 0
+    if _hangul(next_point) and _hangul(point):
+        return not _joins_hangul(point, next_point)
+    # Between a virama (with marks after it) and the next consonant of a conjunct.
+    place = position - 1
+    while place and position - place < 8 and unicodedata.category(text[place]) == "Mn":
+        if unicodedata.combining(text[place]) == 9:
+            return unicodedata.category(after) != "Lo"
+        place -= 1
+    return True
+
+
+def _extends(character: str) -> bool:
+    point = ord(character)
+    if point < 0x300:
+        return False
+    if unicodedata.category(character) in ("Mn", "Me", "Mc"):
+        return True
+    return (
+        character in "\u200c\u200d\u0e33\u0eb3\uff9e\uff9f"
+        or 0x1F3FB <= point <= 0x1F3FF
+        or 0xE0020 <= point <= 0xE007F
+    )
+
+
+def _prepends(character: str) -> bool:
+    point = ord(character)
+    return (
+        0x0600 <= point <= 0x0605
+        or point in (0x06DD, 0x070F, 0x0890, 0x0891, 0x08E2, 0x0D4E, 0x110BD, 0x110CD)
+        or 0x111C2 <= point <= 0x111C3
+        or point in (0x113D1, 0x1193F, 0x11941, 0x11A3A, 0x11D46, 0x11F02)
+        or 0x11A84 <= point <= 0x11A89
+    )
+
+
+def _hangul(point: int) -> bool:
+    return 0x1100 <= point <= 0x11FF or 0xA960 <= point <= 0xA97C or 0xAC00 <= point <= 0xD7FB
+
+
+def _joins_hangul(before: int, after: int) -> bool:
+    """No break between the jamo of one syllable."""
+    leading = 0x1100 <= before <= 0x115F or 0xA960 <= before <= 0xA97C
+    vowel_after = 0x1160 <= after <= 0x11A7 or 0xD7B0 <= after <= 0xD7C6
+    trail_after = 0x11A8 <= after <= 0x11FF or 0xD7CB <= after <= 0xD7FB
+    syllable_after = 0xAC00 <= after <= 0xD7A3
+    if leading:
+        return vowel_after or syllable_after or 0x1100 <= after <= 0x115F or 0xA960 <= after <= 0xA97C
+    return vowel_after or trail_after
+
+
+def in_word(text: str, position: int) -> bool:
+    """Whether a word of a script with blanks is cut here."""
+    if position <= 0 or position >= len(text):
+        return False
+    before, after = text[position - 1], text[position]
+    if not (_of_word(before) and _of_word(after)):
+        return False
+    return not (_is_cjk(before) or _is_cjk(after))
+
+
+def _of_word(character: str) -> bool:
+    return character.isalnum() or character in "_'’" or unicodedata.category(character)[0] == "M"
+
+
+def _is_cjk(character: str) -> bool:
+    point = ord(character)
+    return (
+        0x2E80 <= point <= 0x31FF
+        or 0x3400 <= point <= 0x9FFF
+        or 0xF900 <= point <= 0xFAFF
+        or 0xFF66 <= point <= 0xFF9D
+        or 0x20000 <= point <= 0x3FFFF
+    )
+
+
+def last_cut(text: str, low: int, high: int, ends: list[int]) -> int:
+    """The best place in (low, high] to end a chunk inside a sentence.
+
+    A clause in the upper half, else a word, both chosen by what stands there, so that an edit far
+    before does not move them; else the last token end that tears no grapheme cluster.
+    """
+    middle = low + (high - low) // 2
+    for pattern in (_CLAUSE, _WORD):
+        found = [match.end() for match in pattern.finditer(text, middle, high)]
+        found = [place for place in found if low < place < high and is_break(text, place)]
+        if found:
+            return min(found, key=lambda place: crc32(text[place - 6 : place + 6].encode("utf-8", "surrogatepass")))
+    return cluster_cut(text, low, high, ends)
+
+
+def cluster_cut(text: str, low: int, high: int, ends: list[int]) -> int:
+    """The last token end in (low, high] inside no word, else in no cluster, else any."""
+    whole = 0
+    for place in reversed(ends):
+        if place <= low or place > high:
+            continue
+        if is_break(text, place):
+            if not in_word(text, place):
+                return place
+            whole = whole or place
+    if whole:
+        return whole
+    for place in range(high, low, -1):
+        if is_break(text, place):
+            return place
+    return high
+
+
+def first_cut(text: str, low: int, high: int) -> int:
+    """The best place in [low, high) to begin an overlap: a clause, a word, else a cluster."""
+    for pattern in (_CLAUSE, _WORD):
+        for match in pattern.finditer(text, max(low - 1, 0), high):
+            place = match.end()
+            if low <= place < high and is_break(text, place) and not text[place:high].isspace():
+                return place
+    for place in range(low, high):
+        if is_break(text, place):
+            return place
+    return high

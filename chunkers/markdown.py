@@ -1,0 +1,103 @@
+"""Chunks that keep sections apart and know the path of headings that they stand under."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterator
+
+from chunkers.encoded import Encoded, check_sizes
+from chunkers.structure import CLOSE_AT, CUT_FROM, next_cut, overlap_start
+from chunkers.tokens import Tokenizer
+from chunkers.tokens import tokenizer as tokenizer_named
+from chunkers.units import Units
+from pipeline.records import Chunk
+
+SMALL = 0.125
+"""Share of `size` below which a section may stand in one chunk with the next."""
+
+SEPARATOR = " > "
+
+_HEADING = re.compile(
+    r"[ \t]*(?:(?P<hashes>#{1,6})[ \t]+(?P<title>[^\r\n]*?)[ \t]*#*[ \t]*(?=[\r\n]|\Z)"
+    r"|(?P<equals>=+)(?P<wiki>[^\r\n]*?)=+[ \t]*(?=[\r\n]|\Z)"
+    r"|(?P<line>[^\r\n]*))"
+)
+_UNDERLINE = re.compile(r"(?:\r\n|[\r\n])(?P<kind>[=-])")
+
+
+def chunk_markdown(
+    text: str, *, size: int = 512, overlap: int = 0, tokenizer: str | Tokenizer = "o200k_base"
+) -> Iterator[Chunk]:
+    """Chunks with `section`, the headings above them, as in `Guide > Install`.
+
+    A section that fits is one chunk; sections are mixed only while they fill less than an eighth
+    of the size, and then `section` is the first one's. Long sections are cut as by `structure`.
+
+    Units: `size` and `overlap` in tokens of `tokenizer`; `size` includes the overlap.
+    Invariant: as for `chunk_structure`.
+    Raises: UsageError for a size below 8, an overlap not below the size, an unknown tokenizer.
+    Cost: one encode pass, and some tokens per cut that are encoded again; memory for one segment.
+    """
+    check_sizes(size, overlap)
+    named = tokenizer_named(tokenizer) if isinstance(tokenizer, str) else tokenizer
+    return _chunks(text, named, size, overlap)
+
+
+def _chunks(text: str, tokenizer: Tokenizer, size: int, overlap: int) -> Iterator[Chunk]:
+    if not text or text.isspace():
+        return
+    encoded = Encoded(text, tokenizer)
+    units = Units(encoded)
+    quarter, least = max(1, int(size * CLOSE_AT)), max(1, int(size * CUT_FROM))
+    small = max(1, int(size * SMALL))
+    path: list[tuple[int, str]] = []
+    heading = previous = cut = 0
+    while cut < len(text):
+        units.reach(encoded.ended(cut) + 2 * size + 64)
+        while heading < len(units.headings) and units.headings[heading] <= cut:
+            level, title = read_heading(text, units.headings[heading])
+            path = [above for above in path if above[0] < level]
+            path.append((level, title))
+            heading += 1
+        start = overlap_start(units, previous, cut, overlap) if cut and overlap else cut
+        end, tokens = _section_end(units, start, cut, size, small)
+        if not end:
+            end, tokens = next_cut(units, start, cut, size, quarter, least)
+        if end <= cut:
+            start = cut
+            end, tokens = next_cut(units, start, cut, size, quarter, least)
+        yield Chunk(start, end, tokens, SEPARATOR.join(title for _, title in path) or None)
+        previous, cut = cut, end
+        units.forget(previous)
+
+
+def _section_end(
+    units: Units, start: int, cut: int, size: int, small: int
+) -> tuple[int, int]:
+    """The end of the section that begins at `cut`, if it fits and is not small; else 0."""
+    encoded = units.encoded
+    base, core = encoded.ended(start), encoded.ended(cut)
+    index = bisect_left(units.begun, core + small)
+    while index < len(units.at) and units.begun[index] <= base + size:
+        if units.at[index] > cut and units.is_heading(index):
+            tokens = encoded.alone(start, units.at[index])
+            return (units.at[index], tokens) if tokens <= size else (0, 0)
+        index += 1
+    return 0, 0
+
+
+def read_heading(text: str, place: int) -> tuple[int, str]:
+    """The level, from 1, and the title of the heading that begins at `place`."""
+    found = _HEADING.match(text, place)
+    if not found:
+        return 1, ""
+    if found["hashes"]:
+        return len(found["hashes"]), found["title"]
+    if found["equals"]:
+        return len(found["equals"]), found["wiki"].strip()
+    under = _UNDERLINE.match(text, found.end())
+    line = found["line"].strip()
+    if under:
+        return (1 if under["kind"] == "=" else 2), line
+    return (2 if line.partition("节")[1] and line.startswith("第") else 1), line

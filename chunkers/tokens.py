@@ -1,0 +1,314 @@
+"""Tokenizers that say where every token of a text ends, so that a chunk's size is a subtraction.
+
+Chunkers need one encode pass over a document and no further call per chunk. Two facts carry that:
+an encoding can be put together from segments cut at *seams* (places that no token and no
+pre-token ever crosses), and a token's length in code points stands in a table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from binascii import a2b_base64
+from collections.abc import Iterator
+from difflib import get_close_matches
+from functools import lru_cache
+from importlib import resources, util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    import tiktoken
+
+Ends = NDArray[np.int64]
+
+SEGMENT_CHARS = 1 << 18
+"""Long enough to hide the cost of a call, short enough that its arrays stay in the CPU's cache."""
+
+RANKS = {
+    "o200k_base": "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
+    "cl100k_base": "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
+}
+"""SHA-256 of the rank tables in `chunkers/ranks/`."""
+
+_UPPER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
+_LOWER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_TAIL = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+
+# Source: the encodings' published definitions (tiktoken 0.14, November 2026).
+PATTERNS = {
+    "o200k_base": "|".join(
+        (
+            rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_TAIL}",
+            rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_TAIL}",
+            r"\p{N}{1,3}",
+            r" ?[^\s\p{L}\p{N}]+[\r\n/]*",
+            r"\s*[\r\n]+",
+            r"\s+(?!\S)",
+            r"\s+",
+        )
+    ),
+    "cl100k_base": "|".join(
+        (
+            r"'(?i:[sdmt]|ll|ve|re)",
+            r"[^\r\n\p{L}\p{N}]?+\p{L}++",
+            r"\p{N}{1,3}+",
+            r" ?[^\s\p{L}\p{N}]++[\r\n]*+",
+            r"\s++$",
+            r"\s*[\r\n]",
+            r"\s+(?!\S)",
+            r"\s",
+        )
+    ),
+}
+
+LETTER = (
+    "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02af\u0391-\u03a1\u03a3-\u03c9\u0400-\u0481"
+    "\u05d0-\u05ea\u0621-\u063f\u0641-\u064a\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff\uac00-\ud7a3"
+)
+# Every pre-token pattern of tiktoken ends a match at these places, whatever stands around them:
+# before one blank and a letter, before a letter after one newline, before a stop after a letter.
+SEAM = re.compile(
+    rf"(?<=\S)(?= [{LETTER}])|(?<=\S\n)(?=[{LETTER}])|(?<=[{LETTER}])(?=[,.;:!?)，。！？；：、）])"
+)
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+class Tokenizer(Protocol):
+    """Counts tokens, and says where each of them ends."""
+
+    @property
+    def name(self) -> str:
+        """As the user typed it."""
+
+    @property
+    def additive(self) -> bool:
+        """True: between two clean cuts the text alone has exactly the tokens it has in place."""
+
+    def count(self, text: str) -> int:
+        """The number of tokens of a text that stands alone."""
+
+    def encode_ends(self, text: str) -> Ends:
+        """The end of each token, ascending.
+
+        Units: code points; a token that ends inside a code point has the end of the next token
+            that does not.
+        Cost: one encode pass.
+        """
+
+
+def segments(text: str, chars: int = SEGMENT_CHARS) -> Iterator[tuple[int, int]]:
+    """Spans that cover the text, each at most `chars` long and cut at a seam where there is one.
+
+    Invariant: encoding the segments one by one gives the tokens of the whole text, except at cuts
+        inside a run of more than an eighth of `chars` without any seam.
+    """
+    start = 0
+    while len(text) - start > chars:
+        end = start + chars
+        cut = end
+        for reach in (chars >> 8, chars >> 3):
+            found = [match.start() for match in SEAM.finditer(text, end - reach, end)]
+            # The first places of the window may look back to before it only where text is there.
+            if found and found[-1] > start:
+                cut = found[-1]
+                break
+        yield start, cut
+        start = cut
+    if start < len(text):
+        yield start, len(text)
+
+
+class RankTokenizer:
+    """A byte-pair encoding run by tiktoken; special tokens are ordinary text."""
+
+    def __init__(self, name: str, encoding: tiktoken.Encoding, *, additive: bool) -> None:
+        self.name = name
+        self.additive = additive
+        self._encoding = encoding
+        self._tables: tuple[NDArray[np.uint8], NDArray[np.bool_]] | None = None
+
+    def count(self, text: str) -> int:
+        """The number of tokens of a text that stands alone."""
+        if len(text) <= SEGMENT_CHARS:
+            return len(self._encode(text))
+        return sum(len(self._encode(text[start:end])) for start, end in segments(text))
+
+    def encode_ends(self, text: str) -> Ends:
+        """The end of each token, ascending; see `Tokenizer`."""
+        tokens = self._encode(text)
+        ids = np.fromiter(tokens, np.int32, len(tokens))
+        if text.isascii():
+            return np.cumsum(self._lengths[0][ids], dtype=np.int64)
+        starts, inside = self._lengths
+        ends = np.cumsum(starts[ids], dtype=np.int64)
+        # A token whose successor begins inside a code point does not end at a code point.
+        broken = np.flatnonzero(inside[ids[1:]])
+        for index in reversed(broken.tolist()) if len(broken) < 64 else ():
+            ends[index] = ends[index + 1]
+        if len(broken) >= 64:
+            whole = np.ones(len(ends), bool)
+            whole[broken] = False
+            places = np.flatnonzero(whole)
+            ends = ends[places[np.searchsorted(places, np.arange(len(ends)))]]
+        return ends
+
+    def _encode(self, text: str) -> list[int]:
+        try:
+            return self._encoding._core_bpe.encode_ordinary(text)
+        except UnicodeEncodeError:
+            # A lone surrogate has no UTF-8; one replacement for one keeps every offset.
+            return self._encoding._core_bpe.encode_ordinary(_SURROGATES.sub("\ufffd", text))
+
+    @property
+    def _lengths(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Per token: code points that begin in it, and whether it begins inside one."""
+        if self._tables is None:
+            ranks = self._encoding._mergeable_ranks
+            size = max(ranks.values()) + 1
+            lengths = np.zeros(size, np.int64)
+            values = np.fromiter(ranks.values(), np.int64, len(ranks))
+            lengths[values] = np.fromiter(map(len, ranks), np.int64, len(ranks))
+            joined = np.frombuffer(b"".join(ranks), np.uint8)
+            leads = (joined & 0xC0) != 0x80
+            offsets = np.cumsum(lengths[values]) - lengths[values]
+            starts = np.zeros(size, np.uint8)
+            starts[values] = np.add.reduceat(leads, offsets, dtype=np.int64)
+            inside = np.zeros(size, bool)
+            inside[values] = ~leads[offsets]
+            self._tables = (starts, inside)
+        return self._tables
+
+
+class FileTokenizer:
+    """A `tokenizer.json`, run by the package `tokenizers`; no special tokens are added."""
+
+    additive = False
+
+    def __init__(self, name: str, path: Path) -> None:
+        try:
+            import tokenizers
+        except ImportError:
+            raise UsageError(
+                f"tokenizer `{name}` needs the package `tokenizers`",
+                hint="pip install tokenizers",
+            ) from None
+        self.name = name
+        try:
+            self._model: Any = tokenizers.Tokenizer.from_str(path.read_text("utf-8"))
+        except Exception as error:  # the package raises bare Exception
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UsageError(f"tokenizer `{name}` cannot be read: {reason}") from None
+        self._model.no_truncation()
+        self._model.no_padding()
+
+    def count(self, text: str) -> int:
+        """The number of tokens of a text that stands alone."""
+        if len(text) <= SEGMENT_CHARS:
+            return len(self._encode(text))
+        return len(self.encode_ends(text))
+
+    def encode_ends(self, text: str) -> Ends:
+        """The end of each token, ascending; see `Tokenizer`."""
+        parts: list[Ends] = []
+        # Without a pre-tokenizer the merge loop is superlinear: short segments keep it flat.
+        for start, end in segments(text, 1 << 12):
+            offsets = self._encode(text[start:end]).offsets
+            ends = np.fromiter((stop for _, stop in offsets), np.int64, len(offsets))
+            if len(ends):
+                # Tokens of one code point (byte fallback) share its end, so ends never fall;
+                # what a normaliser drops at the end of a segment belongs to its last token.
+                ends = np.maximum.accumulate(ends)
+                ends[ends == ends[-1]] = end - start
+                parts.append(ends + start)
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+    def _encode(self, text: str) -> Any:
+        try:
+            return self._model.encode(text, add_special_tokens=False)
+        except (UnicodeEncodeError, TypeError):
+            return self._model.encode(_SURROGATES.sub("\ufffd", text), add_special_tokens=False)
+
+
+@lru_cache(maxsize=8)
+def tokenizer(name: str) -> Tokenizer:
+    """The tokenizer of this name: an encoding of tiktoken, `wordllama`, or a `tokenizer.json`.
+
+    Raises: UsageError if the name is unknown, or something that it needs is missing.
+    Cost: half a second for the first use of an encoding, then nothing.
+    """
+    if name in RANKS:
+        return RankTokenizer(name, _from_package(name), additive=True)
+    if name == "wordllama":
+        return FileTokenizer(name, _wordllama_file())
+    if name.endswith(".json"):
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise UsageError(f"tokenizer `{name}` does not exist")
+        return FileTokenizer(name, path)
+    return _from_tiktoken(name)
+
+
+def _from_package(name: str) -> tiktoken.Encoding:
+    import tiktoken
+
+    table = resources.files("chunkers").joinpath("ranks", f"{name}.tiktoken").read_bytes()
+    digest = hashlib.sha256(table).hexdigest()
+    if digest != RANKS[name]:
+        raise UsageError(
+            f"chunkers/ranks/{name}.tiktoken: SHA-256 is {digest[:12]}…, must be {RANKS[name][:12]}…",
+            hint="install textmill again",
+        )
+    fields = table.split()
+    ranks = dict(zip(map(a2b_base64, fields[::2]), map(int, fields[1::2]), strict=True))
+    # Built directly: tiktoken's registry would download these two.
+    return tiktoken.Encoding(
+        name, pat_str=PATTERNS[name], mergeable_ranks=ranks, special_tokens={}
+    )
+
+
+def _from_tiktoken(name: str) -> Tokenizer:
+    import tiktoken
+
+    known = tiktoken.list_encoding_names()
+    if name not in known:
+        choices = sorted({*known, *RANKS, "wordllama"})
+        near = get_close_matches(name, choices, 1)
+        guess = f" (did you mean `{near[0]}`?)" if near else ""
+        raise UsageError(
+            f"unknown tokenizer `{name}`{guess}",
+            hint=f"one of {', '.join(choices)}, or a path to a tokenizer.json",
+        )
+    try:
+        encoding = tiktoken.get_encoding(name)
+    except Exception as error:  # whatever the download raises
+        raise UsageError(
+            f"tokenizer `{name}` must be downloaded by tiktoken, and that failed: "
+            f"{type(error).__name__}",
+            hint="set TIKTOKEN_CACHE_DIR to a folder that holds it, or use o200k_base",
+        ) from None
+    return RankTokenizer(name, encoding, additive=False)
+
+
+def _wordllama_file() -> Path:
+    # Found without importing it: the import loads its compiled parts.
+    spec = util.find_spec("wordllama")
+    if spec is None or not spec.submodule_search_locations:
+        raise UsageError(
+            "tokenizer `wordllama` needs the extra `local`",
+            hint="pip install textmill[local]",
+        )
+    folder = Path(spec.submodule_search_locations[0])
+    found = sorted(folder.glob("tokenizers/*.json"))
+    preferred = [path for path in found if path.name == "l2_supercat_tokenizer_config.json"]
+    if not found:
+        raise UsageError(
+            f"tokenizer `wordllama`: no tokenizer lies in {folder}",
+            hint="pip install --force-reinstall wordllama",
+        )
+    return (preferred or found)[0]

@@ -1,0 +1,193 @@
+"""The command line: what it takes, and nothing of what it does.
+
+Only click is imported here, so that `textmill --help` is as fast as click; each command imports
+what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+
+FLAGS = {
+    "input": "input.path",
+    "output": "output.path",
+    "text": "input.text",
+    "id": "input.id",
+    "keep": "input.keep",
+    "method": "chunk.method",
+    "size": "chunk.size",
+    "overlap": "chunk.overlap",
+    "tokenizer": "chunk.tokenizer",
+    "prompt": "parameters.prompt",
+    "kind": "endpoint.kind",
+    "model": "endpoint.model",
+    "url": "endpoint.url",
+    "concurrency": "endpoint.concurrency",
+    "batch_size": "endpoint.batch_size",
+    "aggregate": "aggregate.method",
+    "max_cost_usd": "budget.max_cost_usd",
+    "partial": "budget.partial",
+    "max_failed": "guard.max_failed",
+    "max_outage": "run.max_outage_seconds",
+    "grace": "run.grace_seconds",
+}
+"""Flags that stand for a key of the job file; all others are reached with --set."""
+
+
+def job_options(command: Command) -> Command:
+    """The options that set a key of the job file, in the order of the file."""
+    options = [
+        click.option("-i", "--input", metavar="PATH", help="File, glob, directory, or - for stdin."),
+        click.option("-o", "--output", metavar="PATH", help=".parquet, .jsonl, directory, or -."),
+        click.option("--text", metavar="COLUMN", help="Column that holds the text."),
+        click.option("--id", metavar="COLUMN", help="Column that names a row."),
+        click.option("--keep", metavar="COLUMN", multiple=True, help="Column carried along."),
+        click.option("--method", metavar="NAME", help="structure, fixed or markdown."),
+        click.option("--size", metavar="TOKENS", type=int, help="Tokens of a chunk, at most."),
+        click.option("--overlap", metavar="TOKENS", type=int, help="Tokens shared with the last."),
+        click.option("--tokenizer", metavar="NAME", help="What counts tokens."),
+        click.option("--prompt", metavar="TEXT", help="For text tasks, with {chunk}."),
+        click.option("--kind", metavar="NAME", help="local, hf, tei or openai."),
+        click.option("--model", metavar="NAME", help="As the service names it."),
+        click.option("--url", metavar="URL", help="Base URL of the service."),
+        click.option("--concurrency", metavar="N", type=int, help="Calls in flight, at most."),
+        click.option("--batch-size", metavar="N", type=int, help="Requests per call, at most."),
+        click.option("--aggregate", metavar="NAME", help="rows, mean or text."),
+        click.option("--max-cost-usd", metavar="USD", type=float, help="Refuse to cost more."),
+        click.option("--partial", is_flag=True, default=None, help="Work up to that cost."),
+        click.option("--max-failed", metavar="SHARE", type=float, help="Of rows; above: exit 4."),
+        click.option("--max-outage", metavar="SECONDS", type=float, help="Without any answer."),
+        click.option("--grace", metavar="SECONDS", type=float, help="To drain after ctrl-C."),
+        click.option(
+            "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Any key of the file."
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def flags_of(options: dict[str, Any]) -> dict[str, Any]:
+    """The job file's keys that were set by flags."""
+    found = {FLAGS[name]: value for name, value in options.items() if name in FLAGS}
+    if not found.get("input.keep"):
+        found.pop("input.keep", None)
+    return {key: value for key, value in found.items() if value is not None}
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="textmill", message="%(prog)s %(version)s")
+def cli() -> None:
+    """A job runner for long texts: rows in, chunks to inference endpoints, ordered results out."""
+
+
+@cli.command()
+@click.argument("job")
+@job_options
+@click.option("--dry-run", is_flag=True, help="Only say what would be done: `plan`.")
+@as_json
+def run(job: str, overrides: tuple[str, ...], dry_run: bool, as_json: bool, **options: Any) -> None:
+    """Run JOB, a job file or the name of a template; goes on where the last run stopped."""
+    from jobs import execute
+
+    command = execute.plan if dry_run else execute.run
+    sys.exit(command(job, overrides, flags_of(options), as_json=as_json))
+
+
+@cli.command()
+@click.argument("job")
+@job_options
+@as_json
+def plan(job: str, overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Say what a run of JOB would do and cost, without the network."""
+    from jobs import execute
+
+    sys.exit(execute.plan(job, overrides, flags_of(options), as_json=as_json))
+
+
+@cli.command()
+@click.argument("source", metavar="FILE_OR_JOB")
+@job_options
+@click.option("--only", metavar="ID", help="Only the document with this id.")
+@as_json
+def chunks(
+    source: str, overrides: tuple[str, ...], only: str | None, as_json: bool, **options: Any
+) -> None:
+    """Show where the documents of FILE_OR_JOB are cut."""
+    from jobs import show
+
+    sys.exit(show.chunks(source, overrides, flags_of(options), only, as_json=as_json))
+
+
+@cli.command()
+@click.argument("output", metavar="OUT")
+@click.argument("question")
+@click.option("-n", "--count", default=5, show_default=True, help="How many chunks.")
+@click.option("--job", metavar="JOB", help="Its endpoint embeds the question, if not local.")
+@as_json
+def search(output: str, question: str, count: int, job: str | None, as_json: bool) -> None:
+    """Ask an embedded corpus: the chunks of OUT nearest to QUESTION."""
+    from jobs import show
+
+    sys.exit(show.search(output, question, count, job, as_json=as_json))
+
+
+@cli.command()
+@click.argument("name", required=False)
+@as_json
+def templates(name: str | None, as_json: bool) -> None:
+    """List the job files that come with textmill, or print the one called NAME."""
+    from jobs import show
+
+    sys.exit(show.templates(name, as_json=as_json))
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8080, show_default=True, help="0: a free one.")
+@click.option("--key", metavar="KEY", help="Refuse calls without this bearer key.")
+@click.option("--latency", default=0.0, show_default=True, help="Seconds per call.")
+@click.option("--dimension", default=384, show_default=True, help="Of its vectors.")
+@click.option("--batch-limit", type=int, metavar="N", help="Refuse calls with more inputs.")
+@click.option("--max-input-tokens", type=int, metavar="N", help="Refuse longer inputs.")
+@click.option("--engine", default="tei", show_default=True, help="Behind `/`: tei or tgi.")
+@click.option("--task", "tasks", multiple=True, metavar="MODEL=TAG", help="What a model serves.")
+@click.option(
+    "--fault", "faults", multiple=True, metavar="FAULT", help="Such as '429 x3' or '500 30%'."
+)
+@click.option("--seed", default=0, show_default=True, help="Of faults by chance.")
+@click.option("--record", is_flag=True, help="Keep inputs and bodies for the bill.")
+@click.option("--public", is_flag=True, help="Allow a host that others can reach.")
+def mock(latency: float, **options: Any) -> None:
+    """Serve every protocol with made-up answers, misbehave as told, and keep the bill."""
+    from jobs.execute import reported
+    from jobs.mock import serve
+
+    def command() -> int:
+        serve(latency_seconds=latency, **options)
+        return 0
+
+    sys.exit(reported(command))
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        cli(prog_name="textmill")
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does: nobody is left to tell.
+        sys.stderr.close()
+        sys.exit(141)
+
+
+if __name__ == "__main__":
+    main()

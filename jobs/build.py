@@ -1,0 +1,161 @@
+"""From a job file to a pipeline: the architecture as one expression.
+
+Here, and only here, the engine meets the chunkers, the aggregators and the embedded model: it gets
+them as callables and knows none of their names.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from aggregators import AGGREGATORS
+from aggregators import REVISIONS as AGGREGATOR_REVISIONS
+from chunkers import CHUNKERS
+from chunkers import REVISION as CHUNKER_REVISIONS
+from chunkers.boundaries import sentences
+from chunkers.tokens import tokenizer
+from jobs.spec import EndpointSpec, Job, fingerprint
+from pipeline.endpoints import local
+from pipeline.prepare import Pipeline
+from pipeline.prompts import columns_of, renderer
+from pipeline.records import Chunker, Column, Endpoint
+from pipeline.secret import resolve
+from pipeline.survey import InputSpec
+
+COLUMNS = {
+    "feature-extraction": Column("vector", "vector"),
+    "summarization": Column("summary", "string"),
+    "chat-completion": Column("answer", "string"),
+}
+
+
+def build(job: Job, *, with_secret: bool = True) -> Pipeline:
+    """The wired stages of this job. Without the secret it can plan, but not run.
+
+    Raises: UsageError, also where an extra or a credential is missing.
+    """
+    spec = job.endpoints[0]
+    aggregator = AGGREGATORS[job.aggregate.method](COLUMNS[job.task])
+    counter = tokenizer(tokenizer_name(job))
+    keep = job.input.keep
+    if keep is None and aggregator.per_chunk:
+        keep = ()
+    return Pipeline(
+        name=job.name,
+        input=InputSpec(
+            path=job.input.path,
+            text=job.input.text,
+            id=job.input.id,
+            keep=keep,
+            fields=columns_of(job.prompt) if job.prompt else (),
+            max_row_bytes=job.guard.max_row_bytes,
+        ),
+        chunk=chunker(job),
+        render=renderer(job.prompt),
+        count_tokens=counter.count if job.prompt else None,
+        endpoint=endpoint(job, spec, with_secret=with_secret),
+        aggregator=aggregator,
+        output=job.output.path,
+        home=str(home()),
+        fingerprint=_fingerprint(job),
+        metadata=_metadata(job, spec),
+        sentences=sentences,
+        max_failed=job.guard.max_failed,
+        max_chunks=job.guard.max_chunks,
+        max_outage_seconds=job.run.max_outage_seconds,
+        grace_seconds=job.run.grace_seconds,
+        max_cost_usd=job.budget.max_cost_usd,
+        is_partial=job.budget.partial,
+    )
+
+
+def chunker(job: Job) -> Chunker:
+    """The job's way of cutting, with its size, overlap and tokenizer."""
+    return partial(
+        CHUNKERS[job.chunk.method],
+        size=job.chunk.size,
+        overlap=job.chunk.overlap,
+        tokenizer=tokenizer_name(job),
+    )
+
+
+def tokenizer_name(job: Job) -> str:
+    """What counts this job's tokens: the endpoint's own where known, else o200k_base."""
+    return job.chunk.tokenizer or (
+        "wordllama" if job.endpoints[0].kind == "local" else "o200k_base"
+    )
+
+
+def endpoint(job: Job, spec: EndpointSpec, *, with_secret: bool) -> Endpoint:
+    """Who answers, with the parameters as they are sent and as they stand in the key."""
+    return Endpoint(
+        name=spec.name,
+        kind=spec.kind,
+        task=job.task,
+        model=spec.model or "",
+        identity=_identity(job, spec),
+        url=spec.url,
+        parameters=_parameters(job, spec),
+        secret=resolve(spec.api_key, job.folder) if with_secret else None,
+        concurrency=spec.concurrency,
+        batch_size=spec.batch_size,
+        batch_tokens=spec.batch_tokens,
+        price=spec.price,
+        deadline=spec.deadline,
+    )
+
+
+def home() -> Path:
+    """Where paid answers are kept: $TEXTMILL_HOME, else the platform's folder for data."""
+    named = os.environ.get("TEXTMILL_HOME")
+    if named:
+        return Path(named).expanduser()
+    if sys.platform == "darwin":
+        return Path("~/Library/Application Support/textmill").expanduser()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", "~/AppData/Local")).expanduser() / "textmill"
+    return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "textmill"
+
+
+def _parameters(job: Job, spec: EndpointSpec) -> dict[str, Any]:
+    if job.task == "feature-extraction" and spec.kind in ("tei", "hf"):
+        # Said nothing, newer servers cut a long input silently and embed half a chunk.
+        return {"truncate": False} | job.parameters
+    return job.parameters
+
+
+def _identity(job: Job, spec: EndpointSpec) -> tuple[str, ...]:
+    """What stands for the model in a key; the URL only where nothing else names the model."""
+    if spec.kind == "local":
+        model = local.EMBEDDING_MODEL if job.task == "feature-extraction" else local.SUMMARY_MODEL
+        return ("local", spec.model or model)
+    if spec.model is None:
+        return (spec.kind, "", spec.url)
+    return (spec.kind, spec.provider or "", spec.model, spec.revision)
+
+
+def model_name(job: Job) -> str:
+    """The model as an output's metadata names it: kind and model."""
+    identity = _identity(job, job.endpoints[0])
+    return "/".join([identity[0], *(part for part in identity[1:3] if part)])
+
+
+def _metadata(job: Job, spec: EndpointSpec) -> dict[str, str]:
+    return {
+        "textmill.task": job.task,
+        "textmill.model": model_name(job),
+        "textmill.tokenizer": tokenizer_name(job),
+        "textmill.job": _fingerprint(job),
+    }
+
+
+def _fingerprint(job: Job) -> str:
+    method, aggregate = job.chunk.method, job.aggregate.method
+    return fingerprint(
+        job,
+        {"chunker": CHUNKER_REVISIONS[method], "aggregator": AGGREGATOR_REVISIONS[aggregate]},
+    )

@@ -1,0 +1,223 @@
+"""What a person or a program sees of a run: in a terminal, in a pipe, as JSON lines.
+
+All three only listen to the events of `pipeline.events`. Warnings count, they do not scroll.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import IO, Any, Protocol
+
+import msgspec
+
+from pipeline import events
+from pipeline.escape import printable
+from pipeline.run import Ended
+
+PLAIN_EVERY_SECONDS = 10.0
+
+
+class Display(Protocol):
+    """Shows the events of one run, then how it ended."""
+
+    def on(self, event: events.Event) -> None:
+        """One event; called often, from the loop's thread."""
+
+    def close(self) -> None:
+        """No more events; the closing line follows."""
+
+
+class JsonLines:
+    """One JSON object a line on stdout; `event` names what it is."""
+
+    def __init__(self, out: IO[str] | None = None) -> None:
+        self._out = out or sys.stdout
+        self._encode = msgspec.json.Encoder().encode
+
+    def on(self, event: events.Event) -> None:
+        self._out.write(self._encode(event).decode() + "\n")
+        self._out.flush()
+
+    def close(self) -> None:
+        pass
+
+
+class Progress:
+    """The figures of a run so far, from its events."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.started = clock()
+        self.total = 0
+        self.written = 0
+        self.failed = 0
+        self.requests = 0
+        self.cached = 0
+        self.calls = 0
+        self.errors = 0
+        self.cost_usd = 0.0
+        self.last_pause: events.Paused | None = None
+        self.draining: events.Draining | None = None
+
+    def on(self, event: events.Event) -> None:
+        match event:
+            case events.Surveyed():
+                self.total = event.documents
+                self.started = self._clock()
+            case events.Admitted():
+                self.requests += event.requests
+                self.cached += event.cached
+            case events.CallEnded():
+                self.calls += 1
+                self.cost_usd += event.cost_usd
+                self.errors += event.error is not None
+            case events.Paused():
+                self.last_pause = event
+            case events.Written():
+                self.written += event.documents
+                self.failed = event.failed + event.partial
+            case events.Draining():
+                self.draining = event
+
+    def line(self) -> str:
+        """Everything on one line."""
+        seconds = max(1e-9, self._clock() - self.started)
+        parts = [f"{self.written:,} of {self.total:,} documents"]
+        if self.calls:
+            parts.append(f"{self.calls / seconds:,.1f} calls/s")
+        if self.requests:
+            parts.append(f"{self.cached * 100 // self.requests} % cached")
+        if self.failed:
+            parts.append(f"{self.failed:,} failed")
+        if self.cost_usd:
+            parts.append(f"${self.cost_usd:,.2f}")
+        if self.draining:
+            parts.append(f"draining {self.draining.in_flight:,} requests in flight")
+        elif 0 < self.written < self.total:
+            left = seconds / self.written * (self.total - self.written)
+            parts.append(f"{duration(left)} left")
+        return ", ".join(parts)
+
+    def warning(self) -> str | None:
+        """The last pause, with how often there was one."""
+        pause = self.last_pause
+        if pause is None:
+            return None
+        asked = " (asked by server)" if pause.asked else ""
+        return (
+            f"{printable(pause.message, 100)} from {pause.endpoint}, pausing {pause.seconds:.1f} s"
+            f"{asked}, {ordinal(pause.times)} time"
+        )
+
+
+class Plain:
+    """A line on stderr now and then: for pipes, logs and cron."""
+
+    def __init__(self, out: IO[str] | None = None) -> None:
+        self._out = out or sys.stderr
+        self._progress = Progress()
+        self._shown_at = time.monotonic()
+        self._warned = 0
+
+    def on(self, event: events.Event) -> None:
+        self._progress.on(event)
+        is_due = time.monotonic() - self._shown_at >= PLAIN_EVERY_SECONDS
+        if is_due or isinstance(event, events.Draining):
+            self._shown_at = time.monotonic()
+            warning = self._progress.warning()
+            pauses = self._progress.last_pause.times if self._progress.last_pause else 0
+            if warning and pauses > self._warned:
+                self._warned = pauses
+                print(warning, file=self._out)
+            print(self._progress.line(), file=self._out, flush=True)
+
+    def close(self) -> None:
+        pass
+
+
+class Terminal:
+    """A live bar with one line of figures and one of warnings."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+        from rich.progress import BarColumn, TaskProgressColumn
+        from rich.progress import Progress as Bar
+        from rich.text import Text
+
+        self._text: type[Text] = Text
+        self._progress = Progress()
+        self._bar = Bar(BarColumn(), TaskProgressColumn(), console=Console(stderr=True))
+        self._task = self._bar.add_task("documents", total=None)
+        self._live = Live(
+            get_renderable=self._render,
+            console=self._bar.console,
+            transient=True,
+            refresh_per_second=8,
+        )
+        self._live.start()
+
+    def _render(self) -> Any:
+        from rich.console import Group
+
+        lines: list[Any] = [self._bar, self._text(self._progress.line(), style="bold")]
+        warning = self._progress.warning()
+        if warning:
+            lines.append(self._text(warning, style="yellow"))
+        return Group(*lines)
+
+    def on(self, event: events.Event) -> None:
+        self._progress.on(event)
+        if isinstance(event, events.Surveyed | events.Written):
+            self._bar.update(
+                self._task, total=self._progress.total or None, completed=self._progress.written
+            )
+
+    def close(self) -> None:
+        self._live.stop()
+
+
+def display(*, as_json: bool) -> Display:
+    """What suits the place where the run is watched."""
+    if as_json:
+        return JsonLines()
+    return Terminal() if sys.stderr.isatty() else Plain()
+
+
+def closing_line(ended: Ended) -> str:
+    """The last line of every run that published: what was written, and what it took."""
+    told = ended.summary
+    written = told.documents - told.failed - told.partial
+    share = told.cached * 100 // told.requests if told.requests else 0
+    parts = [f"{written:,} of {told.documents:,} documents written"]
+    if told.failed or told.partial:
+        where = f" ({printable(str(ended.failures))})" if ended.failures else ""
+        counts = [f"{told.failed:,} failed"] if told.failed else []
+        counts += [f"{told.partial:,} partial"] if told.partial else []
+        parts.append(" and ".join(counts) + where)
+    parts += [
+        f"{told.requests:,} requests",
+        f"{share} % cached",
+        f"${told.cost_usd:,.2f}",
+        duration(told.seconds),
+    ]
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """`6 min 12 s`, for people."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
+def ordinal(number: int) -> str:
+    """`12th`."""
+    teen = 10 <= number % 100 <= 20
+    return f"{number}{'th' if teen else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"

@@ -1,0 +1,189 @@
+"""The commands that do a job: `run` and `plan`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import msgspec
+from msgspec.structs import replace
+
+from pipeline.errors import StorageError, TextmillError, UsageError
+from pipeline.escape import printable
+
+if TYPE_CHECKING:
+    from jobs.spec import Job
+    from pipeline.run import Ended
+
+PARQUET_MAGIC = b"PAR1"
+
+
+def run(
+    source: str, overrides: Sequence[str], flags: Mapping[str, object], *, as_json: bool
+) -> int:
+    """Run a job; the exit code. Data on stdout, talk on stderr."""
+    return reported(lambda: _run(source, overrides, flags, as_json), as_json=as_json)
+
+
+def _run(
+    source: str, overrides: Sequence[str], flags: Mapping[str, object], as_json: bool
+) -> int:
+    from jobs.build import build
+    from jobs.display import closing_line, display
+    from jobs.spec import load
+    from pipeline import run as engine
+
+    job = load(source, pairs(overrides), flags)
+    if as_json and job.output.path == "-":
+        raise UsageError("--json and output `-` both want stdout", hint="give -o a path")
+    with placed(job) as (job, publish):
+        pipeline = build(job)
+        shown = display(as_json=as_json)
+        try:
+            ended: Ended = anyio.run(
+                engine.run, pipeline, shown.on, backend_options={"use_uvloop": _has_uvloop()}
+            )
+        finally:
+            shown.close()
+        if ended.error is not None:
+            tell(ended.error)
+        else:
+            publish()
+            print(closing_line(ended), file=sys.stderr)
+        if as_json:
+            print(msgspec.json.encode(ended.summary).decode(), flush=True)
+        return ended.summary.exit
+
+
+def plan(
+    source: str, overrides: Sequence[str], flags: Mapping[str, object], *, as_json: bool
+) -> int:
+    """Say what a run would do; 8 where that is over the budget."""
+    return reported(lambda: _plan(source, overrides, flags, as_json), as_json=as_json)
+
+
+def _plan(
+    source: str, overrides: Sequence[str], flags: Mapping[str, object], as_json: bool
+) -> int:
+    from jobs.build import build
+    from jobs.display import duration
+    from jobs.spec import load
+    from pipeline.cache import AnswerCache
+    from pipeline.plan import plan as planned
+    from pipeline.survey import survey
+
+    job = load(source, pairs(overrides), flags, needs_output=False)
+    with placed(job) as (job, _):
+        pipeline = build(job, with_secret=False)
+        answers = Path(pipeline.home) / "answers"
+        cache = AnswerCache(answers) if answers.is_dir() else None
+        told = planned(pipeline, survey(pipeline.input), cache)
+    if as_json:
+        print(msgspec.json.encode(told).decode())
+    else:
+        print(
+            f"{told.documents:,} documents, {told.chunks:,} chunks, {told.requests:,} requests, "
+            f"{told.cached:,} cached\n"
+            f"left to do: {told.calls:,} calls, {told.tokens:,} tokens, "
+            f"up to ${told.cost_usd:,.2f}, about {duration(told.seconds)}"
+        )
+    most = pipeline.max_cost_usd
+    if most is not None and told.cost_usd > most and not pipeline.is_partial:
+        print(f"over budget.max_cost_usd = {most:g}", file=sys.stderr)
+        return 8
+    return 0
+
+
+def reported(command: Callable[[], int], *, as_json: bool = False) -> int:
+    """The command's exit code; a user's error is one line, a bug keeps its traceback."""
+    from pipeline.events import Summary
+    from pipeline.run import CLASSES
+
+    try:
+        return command()
+    except TextmillError as error:
+        tell(error)
+        code, is_resumable = error.exit_code, error.resumable
+    except KeyboardInterrupt:
+        print("interrupted before anything was sent", file=sys.stderr)
+        code, is_resumable = 130, True
+    except BrokenPipeError:
+        raise
+    except Exception:
+        traceback.print_exc()
+        print("this is a bug in textmill; answers so far are kept", file=sys.stderr)
+        code, is_resumable = 1, True
+    if as_json:
+        summary = Summary(exit=code, class_=CLASSES[code], resumable=is_resumable)
+        print(msgspec.json.encode(summary).decode(), flush=True)
+    return code
+
+
+def tell(error: TextmillError) -> None:
+    """The error on stderr, on one line, and its hint on another."""
+    print(printable(str(error), 2_000), file=sys.stderr)
+    if error.hint:
+        print(f"hint: {printable(error.hint, 500)}", file=sys.stderr)
+
+
+def pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
+    """`KEY=VALUE` of --set, apart. Raises: UsageError without repeating what may be a secret."""
+    found = []
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise UsageError("--set takes KEY=VALUE, such as --set chunk.size=256")
+        found.append((key.strip(), value))
+    return found
+
+
+@contextmanager
+def placed(job: Job) -> Iterator[tuple[Job, Callable[[], None]]]:
+    """The job with files in the place of `-`, and what copies the result to stdout."""
+    with tempfile.TemporaryDirectory(prefix="textmill-", ignore_cleanup_errors=True) as folder:
+        publish: Callable[[], None] = _nothing
+        if job.input.path == "-":
+            job = replace(job, input=replace(job.input, path=_spool(Path(folder))))
+        if job.output.path == "-":
+            path = Path(folder) / "out.jsonl"
+            job = replace(job, output=replace(job.output, path=str(path)))
+
+            def publish() -> None:
+                with path.open("rb") as file:
+                    shutil.copyfileobj(file, sys.stdout.buffer)
+                sys.stdout.buffer.flush()
+
+        yield job, publish
+
+
+def _nothing() -> None:
+    pass
+
+
+def _spool(folder: Path) -> str:
+    """Standard input as a file: it is read twice, and a stream can be read once."""
+    temporary = folder / "stdin"
+    try:
+        with temporary.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        with temporary.open("rb") as file:
+            is_parquet = file.read(4) == PARQUET_MAGIC
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot spool standard input: {error.strerror}") from None
+    name = "stdin.parquet" if is_parquet else "stdin.jsonl"
+    return str(temporary.rename(folder / name))
+
+
+def _has_uvloop() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("uvloop") is not None
+
+

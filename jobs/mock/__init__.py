@@ -1,0 +1,35 @@
+"""A server that speaks every protocol, can be scripted to misbehave, and keeps the bill.
+
+It is the project's only fake: tests and examples run against real HTTP, and what a service is known
+to do wrong stands here once. A protocol is two pure functions (`read` a body into `Asked`, `write`
+one value per input), a fault is a record, the bill is one object; `plan` puts them together and
+`server` moves the bytes.
+
+    with serving(["429 x2"], key="k") as mock:      # in a thread, for code that blocks
+        run(url=mock.url + "/v1")
+    assert mock.bill.totals().repeated_inputs == 0
+
+    async with Mock(["half_body every=3"]) as mock:  # in the loop of the test
+        ...
+
+Control, without a key: `GET /_mock/bill` (`?full=1`), `POST /_mock/reset`, `GET` and `POST
+/_mock/script` (a JSON list of faults, as objects or in words).
+"""
+
+from jobs.mock.bill import Bill, Seen, Totals
+from jobs.mock.faults import Fault, Script, parse
+from jobs.mock.running import check_host, serve, serving
+from jobs.mock.server import Mock
+
+__all__ = [
+    "Bill",
+    "Fault",
+    "Mock",
+    "Script",
+    "Seen",
+    "Totals",
+    "check_host",
+    "parse",
+    "serve",
+    "serving",
+]

@@ -1,0 +1,212 @@
+"""The commands that show: `chunks`, `search` and `templates`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.execute import pairs, reported
+from pipeline.errors import EndpointError, RefusedError, UsageError
+from pipeline.escape import printable
+
+if TYPE_CHECKING:
+    from jobs.spec import Job
+    from pipeline.records import Chunk
+
+TEXT_FILES = (".txt", ".md", ".markdown", ".rst")
+
+
+def chunks(
+    source: str,
+    overrides: Sequence[str],
+    flags: Mapping[str, object],
+    only: str | None,
+    *,
+    as_json: bool,
+) -> int:
+    """Every chunk of the documents with its span, tokens and text; colours tell chunks apart."""
+    return reported(lambda: _chunks(source, overrides, flags, only, as_json))
+
+
+def _chunks(
+    source: str,
+    overrides: Sequence[str],
+    flags: Mapping[str, object],
+    only: str | None,
+    as_json: bool,
+) -> int:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    shown = 0
+    for name, text, found in _cut_documents(source, overrides, flags):
+        if only is not None and name != only:
+            continue
+        shown += 1
+        if as_json:
+            for chunk in found:
+                told = {"id": name, **msgspec.structs.asdict(chunk)}
+                told["text"] = text[chunk.start_char : chunk.end_char]
+                print(msgspec.json.encode(told).decode())
+            continue
+        tokens = sum(chunk.tokens for chunk in found)
+        console.print(f"[bold]{len(found):,} chunks, {tokens:,} tokens[/bold]", Text(name))
+        covered = 0
+        for position, chunk in enumerate(found):
+            colour = ("cyan", "green")[position % 2]
+            shared = max(0, covered - chunk.start_char)
+            line = Text(
+                f"{position:>5}  {chunk.start_char:>8,}..{chunk.end_char:<8,} "
+                f"{chunk.tokens:>5} tokens  ",
+                style="dim",
+            )
+            piece = text[chunk.start_char : chunk.end_char]
+            line.append(printable(piece[:shared], 60), style="dim italic")
+            line.append(printable(piece[shared:], 100), style=colour)
+            console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
+            covered = max(covered, chunk.end_char)
+    if only is not None and not shown:
+        raise UsageError(f"{printable(source)}: no document `{printable(only)}`")
+    return 0
+
+
+def _cut_documents(
+    source: str, overrides: Sequence[str], flags: Mapping[str, object]
+) -> Iterator[tuple[str, str, list[Chunk]]]:
+    from jobs.build import build, chunker
+    from jobs.spec import load
+    from pipeline.source import read
+    from pipeline.survey import survey
+
+    is_job = not source.endswith((*TEXT_FILES, ".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet"))
+    if is_job:
+        job = load(source, pairs(overrides), flags, needs_output=False)
+    else:
+        # o200k_base needs no extra; a job says better which tokens count.
+        flags = {"chunk.tokenizer": "o200k_base"} | dict(flags) | {"input.path": source}
+        job = load("embed", pairs(overrides), flags, needs_output=False)
+    if source.endswith(TEXT_FILES):
+        try:
+            text = Path(source).read_bytes().decode("utf-8-sig")  # offsets count every CR
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{printable(source)}: cannot be read: {error}") from None
+        yield Path(source).name, text, list(chunker(job)(text))
+        return
+    pipeline = build(job, with_secret=False)
+    for documents in read(survey(pipeline.input)):
+        for document in documents:
+            if document.text is not None:
+                found = list(pipeline.chunk(document.text))
+                yield str(document.id), document.text, found
+
+
+def search(output: str, question: str, count: int, job: str | None, *, as_json: bool) -> int:
+    """The rows of an output nearest to the question, best first."""
+    return reported(lambda: _search(output, question, count, job, as_json))
+
+
+def _search(output: str, question: str, count: int, job_path: str | None, as_json: bool) -> int:
+    from jobs.spec import load
+    from pipeline.nearest import nearest
+    from pipeline.corpus import metadata
+
+    if not question.strip():
+        raise UsageError("the question is blank")
+    if count < 1:
+        raise UsageError(f"--count = {count} must be at least 1")
+    told = metadata(output)
+    model = told.get("textmill.model")
+    if model is None or told.get("textmill.task") != "feature-extraction":
+        raise UsageError(
+            f"{printable(output)}: not an embedding output of textmill",
+            hint="search reads what `textmill run embed ... -o vectors.parquet` wrote",
+        )
+    job = load(job_path, needs_output=False) if job_path else None
+    vector = anyio.run(_embedded, question, model, job, output)
+    hits = nearest(output, vector, count)
+    if as_json:
+        for hit in hits:
+            print(msgspec.json.encode({"score": hit.score} | hit.row).decode())
+        return 0
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    for hit in hits:
+        row = hit.row
+        head = Text(f"{hit.score:.3f}  ", style="bold")
+        head.append(printable(str(row.get("id"))), style="bold cyan")
+        if row.get("chunk") is not None:
+            head.append(f"  {row['start_char']:,}..{row['end_char']:,}", style="dim")
+        if row.get("section"):
+            head.append(f"  {printable(row['section'], 80)}", style="dim")
+        console.print(head)
+        if row.get("text"):
+            console.print(Text("       " + printable(" ".join(row["text"].split()), 300)))
+    return 0
+
+
+async def _embedded(
+    question: str, model: str, job: Job | None, output: str
+) -> NDArray[np.float32]:
+    """The question's vector, by the model that made the output; shape (dim,), unit length."""
+    from jobs.build import endpoint, model_name
+    from pipeline.endpoints import local
+    from pipeline.endpoints.http import HttpEndpoint
+    from pipeline.records import Answer, Chunk, Request
+
+    if model == f"local/{local.EMBEDDING_MODEL}":
+        return np.asarray(local.embed([question])[0])
+    if job is None:
+        raise UsageError(
+            f"{printable(output)}: embedded with {printable(model)}, which is not local",
+            hint=f'textmill search {printable(output)} "..." --job JOB, the job that wrote it',
+        )
+    if model_name(job) != model:
+        raise UsageError(
+            f"{job.address}: its model {printable(model_name(job))} is not the output's "
+            f"{printable(model)}"
+        )
+    async with HttpEndpoint(endpoint(job, job.endpoints[0], with_secret=True)) as http:
+        request = Request(b"", question, 0, Chunk(0, len(question), 0))
+        try:
+            (answer,) = await http.answer([request])
+        except EndpointError as error:
+            raise RefusedError(f"endpoint `{job.endpoints[0].name}`: {error}") from None
+    if not isinstance(answer, Answer) or not isinstance(answer.value, bytes):
+        raise RefusedError(f"endpoint `{job.endpoints[0].name}`: no vector for the question")
+    vector = np.frombuffer(answer.value, dtype="<f4")
+    return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), dtype=np.float32)
+
+
+def templates(name: str | None, *, as_json: bool) -> int:
+    """The job files that come with textmill, or one of them."""
+    return reported(lambda: _templates(name, as_json))
+
+
+def _templates(name: str | None, as_json: bool) -> int:
+    from jobs.spec import templates as found
+
+    known: dict[str, Any] = dict(found())
+    if name is None:
+        for each, purpose in known.items():
+            if as_json:
+                print(msgspec.json.encode({"name": each, "purpose": purpose}).decode())
+            else:
+                print(f"{each:<10} {purpose}")
+        return 0
+    if name not in known:
+        raise UsageError(
+            f"no template `{printable(name)}`", hint="templates are " + ", ".join(known)
+        )
+    sys.stdout.write((resources.files("jobs") / "templates" / f"{name}.toml").read_text("utf-8"))
+    return 0

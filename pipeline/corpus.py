@@ -1,0 +1,78 @@
+"""An embedded corpus, read back: the vectors of an output and the rows they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.errors import InputError, UsageError
+from pipeline.files import reason, shown
+
+Batch = tuple[NDArray[np.float32], Callable[[int], dict[str, Any]]]
+
+
+def metadata(path: str) -> dict[str, str]:
+    """What the output says of itself: `textmill.model`, `textmill.task`, ...
+
+    Raises: UsageError where there is no such output; InputError where it cannot be read.
+    """
+    with _opened(_files(path)[0]) as file:
+        found = file.schema_arrow.metadata or {}
+    return {key.decode(): value.decode() for key, value in found.items() if key[:9] == b"textmill."}
+
+
+def vector_batches(path: str) -> Iterator[Batch]:
+    """Vectors as (n, dim) float32, and the function that gives the row of one of them.
+
+    Rows without a vector are passed over. Cost: memory for one batch of vectors; other columns are
+    read only for rows that are asked for.
+    """
+    for name in _files(path):
+        with _opened(name) as file:
+            columns = [each for each in file.schema_arrow.names if each != "vector"]
+            for group in range(file.num_row_groups):
+                yield _batch(file, group, columns)
+
+
+def _batch(file: pq.ParquetFile, group: int, columns: list[str]) -> Batch:
+    vectors = file.read_row_group(group, columns=["vector"], use_threads=False)["vector"]
+    whole = vectors.combine_chunks()
+    if isinstance(whole, pa.ChunkedArray):  # of no rows at all
+        whole = pa.concat_arrays(whole.chunks) if whole.num_chunks else pa.array([], whole.type)
+    positions = np.flatnonzero(np.asarray(whole.is_valid()))
+    flat = whole.drop_null().flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+    matrix = flat.reshape(len(positions), -1) if len(positions) else np.empty((0, 0), np.float32)
+    read: list[pa.Table] = []
+
+    def row_at(index: int) -> dict[str, Any]:
+        if not read:
+            read.append(file.read_row_group(group, columns=columns, use_threads=False))
+        row: dict[str, Any] = read[0].slice(int(positions[index]), 1).to_pylist()[0]
+        return row
+
+    return matrix, row_at
+
+
+def _files(path: str) -> list[str]:
+    place = Path(path)
+    if place.is_dir():
+        found = sorted(str(each) for each in place.glob("*.parquet"))
+        if not found:
+            raise UsageError(f"{shown(path)}: no Parquet file in this folder")
+        return found
+    if not place.is_file():
+        raise UsageError(f"{shown(path)}: no such output")
+    return [path]
+
+
+def _opened(name: str) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(name, buffer_size=1 << 20, pre_buffer=False)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{shown(name)}: not a Parquet output ({reason(error)})") from None

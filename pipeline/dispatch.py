@@ -1,0 +1,469 @@
+"""From requests to settled outcomes: look up, join equal ones, pack, send, keep, free.
+
+One loop thread owns all the state below, so there are no locks. `take` decides, workers wait. A
+request is in `flights` from before its look-up until its answer is durable: whoever asks for the
+same key meanwhile joins it, whoever asks later finds it in the cache, nobody pays twice. Keys are
+held here, never answers.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+import anyio
+from anyio.to_thread import run_sync
+
+from pipeline import breaker, events
+from pipeline.breaker import Breaker
+from pipeline.cache import AnswerCache
+from pipeline.errors import (
+    BudgetError,
+    EndpointError,
+    OutageError,
+    StorageError,
+    TextmillError,
+    UsageError,
+)
+from pipeline.prices import cost, output_tokens_bound
+from pipeline.records import Answer, Endpoint, Failure, Request
+from pipeline.retries import PAUSING, Fail, Halve, Retry, Stop, pause, verdict
+
+SAME_REFUSALS = 20
+"""So many different requests refused alike, and none answered: the configuration is wrong."""
+
+Send = Callable[[Sequence[Request]], Awaitable[Sequence[Answer | Failure]]]
+
+
+class Group:
+    """Documents that travel together; it is whole when each of their requests is settled."""
+
+    __slots__ = ("unsettled", "whole")
+
+    def __init__(self) -> None:
+        self.unsettled = 0
+        self.whole = anyio.Event()
+
+
+class Flight:
+    """A key on its way, the groups that wait for it, and the attempts that it used up."""
+
+    __slots__ = ("attempts", "groups", "request")
+
+    def __init__(self, request: Request, group: Group) -> None:
+        self.request = request
+        self.groups = [group]
+        self.attempts = 0
+
+
+class Tally:
+    """What the run did so far; only the loop thread writes it."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.cached = 0
+        """Requests that needed no sending: answered before, or equal to another one."""
+        self.answered = 0
+        self.calls = 0
+        self.input_tokens = 0
+        self.output_tokens = 0
+        self.cost_usd = 0.0
+        self.pauses = 0
+        self.errors: Counter[str] = Counter()
+
+
+class Dispatch:
+    """Sends what is missing through one endpoint, with `endpoint.concurrency` workers."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        send: Send,
+        cache: AnswerCache,
+        emit: events.Emit,
+        *,
+        free_bytes: Callable[[], int],
+        max_outage_seconds: float = 1_800.0,
+        max_cost_usd: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        uniform: Callable[[], float] = random.random,
+    ) -> None:
+        self.endpoint = endpoint
+        self.tally = Tally()
+        self.failures: dict[bytes, Failure] = {}
+        """Final failures of this run, by key: an equal request later is not sent again."""
+        self._send = send
+        self._cache = cache
+        self._emit = emit
+        self._free_bytes = free_bytes
+        self._max_outage_seconds = max_outage_seconds
+        self._max_cost_usd = max_cost_usd
+        self._clock = clock
+        self._uniform = uniform
+
+        self._flights: dict[bytes, Flight] = {}
+        self._fresh: deque[Flight] = deque()
+        # Calls to be made again: (not before, order, flights that must not be joined by others).
+        self._again: list[tuple[float, int, list[Flight]]] = []
+        self._order = itertools.count()
+        self._breaker = Breaker()
+        self._last_answer = clock()
+        self._in_flight = 0
+        self._estimated_usd = 0.0
+        self._output_tokens_bound = output_tokens_bound(endpoint.task, endpoint.parameters)
+        self._dimension: int | None = None
+        self._refusals: Counter[int | None] = Counter()
+        self._kept: list[tuple[bytes, Answer]] = []
+        self._kept_durable = anyio.Event()
+        self._kept_some = anyio.Event()
+        self._wake = anyio.Event()
+        self._is_closed = False
+        self._stopped_by: TextmillError | None = None
+        self._scope = anyio.CancelScope()
+
+    # --- from outside ------------------------------------------------------------------------
+
+    async def admit(self, group: Group, requests: Sequence[Request]) -> int:
+        """Look these up and queue what is missing; return how many need no sending.
+
+        `group.whole` is set when all are settled.
+        """
+        new: list[Flight] = []
+        missing = 0
+        for request in requests:
+            flight = self._flights.get(request.key)
+            if flight is not None:
+                flight.groups.append(group)
+                group.unsettled += 1
+            elif request.key not in self.failures:
+                flight = self._flights[request.key] = Flight(request, group)
+                group.unsettled += 1
+                new.append(flight)
+        if new:
+            found = await run_sync(self._cache.get_many, [f.request.key for f in new])
+            if len(self._flights) == len(new):
+                self._last_answer = self._clock()  # an idle endpoint is no outage
+            for flight in new:
+                answer = found.get(flight.request.key)
+                if answer is None:
+                    missing += 1
+                    self._fresh.append(flight)
+                else:
+                    self._note_dimension(answer)
+                    self._settle(flight)
+        self.tally.requests += len(requests)
+        self.tally.cached += len(requests) - missing
+        if not group.unsettled:
+            group.whole.set()
+        self._wake_workers()
+        return len(requests) - missing
+
+    @property
+    def is_stopping(self) -> bool:
+        """True once `stop` was called."""
+        return self._stopped_by is not None
+
+    def close(self) -> None:
+        """Nothing more will be admitted: workers end when all is settled."""
+        self._is_closed = True
+        self._wake_workers()
+
+    def stop(self, error: TextmillError, grace_seconds: float) -> None:
+        """Make no further call; wait so long for those under way; then `run` raises `error`."""
+        if self._stopped_by is None:
+            self._stopped_by = error
+            self._scope.deadline = anyio.current_time() + grace_seconds
+            self._emit(events.Draining(str(error), self._in_flight))
+            self._wake_workers()
+
+    async def run(self) -> None:
+        """Work until closed and all is settled, or stopped. Raises: what it was stopped by."""
+        async with anyio.create_task_group() as storing:
+            storing.start_soon(self._keep)
+            with self._scope:
+                async with anyio.create_task_group() as workers:
+                    for _ in range(self.endpoint.concurrency):
+                        workers.start_soon(self._work)
+            storing.cancel_scope.cancel()
+        if self._stopped_by is not None:
+            raise self._stopped_by
+
+    # --- decide ------------------------------------------------------------------------------
+
+    def take(self, now: float) -> list[Flight] | float | None:
+        """The next call's flights; or the seconds to wait for one; or None: there is none to come.
+
+        Retries go before new work, the oldest document first.
+        """
+        if self._stopped_by is not None or (self._is_closed and not self._flights):
+            return None
+        ready = self._again[0][0] if self._again else float("inf")
+        if not self._fresh and ready == float("inf"):
+            return float("inf")
+        outage_ends = self._last_answer + self._max_outage_seconds
+        rests = breaker.wait(self._breaker, now)
+        if rests:
+            return min(rests, max(0.0, outage_ends - now) or rests)
+        if ready <= now:
+            return heapq.heappop(self._again)[2]
+        if self._fresh:
+            return self._pack()
+        return ready - now
+
+    def _pack(self) -> list[Flight]:
+        """The oldest requests that fit one call, at least one."""
+        packed = [self._fresh.popleft()]
+        tokens = packed[0].request.tokens
+        while self._fresh and len(packed) < self.endpoint.batch_size:
+            tokens += self._fresh[0].request.tokens
+            if tokens > self.endpoint.batch_tokens:
+                break
+            packed.append(self._fresh.popleft())
+        return packed
+
+    def _forbids(self, flights: Sequence[Flight]) -> TextmillError | None:
+        """Why this call must not be made: nowhere to keep its answers, or no money for it."""
+        if self._free_bytes() < (1 << 20) + 16_384 * (self._in_flight + len(flights)):
+            return StorageError(
+                f"{self._cache.folder}: no room for further answers; none was asked for",
+                hint="free space and run again; every answer so far is kept",
+            )
+        if self._max_cost_usd is not None:
+            expected = self._estimate(flights)
+            if self.tally.cost_usd + self._estimated_usd + expected > self._max_cost_usd:
+                return BudgetError(
+                    f"budget.max_cost_usd = {self._max_cost_usd:g} reached: "
+                    f"${self.tally.cost_usd:.4f} spent",
+                    hint="answers so far are kept; raise the budget or run again to go on",
+                )
+        return None
+
+    def _estimate(self, flights: Iterable[Flight]) -> float:
+        count = tokens = 0
+        for flight in flights:
+            count += 1
+            tokens += flight.request.tokens
+        return cost(
+            self.endpoint.price,
+            requests=count,
+            input_tokens=tokens,
+            output_tokens=count * self._output_tokens_bound,
+        )
+
+    # --- act ---------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        while True:
+            taken = self.take(self._clock())
+            if taken is None:
+                self._wake_workers()  # the others may go, too
+                return
+            if isinstance(taken, float):
+                with anyio.move_on_after(taken):
+                    await self._wake.wait()
+                self._check_outage()
+                continue
+            forbidden = self._forbids(taken)
+            if forbidden is not None:
+                self.stop(forbidden, self.endpoint.deadline.call_seconds)
+                continue
+            self._breaker = breaker.took(self._breaker)
+            await self._call(taken)
+
+    async def _call(self, flights: list[Flight]) -> None:
+        started = self._clock()
+        expected = self._estimate(flights)
+        self._in_flight += len(flights)
+        self._estimated_usd += expected
+        try:
+            try:
+                settled = await self._send([flight.request for flight in flights])
+            except EndpointError as error:
+                self._refused(flights, error, started)
+            else:
+                self.tally.calls += 1
+                await self._answered(flights, settled, started)
+        finally:
+            self._in_flight -= len(flights)
+            self._estimated_usd -= expected
+            self._wake_workers()
+
+    async def _answered(
+        self, flights: list[Flight], settled: Sequence[Answer | Failure], started: float
+    ) -> None:
+        now = self._clock()
+        self._breaker = breaker.answered(self._breaker, started)
+        self._last_answer = now
+        good: list[tuple[Flight, Answer]] = []
+        for flight, outcome in zip(flights, settled, strict=True):
+            problem = outcome if isinstance(outcome, Failure) else self._misfit(outcome)
+            if problem is None:
+                assert isinstance(outcome, Answer)
+                good.append((flight, outcome))
+            else:
+                kind = "poison" if problem.kind == "poison" else "invalid"
+                error = EndpointError(kind, problem.message, status=200)  # type: ignore[arg-type]
+                self._again_or_failed([flight], error, now)
+        self._account(flights, [answer for _, answer in good], now - started)
+        if good:
+            self._kept.extend((flight.request.key, answer) for flight, answer in good)
+            durable = self._kept_durable
+            self._kept_some.set()
+            await durable.wait()
+            self.tally.answered += len(good)
+            for flight, _ in good:
+                self._settle(flight)
+
+    def _refused(self, flights: list[Flight], error: EndpointError, started: float) -> None:
+        now = self._clock()
+        self.tally.errors[error.kind] += 1
+        self.tally.calls += error.kind != "unreachable"
+        self._emit(
+            events.CallEnded(
+                self.endpoint.name,
+                len(flights),
+                now - started,
+                error=error.kind,
+                message=str(error),
+            )
+        )
+        if error.kind in PAUSING:
+            before = self._breaker
+            seconds = pause(error, before.streak, self._uniform)
+            self._breaker = breaker.rest(before, now, started, seconds)
+            if self._breaker.streak != before.streak:
+                self.tally.pauses += 1
+                self._emit(
+                    events.Paused(
+                        self.endpoint.name,
+                        seconds,
+                        error.retry_after is not None,
+                        self.tally.pauses,
+                        error.kind,
+                        str(error),
+                    )
+                )
+        else:
+            self._breaker = breaker.probe_ended(self._breaker)
+        self._again_or_failed(flights, error, now)
+        self._check_outage()
+
+    def _again_or_failed(self, flights: list[Flight], error: EndpointError, now: float) -> None:
+        attempts = max(flight.attempts for flight in flights) + 1
+        decided = verdict(error, attempts, len(flights), self.endpoint.name, self._uniform)
+        if not (isinstance(decided, Retry) and not decided.uses_attempt):
+            for flight in flights:
+                flight.attempts += 1
+        match decided:
+            case Retry(delay_seconds=delay):
+                heapq.heappush(self._again, (now + delay, next(self._order), flights))
+            case Halve():
+                middle = (len(flights) + 1) // 2
+                for half in (flights[:middle], flights[middle:]):
+                    heapq.heappush(self._again, (now, next(self._order), half))
+            case Fail():
+                for flight in flights:
+                    self.failures[flight.request.key] = Failure(
+                        error.kind, str(error), flight.attempts
+                    )
+                    self._settle(flight)
+                self._count_refusals(error, len(flights))
+            case Stop(error=reason):
+                # Their rows stay open: what stops a run is no outcome of a row.
+                heapq.heappush(self._again, (float("inf"), next(self._order), flights))
+                self.stop(reason, self.endpoint.deadline.call_seconds)
+
+    def _count_refusals(self, error: EndpointError, requests: int) -> None:
+        """Twenty different rows cannot all be poison: then it is the job that is wrong."""
+        if error.kind != "poison" or error.status == 200 or self.tally.answered:
+            return
+        self._refusals[error.status] += requests
+        if self._refusals[error.status] >= SAME_REFUSALS:
+            self.stop(
+                UsageError(
+                    f"endpoint `{self.endpoint.name}` refused the first {SAME_REFUSALS} "
+                    f"requests alike: {error}",
+                    hint="check `endpoint.url`, `endpoint.model` and `parameters`",
+                ),
+                self.endpoint.deadline.call_seconds,
+            )
+
+    def _misfit(self, answer: Answer) -> Failure | None:
+        """A vector of another dimension than the first one is no answer to this job."""
+        if self._dimension is None:
+            self._note_dimension(answer)
+        elif isinstance(answer.value, bytes) and len(answer.value) != self._dimension:
+            return Failure(
+                "invalid",
+                f"a vector of {len(answer.value) // 4} dimensions, expected {self._dimension // 4}",
+            )
+        return None
+
+    def _note_dimension(self, answer: Answer) -> None:
+        if self._dimension is None and isinstance(answer.value, bytes):
+            self._dimension = len(answer.value)
+
+    def _account(
+        self, flights: Sequence[Flight], answers: Sequence[Answer], seconds: float
+    ) -> None:
+        input_tokens = sum(answer.input_tokens for answer in answers) or sum(
+            flight.request.tokens for flight in flights
+        )
+        output_tokens = sum(answer.output_tokens for answer in answers)
+        spent = cost(
+            self.endpoint.price,
+            requests=len(flights),
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            seconds=seconds,
+        )
+        self.tally.input_tokens += input_tokens
+        self.tally.output_tokens += output_tokens
+        self.tally.cost_usd += spent
+        self._emit(
+            events.CallEnded(
+                self.endpoint.name, len(flights), seconds, input_tokens, output_tokens, spent
+            )
+        )
+
+    def _settle(self, flight: Flight) -> None:
+        del self._flights[flight.request.key]
+        for group in flight.groups:
+            group.unsettled -= 1
+            if not group.unsettled:
+                group.whole.set()
+
+    async def _keep(self) -> None:
+        """The one writer: while a group is being made durable, the next one gathers."""
+        while True:
+            await self._kept_some.wait()
+            self._kept_some = anyio.Event()
+            kept, self._kept = self._kept, []
+            durable, self._kept_durable = self._kept_durable, anyio.Event()
+            with anyio.CancelScope(shield=True):
+                await run_sync(self._cache.put_many, kept)
+            durable.set()
+
+    def _check_outage(self) -> None:
+        waited = self._clock() - self._last_answer
+        if self._flights and not self._is_well() and waited >= self._max_outage_seconds:
+            self.stop(
+                OutageError(
+                    f"endpoint `{self.endpoint.name}`: no answer for {waited:.0f} s "
+                    f"(run.max_outage_seconds = {self._max_outage_seconds:g})",
+                    hint="answers so far are kept; run again when the endpoint is back",
+                ),
+                0.0,
+            )
+
+    def _is_well(self) -> bool:
+        """True while no pause is on and no error stands: waiting for work is no outage."""
+        return not self._breaker.streak and not self._again
+
+    def _wake_workers(self) -> None:
+        self._wake.set()
+        self._wake = anyio.Event()

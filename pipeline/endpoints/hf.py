@@ -1,0 +1,89 @@
+"""Hugging Face's own inference (`hf-inference`) through the router, task by task.
+
+Feature extraction has its parameters at the root of the body and its task in the path; every other
+task has them under `parameters`. The backends behind one URL answer in several shapes, told apart
+by nesting depth; a list is always sent, so that depth two means one row per input.
+Source: huggingface_hub 1.28+ and the recorded traffic described in `docs/protocols.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from pipeline.endpoints import openai
+from pipeline.endpoints.replies import parsed, refusal, text_answer, vector_answers
+from pipeline.errors import EndpointError
+from pipeline.records import Answer, Call, Endpoint, Failure, Request
+
+_encode = msgspec.json.Encoder().encode
+_TEXT_FIELDS = {"summarization": "summary_text"}
+
+
+def encode(endpoint: Endpoint, requests: Sequence[Request]) -> Call:
+    """The call for these requests; a single text task is sent bare, as the official client does."""
+    base = f"{endpoint.url}/hf-inference/models/{endpoint.model}"
+    if endpoint.task == "chat-completion":
+        return Call(f"{base}/v1/chat/completions", openai.chat_body(endpoint, requests))
+    texts = [request.input for request in requests]
+    if endpoint.task == "feature-extraction":
+        return Call(
+            f"{base}/pipeline/feature-extraction", _encode({"inputs": texts} | endpoint.parameters)
+        )
+    body: dict[str, Any] = {"inputs": texts[0] if len(texts) == 1 else texts}
+    if endpoint.parameters:
+        body["parameters"] = endpoint.parameters
+    return Call(base, _encode(body))
+
+
+def decode(
+    endpoint: Endpoint, count: int, status: int, headers: Mapping[str, str], body: bytes
+) -> Sequence[Answer | Failure]:
+    """One answer or failure per request, in their order."""
+    if status != 200:
+        raise refusal(status, headers, body)
+    if endpoint.task == "chat-completion":
+        return [openai.chat_answer(body)]
+    if endpoint.task == "feature-extraction":
+        return vector_answers(feature_rows(body, count), count)
+    field = _TEXT_FIELDS[endpoint.task]
+    reply: list[dict[str, Any]] = parsed(body, list[dict[str, Any]])
+    if len(reply) != count:
+        raise EndpointError("invalid", f"{len(reply)} texts for {count} inputs", status=200)
+    return [text_answer(entry.get(field), model=endpoint.model) for entry in reply]
+
+
+def feature_rows(body: bytes, count: int) -> Sequence[list[float]]:
+    """One list of floats per input, whichever backend answered.
+
+    Shape: `[n, d]`; `[d]` for one input; `{"embeddings": ...}` of a dedicated endpoint.
+    Raises: EndpointError `config` for vectors per token (a model without pooling), else `invalid`.
+    """
+    try:
+        rows: list[list[float]] = msgspec.json.decode(body, type=list[list[float]])
+        return rows
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        reply = parsed(body)
+    if isinstance(reply, dict) and "estimated_time" in reply:
+        seconds = reply["estimated_time"]
+        raise EndpointError(
+            "loading",
+            "the model is loading",
+            status=200,
+            retry_after=float(seconds) if isinstance(seconds, int | float) else None,
+        )
+    if isinstance(reply, dict) and isinstance(reply.get("embeddings"), list):
+        reply = reply["embeddings"]
+    if not isinstance(reply, list):
+        raise EndpointError("invalid", "200 but no list of vectors", status=200)
+    if reply and isinstance(reply[0], int | float):
+        reply = [reply]
+    if reply and isinstance(reply[0], list) and reply[0] and isinstance(reply[0][0], list):
+        raise EndpointError(
+            "config",
+            "the server answers one vector per token: the model has no pooling layer",
+            status=200,
+        )
+    return reply

@@ -1,0 +1,117 @@
+"""The one HTTP client: a session, deadlines of our own, capped answers, no redirects.
+
+Every library's defaults are wrong for a batch: aiohttp waits 300 s in total, opens 100 connections,
+follows redirects with the body and reads answers of any size. Nothing here retries.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import aiohttp
+import anyio
+
+from pipeline.endpoints import PROTOCOLS
+from pipeline.errors import EndpointError
+from pipeline.records import Answer, Endpoint, Failure, Request
+
+LARGE_BODY_BYTES = 512 << 10
+MAX_ANSWER_BYTES = 256 << 20
+"""2,048 vectors of 4,096 floats in decimal digits are 180 MB."""
+
+
+class Reply(NamedTuple):
+    """What came back, whatever its status."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class HttpEndpoint:
+    """Answers requests over HTTP. Use as an async context manager around the whole run."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.protocol = PROTOCOLS[endpoint.kind]
+        self._headers = {"content-type": "application/json", "accept": "*/*"}
+        self._timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=endpoint.deadline.connect_seconds, connect=None, sock_read=None
+        )
+
+    async def __aenter__(self) -> HttpEndpoint:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=self._timeout,
+            trust_env=False,
+            skip_auto_headers=("user-agent",),
+            headers=self._headers | {"user-agent": "textmill"},
+        )
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._session.close()
+
+    async def answer(self, requests: Sequence[Request]) -> Sequence[Answer | Failure]:
+        """One answer or failure per request. Raises: EndpointError for the call as a whole."""
+        call = self.protocol.encode(self.endpoint, requests)
+        reply = await self._exchange(call.url, call.body, dict(call.headers))
+        return self.protocol.decode(
+            self.endpoint, len(requests), reply.status, reply.headers, reply.body
+        )
+
+    async def _exchange(self, url: str, body: bytes, headers: dict[str, str]) -> Reply:
+        deadline = self.endpoint.deadline
+        if self.endpoint.secret is not None:
+            headers["authorization"] = f"Bearer {self.endpoint.secret.reveal()}"
+        started = time.monotonic()
+        try:
+            with anyio.fail_after(deadline.call_seconds):
+                with anyio.fail_after(deadline.connect_seconds + deadline.first_byte_seconds):
+                    # aiohttp writes large bytes in one go, with a warning; a stream it cuts.
+                    data = io.BytesIO(body) if len(body) > LARGE_BODY_BYTES else body
+                    response = await self._session.post(
+                        url, data=data, headers=headers, allow_redirects=False
+                    )
+                try:
+                    read = await self._read(response, deadline.idle_seconds)
+                except BaseException:
+                    response.close()
+                    raise
+                return Reply(response.status, response.headers, read)
+        except TimeoutError:
+            waited = time.monotonic() - started
+            raise EndpointError("ambiguous", f"no whole answer within {waited:.0f} s") from None
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise EndpointError(
+                "auth", f"the certificate of {error.host} is not valid for it"
+            ) from None
+        except aiohttp.ClientConnectorSSLError as error:
+            raise EndpointError("auth", f"no secure connection to {error.host}") from None
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise EndpointError("unreachable", f"cannot connect: {error}") from None
+        except (aiohttp.ClientError, OSError) as error:
+            # Sent, or in part: the server may have answered and billed it.
+            raise EndpointError(
+                "ambiguous", f"the connection broke: {type(error).__name__}"
+            ) from None
+
+    async def _read(self, response: aiohttp.ClientResponse, idle_seconds: float) -> bytes:
+        pieces: list[bytes] = []
+        size = 0
+        async with response:
+            while True:
+                with anyio.fail_after(idle_seconds):
+                    piece = await response.content.readany()
+                if not piece:
+                    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                size += len(piece)
+                if size > MAX_ANSWER_BYTES:
+                    raise EndpointError(
+                        "invalid", f"an answer of more than {MAX_ANSWER_BYTES:,} bytes"
+                    )
+                pieces.append(piece)

@@ -1,0 +1,108 @@
+"""The embedded model: vectors and extractive summaries without key, network or torch.
+
+wordllama averages token embeddings (256 dimensions, 16 MB of weights, derived from Llama 2's): it
+knows words, not word order, and reads inputs of any length. The summary is extractive: sentences of
+the text itself, ranked over these vectors, labelled as what it is by its model name.
+Source: wordllama 0.4.0; maximal marginal relevance after Carbonell and Goldstein, SIGIR 1998.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import UsageError
+from pipeline.records import Answer, Endpoint, Failure, Request
+
+EMBEDDING_MODEL = "wordllama-256"
+SUMMARY_MODEL = "extractive-wordllama-256"
+DIMENSION = 256
+_loading = threading.Lock()
+
+
+@functools.cache
+def _load() -> Any:
+    if find_spec("wordllama") is None:
+        raise UsageError(
+            "endpoint kind `local` needs the extra `local`",
+            hint="pip install 'textmill[local]'",
+        )
+    import wordllama
+
+    # load() looks for its own files in the wrong folder of the wheel and then downloads them.
+    return wordllama.WordLlama.load(
+        cache_dir=Path(wordllama.__file__).parent, disable_download=True
+    )
+
+
+def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+    """Unit vectors of these texts. Shape: (len(texts), 256) float32; no text may be empty."""
+    with _loading:
+        model = _load()
+    vectors: NDArray[np.float32] = model.embed(list(texts), norm=True)
+    return vectors
+
+
+def answering(
+    endpoint: Endpoint, sentences: Callable[[str], Sequence[tuple[int, int]]]
+) -> Callable[[Sequence[Request]], Sequence[Answer | Failure]]:
+    """What answers this endpoint's requests, in a worker thread; the model is loaded here."""
+    embed(["ready"])
+    if endpoint.task == "feature-extraction":
+        return _vectors
+    count = int(endpoint.parameters.get("sentences", 3))
+
+    def summaries(requests: Sequence[Request]) -> Sequence[Answer | Failure]:
+        return [
+            Answer(
+                summary(request.input, sentences(request.input), count),
+                request.tokens,
+                model=SUMMARY_MODEL,
+            )
+            for request in requests
+        ]
+
+    return summaries
+
+
+def _vectors(requests: Sequence[Request]) -> Sequence[Answer | Failure]:
+    matrix = embed([request.input for request in requests])
+    return [
+        Answer(row.tobytes(), request.tokens, model=EMBEDDING_MODEL)
+        if np.isfinite(row).all()
+        else Failure("poison", "the embedded model has no vector for this text")
+        for request, row in zip(requests, matrix, strict=True)
+    ]
+
+
+def summary(text: str, spans: Sequence[tuple[int, int]], count: int) -> str:
+    """At most `count` sentences of `text`, in their order, joined by a blank.
+
+    Chosen one by one: near the text's centroid, far from what is already chosen.
+    """
+    found = [text[start:end].strip() for start, end in spans]
+    # Headings, table rows and signatures are short; a sentence says something.
+    told = [sentence for sentence in found if len(sentence) >= 20] or [s for s in found if s]
+    told = list(dict.fromkeys(" ".join(sentence.split()) for sentence in told))
+    if len(told) <= count:
+        return " ".join(told)
+    vectors = embed(told)
+    weights = np.minimum([len(sentence) for sentence in told], 200).astype(np.float32)
+    centroid = weights @ vectors
+    near = vectors @ (centroid / max(float(np.linalg.norm(centroid)), 1e-9))
+    chosen: list[int] = []
+    nearest = np.zeros(len(told), dtype=np.float32)
+    for _ in range(count):
+        score = 0.7 * near - 0.3 * nearest
+        score[chosen] = -np.inf
+        best = int(np.argmax(score))
+        chosen.append(best)
+        nearest = np.maximum(nearest, vectors @ vectors[best])
+    return " ".join(told[index] for index in sorted(chosen))

@@ -1,0 +1,36 @@
+"""text-embeddings-inference: `/embed`.
+
+`truncate` is always said: from 1.9 the server cuts long inputs silently where nothing is said, and
+a vector of half a chunk looks like any other (`jobs.build` sets it to false).
+Source: text-embeddings-inference 1.9.3, `router/src/http`, see `docs/protocols.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from pipeline.endpoints.hf import feature_rows
+from pipeline.endpoints.replies import refusal, vector_answers
+from pipeline.records import Answer, Call, Endpoint, Failure, Request
+
+_encode = msgspec.json.Encoder().encode
+
+
+def encode(endpoint: Endpoint, requests: Sequence[Request]) -> Call:
+    """The call for these requests; parameters stand at the root of the body."""
+    body = {"inputs": [request.input for request in requests]} | endpoint.parameters
+    return Call(f"{endpoint.url}/embed", _encode(body))
+
+
+def decode(
+    endpoint: Endpoint, count: int, status: int, headers: Mapping[str, str], body: bytes
+) -> Sequence[Answer | Failure]:
+    """One answer or failure per request; a JSON null in a vector is the server's NaN."""
+    if status != 200:
+        raise refusal(status, headers, body)
+    tokens = headers.get("x-compute-tokens", "")
+    return vector_answers(
+        feature_rows(body, count), count, input_tokens=int(tokens) if tokens.isdigit() else 0
+    )

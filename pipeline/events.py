@@ -1,0 +1,95 @@
+"""What happens in a run, as frozen records: one stream, many listeners.
+
+Display, ledger, audit, metrics and report subscribe; nothing in the engine knows them. No event
+holds a text, an answer or a credential.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+
+class Surveyed(Struct, frozen=True, tag_field="event", tag="surveyed"):
+    """The input was read once: what is to be done is known."""
+
+    documents: int
+    parts: int
+
+
+class Admitted(Struct, frozen=True, tag_field="event", tag="admitted"):
+    """Documents were chunked and looked up. `requests` counts chunks; `cached` those answered."""
+
+    documents: int
+    requests: int
+    cached: int
+
+
+class CallEnded(Struct, frozen=True, tag_field="event", tag="call"):
+    """A call settled its requests, or brought an error of this kind. Units: seconds, tokens, USD."""
+
+    endpoint: str
+    requests: int
+    seconds: float
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float = 0.0
+    error: str | None = None
+    message: str | None = None
+
+
+class Paused(Struct, frozen=True, tag_field="event", tag="paused"):
+    """The endpoint rests, for the `times`-th time in this run."""
+
+    endpoint: str
+    seconds: float
+    asked: bool
+    times: int
+    kind: str
+    message: str
+
+
+class Written(Struct, frozen=True, tag_field="event", tag="written"):
+    """Documents are in a part, in input order."""
+
+    documents: int
+    ok: int
+    partial: int
+    failed: int
+
+
+class Draining(Struct, frozen=True, tag_field="event", tag="draining"):
+    """No new call is made; calls under way are waited for."""
+
+    reason: str
+    in_flight: int
+
+
+class Committed(Struct, frozen=True, tag_field="event", tag="committed"):
+    """The output stands under its name."""
+
+    path: str
+    rows: int
+
+
+Event = Surveyed | Admitted | CallEnded | Paused | Written | Draining | Committed
+Emit = Callable[[Event], None]
+
+
+class Summary(Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
+    """How a run ended: the last line of `run --json`."""
+
+    exit: int
+    class_: str
+    resumable: bool
+    documents: int = 0
+    ok: int = 0
+    partial: int = 0
+    failed: int = 0
+    requests: int = 0
+    cached: int = 0
+    calls: int = 0
+    tokens: int = 0
+    cost_usd: float = 0.0
+    seconds: float = 0.0

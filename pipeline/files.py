@@ -1,0 +1,189 @@
+"""The input's files: which they are, and whether they are still the same.
+
+Survey and source read the same files at different times. Everything that must not differ between
+the two passes stands here: the order of the files and their fingerprints.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import io
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, cast
+
+from msgspec import Struct
+
+from pipeline.errors import InputError, UsageError
+from pipeline.escape import printable
+
+JSONL = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+PARQUET = (".parquet",)
+PIECE_BYTES = 1 << 20
+
+
+class InputSpec(Struct, frozen=True):
+    """What to read: the job file's `[input]`, with paths resolved.
+
+    `keep` None = every column, () = none; `fields` are the columns that prompts and rules read.
+    """
+
+    path: str
+    text: str
+    id: str | None = None
+    keep: tuple[str, ...] | None = None
+    fields: tuple[str, ...] = ()
+    max_row_bytes: int = 1_000_000_000
+
+
+class Fingerprint(NamedTuple):
+    """What `stat` says of a file; an edit changes at least one of these without reading it."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+class InputFile(NamedTuple):
+    path: str
+    fingerprint: Fingerprint
+
+    @property
+    def name(self) -> str:
+        return shown(self.path)
+
+
+class Block(NamedTuple):
+    """Neighbouring rows, read but not typed yet.
+
+    Invariant: both passes see the same rows with the same hashes, in the same order.
+    """
+
+    file: InputFile
+    numbers: Sequence[int]
+    """Lines, counted from 1, or Parquet rows, counted from 0."""
+    hashes: list[bytes]
+    """Of the id, else of the content, which several rows may share."""
+    unique: list[bool]
+    """Whether the hash is that of an id."""
+    ids: list[Any]
+    errors: list[str | None]
+    rows: Any
+    """A list of objects (None: malformed), or an Arrow record batch."""
+
+    def address(self, at: int) -> str:
+        between = ": row " if family(self.file.path) == "parquet" else ":"
+        return f"{self.file.name}{between}{self.numbers[at]}"
+
+
+def shown(path: str) -> str:
+    """The path as messages show it."""
+    return printable(path, 4096)
+
+
+def family(path: str) -> str | None:
+    """`jsonl` or `parquet`, by the name alone; None for any other name."""
+    name = path.lower()
+    return "jsonl" if name.endswith(JSONL) else "parquet" if name.endswith(PARQUET) else None
+
+
+def find(path: str) -> tuple[InputFile, ...]:
+    """The files that `path` (a file, a folder or a glob) stands for, sorted by name.
+
+    Invariant: at least one file, all of one family, every one a regular file.
+    """
+    given = Path(path)
+    if given.is_dir():
+        paths = sorted(str(each) for each in given.iterdir() if each.name[0] not in "._")
+        paths = [each for each in paths if family(each)]
+    elif given.exists() or not glob.has_magic(path):
+        paths = [path]
+    else:
+        paths = sorted(each for each in _glob(path) if not Path(each).is_dir())
+    if not paths:
+        raise UsageError(f"{shown(path)}: no .jsonl, .jsonl.gz, .jsonl.zst or .parquet file there")
+    files = tuple(InputFile(each, fingerprint(each)) for each in paths)
+    families = {family(each) for each in paths}
+    if None in families:
+        odd = next(each for each in paths if family(each) is None)
+        raise UsageError(
+            f"{shown(odd)}: unknown kind of file, not .jsonl, .jsonl.gz, .jsonl.zst or .parquet"
+        )
+    if len(families) > 1:
+        raise UsageError(f"{shown(path)}: JSONL and Parquet files cannot be read as one input")
+    return files
+
+
+def fingerprint(path: str) -> Fingerprint:
+    """The file's fingerprint now. Raises: UsageError where there is no such regular file."""
+    try:
+        status = Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f"{shown(path)}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{shown(path)}: cannot be read ({reason(error)})") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise UsageError(f"{shown(path)}: not a regular file", hint="pipe it in and read `-`")
+    return _fingerprint(status)
+
+
+@contextmanager
+def unchanged(file: InputFile) -> Iterator[BinaryIO]:
+    """The file, opened; checked against its fingerprint at once and after the last row.
+
+    Raises: InputError where it is not the surveyed file any more, vanished, or cannot be read.
+    """
+    try:
+        with Path(file.path).open("rb", buffering=0) as stream:
+            _same(file, _fingerprint(os.fstat(stream.fileno())))
+            try:
+                yield stream
+            except InputError:
+                _same(file, _fingerprint(Path(file.path).stat()))
+                raise
+            _same(file, _fingerprint(Path(file.path).stat()))
+    except FileNotFoundError:
+        raise InputError(f"{file.name}: changed while it was read (it is gone)") from None
+    except OSError as error:
+        raise InputError(f"{file.name}: cannot be read ({reason(error)})") from None
+
+
+def buffered(raw: BinaryIO) -> BinaryIO:
+    """`raw` with a buffer large enough that lines cost no call each."""
+    return io.BufferedReader(cast("io.RawIOBase", raw), PIECE_BYTES)
+
+
+def reason(error: BaseException) -> str:
+    """Why the system refused, in its own words, on one line."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return printable(text.splitlines()[0] if text else type(error).__name__, 200)
+
+
+def digest_of(parts: Iterable[str | int]) -> str:
+    """SHA-256 over a length-prefixed encoding of the parts. Shape: 64 hex digits."""
+    total = hashlib.sha256()
+    for part in parts:
+        raw = str(part).encode("utf-8", "surrogateescape")
+        total.update(len(raw).to_bytes(8, "big") + raw)
+    return total.hexdigest()
+
+
+def _glob(path: str) -> list[str]:
+    return glob.glob(path, recursive=True)  # noqa: PTH207 (keeps the path as the user wrote it)
+
+
+def _fingerprint(status: os.stat_result) -> Fingerprint:
+    return Fingerprint(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+def _same(file: InputFile, now: Fingerprint) -> None:
+    if now != file.fingerprint:
+        raise InputError(
+            f"{file.name}: changed while it was read",
+            hint="run again once it is at rest: every answer so far is kept",
+        )

@@ -1,0 +1,112 @@
+"""Hashes that name rows and chunks.
+
+A row must have the same name in JSONL and in Parquet, today and next year, so what is hashed is
+the logical type and the value in a length-prefixed encoding of our own, never the bytes of a file
+format. Two rules follow from Arrow's limits: a float with a whole value is the integer (a JSONL
+column of 1, 2, 2.5 becomes 1.0, 2.0, 2.5 in Parquet), and an absent key is a null key.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import struct
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+
+class Moment(NamedTuple):
+    """A temporal value that Python's types are too coarse for: Arrow's ticks in nanoseconds."""
+
+    kind: str
+    nanoseconds: int
+
+
+def encode(value: Any) -> bytes:
+    """Type tag, length of the payload in 8 bytes, payload.
+
+    Invariant: two values have the same encoding only if logical type and value are equal.
+    """
+    tag, payload = _ENCODERS.get(type(value), _other)(value)
+    return tag + len(payload).to_bytes(8, "big") + payload
+
+
+def of_id(value: Any) -> bytes:
+    """The identity of the row with this id. Shape: 16 bytes."""
+    return sha256(b"textmill:id:" + encode(value)).digest()[:16]
+
+
+def of_content(row: Mapping[str, Any]) -> bytes:
+    """What equal rows share; `numbered` makes identities of it. Shape: 16 bytes."""
+    return sha256(b"textmill:row:" + encode(dict(row))).digest()[:16]
+
+
+def of_bytes(digest: bytes) -> bytes:
+    """As `of_content`, for a row that cannot be read. `digest` is the SHA-256 of its raw bytes."""
+    return sha256(b"textmill:raw:" + encode(digest)).digest()[:16]
+
+
+def numbered(content: bytes, occurrence: int) -> bytes:
+    """The identity of the n-th row with this content, counted from 0. Shape: 16 bytes."""
+    return sha256(b"textmill:nth:" + content + occurrence.to_bytes(8, "big")).digest()[:16]
+
+
+def chunk_id(identity: bytes, text: bytes, occurrence: int) -> str:
+    """The name of the n-th chunk with this UTF-8 text in its document. Shape: 32 hex digits."""
+    name = b"textmill:chunk:" + encode(identity) + encode(text) + occurrence.to_bytes(8, "big")
+    return sha256(name).hexdigest()[:32]
+
+
+def _other(value: Any) -> tuple[bytes, bytes]:
+    return b"x", encode(type(value).__name__) + encode(str(value))
+
+
+def _float(value: float) -> tuple[bytes, bytes]:
+    if value.is_integer():
+        return b"i", b"%d" % int(value)
+    return b"f", b"nan" if value != value else struct.pack(">d", value)
+
+
+def _decimal(value: Decimal) -> tuple[bytes, bytes]:
+    sign, digits, exponent = value.as_tuple()
+    bare = "".join(map(str, digits)).lstrip("0")
+    short = bare.rstrip("0")
+    if not short or not isinstance(exponent, int):
+        return b"d", b"0" if not short else str(value).encode()
+    return b"d", f"{'-' * sign}{short}e{exponent + len(bare) - len(short)}".encode()
+
+
+def _datetime(value: dt.datetime) -> tuple[bytes, bytes]:
+    if value.tzinfo is not None:
+        return b"Z", value.astimezone(dt.UTC).isoformat().encode()
+    return b"t", value.isoformat().encode()
+
+
+def _list(value: list[Any] | tuple[Any, ...]) -> tuple[bytes, bytes]:
+    return b"l", b"".join(map(encode, value))
+
+
+def _object(value: dict[str, Any]) -> tuple[bytes, bytes]:
+    return b"o", b"".join(
+        encode(key) + encode(value[key]) for key in sorted(value) if value[key] is not None
+    )
+
+
+_ENCODERS: dict[type, Callable[[Any], tuple[bytes, bytes]]] = {
+    type(None): lambda value: (b"n", b""),
+    str: lambda value: (b"s", value.encode("utf-8", "surrogatepass")),
+    int: lambda value: (b"i", b"%d" % value),
+    float: _float,
+    bool: lambda value: (b"b", b"1" if value else b"0"),
+    bytes: lambda value: (b"y", value),
+    Decimal: _decimal,
+    dt.datetime: _datetime,
+    dt.date: lambda value: (b"D", value.isoformat().encode()),
+    dt.time: lambda value: (b"T", value.isoformat().encode()),
+    dt.timedelta: lambda value: (b"P", b"%d" % (value // dt.timedelta(microseconds=1))),
+    Moment: lambda value: (b"m", encode(value.kind) + encode(value.nanoseconds)),
+    list: _list,
+    tuple: _list,
+    dict: _object,
+}

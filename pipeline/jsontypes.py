@@ -1,0 +1,102 @@
+"""The types of JSON columns, learnt row by row.
+
+JSON names no types and pyarrow's own inference does not survive real files: one late key or one
+mixed column fails a whole block, date-like strings become timestamps. Here a row that does not fit
+is told why, and its neighbours stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+MAX_KEYS = 10_000
+"""Different keys per object: objects used as maps would otherwise make a column of every row."""
+
+
+class ListOf(NamedTuple):
+    element: JsonType
+
+
+class ObjectOf(NamedTuple):
+    fields: Mapping[str, JsonType]
+
+
+JsonType = str | ListOf | ObjectOf | None  # a name out of _SCALARS; None: only nulls so far
+
+_SCALARS: dict[type, str] = {bool: "boolean", int: "integer", float: "float", str: "string"}
+
+
+class Misfit(Exception):
+    """Why a value does not fit its column; `path` leads to it, outermost key first."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        self.path: list[str] = []
+
+    def __str__(self) -> str:
+        return f"`{'.'.join(self.path[:8])[:200]}` {self.why}"
+
+
+def widened(known: JsonType, value: Any) -> JsonType:
+    """The type that holds what `known` holds and `value`; `known` itself where nothing changes.
+
+    Invariant: a kind never changes but from integer to float; keys and elements are united.
+    Raises: Misfit.
+    """
+    if value is None:
+        return known
+    kind = _SCALARS.get(type(value))
+    if kind is not None:
+        if kind == "integer" and not -(2**63) <= value < 2**63:
+            raise Misfit("is an integer beyond 64 bits")
+        if known is None or known == kind:
+            return kind if known is None else known
+        if kind == "float" and known == "integer":
+            return kind
+        if kind == "integer" and known == "float":
+            if int(float(value)) != value:
+                raise Misfit("is an integer that its column of floats cannot hold exactly")
+            return known
+        raise Misfit(f"must be {_name(known)}, as in the rows before, got {kind}")
+    if isinstance(value, list):
+        if known is not None and not isinstance(known, ListOf):
+            raise Misfit(f"must be {_name(known)}, as in the rows before, got list")
+        element = known.element if known is not None else None
+        for each in value:
+            try:
+                element = widened(element, each)
+            except Misfit as misfit:
+                misfit.path.insert(0, "[]")
+                raise
+        return known if known is not None and element is known.element else ListOf(element)
+    if known is not None and not isinstance(known, ObjectOf):
+        raise Misfit(f"must be {_name(known)}, as in the rows before, got object")
+    fields = known.fields if known is not None else {}
+    changes = changed_fields(fields, value)
+    return known if known is not None and not changes else ObjectOf({**fields, **changes})
+
+
+def changed_fields(fields: Mapping[str, JsonType], row: dict[str, Any]) -> dict[str, JsonType]:
+    """What `row` adds to the types of its keys. Raises: Misfit, before anything has changed."""
+    changes: dict[str, JsonType] = {}
+    for key, value in row.items():
+        known = fields.get(key)
+        if known == "string" and type(value) is str:
+            continue
+        try:
+            new = widened(known, value)
+        except Misfit as misfit:
+            misfit.path.insert(0, key)
+            raise
+        if new is not known or key not in fields:
+            changes[key] = new
+    if changes and len(fields) + sum(key not in fields for key in changes) > MAX_KEYS:
+        late = Misfit(f"is a new key after {MAX_KEYS:,} different ones")
+        late.path.append(next(key for key in changes if key not in fields))
+        raise late
+    return changes
+
+
+def _name(known: JsonType) -> str:
+    return known if isinstance(known, str) else "list" if isinstance(known, ListOf) else "object"

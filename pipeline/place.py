@@ -1,0 +1,168 @@
+"""Where an output goes: the folder of its run, the lock on it, and the rename that publishes.
+
+A path is refused here before any money is spent, and only here is anything put under the output's
+own name, so that what stands there is always whole.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+
+from pipeline.errors import LockedError, StorageError, UsageError
+from pipeline.escape import printable
+from pipeline.files import reason, shown
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turns what the system refuses into a StorageError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{shown(str(path))}: cannot be written ({reason(error)})") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in the folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Place:
+    """Where the output goes: its run folder, its parts, and how it is published."""
+
+    def __init__(self, output: str, run_id: str) -> None:
+        self.path = Path(output.rstrip("/") or "/")
+        suffix = "" if output.endswith("/") else self.path.suffix.lower()
+        if suffix not in (".parquet", ".jsonl") and suffix[1:2].isalpha():
+            raise UsageError(
+                f"{shown(output)}: output.path ends in `{printable(suffix)}`,"
+                " which is not .parquet, .jsonl or a folder"
+            )
+        self.suffix = suffix if suffix in (".parquet", ".jsonl") else ""
+        self.run_folder = Path(f"{self.path}.run")
+        self.parts = self.run_folder / "parts" / run_id
+        self.version = self.run_folder / "versions" / run_id
+        self.temporary = self.path.with_name(f".{self.path.name}.textmill.tmp")
+
+    def part_path(self, part: int) -> Path:
+        return self.parts / f"{part:05d}{self.suffix or '.parquet'}"
+
+    def prepare(self, inputs: Sequence[str]) -> None:
+        """Refuses before any call what would fail at the commit."""
+        path = self.path
+        with storing(path):
+            for each in map(Path, inputs):
+                if each.resolve() == path.resolve():
+                    raise UsageError(f"{shown(str(path))}: output.path is also the input")
+            run_folders = [p for p in path.absolute().parents if p.name.endswith(".run")]
+            if any((p / "lock").exists() for p in run_folders):
+                raise UsageError(f"{shown(str(path))}: output.path lies in a run folder")
+            if path.is_symlink() and not (self.suffix == "" and self._is_ours()):
+                raise UsageError(f"{shown(str(path))}: output.path is a symbolic link")
+            if path.exists() and (path.is_dir() != (self.suffix == "") or not path.is_symlink()):
+                if path.is_dir():
+                    raise UsageError(f"{shown(str(path))}: a folder that textmill did not make")
+                if self.suffix == "":
+                    raise UsageError(f"{shown(str(path))}: a file stands where a folder must go")
+        with storing(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with storing(path.parent):
+            self.clean()
+            self.temporary.touch(exist_ok=False)
+            self.temporary.unlink()
+        with storing(self.parts):
+            self.run_folder.mkdir(mode=0o700, exist_ok=True)
+            self.parts.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for stale in self.parts.glob("*.tmp"):
+                stale.unlink()
+            if self.suffix == "":
+                self.run_folder.chmod(0o755)  # what the output's link leads to must be readable
+                self.version.parent.mkdir(exist_ok=True)
+
+    def switch(self) -> None:
+        """Points a directory output at this run's version and removes older ones."""
+        before = self.path.readlink().name if self.path.is_symlink() else None
+        with storing(self.path):
+            sync_folder(self.version)
+            sync_folder(self.version.parent)
+            self.temporary.symlink_to(Path(self.run_folder.name, "versions", self.version.name))
+            self.temporary.replace(self.path)
+            sync_folder(self.path.parent)
+        for old in self.version.parent.iterdir():
+            if old.name not in (self.version.name, before):
+                shutil.rmtree(old, ignore_errors=True)
+
+    def link_part(self, part: Path, target: Path) -> None:
+        """Puts a finished part into the version without writing it again."""
+        with storing(target):
+            try:
+                target.hardlink_to(part)
+            except OSError:  # not every file system has hard links
+                shutil.copyfile(part, target)
+                with target.open("rb") as file:
+                    os.fsync(file.fileno())
+
+    def clean(self) -> None:
+        """Removes the unpublished file or link beside the output."""
+        with suppress(OSError):
+            self.temporary.unlink(missing_ok=True)
+
+    def _is_ours(self) -> bool:
+        return self.path.readlink().parent == Path(self.run_folder.name, "versions")
+
+
+@contextmanager
+def lock(run_folder: Path) -> Iterator[None]:
+    """Holds the run folder; the kernel lets go of it also on kill -9.
+
+    Raises: LockedError at once where another run holds it.
+    """
+    path = Path(run_folder) / "lock"
+    with storing(path):
+        path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 4096, 0)
+            raise LockedError(f"{shown(str(run_folder))}: held by {_holder(holder)}") from None
+        except OSError as error:
+            raise StorageError(f"{shown(str(path))}: {reason(error)}") from None
+        mine = {"host": socket.gethostname(), "pid": os.getpid(), "since": int(time.time())}
+        with storing(path):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, msgspec.json.encode(mine), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class _Holder(msgspec.Struct):
+    host: str
+    pid: int
+    since: int
+
+
+def _holder(raw: bytes) -> str:
+    try:
+        holder = msgspec.json.decode(raw, type=_Holder)
+        since = time.localtime(holder.since)
+    except (msgspec.MsgspecError, UnicodeDecodeError, OverflowError, OSError):
+        return "another run"
+    is_today = time.strftime("%F", since) == time.strftime("%F")
+    when = time.strftime("%H:%M" if is_today else "%F %H:%M", since)
+    return f"another run (host {printable(holder.host, 80)}, pid {holder.pid}, since {when})"

@@ -1,0 +1,76 @@
+"""From rows to requests: read, chunk, render, key, in groups that fit in memory.
+
+A plain generator, run in a worker thread: `run` sends what it gives, `plan` only counts it, and so
+both see the same requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from pipeline.keys import keyed
+from pipeline.prompts import Render
+from pipeline.records import Aggregator, Chunk, Chunker, Document, Endpoint, Request
+from pipeline.source import read
+from pipeline.survey import InputSpec, Survey
+
+
+class Pipeline(Struct, frozen=True, kw_only=True):
+    """The stages of one job, wired: made by `jobs.build`, run by `pipeline.run`."""
+
+    name: str
+    input: InputSpec
+    chunk: Chunker
+    render: Render
+    count_tokens: Callable[[str], int] | None
+    """Counts a rendered prompt; None where the input is the chunk and its tokens are known."""
+    endpoint: Endpoint
+    aggregator: Aggregator
+    output: str
+    home: str
+    fingerprint: str
+    metadata: dict[str, str]
+    sentences: Callable[[str], list[tuple[int, int]]]
+    max_failed: float = 0.1
+    max_chunks: int = 1_000_000
+    max_outage_seconds: float = 1_800.0
+    grace_seconds: float = 30.0
+    max_cost_usd: float | None = None
+    is_partial: bool = False
+
+
+class Opened(Struct, frozen=True):
+    """A document and the requests that it needs, in span order."""
+
+    document: Document
+    requests: list[Request]
+
+
+def prepared(pipeline: Pipeline, survey: Survey) -> Iterator[list[Opened]]:
+    """The documents in input order, in groups of at most some hundred and some MB of text."""
+    key = keyed(pipeline.endpoint)
+    for documents in read(survey):
+        yield [_open(pipeline, document, key) for document in documents]
+
+
+def _open(pipeline: Pipeline, document: Document, key: Callable[[str], bytes]) -> Opened:
+    if document.text is None:
+        return Opened(document, [])
+    requests: list[Request] = []
+    for chunk in pipeline.chunk(document.text):
+        if len(requests) == pipeline.max_chunks:
+            reason = f"more than guard.max_chunks = {pipeline.max_chunks:,} chunks"
+            return Opened(replace(document, text=None, error=reason), [])
+        requests.append(_request(pipeline, document, chunk, key))
+    return Opened(document, requests)
+
+
+def _request(
+    pipeline: Pipeline, document: Document, chunk: Chunk, key: Callable[[str], bytes]
+) -> Request:
+    rendered = pipeline.render(document, chunk)
+    count = pipeline.count_tokens
+    return Request(key(rendered), rendered, count(rendered) if count else chunk.tokens, chunk)

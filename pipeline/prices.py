@@ -1,0 +1,41 @@
+"""What calls cost, in USD, from an endpoint's declared price."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.records import Price
+
+ASSUMED_OUTPUT_TOKENS = 512
+"""Per text request, where the job sets no limit: a plan must not promise less than it may cost."""
+
+
+def cost(
+    price: Price | None,
+    *,
+    calls: int = 0,
+    requests: int = 0,
+    input_tokens: int = 0,
+    output_tokens: int = 0,
+    seconds: float = 0.0,
+) -> float:
+    """USD for this much work; 0 where no price is declared. `hour` is counted as call seconds."""
+    if price is None:
+        return 0.0
+    return (
+        (price.input * input_tokens + price.output * output_tokens) / 1_000_000
+        + price.request * requests
+        + (price.second + price.hour / 3_600) * seconds
+    )
+
+
+def output_tokens_bound(task: str, parameters: Mapping[str, Any]) -> int:
+    """The most tokens that one answer of this task may have, for a plan."""
+    if task == "feature-extraction":
+        return 0
+    for name in ("max_completion_tokens", "max_tokens", "max_new_tokens", "max_length"):
+        value = parameters.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+    return ASSUMED_OUTPUT_TOKENS

@@ -1,0 +1,196 @@
+"""Every noun of textmill, in the order in which a row meets them.
+
+Records are frozen and flow one way: document -> chunks -> requests -> outcomes -> result -> rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal, NamedTuple, Protocol
+
+from msgspec import Struct
+
+from pipeline.secret import Secret
+
+Status = Literal["ok", "partial", "failed"]
+
+
+class Kept(NamedTuple):
+    """Where a document's kept columns lie: row `row` of an Arrow record batch.
+
+    Only `pipeline.source` makes it and only `pipeline.sink` looks inside, so that columns pass
+    through with their Arrow types and without a detour over Python objects.
+    """
+
+    batch: Any
+    row: int
+
+
+class Document(Struct, frozen=True):
+    """One input row.
+
+    Invariant: `error` is set exactly when the row is isolated; then `text` is None.
+    """
+
+    identity: bytes
+    """16 bytes: hash of the id as (logical type, value), else of the row's content + occurrence."""
+    id: Any
+    """The id column's value; the identity in hex where no id column is named; None: unreadable."""
+    text: str | None
+    fields: dict[str, Any]
+    """The columns that prompts and rules read, as Python values."""
+    address: str
+    """Where the row stands, for people: `reports.jsonl:17`, `reports.parquet: row 16`."""
+    part: int
+    kept: Kept
+    error: str | None = None
+
+
+class Chunk(Struct, frozen=True):
+    """A span of a document and its token count; its text is `document.text[start_char:end_char]`.
+
+    Units: code points, half-open; `tokens` as counted by the job's tokenizer.
+    """
+
+    start_char: int
+    end_char: int
+    tokens: int
+    section: str | None = None
+
+
+class Request(Struct, frozen=True):
+    """One input with one task's parameters: the unit of key, cache, retry and accounting."""
+
+    key: bytes
+    input: str
+    """The rendered text: prompt, columns and section already filled in."""
+    tokens: int
+    """An estimate of the input's tokens, for packing and for the plan's price."""
+    chunk: Chunk
+
+
+class Call(Struct, frozen=True):
+    """One HTTP exchange that carries one or more requests; the credential is added on sending."""
+
+    url: str
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Answer(Struct, frozen=True, array_like=True):
+    """What an endpoint said to one request, as it stands in the cache.
+
+    Shape: `value` is a vector as little-endian float32 bytes, or a text.
+    """
+
+    value: bytes | str
+    input_tokens: int = 0
+    output_tokens: int = 0
+    truncated: bool = False
+    """The endpoint stopped at a length limit: the text may end in mid-sentence."""
+    model: str = ""
+    """The model's name as the endpoint answered it; never part of a key."""
+
+
+class Failure(Struct, frozen=True):
+    """Why a request has no answer, for good in this run."""
+
+    kind: str
+    message: str
+    attempts: int = 1
+
+
+class Outcome(Struct, frozen=True):
+    """A request, settled."""
+
+    request: Request
+    settled: Answer | Failure
+
+
+class Column(NamedTuple):
+    """A column that an aggregator adds; `pipeline.schema` turns it into an Arrow field."""
+
+    name: str
+    type: Literal["vector", "string"]
+
+
+class Row(Struct, frozen=True):
+    """One row of output; `chunk` is None on a row that stands for the whole document."""
+
+    values: tuple[Any, ...]
+    """Aligned with the aggregator's columns; a vector as float32 bytes; None: there is none."""
+    chunk: Chunk | None = None
+    error: str | None = None
+
+
+class Result(Struct, frozen=True):
+    """What an aggregator makes of one document's outcomes.
+
+    Invariant: `rows` is one row for an aggregator with one row per document, else one per chunk
+    (and one without a chunk for a document that has none). It may be read only once.
+    """
+
+    status: Status
+    rows: Iterable[Row]
+    error: str | None = None
+    chunks: int = 0
+    tokens: int = 0
+    truncated: bool = False
+    model: str | None = None
+
+
+class Price(Struct, frozen=True):
+    """What an endpoint charges. Units: USD per million tokens, a request, a second, an hour."""
+
+    input: float = 0.0
+    output: float = 0.0
+    request: float = 0.0
+    second: float = 0.0
+    hour: float = 0.0
+
+
+class Deadline(Struct, frozen=True):
+    """How long a call may take, each part on its own clock."""
+
+    connect_seconds: float = 10.0
+    first_byte_seconds: float = 120.0
+    idle_seconds: float = 30.0
+    call_seconds: float = 600.0
+
+
+class Endpoint(Struct, frozen=True):
+    """Who answers: a protocol, a URL, a model, a credential, limits, a price."""
+
+    name: str
+    kind: str
+    task: str
+    model: str
+    identity: tuple[str, ...]
+    """What stands for the model in a key: kind, provider, model, revision; never URL or name."""
+    url: str = ""
+    parameters: dict[str, Any] = {}
+    """The task's own, as the service names them; they are sent as they stand."""
+    secret: Secret | None = None
+    concurrency: int = 16
+    batch_size: int = 32
+    batch_tokens: int = 100_000
+    price: Price | None = None
+    deadline: Deadline = Deadline()
+
+
+Chunker = Callable[[str], Iterator[Chunk]]
+
+
+class Aggregator(Protocol):
+    """A way of putting together: a pure function from a document's outcomes to its result."""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns that it adds, in order."""
+
+    @property
+    def per_chunk(self) -> bool:
+        """True: one row per chunk; False: one row per document."""
+
+    def step(self, document: Document, outcomes: Iterable[Outcome]) -> Result:
+        """The result; `outcomes` come in span order and are read lazily, at most twice."""

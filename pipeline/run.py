@@ -1,0 +1,362 @@
+"""One execution of a job: survey, then rows in, results out, then one commit.
+
+    feed ──(opened groups, in order)──> drain          feed: source, chunk, render, key
+      └──> dispatch: workers, one writer ──┘ whole     drain: aggregate, sink
+
+Two streams of control meet in `dispatch`: `feed` admits groups of documents, workers settle their
+requests in any order, `drain` waits for the oldest group and writes it. A run always surveys, looks
+up, and sends what is missing; resuming has no path of its own.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from anyio.to_thread import run_sync
+from msgspec import Struct
+
+from pipeline import events
+from pipeline.cache import AnswerCache
+from pipeline.dispatch import Dispatch, Group, Send
+from pipeline.errors import (
+    BudgetError,
+    Interrupted,
+    StateError,
+    TextmillError,
+    TooManyFailed,
+)
+from pipeline.folder import RunRecord, new_run_id, run_folder
+from pipeline.plan import plan
+from pipeline.prepare import Opened, Pipeline, prepared
+from pipeline.records import Answer, Endpoint, Failure, Outcome, Request
+from pipeline.place import lock
+from pipeline.sink import Sink
+from pipeline.survey import Survey, survey
+from pipeline.window import Window
+
+LEAST_FAILED = 20
+"""`guard.max_failed` never means fewer rows than this: two of five rows are no sign of a fault."""
+
+OPEN_CHARS = 32 << 20
+AT_ONCE = 1_024
+"""Answers read back at once: a document of a million chunks is never whole in memory."""
+
+CLASSES = {
+    0: "complete",
+    1: "internal",
+    2: "usage",
+    3: "failed rows",
+    4: "too many failed",
+    5: "outage",
+    6: "input",
+    7: "refused",
+    8: "budget",
+    10: "time limit",
+    11: "locked",
+    12: "state",
+    13: "storage",
+    14: "guard",
+    130: "interrupted",
+    143: "interrupted",
+}
+
+Opening = tuple[list[Opened], Group, int, int]
+
+
+class Ended(Struct, frozen=True):
+    """How a run ended, and the error that ended it early."""
+
+    summary: events.Summary
+    error: TextmillError | None
+    failures: Path | None
+
+
+async def run(pipeline: Pipeline, emit: events.Emit) -> Ended:
+    """Run the job to its commit. Never raises a TextmillError: it is in what comes back."""
+    turn = _Turn(pipeline, emit)
+    error: TextmillError | None = None
+    try:
+        async with anyio.create_task_group() as group:
+            if threading.current_thread() is threading.main_thread():
+                group.start_soon(turn.watch_signals, group)
+            await turn.whole()
+            group.cancel_scope.cancel()
+    except* TextmillError as errors:
+        error = next(_leaves(errors))
+    return turn.ended(error or turn.killed_by)
+
+
+class _Turn:
+    """The state of one run: what `run` would otherwise pass from hand to hand."""
+
+    def __init__(self, pipeline: Pipeline, emit: events.Emit) -> None:
+        self.pipeline = pipeline
+        self.emit = emit
+        self.started = time.monotonic()
+        self.survey: Survey | None = None
+        self.dispatch: Dispatch | None = None
+        self.sink: Sink | None = None
+        self.record: RunRecord | None = None
+        self.killed_by: TextmillError | None = None
+        self.is_committing = False
+
+    async def whole(self) -> None:
+        pipeline = self.pipeline
+        folder = run_folder(pipeline.output)
+        with lock(folder):
+            surveyed = await run_sync(survey, pipeline.input, abandon_on_cancel=True)
+            self.survey = surveyed
+            self.emit(events.Surveyed(surveyed.rows, len(surveyed.part_rows)))
+            cache = await run_sync(AnswerCache, Path(pipeline.home) / "answers")
+            run_id = new_run_id()
+            sink = self.sink = Sink(
+                output=pipeline.output,
+                run_id=run_id,
+                survey=surveyed,
+                columns=pipeline.aggregator.columns,
+                per_chunk=pipeline.aggregator.per_chunk,
+                metadata=pipeline.metadata,
+            )
+            record = self.record = RunRecord(pipeline.output, run_id)
+            manifest = _manifest(pipeline, surveyed, run_id)
+            record.write_manifest(manifest)
+            try:
+                await self._check_budget(surveyed, cache)
+                async with _answering(pipeline) as send:
+                    await self._mill(surveyed, cache, send)
+                self.is_committing = True
+                rows = await run_sync(sink.commit)
+                self.emit(events.Committed(pipeline.output, rows))
+            finally:
+                sink.close()
+                record.close()
+                cache.close()
+            record.write_manifest(manifest | {"committed": True, "rows_out": rows})
+
+    async def _check_budget(self, surveyed: Survey, cache: AnswerCache) -> None:
+        most = self.pipeline.max_cost_usd
+        if most is None or self.pipeline.is_partial:
+            return
+        planned = await run_sync(plan, self.pipeline, surveyed, cache, abandon_on_cancel=True)
+        if planned.cost_usd > most:
+            raise BudgetError(
+                f"the plan costs up to ${planned.cost_usd:.4f}, over budget.max_cost_usd = {most:g}",
+                hint="raise the budget, or work up to it with --partial",
+            )
+
+    async def _mill(self, surveyed: Survey, cache: AnswerCache, send: Send) -> None:
+        pipeline, endpoint = self.pipeline, self.pipeline.endpoint
+        in_flight = endpoint.concurrency * endpoint.batch_size
+        window = Window(OPEN_CHARS, max(4_096, 4 * in_flight))
+        dispatch = self.dispatch = Dispatch(
+            endpoint,
+            send,
+            cache,
+            self.emit,
+            free_bytes=lambda: shutil.disk_usage(cache.folder).free,
+            max_outage_seconds=pipeline.max_outage_seconds,
+            max_cost_usd=pipeline.max_cost_usd,
+        )
+        put, get = anyio.create_memory_object_stream[Opening](float("inf"))
+        async with anyio.create_task_group() as group:
+            group.start_soon(dispatch.run)
+            group.start_soon(self._feed, surveyed, dispatch, window, put)
+            group.start_soon(self._drain, surveyed, cache, dispatch, window, get)
+
+    async def _feed(
+        self,
+        surveyed: Survey,
+        dispatch: Dispatch,
+        window: Window,
+        put: MemoryObjectSendStream[Opening],
+    ) -> None:
+        groups = prepared(self.pipeline, surveyed)
+        with put:
+            while True:
+                opened = await run_sync(next, groups, None, abandon_on_cancel=True)
+                if opened is None:
+                    return
+                requests = [request for each in opened for request in each.requests]
+                # A chunk's text stands in the document and once more in its request.
+                chars = sum(len(each.document.text or "") for each in opened)
+                chars += sum(len(request.input) for request in requests)
+                await window.enter(chars, len(requests))
+                group = Group()
+                cached = await dispatch.admit(group, requests)
+                self.emit(events.Admitted(len(opened), len(requests), cached))
+                put.send_nowait((opened, group, chars, len(requests)))
+
+    async def _drain(
+        self,
+        surveyed: Survey,
+        cache: AnswerCache,
+        dispatch: Dispatch,
+        window: Window,
+        get: MemoryObjectReceiveStream[Opening],
+    ) -> None:
+        sink = self.sink
+        assert sink is not None
+        most_failed = max(LEAST_FAILED, int(self.pipeline.max_failed * surveyed.rows))
+        with get:
+            async for opened, group, chars, requests in get:
+                await group.whole.wait()
+                await run_sync(self._write, opened, cache, dispatch.failures)
+                window.leave(chars, requests)
+                counts = sink.counts
+                self.emit(events.Written(len(opened), counts.ok, counts.partial, counts.failed))
+                if counts.failed > most_failed:
+                    raise TooManyFailed(
+                        f"{counts.failed:,} of {surveyed.rows:,} documents failed, more than "
+                        f"guard.max_failed allows ({most_failed:,}): nothing was published",
+                        hint="see failures.jsonl; answers so far are kept",
+                    )
+        dispatch.close()
+
+    def _write(
+        self, opened: list[Opened], cache: AnswerCache, failures: dict[bytes, Failure]
+    ) -> None:
+        """Aggregate and write these documents; in a worker thread, one group at a time."""
+        sink, record = self.sink, self.record
+        assert sink is not None and record is not None
+        for each in opened:
+            document = each.document
+            outcomes = _Outcomes(each.requests, cache, failures)
+            sink.write(document, self.pipeline.aggregator.step(document, outcomes))
+            if document.error is not None:
+                record.isolated(document)
+            for position, outcome in outcomes.failed():
+                record.failed(document, position, outcome)
+
+    async def watch_signals(self, group: TaskGroup) -> None:
+        """The first signal drains, the second one leaves at once; a commit is never torn."""
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+            async for number in received:
+                name, code = number.name, 128 + number
+                error = Interrupted(name, code)
+                if self.is_committing:
+                    continue
+                if self.dispatch is None or self.dispatch.is_stopping:
+                    self.killed_by = error
+                    group.cancel_scope.cancel()
+                else:
+                    self.dispatch.stop(error, self.pipeline.grace_seconds)
+
+    def ended(self, error: TextmillError | None) -> Ended:
+        """The summary of this run."""
+        counts = self.sink.counts if self.sink else None
+        tally = self.dispatch.tally if self.dispatch else None
+        failed = (counts.failed + counts.partial) if counts else 0
+        code = error.exit_code if error else 3 if failed else 0
+        has_failures = self.record is not None and self.record.failures_path.exists()
+        summary = events.Summary(
+            exit=code,
+            class_=CLASSES.get(code, "internal"),
+            resumable=error is not None and error.resumable,
+            documents=self.survey.rows if self.survey else 0,
+            ok=counts.ok if counts else 0,
+            partial=counts.partial if counts else 0,
+            failed=counts.failed if counts else 0,
+            requests=tally.requests if tally else 0,
+            cached=tally.cached if tally else 0,
+            calls=tally.calls if tally else 0,
+            tokens=tally.input_tokens + tally.output_tokens if tally else 0,
+            cost_usd=round(tally.cost_usd, 6) if tally else 0.0,
+            seconds=round(time.monotonic() - self.started, 3),
+        )
+        path = self.record.failures_path if self.record and has_failures else None
+        return Ended(summary, error, path)
+
+
+class _Outcomes:
+    """A document's outcomes in span order, read back from the cache; can be iterated again."""
+
+    def __init__(
+        self, requests: list[Request], cache: AnswerCache, failures: dict[bytes, Failure]
+    ) -> None:
+        self._requests = requests
+        self._cache = cache
+        self._failures = failures
+        self._small: list[Outcome] | None = None
+
+    def __iter__(self) -> Iterator[Outcome]:
+        if len(self._requests) > AT_ONCE:
+            return self._read()
+        if self._small is None:
+            self._small = list(self._read())
+        return iter(self._small)
+
+    def failed(self) -> Iterator[tuple[int, Outcome]]:
+        """The outcomes that are failures, with their positions."""
+        for position, request in enumerate(self._requests):
+            failure = self._failures.get(request.key)
+            if failure is not None:
+                yield position, Outcome(request, failure)
+
+    def _read(self) -> Iterator[Outcome]:
+        for start in range(0, len(self._requests), AT_ONCE):
+            some = self._requests[start : start + AT_ONCE]
+            keys = [request.key for request in some if request.key not in self._failures]
+            answers = self._cache.get_many(keys)
+            for request in some:
+                settled: Answer | Failure | None = self._failures.get(request.key)
+                settled = settled or answers.get(request.key)
+                if settled is None:
+                    raise StateError(
+                        f"{self._cache.folder}: a settled answer cannot be read back "
+                        f"(key {request.key.hex()[:12]})",
+                        hint="run again: it is the only one that will be asked for again",
+                    )
+                yield Outcome(request, settled)
+
+
+@asynccontextmanager
+async def _answering(pipeline: Pipeline) -> AsyncIterator[Send]:
+    """What sends requests to the job's endpoint, open for the whole run."""
+    endpoint: Endpoint = pipeline.endpoint
+    if endpoint.kind == "local":
+        from pipeline.endpoints import local
+
+        answer: Callable[[Sequence[Request]], Sequence[Answer | Failure]]
+        answer = await run_sync(local.answering, endpoint, pipeline.sentences)
+        limiter = anyio.CapacityLimiter(endpoint.concurrency)
+
+        async def send(requests: Sequence[Request]) -> Sequence[Answer | Failure]:
+            return await run_sync(answer, requests, limiter=limiter)
+
+        yield send
+    else:
+        from pipeline.endpoints.http import HttpEndpoint
+
+        async with HttpEndpoint(endpoint) as http:
+            yield http.answer
+
+
+def _manifest(pipeline: Pipeline, surveyed: Survey, run_id: str) -> dict[str, Any]:
+    return {
+        "run": run_id,
+        "job": pipeline.name,
+        "fingerprint": pipeline.fingerprint,
+        "input": surveyed.fingerprint,
+        "rows": surveyed.rows,
+        "output": pipeline.output,
+        "model": list(pipeline.endpoint.identity),
+        "committed": False,
+    }
+
+
+def _leaves(errors: BaseExceptionGroup[Any]) -> Iterator[TextmillError]:
+    for error in errors.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

@@ -1,0 +1,242 @@
+"""Arrow's side of a row: columns out of JSON, values out of columns, and the output's columns.
+
+An aggregator names its columns as records; what they are in a file is decided here and nowhere
+else, so that two outputs of one job always have the same columns in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import UsageError
+from pipeline.identity import Moment
+from pipeline.jsontypes import JsonType, ListOf, ObjectOf
+from pipeline.records import Column
+
+_ARROW = {
+    "boolean": pa.bool_(),
+    "integer": pa.int64(),
+    "float": pa.float64(),
+    "string": pa.string(),
+}
+
+
+def arrow_type(known: JsonType) -> pa.DataType:
+    """The Arrow type of a JSON column. Where only nulls or empty objects came it is string: Parquet
+    has no objects without fields, and few readers like columns without a type."""
+    if isinstance(known, ListOf):
+        return pa.list_(pa.field("element", arrow_type(known.element)))
+    if isinstance(known, ObjectOf) and known.fields:
+        return pa.struct([(key, arrow_type(each)) for key, each in known.fields.items()])
+    return _ARROW[known] if isinstance(known, str) else pa.string()
+
+
+def json_array(known: JsonType, values: list[Any]) -> pa.Array:
+    """The column of these values, all of which fit."""
+    if _has_bare_object(known):
+        values = [_without_bare(known, value) for value in values]
+    return pa.array(values, arrow_type(known))
+
+
+def python_values(array: pa.Array) -> list[Any]:
+    """The values as Python objects; what Python's clocks cannot hold comes as ISO 8601 text."""
+    if pa.types.is_timestamp(array.type) and array.type.unit == "ns":
+        return [v and v.replace(" ", "T", 1) for v in array.cast(pa.string()).to_pylist()]
+    try:
+        values: list[Any] = array.to_pylist()
+    except (ValueError, OverflowError):
+        values = array.cast(_without_clocks(array.type)).to_pylist()
+    return values
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds text, as such or as a dictionary."""
+    if pa.types.is_dictionary(kind):
+        return is_text(kind.value_type)
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
+def hashable(array: pa.Array) -> list[Any]:
+    """The values by which rows are named: logical type and value, whatever the Arrow type.
+
+    Text that is not UTF-8 comes as bytes, clocks as nanoseconds.
+    """
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        return hashable(array.dictionary_decode())
+    if is_text(kind):
+        if readable(array):
+            return list(array.to_pylist())
+        raw = array.cast(pa.large_string()).cast(pa.large_binary()).to_pylist()
+        return [value and _text_or_bytes(value) for value in raw]
+    if pa.types.is_temporal(kind) and not pa.types.is_interval(kind):
+        name, tick = _clock(kind)
+        wide = array.cast(pa.int32()) if kind.bit_width == 32 else array
+        ticks = wide.cast(pa.int64()).to_pylist()
+        return [None if v is None else Moment(name, v * tick) for v in ticks]
+    if readable(array):
+        return python_values(array)
+    return [
+        python_values(one)[0] if readable(one) else b"not UTF-8"
+        for one in (array.take(pa.array([at])) for at in range(len(array)))
+    ]
+
+
+def _text_or_bytes(value: bytes) -> str | bytes:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
+
+
+def _clock(kind: pa.DataType) -> tuple[str, int]:
+    """A clock's name and its tick in nanoseconds."""
+    if pa.types.is_date(kind):
+        return "date", 86_400_000_000_000 if pa.types.is_date32(kind) else 1_000_000
+    tick = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}[kind.unit]
+    if pa.types.is_timestamp(kind):
+        return "timestamp" if kind.tz is None else "timestamp with zone", tick
+    return "time" if pa.types.is_time(kind) else "duration", tick
+
+
+def readable(array: pa.Array) -> bool:
+    """Whether all text in it, however deep, is UTF-8: Arrow does not check on reading."""
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+CHUNK_FIELDS = (
+    pa.field("chunk_id", pa.string()),
+    pa.field("chunk", pa.int64()),
+    pa.field("start_char", pa.int64()),
+    pa.field("end_char", pa.int64()),
+    pa.field("tokens", pa.int64()),
+    pa.field("section", pa.string()),
+    pa.field("text", pa.string()),
+)
+STATUS_FIELDS = (pa.field("_status", pa.string()), pa.field("_error", pa.string()))
+DOCUMENT_FIELDS = (
+    pa.field("_truncated", pa.bool_()),
+    pa.field("_chunks", pa.int64()),
+    pa.field("_tokens", pa.int64()),
+    pa.field("_model", pa.string()),
+)
+
+
+def output_schema(
+    kept: pa.Schema,
+    columns: Sequence[Column],
+    *,
+    per_chunk: bool,
+    id: str | None,
+    text: str,
+    dimension: int | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> pa.Schema:
+    """The columns of the output, in order; `kept` is the survey's schema, `id` and `text` name the
+    input's columns, `dimension` is that of the vectors where it is known already.
+
+    Invariant: every field is nullable; names are unique.
+    Raises: UsageError for a kept column whose name the output uses.
+    """
+    own = [pa.field(each.name, _column_type(each, dimension)) for each in columns]
+    identity = [pa.field("id", pa.string())] if id is None else []
+    if per_chunk:
+        key = identity if id is None else [kept.field(id)]
+        carried = [field for field in kept if field.name not in (id, text)]
+        fields = [*key, *CHUNK_FIELDS, *carried, *own, *STATUS_FIELDS]
+    else:
+        carried = list(kept)
+        fields = [*identity, *carried, *own, *STATUS_FIELDS, *DOCUMENT_FIELDS]
+    used = {field.name for field in (*identity, *own, *STATUS_FIELDS)}
+    used |= {field.name for field in (CHUNK_FIELDS if per_chunk else DOCUMENT_FIELDS)}
+    if per_chunk and id is not None and id in used:
+        raise UsageError(f"input.id: `{id}` is a name that the output uses itself")
+    for field in carried:
+        if field.name in used:
+            take = id is None and field.name == "id"
+            raise UsageError(
+                f"input.keep: `{field.name}` is a name that the output uses itself",
+                hint='set `input.id = "id"`' if take else "name the columns to carry in `keep`",
+            )
+    plain = [field.with_nullable(True).remove_metadata() for field in fields]
+    return pa.schema(plain, metadata=dict(metadata) if metadata else None)
+
+
+def vector_type(dimension: int | None) -> pa.DataType:
+    """The type of a vector column; without a dimension (no vector ever came) a list."""
+    element = pa.field("element", pa.float32())
+    return pa.list_(element) if dimension is None else pa.list_(element, dimension)
+
+
+def with_vectors(schema: pa.Schema, dimensions: Mapping[str, int]) -> pa.Schema:
+    """The schema with the dimensions of these columns filled in."""
+    for name, dimension in dimensions.items():
+        at = schema.get_field_index(name)
+        schema = schema.set(at, pa.field(name, vector_type(dimension)))
+    return schema
+
+
+def vector_array(values: Sequence[bytes | None], kind: pa.DataType) -> pa.Array:
+    """The vector column of these little-endian float32 bytes.
+
+    Raises: ValueError for a vector of another dimension: two vector spaces met in one output.
+    """
+    if not pa.types.is_fixed_size_list(kind):
+        return pa.nulls(len(values), kind)
+    size = kind.list_size * 4
+    for value in values:
+        if value is not None and len(value) != size:
+            got = len(value) / 4
+            raise ValueError(f"a vector of {got:g} numbers in an output of {kind.list_size}")
+    raw = b"".join(bytes(size) if value is None else value for value in values)
+    numbers = pa.array(np.frombuffer(raw, "<f4"))
+    mask = pa.array([value is None for value in values], pa.bool_())
+    return pa.FixedSizeListArray.from_arrays(numbers, type=kind, mask=mask)
+
+
+def _column_type(column: Column, dimension: int | None) -> pa.DataType:
+    return vector_type(dimension) if column.type == "vector" else pa.string()
+
+
+def _has_bare_object(known: JsonType) -> bool:
+    if isinstance(known, ListOf):
+        return _has_bare_object(known.element)
+    if isinstance(known, ObjectOf):
+        return not known.fields or any(map(_has_bare_object, known.fields.values()))
+    return False
+
+
+def _without_bare(known: JsonType, value: Any) -> Any:
+    if isinstance(known, ListOf) and value is not None:
+        return [_without_bare(known.element, each) for each in value]
+    if isinstance(known, ObjectOf) and value is not None:
+        fields = known.fields
+        return {k: _without_bare(fields[k], v) for k, v in value.items()} if fields else None
+    return value
+
+
+def _without_clocks(kind: pa.DataType) -> pa.DataType:
+    """The type with text in place of timestamps, and ticks in place of other clocks."""
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_without_clocks(field.type)) for field in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(_without_clocks(kind.key_type), _without_clocks(kind.item_type))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_without_clocks(kind.value_type), kind.list_size)
+    if pa.types.is_list(kind):
+        return pa.list_(_without_clocks(kind.value_type))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_without_clocks(kind.value_type))
+    if pa.types.is_timestamp(kind):
+        return pa.string()
+    return pa.int64() if pa.types.is_temporal(kind) and kind.bit_width == 64 else kind

@@ -1,0 +1,535 @@
+"""Results into files: parts while the run goes on, one rename at its end.
+
+Nothing stands under the output's name before it is complete, and the same answers give the same
+bytes. pyarrow does neither by itself: it writes a valid footer when a writer is left by an
+exception, and a different file for every way in which the same rows arrive. So parts have another
+name until they are whole, and rows are cut into row groups by their content alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import identity
+from pipeline.errors import StorageError
+from pipeline.files import shown
+from pipeline.place import Place, lock, storing, sync_folder
+from pipeline.records import Column, Document, Kept, Result, Row
+from pipeline.schema import is_text, output_schema, python_values, vector_array, with_vectors
+from pipeline.survey import Survey
+
+__all__ = ["Counts", "Part", "Sink", "lock"]
+
+PIECE_ROWS = 256
+PIECE_BYTES = 2_000_000
+GROUP_ROWS = 4_096
+GROUP_BYTES = 32_000_000
+
+_encoder = msgspec.json.Encoder()
+
+
+class Counts(NamedTuple):
+    """Documents by status, and rows written."""
+
+    ok: int = 0
+    partial: int = 0
+    failed: int = 0
+    rows: int = 0
+
+
+class Part(NamedTuple):
+    """A finished part."""
+
+    path: Path
+    documents: int
+    rows: int
+    size_bytes: int
+    sha256: str
+
+
+class Sink:
+    """Takes documents and results in input order; `commit` publishes them.
+
+    Invariant: until `commit` returns the old output stands; bytes depend on rows, not on arrival.
+    Raises: UsageError, StorageError for an output that cannot be written, before anything is.
+    Cost: memory for one row group (4,096 rows or 32 MB), also for a document of 10^6 chunks, of
+    which it keeps 8 bytes of hash each.
+    """
+
+    def __init__(
+        self,
+        *,
+        output: str,
+        run_id: str,
+        survey: Survey,
+        columns: Sequence[Column],
+        per_chunk: bool,
+        metadata: Mapping[str, str] | None = None,
+        dimension: int | None = None,
+    ) -> None:
+        spec = survey.spec
+        self.counts = Counts()
+        self.parts: list[Part] = []
+        self.schema = output_schema(
+            survey.schema,
+            columns,
+            per_chunk=per_chunk,
+            id=spec.id,
+            text=spec.text,
+            dimension=dimension,
+            metadata=metadata,
+        )
+        self._survey, self._columns, self._per_chunk = survey, columns, per_chunk
+        self._place = Place(output, run_id)
+        self._unknown = {each.name for each in columns if each.type == "vector" and not dimension}
+        self._carried = set(survey.schema.names)
+        if per_chunk:
+            self._carried -= {spec.text} - {spec.id}
+        self._batch: Any = None
+        self._weights = np.zeros(0)
+        self._part = -1
+        self._part_documents = self._part_rows = 0
+        self._file: PartFile | None = None
+        self._groups = RowGroups()
+        self._own: dict[str, list[Any]] = {}
+        self._kept: list[Kept] = []
+        self._pending_bytes = 0
+        self._place.prepare([file.path for file in survey.files])
+        self._clear()
+
+    def write(self, document: Document, result: Result) -> None:
+        """Adds one document. Its rows are taken one by one and never held together."""
+        if document.part != self._part:
+            self._finish_part()
+            self._part = document.part
+        rows = 0
+        repeats: dict[int, int] = {}
+        for row in result.rows:
+            self._add(document, result, row, rows, repeats)
+            rows += 1
+        if rows == 0:  # every input row is in every output
+            self._add(document, result, Row((None,) * len(self._columns)), 0, repeats)
+            rows = 1
+        if rows > 1 and not self._per_chunk:
+            raise ValueError(f"{document.address}: {rows} rows for one document")
+        self._part_documents += 1
+        self._part_rows += rows
+        count = {result.status: getattr(self.counts, result.status) + 1}
+        self.counts = self.counts._replace(rows=self.counts.rows + rows, **count)
+
+    def commit(self) -> int:
+        """Publishes all that was written, in one rename. Returns: rows written.
+
+        Raises: StorageError; then the old output stands. ValueError where documents are missing.
+        """
+        self._finish_part()
+        done = self.counts.ok + self.counts.partial + self.counts.failed
+        if done != self._survey.rows:
+            raise ValueError(f"{done} documents written, {self._survey.rows} read")
+        self._publish()
+        return self.counts.rows
+
+    def close(self) -> None:
+        """Removes what is unfinished; after `commit` there is nothing left to remove."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.discard()
+        self._clear()
+        self._place.clean()
+
+    def _add(
+        self, document: Document, result: Result, row: Row, at: int, repeats: dict[int, int]
+    ) -> None:
+        own, chunk = self._own, row.chunk
+        error = row.error
+        if chunk is None or not self._per_chunk:
+            error = error or result.error or document.error
+        size = 0
+        if self._survey.spec.id is None:
+            own["id"].append(document.id)
+        if self._per_chunk:
+            text = None
+            if chunk is None:
+                for name in ("chunk_id", "chunk", "start_char", "end_char", "tokens", "section"):
+                    own[name].append(None)
+            else:
+                assert document.text is not None
+                text = document.text[chunk.start_char : chunk.end_char]
+                size = len(text)
+                own["chunk_id"].append(_chunk_id(document.identity, text, repeats))
+                own["chunk"].append(at)
+                own["start_char"].append(chunk.start_char)
+                own["end_char"].append(chunk.end_char)
+                own["tokens"].append(chunk.tokens)
+                own["section"].append(chunk.section)
+            own["text"].append(text)
+            status = result.status if chunk is None else "failed" if row.error else "ok"
+            own["_status"].append(status)
+        else:
+            size = len(document.text or "")
+            own["_status"].append(result.status)
+            own["_truncated"].append(result.truncated)
+            own["_chunks"].append(result.chunks)
+            own["_tokens"].append(result.tokens)
+            own["_model"].append(result.model)
+        own["_error"].append(error)
+        for column, value in zip(self._columns, row.values, strict=True):
+            own[column.name].append(value)
+            size += len(value) if value is not None else 0
+            if column.name in self._unknown and value is not None:
+                self._learn(column.name, len(value) // 4)
+        batch, index = document.kept
+        if batch is not self._batch:
+            columns = [
+                c
+                for n, c in zip(batch.schema.names, batch.columns, strict=True)
+                if n in self._carried
+            ]
+            self._batch = batch
+            self._weights = sum((row_weights(c) for c in columns), np.zeros(len(batch)))
+        size += int(self._weights[index])
+        self._kept.append(document.kept)
+        self._pending_bytes += size
+        if len(self._kept) >= PIECE_ROWS or self._pending_bytes >= PIECE_BYTES:
+            self._flush()
+
+    def _learn(self, name: str, dimension: int) -> None:
+        """The first vector came: from now on, and in what is written already, the type is known."""
+        self._unknown.discard(name)
+        self.schema = with_vectors(self.schema, {name: dimension})
+        if self._file is not None:
+            self._file.rewrite(self.schema)
+
+    def _flush(self) -> None:
+        """Turns the rows so far into Arrow; whole row groups go to the file."""
+        if not self._kept:
+            return
+        vectors = {each.name for each in self._columns if each.type == "vector"}
+        arrays = []
+        for field in self.schema:
+            if field.name not in self._own:
+                arrays.append(_taken(self._kept, field.name))
+            elif field.name in vectors:
+                arrays.append(vector_array(self._own[field.name], field.type))
+            else:
+                arrays.append(pa.array(self._own[field.name], field.type))
+        self._clear()
+        self._groups.add(pa.Table.from_arrays(arrays, self.schema.names))
+        self._write(self._groups.whole())
+
+    def _write(self, groups: Iterator[list[pa.Table]]) -> None:
+        for pieces in groups:
+            if self._file is None:
+                self._file = PartFile(self._place.part_path(self._part), self.schema)
+            self._file.write(conformed(pieces, self.schema))
+
+    def _finish_part(self) -> None:
+        self._flush()
+        self._write(self._groups.rest())
+        file, self._file = self._file, None
+        if file is not None:
+            size, digest = file.finish()
+            part = Part(file.path, self._part_documents, self._part_rows, size, digest)
+            self.parts.append(part)
+        self._part_documents = self._part_rows = 0
+
+    def _publish(self) -> None:
+        place = self._place
+        for part in self.parts:
+            with storing(part.path), part.path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != part.sha256:
+                    raise StorageError(f"{shown(str(part.path))}: damaged since it was written")
+        if place.suffix == "":
+            with storing(place.version):
+                shutil.rmtree(place.version, ignore_errors=True)
+                place.version.mkdir()
+            for number, part in enumerate(self.parts):
+                target = place.version / f"part-{number:05d}.parquet"
+                with storing(part.path):
+                    whole = pq.read_schema(part.path).equals(self.schema)
+                if whole:
+                    place.link_part(part.path, target)
+                else:  # it was finished before the first vector came
+                    self._assemble([part], target)
+            if not self.parts:
+                self._assemble([], place.version / "part-00000.parquet")
+            place.switch()
+        else:
+            self._assemble(self.parts, place.path, place.temporary)
+        shutil.rmtree(place.parts, ignore_errors=True)
+
+    def _assemble(self, parts: Sequence[Part], target: Path, temporary: Path | None = None) -> None:
+        """One file of these parts, in row groups that do not know of parts."""
+        file = PartFile(target, self.schema, temporary)
+        try:
+            if self._place.suffix == ".jsonl":
+                for part in parts:
+                    file.append(part.path)
+            else:
+                for pieces in _regrouped(parts):
+                    file.write(conformed(pieces, self.schema))
+            file.finish()
+        except BaseException:
+            file.discard()
+            raise
+
+    def _clear(self) -> None:
+        self._own = {name: [] for name in self.schema.names if name not in self._carried}
+        self._kept = []
+        self._pending_bytes = 0
+
+
+# Files whose bytes depend on nothing but their rows
+
+
+def conformed(pieces: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
+    """The pieces as one table of one chunk: what its bytes in a file depend on, and no more."""
+    arrays = []
+    for field in schema:
+        chunks = [chunk for piece in pieces for chunk in piece.column(field.name).chunks]
+        if pa.types.is_fixed_size_list(field.type):  # before the first vector came: a list
+            chunks = [
+                chunk
+                if pa.types.is_fixed_size_list(chunk.type)
+                else pa.nulls(len(chunk), field.type)
+                for chunk in chunks
+            ]
+        decoded = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in chunks]
+        whole = pa.concat_arrays(decoded) if decoded else pa.nulls(0, field.type)
+        if pa.types.is_dictionary(field.type) and not pa.types.is_dictionary(whole.type):
+            whole = whole.dictionary_encode()
+        arrays.append(whole if whole.type.equals(field.type) else whole.cast(field.type))
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+class RowGroups:
+    """Cuts a stream of tables after 4,096 rows or 32 MB, by the rows' content alone."""
+
+    def __init__(self) -> None:
+        self._ready: list[list[pa.Table]] = []
+        self._pieces: list[pa.Table] = []
+        self._rows = self._bytes = 0
+
+    def add(self, table: pa.Table) -> None:
+        weights = sum((row_weights(column) for column in table.columns), np.zeros(len(table)))
+        start = 0
+        while start < len(table):
+            heights = self._bytes + np.cumsum(weights[start:])
+            full = int(np.searchsorted(heights, GROUP_BYTES)) + 1
+            take = min(full, GROUP_ROWS - self._rows, len(table) - start)
+            self._pieces.append(table.slice(start, take))
+            self._rows += take
+            self._bytes = int(heights[take - 1])
+            if self._rows == GROUP_ROWS or self._bytes >= GROUP_BYTES:
+                self._ready.extend(self.rest())
+            start += take
+
+    def whole(self) -> Iterator[list[pa.Table]]:
+        """The row groups that are complete."""
+        ready, self._ready = self._ready, []
+        return iter(ready)
+
+    def rest(self) -> Iterator[list[pa.Table]]:
+        """What is left, at most one row group."""
+        pieces, self._pieces = self._pieces, []
+        self._rows = self._bytes = 0
+        return iter([pieces] if pieces else [])
+
+
+def row_weights(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    """About how many bytes each row holds, by its value alone. Shape: (rows,)."""
+    kind = column.type
+    if isinstance(column, pa.ChunkedArray):
+        return np.concatenate([row_weights(chunk) for chunk in column.chunks] or [np.zeros(0)])
+    if pa.types.is_fixed_size_list(kind):
+        return np.full(len(column), 8.0 * kind.list_size)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+        ends = np.cumsum(lengths)
+        sums = np.concatenate([[0.0], np.cumsum(row_weights(column.flatten()))])
+        return np.asarray(sums[ends] - sums[ends - lengths] + 8)
+    if pa.types.is_struct(kind):
+        return sum((row_weights(each) for each in column.flatten()), np.zeros(len(column)))
+    if is_text(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        if not pa.types.is_dictionary(kind) and not pa.types.is_string_view(kind):
+            lengths = pc.binary_length(column).fill_null(0)
+            return np.asarray(lengths.to_numpy(zero_copy_only=False), np.float64) + 8
+    return np.full(len(column), 8.0)
+
+
+class PartFile:
+    """A file that has its name only once it is whole and durable."""
+
+    def __init__(self, path: Path, schema: pa.Schema, temporary: Path | None = None) -> None:
+        self.path = path
+        self.temporary = temporary or path.with_name(f"{path.name}.tmp")
+        self._is_json = path.suffix == ".jsonl"
+        self._open(self.temporary, schema)
+
+    def write(self, group: pa.Table) -> None:
+        with storing(self.path):
+            if self._writer is None:
+                self._stream.write(json_lines(group))
+            else:
+                self._writer.write_table(group, row_group_size=max(1, len(group)))
+
+    def append(self, part: Path) -> None:
+        """Adds a finished file of lines."""
+        with storing(self.path), part.open("rb") as stream:
+            shutil.copyfileobj(stream, self._stream, 1 << 20)
+
+    def rewrite(self, schema: pa.Schema) -> None:
+        """Begins anew with another schema, and takes over the row groups written so far."""
+        if self._writer is None:
+            return
+        with storing(self.path):
+            self._writer.close()
+            self._stream.close()
+            before = self.temporary.with_name(f"{self.temporary.name}.before.tmp")
+            self.temporary.replace(before)
+            self._open(self.temporary, schema)
+            with pq.ParquetFile(before) as file:
+                for index in range(file.num_row_groups):
+                    group = file.read_row_group(index, use_threads=False)
+                    self.write(conformed([group], schema))
+            before.unlink()
+
+    def finish(self) -> tuple[int, str]:
+        """Durable under its own name. Returns: size in bytes, SHA-256."""
+        with storing(self.path):
+            if self._writer is not None:
+                self._writer.close()
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+            self._stream.close()
+            with self.temporary.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                size = os.fstat(stream.fileno()).st_size
+            self.temporary.replace(self.path)
+            sync_folder(self.path.parent)
+        return size, digest
+
+    def discard(self) -> None:
+        """Closes and removes it. pyarrow writes a footer even then: the name tells the truth."""
+        with suppress(OSError, pa.ArrowException, ValueError):
+            if self._writer is not None:
+                self._writer.close()
+        with suppress(OSError):
+            self._stream.close()
+        with suppress(OSError):
+            self.temporary.unlink(missing_ok=True)
+
+    def _open(self, path: Path, schema: pa.Schema) -> None:
+        with storing(path):
+            self._stream = path.open("wb")
+            self._writer = None if self._is_json else _parquet_writer(self._stream, schema)
+
+
+def _parquet_writer(stream: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
+    few = ("section", "_status", "_error", "_model")
+    return pq.ParquetWriter(
+        stream,
+        schema,
+        version="2.6",
+        data_page_version="1.0",
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=[name for name in schema.names if name in few],
+        write_page_checksum=True,
+    )
+
+
+def json_lines(table: pa.Table) -> bytes:
+    """The rows as lines of JSON: vectors as shortest decimals, clocks as ISO 8601, decimals as
+    strings, bytes in base64; NaN, which JSON has not, as null."""
+    columns = []
+    for column in table.columns:
+        array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        is_vector = pa.types.is_fixed_size_list(array.type) and pa.types.is_float32(
+            array.type.value_type
+        )
+        columns.append(_vectors(array) if is_vector else python_values(array))
+    names = table.schema.names
+    rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    return _encoder.encode_lines(rows)
+
+
+def _vectors(array: pa.FixedSizeListArray) -> list[list[float] | None]:
+    """Python floats whose shortest decimals are those of the float32 values."""
+    flat = array.flatten()  # of the vectors that are not null
+    numbers = iter(shortest(flat.to_numpy(zero_copy_only=False)).tolist())
+    size = array.type.list_size
+    return [
+        list(islice(numbers, size)) if valid else None for valid in array.is_valid().to_pylist()
+    ]
+
+
+def shortest(numbers: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """The doubles nearest to the shortest decimals that read back as these float32 values.
+
+    A decimal of up to 9 digits over a power of ten up to 10^22 is one rounded division, hence the
+    double that prints as this decimal; numpy's own printing takes ten times as long.
+    """
+    exact = numbers.astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        exponent = np.floor(np.log10(np.abs(exact)))
+        todo = (np.abs(exponent) <= 12) & (exact != 0)
+        out = exact.copy()
+        for digits in (6, 7, 8, 9):
+            shift = np.where(todo, digits - 1 - exponent, 0)
+            up, down = 10.0 ** np.maximum(shift, 0), 10.0 ** np.maximum(-shift, 0)
+            near = np.rint(exact * up / down) / up * down
+            good = todo & (near.astype(np.float32) == numbers)
+            out[good] = near[good]
+            todo &= ~good
+    odd = np.flatnonzero((np.abs(exponent) > 12) & np.isfinite(exact) & (exact != 0))
+    for at in odd.tolist():
+        out[at] = float(str(numbers[at]))
+    return out
+
+
+def _regrouped(parts: Sequence[Part]) -> Iterator[list[pa.Table]]:
+    groups = RowGroups()
+    for part in parts:
+        with storing(part.path), pq.ParquetFile(part.path) as file:
+            for index in range(file.num_row_groups):
+                groups.add(file.read_row_group(index, use_threads=False))
+                yield from groups.whole()
+    yield from groups.rest()
+
+
+def _chunk_id(name: bytes, text: str, repeats: dict[int, int]) -> str:
+    raw = text.encode()
+    # 64 bits do for counting: two texts that share them only skip a number.
+    short = int.from_bytes(hashlib.sha256(raw).digest()[:8], "big")
+    occurrence = repeats.get(short, 0)
+    repeats[short] = occurrence + 1
+    return identity.chunk_id(name, raw, occurrence)
+
+
+def _taken(kept: Sequence[Kept], name: str) -> pa.Array:
+    """The kept column of these rows, which come in runs of one batch; dictionaries decoded."""
+    pieces, start = [], 0
+    for at in range(1, len(kept) + 1):
+        if at == len(kept) or kept[at].batch is not kept[start].batch:
+            rows = pa.array([each.row for each in kept[start:at]], pa.int64())
+            column = kept[start].batch.column(name)
+            if pa.types.is_dictionary(column.type):
+                column = column.dictionary_decode()
+            pieces.append(column.take(rows))
+            start = at
+    return pa.concat_arrays(pieces)

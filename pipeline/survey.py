@@ -1,0 +1,328 @@
+"""The pass over the input before the first request.
+
+Nothing may be paid for an input that turns out to be unusable at its last row, and a run must know
+what it will write before it writes. So one pass counts the rows, names them, finds ids that are
+not unique, learns the columns and draws the borders of the parts. Its memory does not grow with
+the rows: hashes are packed and, above 100,000 rows, sorted into buckets of a temporary file.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from msgspec import Struct
+from msgspec.structs import replace
+
+from pipeline.errors import InputError, StorageError, UsageError
+from pipeline.escape import printable
+from pipeline.files import InputFile, InputSpec, digest_of, family, find, reason, shown
+from pipeline.jsontypes import JsonType, Misfit, changed_fields
+from pipeline.schema import arrow_type, is_text
+from pipeline.source import blocks, open_parquet
+
+__all__ = ["InputSpec", "Occurrences", "Survey", "survey"]
+
+MIN_PART_ROWS = 250
+MAX_PART_ROWS = 4_000
+BORDER_ODDS = 750
+"""One row in so many begins a part, which makes about 1,000 rows with the minimum before it."""
+PACKED_ROWS = 100_000
+
+
+class Survey(Struct, frozen=True):
+    """What is known of the input before the first request.
+
+    Invariant: `sum(part_rows) == rows`; `pipeline.source.read` gives exactly these rows.
+    """
+
+    spec: InputSpec
+    files: tuple[InputFile, ...]
+    rows: int
+    schema: Any
+    """Arrow schema of the columns carried along: those kept, led by the id where it is not kept."""
+    id_type: str
+    """Logical type of the ids: string, integer, ...; `text` where identities serve as ids."""
+    part_rows: Sequence[int]
+    occurrences: Occurrences
+    fingerprint: str
+    types: Mapping[str, JsonType] | None
+    """The types of JSON keys; None for Parquet, which brings its own."""
+
+
+def survey(spec: InputSpec) -> Survey:
+    """Everything about the input that must stand before the first request.
+
+    Raises: UsageError for a file or column that is not there; InputError for an input that cannot
+    be read, changes meanwhile, or has an id twice.
+    Cost: one pass; of Parquet with an id only that column is read.
+    """
+    files = find(spec.path)
+    described = None if family(files[0].path) == "jsonl" else _parquet_schema(spec, files)
+    types: dict[str, JsonType] = {}
+    hashes = _Hashes()
+    part_rows, size, readable = array("I"), 0, 0
+    for block in blocks(spec, files, None if spec.id is None else [spec.id]):
+        for at, (hashed, unique) in enumerate(zip(block.hashes, block.unique, strict=True)):
+            if size == MAX_PART_ROWS or (size >= MIN_PART_ROWS and _is_border(hashed)):
+                part_rows.append(size)
+                size = 0
+            size += 1
+            hashes.add(hashed, unique)
+            if described is None and block.errors[at] is None:
+                readable += 1
+                _learn(types, block.rows[at])
+    if size:
+        part_rows.append(size)
+    occurrences, twice = hashes.occurrences()
+    if twice is not None:
+        raise _not_unique(spec, files, twice)
+    if described is None:
+        described = _json_schema(spec, files, types, bool(readable))
+    schema = _carried(spec, described)
+    kind = "text" if spec.id is None else _logical(schema.field(spec.id).type)
+    names = (f"{each.path.rpartition(os.sep)[2]}\n{tuple(each.fingerprint)}" for each in files)
+    return Survey(
+        spec=spec,
+        files=files,
+        rows=hashes.rows,
+        schema=schema,
+        id_type=kind,
+        part_rows=part_rows,
+        occurrences=occurrences,
+        fingerprint=digest_of(names),
+        types=types if family(files[0].path) == "jsonl" else None,
+    )
+
+
+def _is_border(hashed: bytes) -> bool:
+    return int.from_bytes(hashed[:4], "big") % BORDER_ODDS == 0
+
+
+def _learn(types: dict[str, JsonType], row: dict[str, Any]) -> None:
+    try:
+        types.update(changed_fields(types, row))
+    except Misfit:
+        return  # the source isolates it, for the same reason
+
+
+def _json_schema(
+    spec: InputSpec, files: tuple[InputFile, ...], types: dict[str, JsonType], readable: bool
+) -> pa.Schema:
+    named = [spec.text, *([] if spec.id is None else [spec.id]), *spec.fields, *(spec.keep or ())]
+    if readable:
+        _require(spec, shown(spec.path), list(types))
+    for name in named:  # of a file without readable rows nothing can be missing
+        types.setdefault(name, None)
+    return pa.schema([(name, arrow_type(each)) for name, each in types.items()])
+
+
+def _parquet_schema(spec: InputSpec, files: tuple[InputFile, ...]) -> pa.Schema:
+    schemas = []
+    for file in files:
+        with open_parquet(file) as parquet:
+            schemas.append(parquet.schema_arrow)
+        names = schemas[-1].names
+        if len(set(names)) < len(names):
+            again = next(name for name in names if names.count(name) > 1)
+            raise UsageError(f"{file.name}: two columns are called `{printable(again)}`")
+        _require(spec if len(files) == 1 else replace(spec, keep=()), file.name, names)
+    place = shown(spec.path)
+    try:
+        bare = [schema.remove_metadata() for schema in schemas]
+        unified = pa.unify_schemas(bare, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise InputError(f"{place}: the files' columns differ ({reason(error)})") from None
+    _require(spec, place, unified.names)
+    text = unified.field(spec.text).type
+    if not is_text(text) and not pa.types.is_null(text):
+        raise UsageError(f"{place}: input.text = `{spec.text}` is {text}, not string")
+    if spec.id is not None and pa.types.is_nested(unified.field(spec.id).type):
+        kind = unified.field(spec.id).type
+        raise UsageError(f"{place}: input.id = `{spec.id}` is {kind}, which names no row")
+    return pa.schema([_steady(field) for field in unified])
+
+
+def _steady(field: pa.Field) -> pa.Field:
+    """The field, with dictionary indices wide enough for the values of all files."""
+    if pa.types.is_dictionary(field.type):
+        kind = field.type
+        return field.with_type(pa.dictionary(pa.int32(), kind.value_type, kind.ordered))
+    return field
+
+
+def _require(spec: InputSpec, place: str, names: Sequence[str]) -> None:
+    """Raises: UsageError for a column that the job names and the input has not."""
+    wanted = [("input.text", spec.text), *(("input.keep", name) for name in spec.keep or ())]
+    if spec.id is not None:
+        wanted.insert(0, ("input.id", spec.id))
+    wanted += [("the job", name) for name in spec.fields]
+    for key, name in wanted:
+        if name not in names:
+            near = get_close_matches(name, names, 1)
+            guess = f" (did you mean `{printable(near[0])}`?)" if near else ""
+            listed = ", ".join(f"`{printable(each, 60)}`" for each in names[:50]) or "none"
+            raise UsageError(
+                f"{place}: {key} names the column `{printable(name)}`, which is not there{guess};"
+                f" columns: {listed}"
+            )
+
+
+def _carried(spec: InputSpec, described: pa.Schema) -> pa.Schema:
+    kept = [field for field in described if spec.keep is None or field.name in spec.keep]
+    if spec.id is not None and all(field.name != spec.id for field in kept):
+        kept.insert(0, described.field(spec.id))
+    return pa.schema(kept)
+
+
+def _logical(kind: pa.DataType) -> str:
+    if pa.types.is_dictionary(kind):
+        return _logical(kind.value_type)
+    if is_text(kind):
+        return "string"
+    tests = {
+        "integer": pa.types.is_integer,
+        "float": pa.types.is_floating,
+        "boolean": pa.types.is_boolean,
+        "decimal": pa.types.is_decimal,
+    }
+    return next((name for name, test in tests.items() if test(kind)), str(kind))
+
+
+def _not_unique(spec: InputSpec, files: tuple[InputFile, ...], twice: bytes) -> InputError:
+    """Names the first two rows with this hash, which takes another pass up to the second."""
+    places: list[str] = []
+    value: Any = None
+    for block in blocks(spec, files, [spec.id] if spec.id else None):
+        for at, hashed in enumerate(block.hashes):
+            if block.unique[at] and _packed(hashed, True) == twice:
+                places.append(block.address(at))
+                value = block.ids[at]
+        if len(places) > 1:
+            break
+    return InputError(f"{' and '.join(places[:2])}: id `{printable(str(value), 80)}` is not unique")
+
+
+# Hashes that came before
+
+
+_HASH = np.dtype([("hash", "V16"), ("row", "<u8")])
+_REPEAT = np.dtype([("row", "<u8"), ("nth", "<u8")])
+
+
+class _Segment(NamedTuple):
+    offset: int
+    length: int
+
+
+class _Spill:
+    """Records of one type in buckets of a temporary file, which stays in memory while small."""
+
+    def __init__(self, kind: np.dtype[Any]) -> None:
+        self._kind = kind
+        # closed by the garbage collector: it lives as long as the survey that holds it
+        self._file = tempfile.SpooledTemporaryFile(PACKED_ROWS * kind.itemsize)  # noqa: SIM115
+        self._segments: dict[int, list[_Segment]] = {}
+        self._end = 0
+
+    def add(self, buckets: npt.NDArray[Any], records: npt.NDArray[Any]) -> None:
+        order = np.argsort(buckets, kind="stable")
+        found, starts = np.unique(buckets[order], return_index=True)
+        ends = [*starts[1:], len(buckets)]
+        try:
+            self._file.seek(self._end)
+            self._file.write(records[order].tobytes())
+        except OSError as error:
+            raise StorageError(f"{tempfile.gettempdir()}: {reason(error)}") from None
+        for bucket, start, end in zip(found.tolist(), starts.tolist(), ends, strict=True):
+            offset = self._end + start * self._kind.itemsize
+            self._segments.setdefault(bucket, []).append(_Segment(offset, int(end) - start))
+        self._end += len(records) * self._kind.itemsize
+
+    def buckets(self) -> list[int]:
+        return sorted(self._segments)
+
+    def segments(self, bucket: int) -> Iterator[npt.NDArray[Any]]:
+        for segment in self._segments[bucket]:
+            self._file.seek(segment.offset)
+            raw = self._file.read(segment.length * self._kind.itemsize)
+            yield np.frombuffer(raw, self._kind)
+
+
+class Occurrences:
+    """The rows whose content came before, with how often: pairs (row, nth), sorted by row."""
+
+    def __init__(self) -> None:
+        self._spill = _Spill(_REPEAT)
+
+    def add(self, rows: list[int], counts: list[int]) -> None:
+        records = np.empty(len(rows), _REPEAT)
+        records["row"], records["nth"] = rows, counts
+        if len(records):
+            self._spill.add(records["row"] // PACKED_ROWS, records)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        for bucket in self._spill.buckets():
+            block = np.concatenate(list(self._spill.segments(bucket)))
+            yield from block[np.argsort(block["row"])].tolist()
+
+
+def _packed(hashed: bytes, unique: bool) -> bytes:
+    """The hash with its last bit telling whether it must be unique."""
+    return hashed[:15] + bytes([hashed[15] & 0xFE | unique])
+
+
+class _Hashes:
+    """The hashes of all rows, 16 bytes each, in 256 buckets once they are many."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._pending = bytearray()
+        self._spill = _Spill(_HASH)
+
+    def add(self, hashed: bytes, unique: bool) -> None:
+        self._pending += _packed(hashed, unique)
+        self.rows += 1
+        if len(self._pending) == 16 * PACKED_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        records = np.empty(len(self._pending) // 16, _HASH)
+        records["hash"] = np.frombuffer(bytes(self._pending), "V16")
+        records["row"] = np.arange(self.rows - len(records), self.rows)
+        if len(records):
+            self._spill.add(np.frombuffer(bytes(self._pending), np.uint8)[::16], records)
+        self._pending.clear()
+
+    def occurrences(self) -> tuple[Occurrences, bytes | None]:
+        """How often each row's content came before, and the first id that came twice.
+
+        Cost: memory for the different hashes of one bucket, also if all rows are equal.
+        """
+        self._flush()
+        repeats, first, twice = Occurrences(), self.rows, None
+        for bucket in self._spill.buckets():
+            seen: dict[bytes, int] = {}
+            for segment in self._spill.segments(bucket):
+                rows: list[int] = []
+                counts: list[int] = []
+                for hashed, row in zip(
+                    segment["hash"].tolist(), segment["row"].tolist(), strict=True
+                ):
+                    nth = seen.get(hashed, 0)
+                    seen[hashed] = nth + 1
+                    if nth and hashed[15] & 1:
+                        if row < first:
+                            first, twice = row, hashed
+                    elif nth:
+                        rows.append(row)
+                        counts.append(nth)
+                repeats.add(rows, counts)
+        return repeats, twice
