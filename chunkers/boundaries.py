@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-CLAUSE, SENTENCE, LINE, BLANK_LINE, HEADING = 2, 3, 4, 5, 6
-"""Strengths, ascending. A row of a table and a line of a code fence are SENTENCE: they stay
-together where they fit."""
+SENTENCE, ROW, LINE, BLANK_LINE, HEADING = 2, 3, 4, 5, 6
+"""Strengths, ascending. ROW is between the rows of a table and the lines of a code fence, which
+stay together where they fit."""
 
 (
     OTHER,
@@ -53,6 +53,10 @@ class Boundaries(NamedTuple):
 
     at: NDArray[np.int64]
     strength: NDArray[np.uint8]
+    clean: NDArray[np.bool_]
+    """If a token ends here, then what follows is encoded alone as it is in place."""
+    mark: NDArray[np.uint32]
+    """A number made of the characters around the place and of nothing else."""
     headings: NDArray[np.int64]
     """Where each heading begins, also those at 0 and those that follow another heading."""
     in_fence: bool
@@ -121,7 +125,11 @@ def scan(text: str, start: int, end: int, *, in_fence: bool = False) -> Boundari
         strength[size] = BLANK_LINE
     inside = strength[start - low + 1 : end - low + 1]
     at = np.flatnonzero(inside)
-    return Boundaries(at + (start + 1), inside[at], headings, in_fence)
+    place = at + (start - low + 1 + _PAD)
+    clean = _is_clean(points, classes, place)
+    return Boundaries(
+        at + (start + 1), inside[at], clean, _marks(points, place), headings, in_fence
+    )
 
 
 def sentences(text: str) -> list[tuple[int, int]]:
@@ -139,6 +147,30 @@ def sentences(text: str) -> list[tuple[int, int]]:
             spans.append((first, first + len(body)))
         last = stop
     return spans
+
+
+def _is_clean(points: Array, classes: NDArray[np.uint8], place: Array) -> NDArray[np.bool_]:
+    """See `Boundaries.clean`; the same rule as `encoded.CLEAN`, for many places."""
+    following, before = classes[place], classes[place - 1]
+    next_point, point = points[place], points[place - 1]
+    letter = ((following == LOWER) | (following == UPPER)) & (next_point < 0x250)
+    letter |= (following == CJK) & (next_point >= 0x3041) & (next_point < 0xA000)
+    letter &= before != CLOSER  # an apostrophe would take the letter with it
+    new_line = ((point == 10) | (point == 13)) & (following > NEWLINE) & (next_point != ord("/"))
+    torn_off = ((following == BLANK) | (following == NEWLINE)) & (before > NEWLINE)
+    return letter | new_line | torn_off
+
+
+_MARK_OFFSETS = (-13, -9, -6, -4, -3, -2, 1, 2, 3, 4, 6, 9)
+
+
+def _marks(points: Array, place: Array) -> NDArray[np.uint32]:
+    mark = np.zeros(len(place), np.uint32)
+    for offset in _MARK_OFFSETS:
+        mark += points[place + offset]
+        mark *= np.uint32(0x9E3779B1)
+        mark ^= mark >> np.uint32(15)
+    return mark
 
 
 @lru_cache(maxsize=1)
@@ -163,7 +195,7 @@ def _ascii_table() -> bytes:
 
 
 # Zeros on both sides: looking a few characters back or ahead needs no bounds check.
-_PAD = 8
+_PAD = 16
 
 
 def _classify(text: str) -> tuple[Array, NDArray[np.uint8]]:
@@ -197,7 +229,7 @@ def _mark_sentences(points: Array, classes: NDArray[np.uint8], strength: Array) 
     after = stops + 1
     closed = classes[after] == CLOSER
     moving = np.flatnonzero(closed)
-    for _ in range(_PAD - 3):
+    for _ in range(5):
         if not len(moving):
             break
         after[moving] += 1
@@ -262,9 +294,9 @@ def _word_ends(
     small = following == LOWER
     titles, before_digit, before_lower = _abbreviations()
     open_end = single & ~pronoun
-    open_end |= np.isin(code, titles)
-    open_end |= digit & np.isin(code, before_digit)
-    open_end |= (small | digit) & np.isin(code, before_lower)
+    open_end |= _among(code, titles)
+    open_end |= digit & _among(code, before_digit)
+    open_end |= (small | digit) & _among(code, before_lower)
     # "3." that opens a line is a list number.
     numbered = np.flatnonzero((length == 0) & (classes[stops - 1] == DIGIT))
     if len(numbered):
@@ -275,6 +307,12 @@ def _word_ends(
         opens = np.where(opens == BLANK, classes[np.maximum(first - 1, 0)], opens)
         open_end[numbered] |= opens == NEWLINE
     return ~open_end
+
+
+def _among(values: Array, choices: Array) -> NDArray[np.bool_]:
+    """`np.isin` for few sorted choices; that one sorts."""
+    found: NDArray[np.bool_] = choices[choices.searchsorted(values) % len(choices)] == values
+    return found
 
 
 @lru_cache(maxsize=1)
@@ -318,7 +356,7 @@ def _mark_lines(
         first[moving] += 1
         moving = moving[classes[first[moving]] == BLANK]
     empty = classes[first] == NEWLINE
-    lead = points[first]
+    lead = points[first].astype(np.int64)
     heading, title = _headings(text, low, points, classes, opens, first, lead, empty)
     fence, in_fence = _fences(points, opens, first, lead, start, end, in_fence)
     heading &= ~fence
@@ -335,7 +373,7 @@ def _mark_lines(
     filled = np.maximum.accumulate(np.where(empty, 0, np.arange(len(empty))))
     level[title[filled[:-1]] & ~fence[1:]] = 0
     inner = (fence[1:] & fence[:-1]) | (rows[1:] & rows[:-1])
-    level[inner] = SENTENCE
+    level[inner] = ROW
     places = opens[1:]
     # A sentence that ends before a line break ends after it.
     ended = _ended_before(classes, strength, breaks)
@@ -352,7 +390,7 @@ def _ended_before(classes: NDArray[np.uint8], strength: Array, breaks: Array) ->
     place = breaks.copy()
     found = np.full(len(breaks), -1)
     moving = np.arange(len(breaks))
-    for _ in range(_PAD):
+    for _ in range(8):
         hit = strength[place[moving]] == SENTENCE
         found[moving[hit]] = place[moving[hit]]
         moving = moving[~hit]
@@ -451,27 +489,40 @@ def _table_rows(classes: NDArray[np.uint8], breaks: Array, lines: int) -> NDArra
     return np.bincount(np.searchsorted(breaks, pipes), minlength=lines)[:lines] >= 2
 
 
-_BULLETS = tuple(map(ord, "-*+•·‣◦>–—"))
-_NUMERALS = tuple(map(ord, "一二三四五六七八九十（(①②③④⑤⑥⑦⑧⑨"))
+_BULLET, _BRACKET, _NUMERAL = 1, 2, 3
+
+
+@lru_cache(maxsize=1)
+def _item_table() -> NDArray[np.uint8]:
+    table = np.zeros(0x10000, np.uint8)
+    table[[ord(mark) for mark in "-*+•·‣◦>–—"]] = _BULLET
+    table[[ord(mark) for mark in "（(①②③④⑤⑥⑦⑧⑨⑩"]] = _BRACKET
+    table[[ord(mark) for mark in "一二三四五六七八九十"]] = _NUMERAL
+    return table
 
 
 def _items(
     points: Array, classes: NDArray[np.uint8], first: Array, lead: Array
 ) -> NDArray[np.bool_]:
     """Which lines begin a list item, a quotation, or a numbered paragraph."""
-    second = classes[first + 1]
-    item = np.isin(lead, _BULLETS) & (second == BLANK)
-    item |= np.isin(lead, _NUMERALS[10:]) | (
-        np.isin(lead, _NUMERALS[:10]) & (points[first + 1] == ord("、"))
+    kind = _item_table()[np.minimum(lead, 0xFFFF)]
+    item = kind == _BRACKET
+    some = np.flatnonzero((kind == _BULLET) | (kind == _NUMERAL))
+    item[some] = np.where(
+        kind[some] == _BULLET,
+        classes[first[some] + 1] == BLANK,
+        points[first[some] + 1] == ord("、"),
     )
-    digits = classes[first] == DIGIT
-    if digits.any():
-        place = first[digits] + 1
+    some = np.flatnonzero(classes[first] == DIGIT)
+    if len(some):
+        place = first[some] + 1
         for _ in range(3):
             place += classes[place] == DIGIT
-        mark = points[place]
-        item[digits] = np.isin(mark, (ord("."), ord(")"), ord("、"), ord("）"), ord("．")))
+        item[some] = _among(points[place], _AFTER_NUMBER)
     return item
+
+
+_AFTER_NUMBER = np.array(sorted(map(ord, ".)、）．")))
 
 
 def _soft_breaks(
@@ -492,50 +543,75 @@ def _soft_breaks(
     soft = np.zeros(len(breaks), bool)
     if len(breaks) < 2:
         return soft
-    size = int(len(classes) - 2 * _PAD)
-    stops = np.concatenate((breaks, [size]))
+    stops = np.concatenate((breaks, [len(classes) - 2 * _PAD]))
     length = stops - opens
-    # Block number of each line; blank and marked lines begin a new one.
-    fresh = empty | np.concatenate(([True], empty[:-1])) | marked
-    block = np.cumsum(fresh) - 1
+    # Blank lines and marked lines begin a new block.
+    fresh = empty | marked
+    fresh[1:] |= empty[:-1]
+    fresh[0] = True
     begins = np.flatnonzero(fresh)
-    width = np.maximum.reduceat(length, begins)[block]
-    if not ((width[:-1] >= 30) & (width[:-1] <= 200) & ~fresh[1:]).any():
+    lines = np.diff(begins, append=len(fresh))
+    width = np.maximum.reduceat(length, begins)
+    blocks = np.flatnonzero((lines >= 2) & (width >= _NARROWEST))
+    if not len(blocks):
         return soft
-    word = _first_word_chars(classes, first)
-    same = ~fresh[1:]
-    full = same & (length[:-1] + 1 + word[1:] > width[:-1]) & (width[:-1] >= 30)
-    full &= width[:-1] <= 200
-    # A line of Chinese may end a character or two early, before a stop that must not begin a line.
-    next_kind = classes[first[1:]]
-    last_kind = classes[np.maximum(stops[:-1] + _PAD - 1, 0)]
-    runs_over = same & (
-        (next_kind == LOWER)
-        | ((next_kind == CJK) & ((last_kind == CJK) | (last_kind == COMMA_CJK)))
-        | ((next_kind >= UPPER) & (next_kind <= LETTER) & (last_kind >= COMMA) & (last_kind <= LETTER))
-    )
-    count = len(begins)
-    where = block[1:]
-    inner = np.bincount(where[same], minlength=count)
-    passed = np.bincount(where[full], minlength=count)
-    over = np.bincount(where[full & runs_over], minlength=count)
-    wrapped = (inner >= 1) & (passed >= 0.8 * inner) & (over >= 0.3 * inner) & (over >= 1)
-    # Two lines prove little by themselves: they follow the longer blocks around them.
-    long = wrapped & (inner >= 3)
-    if not long.any():
-        wrapped &= inner >= 3
-    return full & wrapped[where]
+    # Only the lines of these blocks from here on, without the first of each.
+    lines = lines[blocks]
+    inner = lines - 1
+    owner = np.repeat(np.arange(len(blocks)), inner)
+    offset = np.arange(len(owner)) - np.repeat(np.cumsum(inner) - inner, inner)
+    line = begins[blocks][owner] + offset  # a line that another one of its block follows
+    # The width is a high percentile, so that one long line put in by an edit changes nothing.
+    order = np.lexsort((length[line], owner))
+    rank = np.cumsum(inner) - inner + (inner - 1) * 9 // 10
+    width = length[line[order[rank]]]
+    last_kind = classes[stops[line] + _PAD - 1]
+    next_kind = classes[first[line + 1]]
+    runs_over = next_kind == LOWER
+    runs_over |= (next_kind == CJK) & ((last_kind == CJK) | (last_kind == COMMA_CJK))
+    runs_over |= (next_kind >= UPPER) & (last_kind >= COMMA) & (last_kind <= LETTER)
+    full = _is_full(classes, first, length, line, width[owner])
+    count = len(blocks)
+    passed = np.bincount(owner[full], minlength=count)
+    over = np.bincount(owner[full & runs_over], minlength=count)
+    wrapped = (inner >= 2) & (passed >= 0.7 * inner) & (over >= 0.3 * inner)
+    wrapped &= (width >= _NARROWEST) & (width <= _WIDEST)
+    if not wrapped.any():
+        return soft
+    # A block of two lines proves nothing by itself: it is judged by the width of the others.
+    usual = int(np.median(width[wrapped]))
+    pairs = (inner == 1)[owner] & runs_over & (length[line] <= usual + 2)
+    pairs[pairs] = _is_full(classes, first, length, line[pairs], np.full(pairs.sum(), usual))
+    soft[line[(full & wrapped[owner]) | pairs]] = True
+    return soft
 
 
-def _first_word_chars(classes: NDArray[np.uint8], first: Array) -> Array:
-    """The length of each line's first word, at most 30; one character of Chinese is a word."""
-    place = first.copy()
-    moving = np.flatnonzero((classes[first] != BLANK) & (classes[first] != NEWLINE))
-    for _ in range(30):
-        if not len(moving):
-            break
-        place[moving] += 1
-        kind = classes[np.minimum(place[moving], len(classes) - 1)]
-        before = classes[place[moving] - 1]
-        moving = moving[(kind != BLANK) & (kind != NEWLINE) & (kind != CJK) & (before != CJK)]
-    return place - first
+_NARROWEST, _WIDEST = 30, 200
+_LONGEST_WORD = 30
+
+
+def _is_full(
+    classes: NDArray[np.uint8], first: Array, length: Array, line: Array, width: Array
+) -> NDArray[np.bool_]:
+    """Whether the first word of the next line would have had no room at the end of this one.
+
+    A little less than the width counts as full: a character of Chinese that must not begin a line,
+    or a line end that an edit has moved.
+    """
+    short = width * 9 // 10 - 1 - length[line]
+    full = short < 0
+    near = np.flatnonzero(~full & (short < _LONGEST_WORD))
+    if len(near):
+        place = first[line[near] + 1]
+        begin = place
+        moving = np.arange(len(place))
+        place = place.copy()
+        for _ in range(_LONGEST_WORD):
+            kind = classes[place[moving]]
+            moving = moving[(kind != BLANK) & (kind != NEWLINE)]
+            if not len(moving):
+                break
+            place[moving] += 1
+            moving = moving[classes[place[moving] - 1] != CJK]
+        full[near] = place - begin > short[near]
+    return full

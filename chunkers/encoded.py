@@ -21,7 +21,7 @@ MIN_SIZE = 8
 # Where a text that starts here is encoded as it is in place, if a token ends here: before a letter
 # (its word goes on as it would have), before a blank, at the start of a line. o200k_base takes a
 # slash into the token of the line break before it.
-_CLEAN = re.compile(
+CLEAN = re.compile(
     rf"(?<!['’])(?=[{LETTER}])|(?<=\S)(?=[ \t\u3000])|(?<=[\r\n])(?=[ \t]+\S|[^\s/])"
 )
 _REACH = 256
@@ -91,10 +91,24 @@ class Encoded:
         index = int(self._ends.searchsorted(position, "right"))
         return position == (int(self._ends[index - 1]) if index else self._edge)
 
-    def ends_within(self, start: int, end: int) -> Ends:
+    def is_clean(self, position: int) -> bool:
+        """Whether a text that starts here has alone the tokens that it has in place."""
+        if not position:
+            return self.tokenizer.additive
+        return (
+            self.tokenizer.additive
+            and self.is_end(position)
+            and CLEAN.match(self.text, position) is not None
+        )
+
+    def is_torn(self, start: int, end: int) -> bool:
+        """Whether a segment ended between, where there was no seam."""
+        return bool(self._torn) and any(start < place < end for place in self._torn)
+
+    def ends_within(self, start: int, end: int) -> list[int]:
         """The token ends in (start, end]."""
         low, high = self._ends.searchsorted((start, end), "right")
-        return self._ends[low:high]
+        return self._ends[low:high].tolist()
 
     def alone(self, start: int, end: int) -> int:
         """The tokens of `text[start:end]` encoded by itself.
@@ -103,10 +117,10 @@ class Encoded:
             unclean cut, at worst the whole span.
         """
         text, count = self.text, self.tokenizer.count
-        if not self.tokenizer.additive or any(start < place < end for place in self._torn):
+        if not self.tokenizer.additive or self.is_torn(start, end):
             return count(text[start:end])
         low, high = start, end
-        if start and not (self.is_end(start) and _CLEAN.match(text, start)):
+        if not self.is_clean(start):
             seam = SEAM.search(text, start + 1, min(end, start + _REACH))
             if not seam:
                 return count(text[start:end])
@@ -144,7 +158,7 @@ class Encoded:
         return cut, 0
 
 
-def check_sizes(size: int, overlap: int) -> None:
+def check_sizes(size: int, overlap: int, **shares: float) -> None:
     """Nothing, if a text can be cut by these figures.
 
     Raises: UsageError naming the figure and its bound.
@@ -157,3 +171,6 @@ def check_sizes(size: int, overlap: int) -> None:
         raise UsageError(
             f"chunk.overlap = {overlap} tokens must be smaller than chunk.size = {size} tokens"
         )
+    for name, share in shares.items():
+        if not 0 < share <= 1:
+            raise UsageError(f"chunk.{name} = {share} must be above 0 and at most 1")

@@ -6,8 +6,9 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator
 
-from chunkers.encoded import Encoded, check_sizes
-from chunkers.structure import CLOSE_AT, CUT_FROM, next_cut, overlap_start
+from chunkers.boundaries import HEADING
+from chunkers.encoded import Encoded
+from chunkers.structure import CLOSE_AT, CUT_FROM, Cut, Limits, limits, next_cut, overlap_start
 from chunkers.tokens import Tokenizer
 from chunkers.tokens import tokenizer as tokenizer_named
 from chunkers.units import Units
@@ -39,52 +40,51 @@ def chunk_markdown(
     Raises: UsageError for a size below 8, an overlap not below the size, an unknown tokenizer.
     Cost: one encode pass, and some tokens per cut that are encoded again; memory for one segment.
     """
-    check_sizes(size, overlap)
+    figures = limits(size, overlap, CLOSE_AT, CUT_FROM)
     named = tokenizer_named(tokenizer) if isinstance(tokenizer, str) else tokenizer
-    return _chunks(text, named, size, overlap)
+    return _chunks(text, named, figures)
 
 
-def _chunks(text: str, tokenizer: Tokenizer, size: int, overlap: int) -> Iterator[Chunk]:
+def _chunks(text: str, tokenizer: Tokenizer, figures: Limits) -> Iterator[Chunk]:
     if not text or text.isspace():
         return
-    encoded = Encoded(text, tokenizer)
-    units = Units(encoded)
-    quarter, least = max(1, int(size * CLOSE_AT)), max(1, int(size * CUT_FROM))
-    small = max(1, int(size * SMALL))
+    units = Units(Encoded(text, tokenizer))
+    small = max(1, int(figures.size * SMALL))
     path: list[tuple[int, str]] = []
-    heading = previous = cut = 0
-    while cut < len(text):
-        units.reach(encoded.ended(cut) + 2 * size + 64)
-        while heading < len(units.headings) and units.headings[heading] <= cut:
+    heading = previous = 0
+    cut = Cut(0, 0, tokenizer.additive)
+    while cut.at < len(text):
+        units.reach(cut.ended + 2 * figures.size + 64)
+        while heading < len(units.headings) and units.headings[heading] <= cut.at:
             level, title = read_heading(text, units.headings[heading])
             path = [above for above in path if above[0] < level]
             path.append((level, title))
             heading += 1
-        start = overlap_start(units, previous, cut, overlap) if cut and overlap else cut
-        end, tokens = _section_end(units, start, cut, size, small)
-        if not end:
-            end, tokens = next_cut(units, start, cut, size, quarter, least)
-        if end <= cut:
+        start = overlap_start(units, previous, cut, figures.overlap) if cut.at else cut
+        end, tokens = _section_end(units, start, cut, figures.size, small)
+        if not tokens:
+            end, tokens = next_cut(units, start, cut, figures)
+        if end.at <= cut.at:
             start = cut
-            end, tokens = next_cut(units, start, cut, size, quarter, least)
-        yield Chunk(start, end, tokens, SEPARATOR.join(title for _, title in path) or None)
-        previous, cut = cut, end
+            end, tokens = next_cut(units, start, cut, figures)
+        yield Chunk(start.at, end.at, tokens, SEPARATOR.join(title for _, title in path) or None)
+        previous, cut = cut.at, end
         units.forget(previous)
 
 
 def _section_end(
-    units: Units, start: int, cut: int, size: int, small: int
-) -> tuple[int, int]:
-    """The end of the section that begins at `cut`, if it fits and is not small; else 0."""
+    units: Units, start: Cut, cut: Cut, size: int, small: int
+) -> tuple[Cut, int]:
+    """The end of the section that begins at `cut` and the tokens, 0 if it is small or too long."""
     encoded = units.encoded
-    base, core = encoded.ended(start), encoded.ended(cut)
-    index = bisect_left(units.begun, core + small)
-    while index < len(units.at) and units.begun[index] <= base + size:
-        if units.at[index] > cut and units.is_heading(index):
-            tokens = encoded.alone(start, units.at[index])
-            return (units.at[index], tokens) if tokens <= size else (0, 0)
+    index = bisect_left(units.begun, cut.ended + small)
+    while index < len(units.at) and units.begun[index] <= start.ended + size:
+        end = units.at[index]
+        if end > cut.at and units.strength[index] == HEADING:
+            tokens = encoded.alone(start.at, end)
+            return Cut(end, units.ended[index], encoded.is_clean(end)), tokens * (tokens <= size)
         index += 1
-    return 0, 0
+    return cut, 0
 
 
 def read_heading(text: str, place: int) -> tuple[int, str]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from itertools import compress
 
 from chunkers.boundaries import HEADING, LINE, scan
 from chunkers.encoded import Encoded
 
+_KEPT = 4096
+
 
 class Units:
-    """The unit ends from the chunk being cut to the last segment read.
+    """The unit ends from the chunk being cut to the last segment read, as parallel lists.
 
-    Invariant: `at`, `ended` and `begun` are ascending and of one length; `strong` and `headings`
-        are indices into them.
+    Invariant: `at`, `ended` and `begun` ascend; the lists that begin with `strong_` hold the ends
+        of lines, paragraphs and sections only.
     """
 
     def __init__(self, encoded: Encoded) -> None:
@@ -22,10 +25,14 @@ class Units:
         """Tokens that end at each place or before it."""
         self.begun: list[int] = []
         """Tokens that begin before each place: what a chunk that ends here is charged."""
+        self.clean: list[bool] = []
+        """A chunk that begins here has alone the tokens that it has in place."""
+        self.choice: list[int] = []
+        """The smallest one of several is to be preferred: stronger first, then by content."""
         self.strength: list[int] = []
         self.strong: list[int] = []
-        """`begun` of the ends of lines, paragraphs and sections."""
-        self.strong_index: list[int] = []
+        """Their indices."""
+        self.strong_begun: list[int] = []
         self.headings: list[int] = []
         """Where each heading begins; never forgotten."""
         self._in_fence = False
@@ -37,27 +44,29 @@ class Units:
             start, end = encoded.read()
             found = scan(encoded.text, start, end, in_fence=self._in_fence)
             self._in_fence = found.in_fence
-            self.headings += found.headings.tolist()
             ended, begun = encoded.before(found.at)
-            self.strong_index += (
-                (found.strength >= LINE).nonzero()[0] + len(self.at)
-            ).tolist()
+            strong = (found.strength >= LINE).nonzero()[0]
+            self.strong += (strong + len(self.at)).tolist()
+            self.strong_begun += begun[strong].tolist()
             self.at += found.at.tolist()
             self.ended += ended.tolist()
             self.begun += begun.tolist()
+            self.clean += (found.clean & (ended == begun)).tolist()
+            rank = (HEADING - found.strength.astype("int64")) << 32
+            self.choice += (rank + found.mark).tolist()
             self.strength += found.strength.tolist()
-            self.strong = [self.begun[index] for index in self.strong_index]
+            self.headings += found.headings.tolist()
 
     def forget(self, position: int) -> None:
-        """Drop what ends at `position` or before it, if that is much."""
-        count = bisect_right(self.at, position)
-        if count < 4096:
+        """Drop what ends before `position`, if that is much."""
+        count = bisect_right(self.at, position) - 1
+        if count < _KEPT:
             return
-        del self.at[:count], self.ended[:count], self.begun[:count], self.strength[:count]
-        self.strong_index = [index - count for index in self.strong_index if index >= count]
-        self.strong = [self.begun[index] for index in self.strong_index]
-        self.encoded.forget(position)
-
-    def is_heading(self, index: int) -> bool:
-        """Whether a heading begins at this unit's end."""
-        return self.strength[index] == HEADING
+        self.encoded.forget(self.at[count - 1])
+        for units in (
+            self.at, self.ended, self.begun, self.clean, self.choice, self.strength,
+        ):  # fmt: skip
+            del units[:count]
+        kept = [index >= count for index in self.strong]
+        self.strong_begun = list(compress(self.strong_begun, kept))
+        self.strong = [index - count for index in compress(self.strong, kept)]

@@ -282,14 +282,14 @@ class Dispatch:
         try:
             try:
                 settled = await self._send([flight.request for flight in flights])
-            except EndpointError as error:
-                self._refused(flights, error, started)
-            else:
-                self.tally.calls += 1
-                await self._answered(flights, settled, started)
+            finally:
+                self._estimated_usd -= expected  # from here on the true cost counts
+            self.tally.calls += 1
+            await self._answered(flights, settled, started)
+        except EndpointError as error:
+            self._refused(flights, error, started)
         finally:
             self._in_flight -= len(flights)
-            self._estimated_usd -= expected
             self._wake_workers()
 
     async def _answered(

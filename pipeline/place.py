@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 
 import msgspec
@@ -60,13 +61,24 @@ class Place:
     def part_path(self, part: int) -> Path:
         return self.parts / f"{part:05d}{self.suffix or '.parquet'}"
 
-    def prepare(self, inputs: Sequence[str]) -> None:
-        """Refuses before any call what would fail at the commit."""
+    def prepare(self, given: str, inputs: Sequence[str]) -> None:
+        """Refuses before any call what would fail at the commit, and clears what a killed run left.
+
+        `given` is the input's path as the job names it, `inputs` are its files.
+        """
         path = self.path
         with storing(path):
-            for each in map(Path, inputs):
-                if each.resolve() == path.resolve():
-                    raise UsageError(f"{shown(str(path))}: output.path is also the input")
+            real = path.resolve()
+            if any(real in (p, *p.parents) for p in (Path(each).resolve() for each in inputs)):
+                raise UsageError(f"{shown(str(path))}: output.path is also the input")
+            folder = Path(given)
+            among = fnmatch(str(path), given) or (
+                folder.is_dir() and folder.resolve() == real.parent
+            )
+            if among and self.suffix and inputs[0].lower().find(self.suffix) >= 0:
+                raise UsageError(
+                    f"{shown(str(path))}: output.path would be read as input next time"
+                )
             run_folders = [p for p in path.absolute().parents if p.name.endswith(".run")]
             if any((p / "lock").exists() for p in run_folders):
                 raise UsageError(f"{shown(str(path))}: output.path lies in a run folder")
@@ -86,8 +98,9 @@ class Place:
         with storing(self.parts):
             self.run_folder.mkdir(mode=0o700, exist_ok=True)
             self.parts.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for stale in self.parts.glob("*.tmp"):
-                stale.unlink()
+            for stale in self.parts.parent.iterdir():
+                if stale != self.parts:
+                    shutil.rmtree(stale, ignore_errors=True)
             if self.suffix == "":
                 self.run_folder.chmod(0o755)  # what the output's link leads to must be readable
                 self.version.parent.mkdir(exist_ok=True)
@@ -116,9 +129,10 @@ class Place:
                     os.fsync(file.fileno())
 
     def clean(self) -> None:
-        """Removes the unpublished file or link beside the output."""
+        """Removes what is not published: the answers that it was made of are in the cache."""
         with suppress(OSError):
             self.temporary.unlink(missing_ok=True)
+        shutil.rmtree(self.parts, ignore_errors=True)
 
     def _is_ours(self) -> bool:
         return self.path.readlink().parent == Path(self.run_folder.name, "versions")

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.errors import UsageError
 from pipeline.identity import Moment
@@ -202,6 +204,26 @@ def vector_array(values: Sequence[bytes | None], kind: pa.DataType) -> pa.Array:
     numbers = pa.array(np.frombuffer(raw, "<f4"))
     mask = pa.array([value is None for value in values], pa.bool_())
     return pa.FixedSizeListArray.from_arrays(numbers, type=kind, mask=mask)
+
+
+def row_weights(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    """About how many bytes each row holds, by its value alone. Shape: (rows,)."""
+    kind = column.type
+    if isinstance(column, pa.ChunkedArray):
+        return np.concatenate([row_weights(chunk) for chunk in column.chunks] or [np.zeros(0)])
+    if pa.types.is_fixed_size_list(kind):
+        return np.full(len(column), 8.0 * kind.list_size)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+        ends = np.cumsum(lengths)
+        sums = np.concatenate([[0.0], np.cumsum(row_weights(column.flatten()))])
+        return np.asarray(sums[ends] - sums[ends - lengths] + 8)
+    if pa.types.is_struct(kind):
+        return sum((row_weights(each) for each in column.flatten()), np.zeros(len(column)))
+    if kind in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary()):
+        lengths = pc.binary_length(column).fill_null(0)
+        return np.asarray(lengths.to_numpy(zero_copy_only=False), np.float64) + 8
+    return np.full(len(column), 8.0)
 
 
 def _column_type(column: Column, dimension: int | None) -> pa.DataType:

@@ -19,17 +19,22 @@ from typing import IO, Any, NamedTuple
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import identity
+from pipeline.decimals import shortest
 from pipeline.errors import StorageError
 from pipeline.files import shown
 from pipeline.place import Place, lock, storing, sync_folder
 from pipeline.records import Column, Document, Kept, Result, Row
-from pipeline.schema import is_text, output_schema, python_values, vector_array, with_vectors
+from pipeline.schema import (
+    output_schema,
+    python_values,
+    row_weights,
+    vector_array,
+    with_vectors,
+)
 from pipeline.survey import Survey
 
 __all__ = ["Counts", "Part", "Sink", "lock"]
@@ -108,7 +113,7 @@ class Sink:
         self._own: dict[str, list[Any]] = {}
         self._kept: list[Kept] = []
         self._pending_bytes = 0
-        self._place.prepare([file.path for file in survey.files])
+        self._place.prepare(spec.path, [file.path for file in survey.files])
         self._clear()
 
     def write(self, document: Document, result: Result) -> None:
@@ -270,7 +275,7 @@ class Sink:
             place.switch()
         else:
             self._assemble(self.parts, place.path, place.temporary)
-        shutil.rmtree(place.parts, ignore_errors=True)
+        place.clean()
 
     def _assemble(self, parts: Sequence[Part], target: Path, temporary: Path | None = None) -> None:
         """One file of these parts, in row groups that do not know of parts."""
@@ -350,27 +355,6 @@ class RowGroups:
         return iter([pieces] if pieces else [])
 
 
-def row_weights(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:
-    """About how many bytes each row holds, by its value alone. Shape: (rows,)."""
-    kind = column.type
-    if isinstance(column, pa.ChunkedArray):
-        return np.concatenate([row_weights(chunk) for chunk in column.chunks] or [np.zeros(0)])
-    if pa.types.is_fixed_size_list(kind):
-        return np.full(len(column), 8.0 * kind.list_size)
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
-        ends = np.cumsum(lengths)
-        sums = np.concatenate([[0.0], np.cumsum(row_weights(column.flatten()))])
-        return np.asarray(sums[ends] - sums[ends - lengths] + 8)
-    if pa.types.is_struct(kind):
-        return sum((row_weights(each) for each in column.flatten()), np.zeros(len(column)))
-    if is_text(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        if not pa.types.is_dictionary(kind) and not pa.types.is_string_view(kind):
-            lengths = pc.binary_length(column).fill_null(0)
-            return np.asarray(lengths.to_numpy(zero_copy_only=False), np.float64) + 8
-    return np.full(len(column), 8.0)
-
-
 class PartFile:
     """A file that has its name only once it is whole and durable."""
 
@@ -410,17 +394,24 @@ class PartFile:
 
     def finish(self) -> tuple[int, str]:
         """Durable under its own name. Returns: size in bytes, SHA-256."""
-        with storing(self.path):
-            if self._writer is not None:
-                self._writer.close()
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
-            self._stream.close()
-            with self.temporary.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-                size = os.fstat(stream.fileno()).st_size
-            self.temporary.replace(self.path)
-            sync_folder(self.path.parent)
+        try:
+            with storing(self.path):
+                return self._finish()
+        except BaseException:
+            self.discard()
+            raise
+
+    def _finish(self) -> tuple[int, str]:
+        if self._writer is not None:
+            self._writer.close()
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._stream.close()
+        with self.temporary.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            size = os.fstat(stream.fileno()).st_size
+        self.temporary.replace(self.path)
+        sync_folder(self.path.parent)
         return size, digest
 
     def discard(self) -> None:
@@ -476,30 +467,6 @@ def _vectors(array: pa.FixedSizeListArray) -> list[list[float] | None]:
     return [
         list(islice(numbers, size)) if valid else None for valid in array.is_valid().to_pylist()
     ]
-
-
-def shortest(numbers: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """The doubles nearest to the shortest decimals that read back as these float32 values.
-
-    A decimal of up to 9 digits over a power of ten up to 10^22 is one rounded division, hence the
-    double that prints as this decimal; numpy's own printing takes ten times as long.
-    """
-    exact = numbers.astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        exponent = np.floor(np.log10(np.abs(exact)))
-        todo = (np.abs(exponent) <= 12) & (exact != 0)
-        out = exact.copy()
-        for digits in (6, 7, 8, 9):
-            shift = np.where(todo, digits - 1 - exponent, 0)
-            up, down = 10.0 ** np.maximum(shift, 0), 10.0 ** np.maximum(-shift, 0)
-            near = np.rint(exact * up / down) / up * down
-            good = todo & (near.astype(np.float32) == numbers)
-            out[good] = near[good]
-            todo &= ~good
-    odd = np.flatnonzero((np.abs(exponent) > 12) & np.isfinite(exact) & (exact != 0))
-    for at in odd.tolist():
-        out[at] = float(str(numbers[at]))
-    return out
 
 
 def _regrouped(parts: Sequence[Part]) -> Iterator[list[pa.Table]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -24,7 +25,7 @@ from msgspec.structs import replace
 from pipeline.errors import InputError, StorageError, UsageError
 from pipeline.escape import printable
 from pipeline.files import InputFile, InputSpec, digest_of, family, find, reason, shown
-from pipeline.jsontypes import JsonType, Misfit, changed_fields
+from pipeline.jsontypes import MAX_KEYS, JsonType, Misfit, changed_fields
 from pipeline.schema import arrow_type, is_text
 from pipeline.source import blocks, open_parquet
 
@@ -68,7 +69,8 @@ def survey(spec: InputSpec) -> Survey:
     described = None if family(files[0].path) == "jsonl" else _parquet_schema(spec, files)
     types: dict[str, JsonType] = {}
     hashes = _Hashes()
-    part_rows, size, readable = array("I"), 0, 0
+    part_rows, size = array("I"), 0
+    keys: set[str] = set()
     for block in blocks(spec, files, None if spec.id is None else [spec.id]):
         for at, (hashed, unique) in enumerate(zip(block.hashes, block.unique, strict=True)):
             if size == MAX_PART_ROWS or (size >= MIN_PART_ROWS and _is_border(hashed)):
@@ -76,16 +78,18 @@ def survey(spec: InputSpec) -> Survey:
                 size = 0
             size += 1
             hashes.add(hashed, unique)
-            if described is None and block.errors[at] is None:
-                readable += 1
-                _learn(types, block.rows[at])
+            if described is None and (row := block.rows[at]) is not None:
+                if len(keys) < MAX_KEYS and not keys >= row.keys():
+                    keys.update(row)
+                if block.errors[at] is None:
+                    _learn(types, row)
     if size:
         part_rows.append(size)
     occurrences, twice = hashes.occurrences()
     if twice is not None:
         raise _not_unique(spec, files, twice)
     if described is None:
-        described = _json_schema(spec, files, types, bool(readable))
+        described = _json_schema(spec, types, keys)
     schema = _carried(spec, described)
     kind = "text" if spec.id is None else _logical(schema.field(spec.id).type)
     names = (f"{each.path.rpartition(os.sep)[2]}\n{tuple(each.fingerprint)}" for each in files)
@@ -113,13 +117,11 @@ def _learn(types: dict[str, JsonType], row: dict[str, Any]) -> None:
         return  # the source isolates it, for the same reason
 
 
-def _json_schema(
-    spec: InputSpec, files: tuple[InputFile, ...], types: dict[str, JsonType], readable: bool
-) -> pa.Schema:
+def _json_schema(spec: InputSpec, types: dict[str, JsonType], keys: set[str]) -> pa.Schema:
+    if keys:  # of a file without readable rows nothing can be missing
+        _require(spec, shown(spec.path), [*types, *sorted(keys - types.keys())])
     named = [spec.text, *([] if spec.id is None else [spec.id]), *spec.fields, *(spec.keep or ())]
-    if readable:
-        _require(spec, shown(spec.path), list(types))
-    for name in named:  # of a file without readable rows nothing can be missing
+    for name in named:
         types.setdefault(name, None)
     return pa.schema([(name, arrow_type(each)) for name, each in types.items()])
 
@@ -136,8 +138,7 @@ def _parquet_schema(spec: InputSpec, files: tuple[InputFile, ...]) -> pa.Schema:
         _require(spec if len(files) == 1 else replace(spec, keep=()), file.name, names)
     place = shown(spec.path)
     try:
-        bare = [schema.remove_metadata() for schema in schemas]
-        unified = pa.unify_schemas(bare, promote_options="permissive")
+        unified = pa.unify_schemas(_alike(schemas), promote_options="permissive")
     except pa.ArrowException as error:
         raise InputError(f"{place}: the files' columns differ ({reason(error)})") from None
     _require(spec, place, unified.names)
@@ -148,6 +149,23 @@ def _parquet_schema(spec: InputSpec, files: tuple[InputFile, ...]) -> pa.Schema:
         kind = unified.field(spec.id).type
         raise UsageError(f"{place}: input.id = `{spec.id}` is {kind}, which names no row")
     return pa.schema([_steady(field) for field in unified])
+
+
+def _alike(schemas: Sequence[pa.Schema]) -> list[pa.Schema]:
+    """The schemas with dictionaries decoded where files differ in it: Arrow unites no such types."""
+    kinds: dict[str, set[pa.DataType]] = {}
+    for schema in schemas:
+        for field in schema:
+            kinds.setdefault(field.name, set()).add(field.type)
+    return [
+        pa.schema(
+            field.with_type(field.type.value_type)
+            if pa.types.is_dictionary(field.type) and len(kinds[field.name]) > 1
+            else field
+            for field in schema
+        )
+        for schema in schemas
+    ]
 
 
 def _steady(field: pa.Field) -> pa.Field:
@@ -227,8 +245,8 @@ class _Spill:
 
     def __init__(self, kind: np.dtype[Any]) -> None:
         self._kind = kind
-        # closed by the garbage collector: it lives as long as the survey that holds it
         self._file = tempfile.SpooledTemporaryFile(PACKED_ROWS * kind.itemsize)  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
         self._segments: dict[int, list[_Segment]] = {}
         self._end = 0
 

@@ -1,6 +1,11 @@
 """What every test may use: the asyncio backend, and a home of its own for answers."""
 
+import json
+from typing import NamedTuple
+
 import pytest
+
+from jobs.__main__ import cli
 
 
 @pytest.fixture
@@ -13,3 +18,31 @@ def own_home(tmp_path_factory, monkeypatch):
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("TEXTMILL_HOME", str(home))
     return home
+
+
+@pytest.fixture
+def mill(capsys):
+    """Runs the command line in this process; its exit code, stdout and stderr."""
+    return Mill(capsys)
+
+
+class Mill:
+    def __init__(self, capsys):
+        self._capsys = capsys
+
+    def __call__(self, *arguments):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([str(argument) for argument in arguments], prog_name="textmill")
+        out, err = self._capsys.readouterr()
+        return Ran(ended.value.code or 0, out, err)
+
+
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def last(self):
+        """The last line of --json."""
+        return json.loads(self.out.strip().splitlines()[-1])

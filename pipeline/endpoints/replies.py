@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -160,7 +161,8 @@ def parsed(body: bytes, type_: Any = Any) -> Any:
 def vector_answers(
     vectors: Sequence[Any], count: int, *, input_tokens: int = 0, model: str = ""
 ) -> list[Answer | Failure]:
-    """One answer per vector; a vector with NaN, infinity or only zeros is that request's failure.
+    """One answer per vector; a vector with NaN, infinity, only zeros or a length of its own is that
+    request's failure.
 
     Shape: `vectors` is one list of floats or float32 bytes per request, in their order.
     Raises: EndpointError `invalid` where the count is wrong: nothing is ever shifted.
@@ -168,23 +170,33 @@ def vector_answers(
     if len(vectors) != count:
         raise EndpointError("invalid", f"{len(vectors)} vectors for {count} inputs", status=200)
     try:
+        lengths = [len(vector) for vector in vectors]
+        length, agreed = Counter(lengths).most_common(1)[0]
+        fitting = [vector for vector in vectors if len(vector) == length]
         if isinstance(vectors[0], bytes):
-            matrix = np.frombuffer(b"".join(vectors), dtype="<f4").reshape(count, -1)
-            if len({len(vector) for vector in vectors}) != 1:
-                raise ValueError
+            matrix = np.frombuffer(b"".join(fitting), dtype="<f4").reshape(agreed, -1)
         else:
-            matrix = np.array(vectors, dtype="<f4")
-        if matrix.ndim != 2 or matrix.shape[1] == 0:
+            matrix = np.array(fitting, dtype="<f4")
+        if not length or matrix.ndim != 2 or agreed * 2 <= count != 1:
             raise ValueError
     except (ValueError, TypeError):
         raise EndpointError(
             "invalid", "the vectors of one call differ in length or hold no numbers", status=200
         ) from None
     share = input_tokens // count
-    return [
-        Failure("invalid", problem) if problem else Answer(row.tobytes(), share, 0, False, model)
-        for row, problem in zip(matrix, _problems(matrix), strict=True)
-    ]
+    rows = iter(zip(matrix, _problems(matrix), strict=True))
+    answers: list[Answer | Failure] = []
+    for each in lengths:
+        if each != length:
+            answers.append(Failure("invalid", "a vector of another length than its neighbours"))
+            continue
+        row, problem = next(rows)
+        answers.append(
+            Failure("invalid", problem)
+            if problem
+            else Answer(row.tobytes(), share, 0, False, model)
+        )
+    return answers
 
 
 def _problems(matrix: NDArray[np.float32]) -> list[str | None]:

@@ -127,6 +127,12 @@ def test_a_bad_vector_is_that_requests_failure_and_no_neighbours(bad):
     assert [type(answer) for answer in answers] == [Answer, Failure, Answer]
 
 
+def test_a_vector_of_another_length_than_most_is_that_requests_failure():
+    answers = vector_answers([[1.0, 2.0], [3.0], [5.0, 6.0]], 3)
+    assert [type(answer) for answer in answers] == [Answer, Failure, Answer]
+    assert answers[2].value == np.array([5, 6], "<f4").tobytes()
+
+
 @pytest.mark.parametrize(
     "vectors",
     [[], [[1.0]], [[1.0]] * 3, [[1.0], [1.0, 2.0]], [[], []], [["a"], ["b"]],

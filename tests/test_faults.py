@@ -1,0 +1,394 @@
+"""The faults of ../shared/FAULTS.md by their numbers, each against the command line and real HTTP.
+
+Every test goes through `check`, which also asserts what must hold after any fault: rows balance,
+neighbours are intact, no byte that a run leaves holds the key, and a run after the fault is gone
+gives the same bytes as one that never met it.
+"""
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.mock import serving
+
+KEY = "canary-7f3a9c51d2"
+GOOD = [{"id": f"r-{n}", "text": f"Row {n}: the weir at Oxmead stood at {n * 7} mm."}
+        for n in range(5)]
+
+
+def lines(rows):
+    return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, own_home):
+    monkeypatch.setenv("MOCK_KEY", KEY)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    for file in [*tmp_path.rglob("*"), *own_home.rglob("*")]:
+        if file.is_file():
+            assert KEY.encode() not in file.read_bytes(), file
+
+
+def job(place, url, **changed):
+    """A job file on the OpenAI protocol with one call at a time."""
+    settings = {"path": "in.jsonl", "output": "out.parquet", "id": 'id = "id"', "batch": 8,
+                "extra": ""} | changed
+    path = place / "job.toml"
+    path.write_text(f"""
+task = "feature-extraction"
+[input]
+path = "{settings["path"]}"
+{settings["id"]}
+[chunk]
+size = 64
+[[endpoint]]
+name = "mock"
+kind = "openai"
+url = "{url}/v1"
+model = "m"
+api_key = {{ env = "MOCK_KEY" }}
+concurrency = 2
+batch_size = {settings["batch"]}
+{settings["extra"]}
+[output]
+path = "{settings["output"]}"
+""")
+    return path
+
+
+def table(place):
+    return pq.read_table(place / "out.parquet").to_pylist()
+
+
+def failures(place):
+    found = sorted(place.glob("*.run/runs/*/failures.jsonl"))
+    return [json.loads(line) for line in found[-1].read_text().splitlines()] if found else []
+
+
+def balanced(ran):
+    told = ran.last
+    assert told["exit"] == ran.code
+    if ran.code in (0, 3):
+        assert told["ok"] + told["partial"] + told["failed"] == told["documents"]
+    return told
+
+
+INPUTS = [
+    (1, "malformed line", lines(GOOD[:2]) + b'{"id": "bad", "text": oops}\n' + lines(GOOD[2:]), 3),
+    (2, "last line without newline", lines(GOOD).rstrip(b"\n"), 0),
+    (3, "truncated last line", lines(GOOD) + b'{"id": "r-9", "te', 3),
+    (4, "invalid UTF-8", lines(GOOD) + b'{"id": "r-9", "text": "caf\xe9"}\n', 3),
+    (5, "byte order mark", b"\xef\xbb\xbf" + lines(GOOD), 0),
+    (6, "NUL and control bytes", lines([*GOOD, {"id": "r-9", "text": "a\0b\x1b[31mc"}]), 0),
+    (7, "lone surrogate", lines(GOOD) + b'{"id": "r-9", "text": "a\\ud800b"}\n', 3),
+    (12, "null text", lines([*GOOD, {"id": "r-9", "text": None}]), 0),
+    (12, "blank text", lines([*GOOD, {"id": "r-9", "text": " \n\u3000"}]), 0),
+    (13, "text is a number", lines([*GOOD, {"id": "r-9", "text": 5}]), 3),
+    (13, "text is missing", lines([*GOOD, {"id": "r-9"}]), 0),
+    (8, "integer beyond int64", lines(GOOD) + b'{"id": 99999999999999999999, "text": "x"}\n', 3),
+    (9, "NaN literal", lines(GOOD) + b'{"id": "r-9", "text": "x", "n": NaN}\n', 3),
+    (11, "late key", lines([*GOOD, {"id": "r-9", "text": "late", "late": 1}]), 0),
+]
+
+
+@pytest.mark.parametrize(("number", "name", "raw", "code"), INPUTS, ids=lambda value: str(value)[:24])
+def test_faulty_input_is_isolated_and_its_neighbours_are_intact(
+    place, mill, number, name, raw, code
+):
+    (place / "in.jsonl").write_bytes(raw)
+    with serving(key=KEY) as mock:
+        ran = mill("run", job(place, mock.url), "--json")
+        assert ran.code == code, ran.err
+        told = balanced(ran)
+        good = [row for row in table(place) if row["id"] in {each["id"] for each in GOOD}]
+        assert [row["text"] for row in good] == [each["text"] for each in GOOD]
+        assert all(row["_status"] == "ok" and len(row["vector"]) == 384 for row in good)
+        odd = [row for row in table(place) if row not in good]
+        assert len(odd) == told["documents"] - 5
+        if code == 3:
+            (failure,) = failures(place)
+            (row,) = odd
+            assert failure["file"].endswith("in.jsonl")
+            assert failure["line"] == raw.count(b"\n", 0, raw.rstrip(b"\n").rfind(b"\n") + 1) + 1 \
+                or number == 1
+            assert failure["reason"]
+            assert (row["_status"], row["chunk"], row["vector"]) == ("failed", None, None)
+            assert row["_error"]
+        before = (place / "out.parquet").read_bytes()
+        calls = mock.bill.totals().calls
+        assert mill("run", job(place, mock.url)).code == code
+        assert mock.bill.totals().calls == calls
+        assert (place / "out.parquet").read_bytes() == before
+
+
+def test_fault_15_duplicate_ids_are_refused_before_any_call_with_both_places(place, mill):
+    (place / "in.jsonl").write_bytes(lines([*GOOD, GOOD[1]]))
+    with serving(key=KEY) as mock:
+        ran = mill("run", job(place, mock.url), "--json")
+        assert ran.code == 6
+        assert ran.last["exit"] == 6
+        assert "in.jsonl:2 and " in ran.err
+        assert "in.jsonl:6: id `r-1` is not unique" in ran.err
+        assert mock.bill.totals().calls == 0
+
+
+def test_fault_16_a_missing_column_is_refused_with_the_columns(place, mill):
+    (place / "in.jsonl").write_bytes(lines([{"id": 1, "txt": "a"}]))
+    with serving(key=KEY) as mock:
+        ran = mill("run", job(place, mock.url))
+        assert ran.code == 2
+        assert "`text`" in ran.err
+        assert "`id`" in ran.err
+        assert "`txt`" in ran.err
+        assert "did you mean `txt`?" in ran.err
+
+
+def test_fault_17_truncated_parquet_is_refused_before_any_call(place, mill):
+    pq.write_table(pa.Table.from_pylist(GOOD), place / "in.parquet")
+    raw = (place / "in.parquet").read_bytes()
+    (place / "in.parquet").write_bytes(raw[:-100])
+    with serving(key=KEY) as mock:
+        ran = mill("run", job(place, mock.url, path="in.parquet"))
+        assert ran.code == 6
+        assert "in.parquet: not a whole Parquet file" in ran.err
+        assert mock.bill.totals().calls == 0
+
+
+def test_fault_19_an_empty_file_is_a_valid_empty_output(place, mill):
+    (place / "in.jsonl").write_bytes(b"")
+    with serving(key=KEY) as mock:
+        ran = mill("run", job(place, mock.url), "--json")
+        assert ran.code == 0
+        assert table(place) == []
+
+
+def test_gzip_and_parquet_give_the_same_rows_as_jsonl(place, mill):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    (place / "in.jsonl.gz").write_bytes(gzip.compress(lines(GOOD)))
+    pq.write_table(pa.Table.from_pylist(GOOD), place / "in.parquet")
+    with serving(key=KEY) as mock:
+        found = []
+        for path in ("in.jsonl", "in.jsonl.gz", "in.parquet"):
+            assert mill("run", job(place, mock.url, path=path)).code == 0
+            found.append((place / "out.parquet").read_bytes())
+        assert found[0] == found[1] == found[2]
+        assert mock.bill.totals().repeated_inputs == 0
+
+
+SERVER = [
+    (30, ["html x2"], 0),
+    (30, ["html match='Row 3'"], 3),
+    (31, ["wrong_count x1"], 0),
+    (31, ["wrong_count count=1 x2"], 0),
+    (31, ["wrong_count match='Row 3'"], 3),
+    (32, ["shuffled_index"], 0),
+    (33, ["wrong_dimension match='Row 3'"], 3),
+    (34, ["nan match='Row 3'"], 3),
+    (34, ["null match='Row 3'"], 3),
+    (34, ["zero match='Row 3'"], 3),
+    (35, ["empty x2"], 0),
+    (36, ["half_body x1"], 0),
+    (36, ["half_chunked x1"], 0),
+    (43, ["429 x2 retry-after:0"], 0),
+    (44, ["429 x1"], 0),
+    (45, ["loading seconds=0.01 x2"], 0),
+    (47, ["500 30%"], 0),
+    (49, ["400 match='Row 3'"], 3),
+    (49, ["422 match='Row 3'"], 3),
+    (49, ["424 match='Row 3'"], 3),
+    (50, ["413 x1"], 0),
+    (55, ["reset x1"], 0),
+    (55, ["cut bytes=40 x1"], 0),
+]
+
+
+@pytest.mark.parametrize(("number", "script", "code"), SERVER, ids=str)
+def test_a_faulty_server_loses_no_neighbour_and_the_next_run_makes_it_whole(
+    place, mill, monkeypatch, number, script, code
+):
+    rows = [{"id": n, "text": f"Row {n}: the weir at Oxmead stood at {n * 7} mm."}
+            for n in range(40)]
+    (place / "in.jsonl").write_bytes(lines(rows))
+    with serving(script, key=KEY) as mock:
+        ran = mill("run", job(place, mock.url, batch=16), "--json", "--max-outage", "20")
+        assert ran.code == code, ran.err
+        balanced(ran)
+        found = table(place)
+        assert [row["id"] for row in found] == list(range(40))
+        for row in found:
+            if row["_status"] == "ok":
+                assert row["vector"] == pytest.approx(mock.vector(row["text"], "m"))
+        if code == 3 and "Row 3" in script[0]:
+            bad = {row["id"] for row in found if row["_status"] != "ok"}
+            assert {3} <= bad <= {3, *range(30, 40)}
+            assert {failure["id"] for failure in failures(place)} == bad
+        mock.play()
+        assert mill("run", job(place, mock.url, batch=16)).code == 0
+        after = (place / "out.parquet").read_bytes()
+    with serving(key=KEY) as mock:  # a run that never met the fault
+        monkeypatch.setenv("TEXTMILL_HOME", str(place / "fresh"))
+        (place / "out.parquet").unlink()
+        assert mill("run", job(place, mock.url, batch=16)).code == 0
+        assert (place / "out.parquet").read_bytes() == after
+
+
+def test_fault_38_a_redirect_is_refused_and_nothing_arrives_there(place, mill):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    with serving() as other, serving([f"redirect location={other.url}/v1/embeddings"],
+                                     key=KEY) as mock:
+        ran = mill("run", job(place, mock.url))
+        assert ran.code == 2
+        assert "redirect" in ran.err
+        assert other.bill.totals().calls == 0
+
+
+def test_fault_40_a_wrong_key_makes_at_most_concurrency_calls(place, mill):
+    rows = [{"id": n, "text": f"Row {n}."} for n in range(100)]
+    (place / "in.jsonl").write_bytes(lines(rows))
+    with serving(key="another") as mock:
+        ran = mill("run", job(place, mock.url), "--json")
+        assert ran.code == 7
+        assert ran.last["resumable"] is True
+        assert mock.bill.totals().calls <= 2
+        assert not (place / "out.parquet").exists()
+        mock.key = KEY
+        assert mill("run", job(place, mock.url)).code == 0
+
+
+@pytest.mark.parametrize("fault", ["402", "insufficient_quota"])
+def test_fault_42_a_used_up_quota_stops_without_a_storm(place, mill, fault):
+    rows = [{"id": n, "text": f"Row {n}."} for n in range(100)]
+    (place / "in.jsonl").write_bytes(lines(rows))
+    with serving([fault], key=KEY) as mock:
+        assert mill("run", job(place, mock.url)).code == 7
+        assert mock.bill.totals().calls <= 2
+
+
+def test_fault_52_the_same_refusal_of_the_first_rows_is_a_configuration_error(place, mill):
+    rows = [{"id": n, "text": f"Row {n}."} for n in range(100)]
+    (place / "in.jsonl").write_bytes(lines(rows))
+    with serving(["422"], key=KEY) as mock:
+        ran = mill("run", job(place, mock.url, batch=1))
+        assert ran.code == 2
+        assert "refused the first 20 requests alike" in ran.err
+        assert mock.bill.totals().calls <= 22
+
+
+def test_more_failed_rows_than_allowed_publish_nothing(place, mill):
+    rows = [{"id": n, "text": f"{'bad' if n % 2 else 'good'} row {n}."} for n in range(100)]
+    (place / "in.jsonl").write_bytes(lines(rows))
+    with serving(["400 match=bad"], key=KEY) as mock:
+        ran = mill("run", job(place, mock.url, batch=1), "--json")
+        assert ran.code == 4
+        assert ran.last["class"] == "too many failed"
+        assert not (place / "out.parquet").exists()
+
+
+def test_fault_66_no_server_at_the_start_is_an_outage(place, mill):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    with serving() as mock:
+        gone = mock.url
+    ran = mill("run", job(place, gone), "--json", "--max-outage", "0.5")
+    assert ran.code == 5
+    assert ran.last["calls"] == 0
+    assert ran.last["resumable"] is True
+    assert "no answer for" in ran.err
+
+
+def test_fault_37_a_server_that_never_answers_ends_by_our_own_deadline(place, mill):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    extra = "deadline = { first_byte_seconds = 0.2, connect_seconds = 0.2 }"
+    with serving(["hang x1"], key=KEY) as mock:
+        assert mill("run", job(place, mock.url, extra=extra)).code == 0
+
+
+BAD_JOBS = [
+    (80, 'extra_key = 1', "unknown key `endpoint.extra_key`"),
+    (80, "overlaps = 1", "unknown key"),
+    (81, 'headers = "Bearer hf_abcdefghijklmnopqrstuvwx"', ""),
+    (85, "batch_tokens = 0", "endpoint.batch_tokens"),
+    (85, "max_input_tokens = -5", "endpoint.max_input_tokens"),
+    (87, "max_input_tokens = 32", "64"),
+]
+
+
+@pytest.mark.parametrize(("number", "extra", "said"), BAD_JOBS, ids=str)
+def test_a_bad_job_file_is_one_line_and_exit_2(place, mill, number, extra, said):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    ran = mill("run", job(place, "http://127.0.0.1:9", extra=extra))
+    assert ran.code == 2
+    assert said in ran.err
+    assert "hf_abcdefghij" not in ran.err
+    assert "Traceback" not in ran.err
+    assert not list(place.glob("*.run"))
+
+
+@pytest.mark.parametrize(
+    ("number", "url"),
+    [(82, "http://user:pw@127.0.0.1:9"), (82, "http://example.com"), (82, "ftp://127.0.0.1")],
+)
+def test_fault_82_a_url_that_leaks_is_refused(place, mill, number, url):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    ran = mill("run", job(place, url))
+    assert ran.code == 2
+    assert "pw" not in ran.err
+
+
+@pytest.mark.parametrize(
+    "output", ["in.jsonl", "./in.jsonl", "out.parquet.run/x.parquet", "../escaped.parquet"]
+)
+def test_faults_83_and_84_an_output_in_the_wrong_place_is_refused(place, mill, output):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    ran = mill("run", job(place, "http://127.0.0.1:9", output=output))
+    if output.startswith("out.parquet.run"):
+        (place / "out.parquet.run").mkdir(exist_ok=True)
+        (place / "out.parquet.run" / "lock").touch()
+        ran = mill("run", job(place, "http://127.0.0.1:9", output=output))
+    assert ran.code == 2
+    assert (place / "in.jsonl").read_bytes() == lines(GOOD)
+
+
+def test_fault_86_a_plan_above_the_budget_is_refused_before_the_first_call(place, mill):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    extra = "price = { request = 1.0 }"
+    with serving(key=KEY) as mock:
+        ran = mill("run", job(place, mock.url, extra=extra), "--json", "--max-cost-usd", "4.5")
+        assert ran.code == 8
+        assert mock.bill.totals().calls == 0
+        ran = mill("run", job(place, mock.url, batch=1, extra=extra), "--json",
+                   "--max-cost-usd", "3", "--partial")
+        assert ran.code == 8
+        assert ran.last["resumable"] is True
+        assert mock.bill.totals().inputs == 3
+        ran = mill("run", job(place, mock.url, batch=1, extra=extra), "--json",
+                   "--max-cost-usd", "3", "--partial")
+        assert ran.code == 0
+        assert mock.bill.totals().inputs == 5
+
+
+def test_fault_88_an_unset_key_is_named(place, mill, monkeypatch):
+    monkeypatch.delenv("MOCK_KEY")
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    ran = mill("run", job(place, "http://127.0.0.1:9"))
+    assert ran.code == 2
+    assert "`MOCK_KEY` is not set" in ran.err
+
+
+def test_a_plan_needs_no_key_and_no_network(place, mill, monkeypatch):
+    monkeypatch.delenv("MOCK_KEY")
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    ran = mill("plan", job(place, "http://127.0.0.1:9", extra="price = { input = 1_000_000.0 }"),
+               "--json")
+    assert ran.code == 0
+    told = json.loads(ran.out)
+    assert list(told) == ["documents", "chunks", "requests", "cached", "calls", "tokens",
+                          "cost_usd", "seconds"]
+    assert (told["documents"], told["requests"], told["cached"], told["calls"]) == (5, 5, 0, 1)
+    assert told["cost_usd"] == told["tokens"]
+    assert Path("job.toml").exists()
+    assert not list(place.glob("*.run"))
