@@ -156,9 +156,9 @@ def _is_clean(points: Array, classes: NDArray[np.uint8], place: Array) -> NDArra
     letter = ((following == LOWER) | (following == UPPER)) & (next_point < 0x250)
     letter |= (following == CJK) & (next_point >= 0x3041) & (next_point < 0xA000)
     letter &= before != CLOSER  # an apostrophe would take the letter with it
-    new_line = ((point == 10) | (point == 13)) & (following > NEWLINE) & (next_point != ord("/"))
-    torn_off = ((following == BLANK) | (following == NEWLINE)) & (before > NEWLINE)
-    return letter | new_line | torn_off
+    new_line = ((point == 10) | (point == 13)) & (following != NEWLINE) & (next_point != ord("/"))
+    blank = (following == BLANK) & (before != BLANK) & (before != NEWLINE)
+    return letter | new_line | blank
 
 
 _MARK_OFFSETS = (-13, -9, -6, -4, -3, -2, 1, 2, 3, 4, 6, 9)
@@ -355,7 +355,8 @@ def _mark_lines(
             break
         first[moving] += 1
         moving = moving[classes[first[moving]] == BLANK]
-    empty = classes[first] == NEWLINE
+    # A line that is still blank after that many is taken for an empty one.
+    empty = (classes[first] == NEWLINE) | (classes[first] == BLANK)
     lead = points[first].astype(np.int64)
     heading, title = _headings(text, low, points, classes, opens, first, lead, empty)
     fence, in_fence = _fences(points, opens, first, lead, start, end, in_fence)

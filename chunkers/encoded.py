@@ -38,7 +38,8 @@ class Encoded:
         self._ends: Ends = np.zeros(0, np.int64)
         self._forgotten = 0
         self._edge = 0  # where the last forgotten token ends
-        self._torn: list[int] = []  # segment ends that are no seam
+        self.torn: list[int] = []
+        """Segment ends that are no seam."""
         self._segments: Iterator[tuple[int, int]] = segments(text)
 
     def read(self) -> tuple[int, int]:
@@ -49,7 +50,7 @@ class Encoded:
         self._ends = np.concatenate((self._ends, ends)) if len(self._ends) else ends
         self.complete = end == len(self.text)
         if not self.complete and not SEAM.match(self.text, end):
-            self._torn.append(end)
+            self.torn.append(end)
         return start, end
 
     def forget(self, position: int) -> None:
@@ -60,7 +61,7 @@ class Encoded:
         self._forgotten += count
         self._edge = int(self._ends[count - 1])
         self._ends = self._ends[count:]
-        self._torn = [place for place in self._torn if place > position]
+        self.torn = [place for place in self.torn if place > position]
 
     def total(self) -> int:
         """The number of tokens read since the beginning of the text."""
@@ -103,15 +104,19 @@ class Encoded:
 
     def is_torn(self, start: int, end: int) -> bool:
         """Whether a segment ended between, where there was no seam."""
-        return bool(self._torn) and any(start < place < end for place in self._torn)
+        return bool(self.torn) and any(start < place < end for place in self.torn)
 
     def ends_within(self, start: int, end: int) -> list[int]:
         """The token ends in (start, end]."""
         low, high = self._ends.searchsorted((start, end), "right")
         return self._ends[low:high].tolist()
 
-    def alone(self, start: int, end: int) -> int:
+    def alone(
+        self, start: int, end: int, clean: bool | None = None, whole: bool | None = None
+    ) -> int:
         """The tokens of `text[start:end]` encoded by itself.
+
+        `clean` and `whole`: what is known already of the start and of the end.
 
         Cost: nothing between clean cuts of an additive tokenizer, else a few tokens beside each
             unclean cut, at worst the whole span.
@@ -120,12 +125,12 @@ class Encoded:
         if not self.tokenizer.additive or self.is_torn(start, end):
             return count(text[start:end])
         low, high = start, end
-        if not self.is_clean(start):
+        if not (self.is_clean(start) if clean is None else clean):
             seam = SEAM.search(text, start + 1, min(end, start + _REACH))
             if not seam:
                 return count(text[start:end])
             low = seam.start()
-        if not self.is_end(end):
+        if not (self.is_end(end) if whole is None else whole):
             for seam in SEAM.finditer(text, max(low, end - _REACH), end):
                 high = seam.start()
             if high == end:

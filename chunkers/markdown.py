@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from chunkers.boundaries import HEADING
 from chunkers.encoded import Encoded
-from chunkers.structure import CLOSE_AT, CUT_FROM, Cut, Limits, limits, next_cut, overlap_start
+from chunkers.structure import CLOSE_AT, CUT_FROM, Cut, Limits, cut_at, limits, next_cut, overlap_start
 from chunkers.tokens import Tokenizer
 from chunkers.tokens import tokenizer as tokenizer_named
 from chunkers.units import Units
@@ -52,15 +52,17 @@ def _chunks(text: str, tokenizer: Tokenizer, figures: Limits) -> Iterator[Chunk]
     small = max(1, int(figures.size * SMALL))
     path: list[tuple[int, str]] = []
     heading = previous = 0
-    cut = Cut(0, 0, tokenizer.additive)
+    cut = Cut(0, 0, True, tokenizer.additive)
     while cut.at < len(text):
-        units.reach(cut.ended + 2 * figures.size + 64)
+        units.reach(cut.ended + 2 * figures.size + 64, previous)
         while heading < len(units.headings) and units.headings[heading] <= cut.at:
             level, title = read_heading(text, units.headings[heading])
             path = [above for above in path if above[0] < level]
             path.append((level, title))
             heading += 1
-        start = overlap_start(units, previous, cut, figures.overlap) if cut.at else cut
+        start = cut
+        if figures.overlap and cut.at:
+            start = overlap_start(units, previous, cut, figures.overlap)
         end, tokens = _section_end(units, start, cut, figures.size, small)
         if not tokens:
             end, tokens = next_cut(units, start, cut, figures)
@@ -69,7 +71,6 @@ def _chunks(text: str, tokenizer: Tokenizer, figures: Limits) -> Iterator[Chunk]
             end, tokens = next_cut(units, start, cut, figures)
         yield Chunk(start.at, end.at, tokens, SEPARATOR.join(title for _, title in path) or None)
         previous, cut = cut.at, end
-        units.forget(previous)
 
 
 def _section_end(
@@ -82,7 +83,7 @@ def _section_end(
         end = units.at[index]
         if end > cut.at and units.strength[index] == HEADING:
             tokens = encoded.alone(start.at, end)
-            return Cut(end, units.ended[index], encoded.is_clean(end)), tokens * (tokens <= size)
+            return cut_at(encoded, end), tokens * (tokens <= size)
         index += 1
     return cut, 0
 

@@ -45,6 +45,8 @@ class Cut(NamedTuple):
     at: int
     ended: int
     """Tokens that end here or before."""
+    whole: bool
+    """A token ends here."""
     clean: bool
     """A chunk that begins here has alone the tokens that it has in place."""
 
@@ -93,18 +95,19 @@ def _chunks(text: str, tokenizer: Tokenizer, figures: Limits) -> Iterator[Chunk]
         return
     units = Units(Encoded(text, tokenizer))
     previous = 0
-    cut = Cut(0, 0, tokenizer.additive)
+    cut = Cut(0, 0, True, tokenizer.additive)
     ahead = 2 * figures.size + 64
+    overlap = figures.overlap
     while cut.at < len(text):
-        units.reach(cut.ended + ahead)
-        start = overlap_start(units, previous, cut, figures.overlap) if cut.at else cut
+        if units.known < cut.ended + ahead:
+            units.reach(cut.ended + ahead, previous)
+        start = overlap_start(units, previous, cut, overlap) if overlap and cut.at else cut
         end, tokens = next_cut(units, start, cut, figures)
         if end.at <= cut.at:  # the overlap leaves no room for a single character
             start = cut
             end, tokens = next_cut(units, start, cut, figures)
         yield Chunk(start.at, end.at, tokens)
         previous, cut = cut.at, end
-        units.forget(previous)
 
 
 def next_cut(units: Units, start: Cut, cut: Cut, figures: Limits) -> tuple[Cut, int]:
@@ -118,13 +121,13 @@ def next_cut(units: Units, start: Cut, cut: Cut, figures: Limits) -> tuple[Cut, 
         index = choose(units, start.ended, cut, room, figures)
         if index < 0:
             break
-        end = units.at[index]
-        ended = units.ended[index]
-        tokens = units.begun[index] - start.ended
-        if not (start.clean and ended == units.begun[index]) or encoded.is_torn(start.at, end):
-            tokens = encoded.alone(start.at, end)
+        end, whole = units.at[index], units.whole[index]
+        if start.clean and whole and not encoded.torn:
+            tokens = units.ended[index] - start.ended
+        else:
+            tokens = encoded.alone(start.at, end, start.clean, whole)
         if tokens <= figures.size:
-            return Cut(end, ended, units.clean[index] and encoded.tokenizer.additive), tokens
+            return Cut(end, units.ended[index], whole, units.clean[index]), tokens
         # Encoded by itself it is longer than in place: leave that much more room, at least.
         room -= tokens - figures.size
     return _inner_cut(encoded, start, cut, figures.size)
@@ -137,9 +140,15 @@ def _inner_cut(encoded: Encoded, start: Cut, cut: Cut, size: int) -> tuple[Cut, 
         end = last_cut(encoded.text, cut.at, high, encoded.ends_within(cut.at, high))
         tokens = encoded.alone(start.at, end)
         if tokens <= size:
-            return Cut(end, encoded.ended(end), encoded.is_clean(end)), tokens
+            return cut_at(encoded, end), tokens
     end, tokens = encoded.fill(start.at, cut.at, size)
-    return Cut(end, encoded.ended(end), encoded.is_clean(end)), tokens
+    return cut_at(encoded, end), tokens
+
+
+def cut_at(encoded: Encoded, place: int) -> Cut:
+    """What is known of any place."""
+    whole = encoded.is_end(place)
+    return Cut(place, encoded.ended(place), whole, whole and encoded.is_clean(place))
 
 
 def choose(units: Units, base: int, cut: Cut, room: int, figures: Limits) -> int:
@@ -152,10 +161,13 @@ def choose(units: Units, base: int, cut: Cut, room: int, figures: Limits) -> int
         return -1
     if units.encoded.complete and begun[-1] - base <= min(room, figures.close_from):
         return len(begun) - 1
-    low = bisect_left(strong, min(cut.ended + figures.close_from, full))
-    high = bisect_right(strong, min(cut.ended + figures.close_to, full), low)
+    near, far = cut.ended + figures.close_from, cut.ended + figures.close_to
+    low = bisect_left(strong, near if near < full else full)
+    high = bisect_right(strong, far if far < full else full, low)
     while low < high and units.strong[low] < first:
         low += 1
+    if high - low == 1:
+        return units.strong[low]
     if low < high:
         return min(units.strong[low:high], key=units.choice.__getitem__)
     if high < len(strong) and strong[high] <= full:
@@ -180,18 +192,19 @@ def _before_block(units: Units, high: int, first: int, size: int) -> int:
 
 def overlap_start(units: Units, previous: int, cut: Cut, overlap: int) -> Cut:
     """Where the overlap before `cut` begins: after `previous`, at a sentence where one fits."""
-    if not overlap:
-        return cut
     encoded = units.encoded
     floor = cut.ended - overlap
     at, ended = units.at, units.ended
     last = bisect_left(at, cut.at)
-    first = max(bisect_left(ended, floor, 0, last), bisect_right(at, previous, 0, last))
-    whole = encoded.tokenizer.additive and encoded.is_end(cut.at)
+    first = bisect_left(ended, floor, 0, last)
+    if first < last and at[first] <= previous:
+        first = bisect_right(at, previous, first, last)
     for index in range(first, min(last, first + 4)):
         clean = units.clean[index]
-        if (whole and clean) or encoded.alone(at[index], cut.at) <= overlap:
-            return Cut(at[index], ended[index], clean)
+        if (clean and cut.whole and not encoded.torn) or (
+            encoded.alone(at[index], cut.at, clean, cut.whole) <= overlap
+        ):
+            return Cut(at[index], ended[index], units.whole[index], clean)
     begin = max(previous + 1, encoded.place(floor))
     while begin < cut.at:
         place = first_cut(encoded.text, begin, cut.at)
@@ -199,6 +212,6 @@ def overlap_start(units: Units, previous: int, cut: Cut, overlap: int) -> Cut:
             break
         tokens = encoded.alone(place, cut.at)
         if tokens <= overlap:
-            return Cut(place, encoded.ended(place), encoded.is_clean(place))
+            return cut_at(encoded, place)
         begin = max(place + 1, encoded.place(encoded.ended(place) + tokens - overlap))
     return cut

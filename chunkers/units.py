@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_right
 from itertools import compress
 
@@ -25,6 +26,8 @@ class Units:
         """Tokens that end at each place or before it."""
         self.begun: list[int] = []
         """Tokens that begin before each place: what a chunk that ends here is charged."""
+        self.whole: list[bool] = []
+        """A token ends here."""
         self.clean: list[bool] = []
         """A chunk that begins here has alone the tokens that it has in place."""
         self.choice: list[int] = []
@@ -35,12 +38,18 @@ class Units:
         self.strong_begun: list[int] = []
         self.headings: list[int] = []
         """Where each heading begins; never forgotten."""
+        self.known = 0
+        """Tokens read, without bound when all are."""
         self._in_fence = False
 
-    def reach(self, tokens: int) -> None:
-        """Read until `tokens` tokens, counted from the beginning of the text, are known."""
+    def reach(self, tokens: int, position: int) -> None:
+        """Read until `tokens` tokens, counted from the beginning of the text, are known.
+
+        What ends before `position` may be forgotten.
+        """
         encoded = self.encoded
-        while not encoded.complete and encoded.total() < tokens:
+        while self.known < tokens:
+            self._forget(position)
             start, end = encoded.read()
             found = scan(encoded.text, start, end, in_fence=self._in_fence)
             self._in_fence = found.in_fence
@@ -51,20 +60,23 @@ class Units:
             self.at += found.at.tolist()
             self.ended += ended.tolist()
             self.begun += begun.tolist()
-            self.clean += (found.clean & (ended == begun)).tolist()
+            whole = ended == begun
+            self.whole += whole.tolist()
+            self.clean += (found.clean & whole & encoded.tokenizer.additive).tolist()
             rank = (HEADING - found.strength.astype("int64")) << 32
             self.choice += (rank + found.mark).tolist()
             self.strength += found.strength.tolist()
             self.headings += found.headings.tolist()
+            self.known = sys.maxsize if encoded.complete else encoded.total()
 
-    def forget(self, position: int) -> None:
+    def _forget(self, position: int) -> None:
         """Drop what ends before `position`, if that is much."""
         count = bisect_right(self.at, position) - 1
         if count < _KEPT:
             return
         self.encoded.forget(self.at[count - 1])
         for units in (
-            self.at, self.ended, self.begun, self.clean, self.choice, self.strength,
+            self.at, self.ended, self.begun, self.whole, self.clean, self.choice, self.strength,
         ):  # fmt: skip
             del units[:count]
         kept = [index >= count for index in self.strong]

@@ -199,14 +199,11 @@ class Sink:
                 self._learn(column.name, len(value) // 4)
         batch, index = document.kept
         if batch is not self._batch:
-            columns = [
-                c
-                for n, c in zip(batch.schema.names, batch.columns, strict=True)
-                if n in self._carried
-            ]
-            self._batch = batch
-            self._weights = sum((row_weights(c) for c in columns), np.zeros(len(batch)))
-        size += int(self._weights[index])
+            self._batch, self._weights = batch, np.zeros(0)
+            for name in self._carried:
+                weights = row_weights(batch.column(name))
+                self._weights = self._weights + weights if len(self._weights) else weights
+        size += int(self._weights[index]) if self._carried else 0
         self._kept.append(document.kept)
         self._pending_bytes += size
         if len(self._kept) >= PIECE_ROWS or self._pending_bytes >= PIECE_BYTES:
@@ -367,7 +364,8 @@ class PartFile:
     def write(self, group: pa.Table) -> None:
         with storing(self.path):
             if self._writer is None:
-                self._stream.write(json_lines(group))
+                for at in range(0, len(group), PIECE_ROWS):
+                    self._stream.write(json_lines(group.slice(at, PIECE_ROWS)))
             else:
                 self._writer.write_table(group, row_group_size=max(1, len(group)))
 

@@ -10,31 +10,24 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from pipeline import identity
-from pipeline.errors import InputError, UsageError
+from pipeline.errors import InputError
 from pipeline.escape import printable
-from pipeline.files import Block, InputFile, InputSpec, buffered, family, find, reason, unchanged
-from pipeline.jsonl import BATCH_BYTES, BATCH_ROWS, jsonl_blocks, lines
+from pipeline.files import Block, InputFile, InputSpec, buffered, family, reason, unchanged
+from pipeline.jsonl import BATCH_BYTES, BATCH_ROWS, jsonl_blocks
 from pipeline.jsontypes import JsonType, Misfit, changed_fields, widened
 from pipeline.records import Document, Kept
 from pipeline.schema import hashable, is_text, json_array, python_values, readable
 
 if TYPE_CHECKING:
     from pipeline.survey import Survey
-
-
-RowAt = Callable[[int], dict[str, Any]]
 
 
 def read(survey: Survey) -> Iterator[list[Document]]:
@@ -303,42 +296,3 @@ def _cast(block: Block, column: pa.Array, field: pa.Field) -> pa.Array:
         raise InputError(
             f"{block.file.name}: `{field.name}` cannot be read as {field.type} ({reason(error)})"
         ) from None
-
-
-# Outputs, read again
-
-
-def vector_batches(path: str) -> Iterator[tuple[NDArray[np.float32], RowAt]]:
-    """The vectors of an embedding output, with a function that gives the n-th row's other columns.
-
-    Shape: (n, dim) float32; rows without a vector are passed over.
-    Raises: UsageError for a file without vectors.
-    """
-    for file in find(path):
-        if family(file.path) == "jsonl":
-            with _opened(file) as stream:
-                each = (msgspec.json.decode(line.raw or b"null") for line in lines(stream, 1 << 30))
-                while rows := [row for row in islice(each, 1_024) if row.get("vector")]:
-                    matrix = np.array([row.pop("vector") for row in rows], np.float32)
-                    yield matrix, rows.__getitem__
-            continue
-        with open_parquet(file) as parquet:
-            fields = [f for f in parquet.schema_arrow if pa.types.is_fixed_size_list(f.type)]
-            if not fields:
-                raise UsageError(f"{file.name}: no column of vectors")
-            for group in range(parquet.num_row_groups):
-                for batch in _batches(file, parquet, group, None):
-                    column = batch.column(fields[0].name)
-                    others = batch.filter(column.is_valid()).drop_columns([fields[0].name])
-                    flat = column.flatten().to_numpy(zero_copy_only=False)
-                    matrix = np.ascontiguousarray(flat, np.float32)
-                    yield matrix.reshape(-1, fields[0].type.list_size), _row_at(others)
-
-
-def _row_at(batch: pa.RecordBatch) -> RowAt:
-    def row_at(index: int) -> dict[str, Any]:
-        one = batch.slice(index, 1)
-        columns = zip(one.schema.names, one.columns, strict=True)
-        return {name: python_values(column)[0] for name, column in columns}
-
-    return row_at

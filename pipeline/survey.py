@@ -152,7 +152,7 @@ def _parquet_schema(spec: InputSpec, files: tuple[InputFile, ...]) -> pa.Schema:
 
 
 def _alike(schemas: Sequence[pa.Schema]) -> list[pa.Schema]:
-    """The schemas with dictionaries decoded where files differ in it: Arrow unites no such types."""
+    """The schemas, with dictionaries decoded where files differ: Arrow does not unite those."""
     kinds: dict[str, set[pa.DataType]] = {}
     for schema in schemas:
         for field in schema:

@@ -20,8 +20,8 @@ HOMES = {
     "diskcache": ("pipeline/cache.py",),
     "tiktoken": ("chunkers/tokens.py",),
     "tokenizers": ("chunkers/tokens.py",),
-    "pyarrow": ("pipeline/source.py", "pipeline/survey.py", "pipeline/schema.py",
-                "pipeline/sink.py"),
+    "pyarrow": tuple(f"pipeline/{name}.py" for name in (
+        "source", "survey", "schema", "sink", "rowgroups", "corpus")),
     "click": ("jobs/",),
     "rich": ("jobs/",),
     "wordllama": ("pipeline/endpoints/local.py",),

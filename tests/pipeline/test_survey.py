@@ -16,7 +16,7 @@ from pipeline.source import read
 from pipeline.survey import InputSpec, survey
 
 FEW = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 INT64 = st.integers(-(2**63), 2**63 - 1)
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
@@ -262,7 +262,7 @@ def test_parts_hold_250_to_4000_rows_and_an_insertion_leaves_most_alone(tmp_path
     rows = [{"id": f"r-{n}", "text": "t"} for n in range(20_000)]
     before, found = documents(jsonl(tmp_path / "a.jsonl", rows), id="id")
     after, again = documents(
-        jsonl(tmp_path / "b.jsonl", rows[:9000] + [{"id": "new", "text": "t"}] + rows[9000:]),
+        jsonl(tmp_path / "b.jsonl", [*rows[:9000], {"id": "new", "text": "t"}, *rows[9000:]]),
         id="id",
     )
     assert all(250 <= size <= 4000 for size in before.part_rows[:-1])
@@ -280,7 +280,7 @@ def test_parts_hold_250_to_4000_rows_and_an_insertion_leaves_most_alone(tmp_path
 
 def test_a_long_line_is_isolated_by_its_limit(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "%s"}\n{"text": "b"}\n' % ("a" * 100_000))
-    surveyed, found = documents(tmp_path / "a.jsonl", max_row_bytes=1000)
+    _, found = documents(tmp_path / "a.jsonl", max_row_bytes=1000)
     assert [d.error for d in found] == [
         "the line is longer than guard.max_row_bytes = 1,000 bytes",
         None,
