@@ -359,7 +359,7 @@ def _mark_lines(
     empty = (classes[first] == NEWLINE) | (classes[first] == BLANK)
     lead = points[first].astype(np.int64)
     heading, title = _headings(text, low, points, classes, opens, first, lead, empty)
-    fence, in_fence = _fences(points, opens, first, lead, start, end, in_fence)
+    fence, in_fence = _fences(points, classes, opens, first, lead, start, end, in_fence)
     heading &= ~fence
     rows = _table_rows(classes, breaks, len(opens))
     marked = _items(points, classes, first, lead) | heading | rows
@@ -445,6 +445,7 @@ def _short(opens: Array, index: int, chars: int = 100) -> bool:
 
 def _fences(
     points: Array,
+    classes: NDArray[np.uint8],
     opens: Array,
     first: Array,
     lead: Array,
@@ -467,7 +468,8 @@ def _fences(
             continue  # counted by the segment before
         if inside:
             fence[last : mark + 1] = True
-        inside = not inside
+        # A mark with a language opens: a fence that was left open ends before it.
+        inside = not inside or classes[first[mark] + 3] in (LOWER, UPPER)
         last = mark
         if opens[mark] < end:
             state_at_end = inside

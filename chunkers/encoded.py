@@ -18,11 +18,18 @@ from pipeline.errors import UsageError
 
 MIN_SIZE = 8
 
+# Symbols that no pattern takes for a letter, a mark, a number or a blank.
+_SYMBOL = (
+    r"\x00-\x08\x0e-\x1b!-.:-@\[-`{-~\u2010-\u2027\u3001-\u3003\u3008-\u3011\uff01-\uff0f"
+    "\u200d\u2600-\u2775\u2794-\u27bf\U0001f1e6-\U0001f1ff\U0001f300-\U0001faff"
+)
 # Where a text that starts here is encoded as it is in place, if a token ends here: before a letter
-# (its word goes on as it would have), before a blank, at the start of a line. o200k_base takes a
-# slash into the token of the line break before it.
+# (its word goes on as it would have), before a blank, at the start of a line, and before two
+# symbols (a run of them is one piece, of which any suffix is one piece). o200k_base takes a slash
+# into the piece of the line break before it; an apostrophe takes the letter after it.
 CLEAN = re.compile(
     rf"(?<!['’])(?=[{LETTER}])|(?<=\S)(?=[ \t\u3000])|(?<=[\r\n])(?=[ \t]+\S|[^\s/])"
+    rf"|(?=[{_SYMBOL}][{_SYMBOL}])"
 )
 _REACH = 256
 

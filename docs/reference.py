@@ -6,6 +6,7 @@ A test compares them with what stands in the repository, so they cannot drift.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,16 +14,19 @@ from jobs.__main__ import cli
 from jobs.spec import reference
 
 HERE = Path(__file__).parent
+WIDTH: dict[str, Any] = {"terminal_width": 80, "max_content_width": 80}
 
 
 def command_line() -> str:
     """docs/cli.md: every command's --help, as it is printed at 80 columns."""
     pages = ["# The command line\n\nMade by `python docs/reference.py` from `--help`.\n"]
-    for name in [None, *sorted(cli.commands)]:
-        command = cli if name is None else cli.commands[name]
-        path = "textmill" if name is None else f"textmill {name}"
-        told = command.get_help(click.Context(command, info_name=path, terminal_width=80))
-        pages.append(f"## {path}\n\n```\n{told}\n```\n")
+    root = click.Context(cli, info_name="textmill", **(cli.context_settings | WIDTH))
+    contexts = [root]
+    for name in sorted(cli.commands):
+        contexts.append(click.Context(cli.commands[name], root, name, **WIDTH))
+    for context in contexts:
+        told = context.command.get_help(context)
+        pages.append(f"## {context.command_path}\n\n```\n{told}\n```\n")
     return "\n".join(pages)
 
 

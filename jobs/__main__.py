@@ -181,12 +181,7 @@ def mock(latency: float, **options: Any) -> None:
 
 def main() -> None:
     """The console script."""
-    try:
-        cli(prog_name="textmill")
-    except BrokenPipeError:
-        # The reader of our output went away, as `head` does: nobody is left to tell.
-        sys.stderr.close()
-        sys.exit(141)
+    cli(prog_name="textmill")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -115,7 +116,9 @@ def reported(command: Callable[[], int], *, as_json: bool = False) -> int:
         print("interrupted before anything was sent", file=sys.stderr)
         code, is_resumable = 130, True
     except BrokenPipeError:
-        raise
+        # The reader went away, as `head` does. What is still buffered must not fail at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except Exception:
         traceback.print_exc()
         print("this is a bug in textmill; answers so far are kept", file=sys.stderr)

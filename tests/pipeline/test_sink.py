@@ -23,7 +23,7 @@ from pipeline.source import read
 from pipeline.survey import InputSpec, survey
 
 FEW = settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 VECTOR = (Column("vector", "vector"),)
 LABEL = (Column("label", "string"),)

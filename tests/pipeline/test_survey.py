@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 
 from pipeline import survey as survey_module
 from pipeline.errors import InputError, UsageError
@@ -16,7 +16,7 @@ from pipeline.source import read
 from pipeline.survey import InputSpec, survey
 
 FEW = settings(
-    max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 INT64 = st.integers(-(2**63), 2**63 - 1)
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
@@ -49,6 +49,7 @@ def kept_values(surveyed, documents):
 
 @FEW
 @given(rows=st.lists(st.dictionaries(TEXT, JSON, max_size=4), max_size=12))
+@example(rows=[{"a": [2**53 + 2, 0.5]}])
 def test_survey_and_source_agree_on_any_json_rows(tmp_path, rows):
     rows = [{"text": "first"}, *rows]
     surveyed, found = documents(jsonl(tmp_path / "any.jsonl", rows))
