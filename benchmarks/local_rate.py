@@ -56,8 +56,20 @@ def main() -> None:
             runs = {
                 "plain loop": ([sys.executable, "-c", PLAIN, str(path)], {}),
                 "textmill": (
-                    [sys.executable, "-m", "jobs", "run", "embed", "-i", str(path), "--id", "id",
-                     "-o", f"{folder}/{turn}.parquet", "--json"],
+                    [
+                        sys.executable,
+                        "-m",
+                        "jobs",
+                        "run",
+                        "embed",
+                        "-i",
+                        str(path),
+                        "--id",
+                        "id",
+                        "-o",
+                        f"{folder}/{turn}.parquet",
+                        "--json",
+                    ],
                     {"TEXTMILL_HOME": f"{folder}/home-{turn}"},
                 ),
             }
@@ -70,9 +82,12 @@ def main() -> None:
                     best[name] = found
     plain = best["plain loop"]["chunks"] / best["plain loop"]["wall_seconds"]
     rows = [
-        {"what": name, **found,
-         "chunks_per_second": round(found["chunks"] / found["wall_seconds"]),
-         "of_plain": round(found["chunks"] / found["wall_seconds"] / plain, 2)}
+        {
+            "what": name,
+            **found,
+            "chunks_per_second": round(found["chunks"] / found["wall_seconds"]),
+            "of_plain": round(found["chunks"] / found["wall_seconds"] / plain, 2),
+        }
         for name, found in best.items()
     ]
     report(rows, machine("textmill", "wordllama", "tokenizers", "numpy"), as_json=options.json)

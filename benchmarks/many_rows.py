@@ -35,7 +35,10 @@ def main() -> None:
                 file.write(json.dumps({"id": number, "text": text}) + "\n")
         server = subprocess.Popen(
             [sys.executable, "-m", "jobs", "mock", "--port", "0"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ | env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | env,
         )
         try:
             assert server.stderr is not None
@@ -43,23 +46,56 @@ def main() -> None:
             rows = []
             for name in ("first run", "second run"):
                 found = peer(
-                    [sys.executable, "-m", "jobs", "run", "embed", "-i", str(rows_path), "--json",
-                     "--id", "id", "-o", f"{folder}/out.parquet", "--kind", "openai", "--url",
-                     f"{url}/v1", "--model", "m", "--concurrency", "32", "--batch-size", "32",
-                     "--overlap", "0"],
+                    [
+                        sys.executable,
+                        "-m",
+                        "jobs",
+                        "run",
+                        "embed",
+                        "-i",
+                        str(rows_path),
+                        "--json",
+                        "--id",
+                        "id",
+                        "-o",
+                        f"{folder}/out.parquet",
+                        "--kind",
+                        "openai",
+                        "--url",
+                        f"{url}/v1",
+                        "--model",
+                        "m",
+                        "--concurrency",
+                        "32",
+                        "--batch-size",
+                        "32",
+                        "--overlap",
+                        "0",
+                    ],
                     env | {"TEXTMILL_HOME": f"{folder}/home"},
                 )
                 ended = json.loads(found.pop("out").strip().splitlines()[-1])
                 ids = pq.read_table(f"{folder}/out.parquet", columns=["id"])["id"].to_pylist()
-                rows.append({
-                    "what": name, **found, "calls": ended["calls"], "cached": ended["cached"],
-                    "rows_per_second": round(count / found["wall_seconds"]),
-                    "in_order": ids == list(range(count)),
-                })
+                rows.append(
+                    {
+                        "what": name,
+                        **found,
+                        "calls": ended["calls"],
+                        "cached": ended["cached"],
+                        "rows_per_second": round(count / found["wall_seconds"]),
+                        "in_order": ids == list(range(count)),
+                    }
+                )
             with urllib.request.urlopen(f"{url}/_mock/bill") as reply:
                 bill = json.load(reply)
-            rows.append({"what": "the server's bill", "calls": bill["calls"],
-                         "inputs": bill["inputs"], "repeated": bill["repeated_inputs"]})
+            rows.append(
+                {
+                    "what": "the server's bill",
+                    "calls": bill["calls"],
+                    "inputs": bill["inputs"],
+                    "repeated": bill["repeated_inputs"],
+                }
+            )
         finally:
             server.send_signal(signal.SIGTERM)
             server.wait()

@@ -27,8 +27,11 @@ def main() -> None:
             walls[name].append(peer([sys.executable, *arguments])["wall_seconds"])
     base = statistics.median(walls["import click"])
     rows = [
-        {"what": name, "median_ms": round(statistics.median(each) * 1000),
-         "of_import_click": round(statistics.median(each) / base, 2)}
+        {
+            "what": name,
+            "median_ms": round(statistics.median(each) * 1000),
+            "of_import_click": round(statistics.median(each) / base, 2),
+        }
         for name, each in walls.items()
     ]
     report(rows, machine("click"), as_json=options.json)

@@ -35,9 +35,9 @@ def job_file() -> str:
     lines = [
         "# The job file",
         "",
-        "TOML; every key can be set on the command line, too: `--set chunk.size=256`. Unknown keys",
-        "are refused with the nearest name. Relative paths belong to the job file's folder. Made by",
-        "`python docs/reference.py` from `jobs/spec.py`.",
+        "TOML; every key can be set on the command line, too: `--set chunk.size=256`. Unknown",
+        "keys are refused with the nearest name. Relative paths belong to the job file's folder.",
+        "Made by `python docs/reference.py` from `jobs/spec.py`.",
         "",
         "| key | takes | default | meaning |",
         "|---|---|---|---|",

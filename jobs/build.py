@@ -55,6 +55,7 @@ def build(job: Job, *, with_secret: bool = True) -> Pipeline:
             max_row_bytes=job.guard.max_row_bytes,
         ),
         chunk=chunker(job),
+        chunk_tokens=job.chunk.size,
         render=renderer(job.prompt),
         count_tokens=counter.count if job.prompt else None,
         endpoint=endpoint(job, spec, with_secret=with_secret),
@@ -63,6 +64,7 @@ def build(job: Job, *, with_secret: bool = True) -> Pipeline:
         home=str(home()),
         fingerprint=_fingerprint(job),
         metadata=_metadata(job, spec),
+        dimension=_dimension(job, spec),
         sentences=sentences,
         max_failed=job.guard.max_failed,
         max_chunks=job.guard.max_chunks,
@@ -149,8 +151,18 @@ def _metadata(job: Job, spec: EndpointSpec) -> dict[str, str]:
         "textmill.task": job.task,
         "textmill.model": model_name(job),
         "textmill.tokenizer": tokenizer_name(job),
+        "textmill.id": job.input.id or "id",
         "textmill.job": _fingerprint(job),
     }
+
+
+def _dimension(job: Job, spec: EndpointSpec) -> int | None:
+    if job.task != "feature-extraction":
+        return None
+    asked = job.parameters.get("dimensions")
+    if isinstance(asked, int) and not isinstance(asked, bool) and asked > 0:
+        return asked
+    return local.DIMENSION if spec.kind == "local" else None
 
 
 def _fingerprint(job: Job) -> str:

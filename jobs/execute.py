@@ -33,9 +33,7 @@ def run(
     return reported(lambda: _run(source, overrides, flags, as_json), as_json=as_json)
 
 
-def _run(
-    source: str, overrides: Sequence[str], flags: Mapping[str, object], as_json: bool
-) -> int:
+def _run(source: str, overrides: Sequence[str], flags: Mapping[str, object], as_json: bool) -> int:
     from jobs.build import build
     from jobs.display import closing_line, display
     from jobs.spec import load
@@ -70,9 +68,7 @@ def plan(
     return reported(lambda: _plan(source, overrides, flags, as_json), as_json=as_json)
 
 
-def _plan(
-    source: str, overrides: Sequence[str], flags: Mapping[str, object], as_json: bool
-) -> int:
+def _plan(source: str, overrides: Sequence[str], flags: Mapping[str, object], as_json: bool) -> int:
     from jobs.build import build
     from jobs.display import duration
     from jobs.spec import load
@@ -188,5 +184,3 @@ def _has_uvloop() -> bool:
     from importlib.util import find_spec
 
     return find_spec("uvloop") is not None
-
-

@@ -59,7 +59,9 @@ def _chunks(
                 print(msgspec.json.encode(told).decode())
             continue
         tokens = sum(chunk.tokens for chunk in found)
-        console.print(f"[bold]{len(found):,} chunks, {tokens:,} tokens[/bold]", Text(name))
+        console.print(
+            f"[bold]{len(found):,} chunks, {tokens:,} tokens[/bold]", Text(printable(name))
+        )
         covered = 0
         for position, chunk in enumerate(found):
             colour = ("cyan", "green")[position % 2]
@@ -116,8 +118,8 @@ def search(output: str, question: str, count: int, job: str | None, *, as_json: 
 
 def _search(output: str, question: str, count: int, job_path: str | None, as_json: bool) -> int:
     from jobs.spec import load
-    from pipeline.nearest import nearest
     from pipeline.corpus import metadata
+    from pipeline.nearest import nearest
 
     if not question.strip():
         raise UsageError("the question is blank")
@@ -135,7 +137,7 @@ def _search(output: str, question: str, count: int, job_path: str | None, as_jso
     hits = nearest(output, vector, count)
     if as_json:
         for hit in hits:
-            print(msgspec.json.encode({"score": hit.score} | hit.row).decode())
+            print(msgspec.json.encode({"score": 0.0} | hit.row | {"score": hit.score}).decode())
         return 0
     from rich.console import Console
     from rich.text import Text
@@ -144,20 +146,18 @@ def _search(output: str, question: str, count: int, job_path: str | None, as_jso
     for hit in hits:
         row = hit.row
         head = Text(f"{hit.score:.3f}  ", style="bold")
-        head.append(printable(str(row.get("id"))), style="bold cyan")
-        if row.get("chunk") is not None:
+        head.append(printable(str(row.get(told.get("textmill.id", "id")))), style="bold cyan")
+        if "_chunks" not in row and row.get("chunk") is not None:  # else columns of the user's own
             head.append(f"  {row['start_char']:,}..{row['end_char']:,}", style="dim")
         if row.get("section"):
-            head.append(f"  {printable(row['section'], 80)}", style="dim")
+            head.append(f"  {printable(str(row['section']), 80)}", style="dim")
         console.print(head)
         if row.get("text"):
-            console.print(Text("       " + printable(" ".join(row["text"].split()), 300)))
+            console.print(Text("       " + printable(" ".join(str(row["text"]).split()), 300)))
     return 0
 
 
-async def _embedded(
-    question: str, model: str, job: Job | None, output: str
-) -> NDArray[np.float32]:
+async def _embedded(question: str, model: str, job: Job | None, output: str) -> NDArray[np.float32]:
     """The question's vector, by the model that made the output; shape (dim,), unit length."""
     from jobs.build import endpoint, model_name
     from pipeline.endpoints import local

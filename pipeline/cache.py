@@ -114,8 +114,20 @@ class AnswerCache:
         except (OSError, sqlite3.Error, diskcache.Timeout) as error:
             raise _failed(self.folder, error) from error
 
-    def __len__(self) -> int:
-        return len(self._store) - 1  # the probe of the constructor is no answer
+    def remember(self, name: str, value: bytes) -> None:
+        """Keep what a server said of itself under a name of its own."""
+        try:
+            self._store.set(b"server " + name.encode(), value, retry=True)
+        except (OSError, sqlite3.Error, diskcache.Timeout) as error:
+            raise _failed(self.folder, error) from error
+
+    def remembered(self, name: str) -> bytes | None:
+        """What was kept under this name."""
+        try:
+            value: bytes | None = self._store.get(b"server " + name.encode(), retry=True)
+        except (OSError, sqlite3.Error, diskcache.Timeout) as error:
+            raise _failed(self.folder, error) from error
+        return value
 
     def close(self) -> None:
         self._store.close()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InputError, UsageError
 from pipeline.files import reason, shown
+from pipeline.schema import python_values
 
 Batch = tuple[NDArray[np.float32], Callable[[int], dict[str, Any]]]
 
@@ -53,8 +54,9 @@ def _batch(file: pq.ParquetFile, group: int, columns: list[str]) -> Batch:
     def row_at(index: int) -> dict[str, Any]:
         if not read:
             read.append(file.read_row_group(group, columns=columns, use_threads=False))
-        row: dict[str, Any] = read[0].slice(int(positions[index]), 1).to_pylist()[0]
-        return row
+        row = read[0].slice(int(positions[index]), 1)
+        pairs = zip(row.column_names, row.columns, strict=True)
+        return {name: python_values(column)[0] for name, column in pairs}
 
     return matrix, row_at
 

@@ -87,6 +87,7 @@ class Dispatch:
         emit: events.Emit,
         *,
         free_bytes: Callable[[], int],
+        dimension: int | None = None,
         max_outage_seconds: float = 1_800.0,
         max_cost_usd: float | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -115,7 +116,7 @@ class Dispatch:
         self._in_flight = 0
         self._estimated_usd = 0.0
         self._output_tokens_bound = output_tokens_bound(endpoint.task, endpoint.parameters)
-        self._dimension: int | None = None
+        self._vector_bytes = dimension * 4 if dimension else None
         self._refusals: Counter[int | None] = Counter()
         self._kept: list[tuple[bytes, Answer]] = []
         self._kept_durable = anyio.Event()
@@ -149,11 +150,10 @@ class Dispatch:
                 self._last_answer = self._clock()  # an idle endpoint is no outage
             for flight in new:
                 answer = found.get(flight.request.key)
-                if answer is None:
+                if answer is None or self._misfit(answer) is not None:
                     missing += 1
                     self._fresh.append(flight)
                 else:
-                    self._note_dimension(answer)
                     self._settle(flight)
         self.tally.requests += len(requests)
         self.tally.cached += len(requests) - missing
@@ -394,18 +394,13 @@ class Dispatch:
 
     def _misfit(self, answer: Answer) -> Failure | None:
         """A vector of another dimension than the first one is no answer to this job."""
-        if self._dimension is None:
-            self._note_dimension(answer)
-        elif isinstance(answer.value, bytes) and len(answer.value) != self._dimension:
-            return Failure(
-                "invalid",
-                f"a vector of {len(answer.value) // 4} dimensions, expected {self._dimension // 4}",
-            )
+        if isinstance(answer.value, bytes):
+            if self._vector_bytes is None:
+                self._vector_bytes = len(answer.value)
+            elif len(answer.value) != self._vector_bytes:
+                got, expected = len(answer.value) // 4, self._vector_bytes // 4
+                return Failure("invalid", f"a vector of {got} dimensions, expected {expected}")
         return None
-
-    def _note_dimension(self, answer: Answer) -> None:
-        if self._dimension is None and isinstance(answer.value, bytes):
-            self._dimension = len(answer.value)
 
     def _account(
         self, flights: Sequence[Flight], answers: Sequence[Answer], seconds: float

@@ -114,7 +114,7 @@ ErrorKind = Literal[
 
 
 class EndpointError(Exception):
-    """A call that brought no answers. `kind` comes from the parsed body; the status is the fallback.
+    """A call that brought no answers. `kind` comes from the parsed body, else from the status.
 
     Units: `retry_after` in seconds, None where the server named no time.
     """

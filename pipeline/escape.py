@@ -22,7 +22,5 @@ def printable(text: str, limit: int = 300) -> str:
 
 def _is_safe(character: str) -> bool:
     return (
-        character.isprintable()
-        or character in _HARMLESS
-        or unicodedata.category(character) == "Zs"
+        character.isprintable() or character in _HARMLESS or unicodedata.category(character) == "Zs"
     )

@@ -27,7 +27,7 @@ class Admitted(Struct, frozen=True, tag_field="event", tag="admitted"):
 
 
 class CallEnded(Struct, frozen=True, tag_field="event", tag="call"):
-    """A call settled its requests, or brought an error of this kind. Units: seconds, tokens, USD."""
+    """A call settled its requests, or brought an error. Units: seconds, tokens, USD."""
 
     endpoint: str
     requests: int

@@ -1,9 +1,9 @@
 """What a run leaves beside its output: a manifest before the first call, and its failures.
 
-    <output>.run/lock
-    <output>.run/parts/...
-    <output>.run/runs/<run id>/manifest.json
-    <output>.run/runs/<run id>/failures.jsonl     only where there are failures
+<output>.run/lock
+<output>.run/parts/...
+<output>.run/runs/<run id>/manifest.json
+<output>.run/runs/<run id>/failures.jsonl     only where there are failures
 """
 
 from __future__ import annotations

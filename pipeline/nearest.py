@@ -12,8 +12,8 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from pipeline.errors import UsageError
 from pipeline.corpus import vector_batches
+from pipeline.errors import UsageError
 
 
 class Hit(Struct, frozen=True):
@@ -38,7 +38,9 @@ def nearest(path: str, question: NDArray[np.float32], count: int) -> list[Hit]:
                 f"{path}: vectors of {matrix.shape[1]} dimensions, the question has {len(question)}"
             )
         norms = np.linalg.norm(matrix, axis=1)
-        scores = np.nan_to_num(matrix @ question / np.maximum(norms, 1e-12), nan=-np.inf)
+        # matrix @ question adds equal rows in different orders: ties would go by noise.
+        products = np.einsum("ij,j->i", matrix, question)
+        scores = np.nan_to_num(products / np.maximum(norms, 1e-12), nan=-np.inf)
         floor = best[-1][0] if len(best) == count else -np.inf
         order = np.argsort(-scores, kind="stable")[:count]
         for index in order.tolist():

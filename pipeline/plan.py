@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pipeline.cache import AnswerCache
+from pipeline.endpoints.info import recalled
 from pipeline.prepare import Pipeline, prepared
 from pipeline.prices import cost, output_tokens_bound
 from pipeline.survey import Survey
@@ -32,7 +34,8 @@ class Plan(Struct, frozen=True):
 
 def plan(pipeline: Pipeline, survey: Survey, cache: AnswerCache | None) -> Plan:
     """The plan of this job against the answers in this cache. Blocks: run it in a thread."""
-    endpoint = pipeline.endpoint
+    endpoint = recalled(pipeline.endpoint, cache, pipeline.chunk_tokens)
+    pipeline = replace(pipeline, endpoint=endpoint)
     seen: set[bytes] = set()
     requests = cached = new = tokens = calls = batched = batched_tokens = 0
     for group in prepared(pipeline, survey):

@@ -24,6 +24,8 @@ class Pipeline(Struct, frozen=True, kw_only=True):
     name: str
     input: InputSpec
     chunk: Chunker
+    chunk_tokens: int
+    """The most that a chunk may have."""
     render: Render
     count_tokens: Callable[[str], int] | None
     """Counts a rendered prompt; None where the input is the chunk and its tokens are known."""
@@ -33,6 +35,8 @@ class Pipeline(Struct, frozen=True, kw_only=True):
     home: str
     fingerprint: str
     metadata: dict[str, str]
+    dimension: int | None
+    """Of the vectors, where the job or the model says it."""
     sentences: Callable[[str], list[tuple[int, int]]]
     max_failed: float = 0.1
     max_chunks: int = 1_000_000

@@ -24,6 +24,7 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from anyio.to_thread import run_sync
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pipeline import events
 from pipeline.cache import AnswerCache
@@ -36,10 +37,10 @@ from pipeline.errors import (
     TooManyFailed,
 )
 from pipeline.folder import RunRecord, new_run_id, run_folder
+from pipeline.place import lock
 from pipeline.plan import plan
 from pipeline.prepare import Opened, Pipeline, prepared
 from pipeline.records import Answer, Endpoint, Failure, Outcome, Request
-from pipeline.place import lock
 from pipeline.sink import Sink
 from pipeline.survey import Survey, survey
 from pipeline.window import Window
@@ -126,13 +127,15 @@ class _Turn:
                 columns=pipeline.aggregator.columns,
                 per_chunk=pipeline.aggregator.per_chunk,
                 metadata=pipeline.metadata,
+                dimension=pipeline.dimension,
             )
             record = self.record = RunRecord(pipeline.output, run_id)
             manifest = _manifest(pipeline, surveyed, run_id)
             record.write_manifest(manifest)
             try:
-                await self._check_budget(surveyed, cache)
-                async with _answering(pipeline) as send:
+                async with _answering(pipeline, cache) as (endpoint, send):
+                    self.pipeline = replace(pipeline, endpoint=endpoint)
+                    await self._check_budget(surveyed, cache)
                     await self._mill(surveyed, cache, send)
                 self.is_committing = True
                 rows = await run_sync(sink.commit)
@@ -150,7 +153,8 @@ class _Turn:
         planned = await run_sync(plan, self.pipeline, surveyed, cache, abandon_on_cancel=True)
         if planned.cost_usd > most:
             raise BudgetError(
-                f"the plan costs up to ${planned.cost_usd:.4f}, over budget.max_cost_usd = {most:g}",
+                f"the plan costs up to ${planned.cost_usd:.4f}, over "
+                f"budget.max_cost_usd = {most:g}",
                 hint="raise the budget, or work up to it with --partial",
             )
 
@@ -163,6 +167,7 @@ class _Turn:
             send,
             cache,
             self.emit,
+            dimension=pipeline.dimension,
             free_bytes=lambda: shutil.disk_usage(cache.folder).free,
             max_outage_seconds=pipeline.max_outage_seconds,
             max_cost_usd=pipeline.max_cost_usd,
@@ -320,8 +325,10 @@ class _Outcomes:
 
 
 @asynccontextmanager
-async def _answering(pipeline: Pipeline) -> AsyncIterator[Send]:
-    """What sends requests to the job's endpoint, open for the whole run."""
+async def _answering(
+    pipeline: Pipeline, cache: AnswerCache
+) -> AsyncIterator[tuple[Endpoint, Send]]:
+    """The job's endpoint as it is known now, and what sends requests to it, for the whole run."""
     endpoint: Endpoint = pipeline.endpoint
     if endpoint.kind == "local":
         from pipeline.endpoints import local
@@ -333,12 +340,14 @@ async def _answering(pipeline: Pipeline) -> AsyncIterator[Send]:
         async def send(requests: Sequence[Request]) -> Sequence[Answer | Failure]:
             return await run_sync(answer, requests, limiter=limiter)
 
-        yield send
+        yield endpoint, send
     else:
         from pipeline.endpoints.http import HttpEndpoint
+        from pipeline.endpoints.info import introduced
 
         async with HttpEndpoint(endpoint) as http:
-            yield http.answer
+            http.endpoint = await introduced(http, cache, pipeline.chunk_tokens)
+            yield http.endpoint, http.answer
 
 
 def _manifest(pipeline: Pipeline, surveyed: Survey, run_id: str) -> dict[str, Any]:

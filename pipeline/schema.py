@@ -150,7 +150,7 @@ def output_schema(
     Invariant: every field is nullable; names are unique.
     Raises: UsageError for a kept column whose name the output uses.
     """
-    own = [pa.field(each.name, _column_type(each, dimension)) for each in columns]
+    own = [pa.field(each.name, _column_type(each)) for each in columns]
     identity = [pa.field("id", pa.string())] if id is None else []
     if per_chunk:
         key = identity if id is None else [kept.field(id)]
@@ -168,10 +168,14 @@ def output_schema(
             take = id is None and field.name == "id"
             raise UsageError(
                 f"input.keep: `{field.name}` is a name that the output uses itself",
-                hint='set `input.id = "id"`' if take else "name the columns to carry in `keep`",
+                hint='--id id, or `input.id = "id"` in the job file'
+                if take
+                else "name the columns to carry in `keep`",
             )
     plain = [field.with_nullable(True).remove_metadata() for field in fields]
-    return pa.schema(plain, metadata=dict(metadata) if metadata else None)
+    schema = pa.schema(plain, metadata=dict(metadata) if metadata else None)
+    vectors = [each.name for each in columns if each.type == "vector"]
+    return with_vectors(schema, dict.fromkeys(vectors, dimension)) if dimension else schema
 
 
 def vector_type(dimension: int | None) -> pa.DataType:
@@ -185,6 +189,8 @@ def with_vectors(schema: pa.Schema, dimensions: Mapping[str, int]) -> pa.Schema:
     for name, dimension in dimensions.items():
         at = schema.get_field_index(name)
         schema = schema.set(at, pa.field(name, vector_type(dimension)))
+        told = {**(schema.metadata or {}), b"textmill.dimension": str(dimension).encode()}
+        schema = schema.with_metadata(told)
     return schema
 
 
@@ -226,8 +232,8 @@ def row_weights(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:
     return np.full(len(column), 8.0)
 
 
-def _column_type(column: Column, dimension: int | None) -> pa.DataType:
-    return vector_type(dimension) if column.type == "vector" else pa.string()
+def _column_type(column: Column) -> pa.DataType:
+    return vector_type(None) if column.type == "vector" else pa.string()
 
 
 def _has_bare_object(known: JsonType) -> bool:

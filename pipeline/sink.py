@@ -1,50 +1,33 @@
 """Results into files: parts while the run goes on, one rename at its end.
 
 Nothing stands under the output's name before it is complete, and the same answers give the same
-bytes. pyarrow does neither by itself: it writes a valid footer when a writer is left by an
-exception, and a different file for every way in which the same rows arrive. So parts have another
-name until they are whole, and rows are cut into row groups by their content alone.
+bytes (see `pipeline.parts`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from itertools import islice
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import identity
-from pipeline.decimals import shortest
 from pipeline.errors import StorageError
 from pipeline.files import shown
-from pipeline.place import Place, lock, storing, sync_folder
+from pipeline.parts import PIECE_ROWS, PartFile, RowGroups, conformed
+from pipeline.place import Place, lock, storing
 from pipeline.records import Column, Document, Kept, Result, Row
-from pipeline.schema import (
-    output_schema,
-    python_values,
-    row_weights,
-    vector_array,
-    with_vectors,
-)
+from pipeline.schema import output_schema, row_weights, vector_array, with_vectors
 from pipeline.survey import Survey
 
 __all__ = ["Counts", "Part", "Sink", "lock"]
 
-PIECE_ROWS = 256
 PIECE_BYTES = 2_000_000
-GROUP_ROWS = 4_096
-GROUP_BYTES = 32_000_000
-
-_encoder = msgspec.json.Encoder()
 
 
 class Counts(NamedTuple):
@@ -293,178 +276,6 @@ class Sink:
         self._own = {name: [] for name in self.schema.names if name not in self._carried}
         self._kept = []
         self._pending_bytes = 0
-
-
-# Files whose bytes depend on nothing but their rows
-
-
-def conformed(pieces: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
-    """The pieces as one table of one chunk: what its bytes in a file depend on, and no more."""
-    arrays = []
-    for field in schema:
-        chunks = [chunk for piece in pieces for chunk in piece.column(field.name).chunks]
-        if pa.types.is_fixed_size_list(field.type):  # before the first vector came: a list
-            chunks = [
-                chunk
-                if pa.types.is_fixed_size_list(chunk.type)
-                else pa.nulls(len(chunk), field.type)
-                for chunk in chunks
-            ]
-        decoded = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in chunks]
-        whole = pa.concat_arrays(decoded) if decoded else pa.nulls(0, field.type)
-        if pa.types.is_dictionary(field.type) and not pa.types.is_dictionary(whole.type):
-            whole = whole.dictionary_encode()
-        arrays.append(whole if whole.type.equals(field.type) else whole.cast(field.type))
-    return pa.Table.from_arrays(arrays, schema=schema)
-
-
-class RowGroups:
-    """Cuts a stream of tables after 4,096 rows or 32 MB, by the rows' content alone."""
-
-    def __init__(self) -> None:
-        self._ready: list[list[pa.Table]] = []
-        self._pieces: list[pa.Table] = []
-        self._rows = self._bytes = 0
-
-    def add(self, table: pa.Table) -> None:
-        weights = sum((row_weights(column) for column in table.columns), np.zeros(len(table)))
-        start = 0
-        while start < len(table):
-            heights = self._bytes + np.cumsum(weights[start:])
-            full = int(np.searchsorted(heights, GROUP_BYTES)) + 1
-            take = min(full, GROUP_ROWS - self._rows, len(table) - start)
-            self._pieces.append(table.slice(start, take))
-            self._rows += take
-            self._bytes = int(heights[take - 1])
-            if self._rows == GROUP_ROWS or self._bytes >= GROUP_BYTES:
-                self._ready.extend(self.rest())
-            start += take
-
-    def whole(self) -> Iterator[list[pa.Table]]:
-        """The row groups that are complete."""
-        ready, self._ready = self._ready, []
-        return iter(ready)
-
-    def rest(self) -> Iterator[list[pa.Table]]:
-        """What is left, at most one row group."""
-        pieces, self._pieces = self._pieces, []
-        self._rows = self._bytes = 0
-        return iter([pieces] if pieces else [])
-
-
-class PartFile:
-    """A file that has its name only once it is whole and durable."""
-
-    def __init__(self, path: Path, schema: pa.Schema, temporary: Path | None = None) -> None:
-        self.path = path
-        self.temporary = temporary or path.with_name(f"{path.name}.tmp")
-        self._is_json = path.suffix == ".jsonl"
-        self._open(self.temporary, schema)
-
-    def write(self, group: pa.Table) -> None:
-        with storing(self.path):
-            if self._writer is None:
-                for at in range(0, len(group), PIECE_ROWS):
-                    self._stream.write(json_lines(group.slice(at, PIECE_ROWS)))
-            else:
-                self._writer.write_table(group, row_group_size=max(1, len(group)))
-
-    def append(self, part: Path) -> None:
-        """Adds a finished file of lines."""
-        with storing(self.path), part.open("rb") as stream:
-            shutil.copyfileobj(stream, self._stream, 1 << 20)
-
-    def rewrite(self, schema: pa.Schema) -> None:
-        """Begins anew with another schema, and takes over the row groups written so far."""
-        if self._writer is None:
-            return
-        with storing(self.path):
-            self._writer.close()
-            self._stream.close()
-            before = self.temporary.with_name(f"{self.temporary.name}.before.tmp")
-            self.temporary.replace(before)
-            self._open(self.temporary, schema)
-            with pq.ParquetFile(before) as file:
-                for index in range(file.num_row_groups):
-                    group = file.read_row_group(index, use_threads=False)
-                    self.write(conformed([group], schema))
-            before.unlink()
-
-    def finish(self) -> tuple[int, str]:
-        """Durable under its own name. Returns: size in bytes, SHA-256."""
-        try:
-            with storing(self.path):
-                return self._finish()
-        except BaseException:
-            self.discard()
-            raise
-
-    def _finish(self) -> tuple[int, str]:
-        if self._writer is not None:
-            self._writer.close()
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        self._stream.close()
-        with self.temporary.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            size = os.fstat(stream.fileno()).st_size
-        self.temporary.replace(self.path)
-        sync_folder(self.path.parent)
-        return size, digest
-
-    def discard(self) -> None:
-        """Closes and removes it. pyarrow writes a footer even then: the name tells the truth."""
-        with suppress(OSError, pa.ArrowException, ValueError):
-            if self._writer is not None:
-                self._writer.close()
-        with suppress(OSError):
-            self._stream.close()
-        with suppress(OSError):
-            self.temporary.unlink(missing_ok=True)
-
-    def _open(self, path: Path, schema: pa.Schema) -> None:
-        with storing(path):
-            self._stream = path.open("wb")
-            self._writer = None if self._is_json else _parquet_writer(self._stream, schema)
-
-
-def _parquet_writer(stream: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
-    few = ("section", "_status", "_error", "_model")
-    return pq.ParquetWriter(
-        stream,
-        schema,
-        version="2.6",
-        data_page_version="1.0",
-        compression="zstd",
-        compression_level=3,
-        use_dictionary=[name for name in schema.names if name in few],
-        write_page_checksum=True,
-    )
-
-
-def json_lines(table: pa.Table) -> bytes:
-    """The rows as lines of JSON: vectors as shortest decimals, clocks as ISO 8601, decimals as
-    strings, bytes in base64; NaN, which JSON has not, as null."""
-    columns = []
-    for column in table.columns:
-        array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-        is_vector = pa.types.is_fixed_size_list(array.type) and pa.types.is_float32(
-            array.type.value_type
-        )
-        columns.append(_vectors(array) if is_vector else python_values(array))
-    names = table.schema.names
-    rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-    return _encoder.encode_lines(rows)
-
-
-def _vectors(array: pa.FixedSizeListArray) -> list[list[float] | None]:
-    """Python floats whose shortest decimals are those of the float32 values."""
-    flat = array.flatten()  # of the vectors that are not null
-    numbers = iter(shortest(flat.to_numpy(zero_copy_only=False)).tolist())
-    size = array.type.list_size
-    return [
-        list(islice(numbers, size)) if valid else None for valid in array.is_valid().to_pylist()
-    ]
 
 
 def _regrouped(parts: Sequence[Part]) -> Iterator[list[pa.Table]]:

@@ -32,6 +32,4 @@ class Window:
         self._left = anyio.Event()
 
     def _fits(self, chars: int, requests: int) -> bool:
-        return (
-            self._open[0] + chars <= self._most[0] and self._open[1] + requests <= self._most[1]
-        )
+        return self._open[0] + chars <= self._most[0] and self._open[1] + requests <= self._most[1]

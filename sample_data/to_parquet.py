@@ -28,7 +28,9 @@ def table(jsonl: Path) -> pa.Table:
     for field in SCHEMA:
         values = [row[field.name] for row in rows]
         is_text = pa.types.is_date(field.type)
-        columns.append(pa.array(values).cast(field.type) if is_text else pa.array(values, field.type))
+        columns.append(
+            pa.array(values).cast(field.type) if is_text else pa.array(values, field.type)
+        )
     return pa.table(columns, schema=SCHEMA)
 
 

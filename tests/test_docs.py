@@ -35,8 +35,9 @@ def test_links_between_pages_lead_somewhere():
 
 def commands():
     """Every textmill command of the README's table and blocks."""
-    found = re.findall(r"`(textmill [^`]+)`", README) + re.findall(r"^\$ (textmill .+)$", README,
-                                                                   re.MULTILINE)
+    found = re.findall(r"`(textmill [^`]+)`", README) + re.findall(
+        r"^\$ (textmill .+)$", README, re.MULTILINE
+    )
     assert len(found) >= 8
     return [command for command in found if "127.0.0.1" not in command]
 

@@ -16,8 +16,9 @@ import pytest
 from jobs.mock import serving
 
 KEY = "canary-7f3a9c51d2"
-GOOD = [{"id": f"r-{n}", "text": f"Row {n}: the weir at Oxmead stood at {n * 7} mm."}
-        for n in range(5)]
+GOOD = [
+    {"id": f"r-{n}", "text": f"Row {n}: the weir at Oxmead stood at {n * 7} mm."} for n in range(5)
+]
 
 
 def lines(rows):
@@ -36,8 +37,13 @@ def place(tmp_path, monkeypatch, own_home):
 
 def job(place, url, **changed):
     """A job file on the OpenAI protocol with one call at a time."""
-    settings = {"path": "in.jsonl", "output": "out.parquet", "id": 'id = "id"', "batch": 8,
-                "extra": ""} | changed
+    settings = {
+        "path": "in.jsonl",
+        "output": "out.parquet",
+        "id": 'id = "id"',
+        "batch": 8,
+        "extra": "",
+    } | changed
     path = place / "job.toml"
     path.write_text(f"""
 task = "feature-extraction"
@@ -96,7 +102,9 @@ INPUTS = [
 ]
 
 
-@pytest.mark.parametrize(("number", "name", "raw", "code"), INPUTS, ids=lambda value: str(value)[:24])
+@pytest.mark.parametrize(
+    ("number", "name", "raw", "code"), INPUTS, ids=lambda value: str(value)[:24]
+)
 def test_faulty_input_is_isolated_and_its_neighbours_are_intact(
     place, mill, number, name, raw, code
 ):
@@ -114,8 +122,10 @@ def test_faulty_input_is_isolated_and_its_neighbours_are_intact(
             (failure,) = failures(place)
             (row,) = odd
             assert failure["file"].endswith("in.jsonl")
-            assert failure["line"] == raw.count(b"\n", 0, raw.rstrip(b"\n").rfind(b"\n") + 1) + 1 \
+            assert (
+                failure["line"] == raw.count(b"\n", 0, raw.rstrip(b"\n").rfind(b"\n") + 1) + 1
                 or number == 1
+            )
             assert failure["reason"]
             assert (row["_status"], row["chunk"], row["vector"]) == ("failed", None, None)
             assert row["_error"]
@@ -211,8 +221,9 @@ SERVER = [
 def test_a_faulty_server_loses_no_neighbour_and_the_next_run_makes_it_whole(
     place, mill, monkeypatch, number, script, code
 ):
-    rows = [{"id": n, "text": f"Row {n}: the weir at Oxmead stood at {n * 7} mm."}
-            for n in range(40)]
+    rows = [
+        {"id": n, "text": f"Row {n}: the weir at Oxmead stood at {n * 7} mm."} for n in range(40)
+    ]
     (place / "in.jsonl").write_bytes(lines(rows))
     with serving(script, key=KEY) as mock:
         ran = mill("run", job(place, mock.url, batch=16), "--json", "--max-outage", "20")
@@ -239,8 +250,10 @@ def test_a_faulty_server_loses_no_neighbour_and_the_next_run_makes_it_whole(
 
 def test_fault_38_a_redirect_is_refused_and_nothing_arrives_there(place, mill):
     (place / "in.jsonl").write_bytes(lines(GOOD))
-    with serving() as other, serving([f"redirect location={other.url}/v1/embeddings"],
-                                     key=KEY) as mock:
+    with (
+        serving() as other,
+        serving([f"redirect location={other.url}/v1/embeddings"], key=KEY) as mock,
+    ):
         ran = mill("run", job(place, mock.url))
         assert ran.code == 2
         assert "redirect" in ran.err
@@ -308,7 +321,7 @@ def test_fault_37_a_server_that_never_answers_ends_by_our_own_deadline(place, mi
 
 
 BAD_JOBS = [
-    (80, 'extra_key = 1', "unknown key `endpoint.extra_key`"),
+    (80, "extra_key = 1", "unknown key `endpoint.extra_key`"),
     (80, "overlaps = 1", "unknown key"),
     (81, 'headers = "Bearer hf_abcdefghijklmnopqrstuvwx"', ""),
     (85, "batch_tokens = 0", "endpoint.batch_tokens"),
@@ -360,13 +373,25 @@ def test_fault_86_a_plan_above_the_budget_is_refused_before_the_first_call(place
         ran = mill("run", job(place, mock.url, extra=extra), "--json", "--max-cost-usd", "4.5")
         assert ran.code == 8
         assert mock.bill.totals().calls == 0
-        ran = mill("run", job(place, mock.url, batch=1, extra=extra), "--json",
-                   "--max-cost-usd", "3", "--partial")
+        ran = mill(
+            "run",
+            job(place, mock.url, batch=1, extra=extra),
+            "--json",
+            "--max-cost-usd",
+            "3",
+            "--partial",
+        )
         assert ran.code == 8
         assert ran.last["resumable"] is True
         assert mock.bill.totals().inputs == 3
-        ran = mill("run", job(place, mock.url, batch=1, extra=extra), "--json",
-                   "--max-cost-usd", "3", "--partial")
+        ran = mill(
+            "run",
+            job(place, mock.url, batch=1, extra=extra),
+            "--json",
+            "--max-cost-usd",
+            "3",
+            "--partial",
+        )
         assert ran.code == 0
         assert mock.bill.totals().inputs == 5
 
@@ -382,12 +407,21 @@ def test_fault_88_an_unset_key_is_named(place, mill, monkeypatch):
 def test_a_plan_needs_no_key_and_no_network(place, mill, monkeypatch):
     monkeypatch.delenv("MOCK_KEY")
     (place / "in.jsonl").write_bytes(lines(GOOD))
-    ran = mill("plan", job(place, "http://127.0.0.1:9", extra="price = { input = 1_000_000.0 }"),
-               "--json")
+    ran = mill(
+        "plan", job(place, "http://127.0.0.1:9", extra="price = { input = 1_000_000.0 }"), "--json"
+    )
     assert ran.code == 0
     told = json.loads(ran.out)
-    assert list(told) == ["documents", "chunks", "requests", "cached", "calls", "tokens",
-                          "cost_usd", "seconds"]
+    assert list(told) == [
+        "documents",
+        "chunks",
+        "requests",
+        "cached",
+        "calls",
+        "tokens",
+        "cost_usd",
+        "seconds",
+    ]
     assert (told["documents"], told["requests"], told["cached"], told["calls"]) == (5, 5, 0, 1)
     assert told["cost_usd"] == told["tokens"]
     assert Path("job.toml").exists()

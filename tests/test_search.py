@@ -25,8 +25,19 @@ def vectors(tmp_path_factory):
         patch.setenv("TEXTMILL_HOME", str(folder / "home"))
         path = folder / "vectors.parquet"
         with pytest.raises(SystemExit) as ended:
-            cli.main(["run", "embed", "-i", str(SAMPLES / "reports.jsonl"), "--id", "id",
-                      "-o", str(path)], prog_name="textmill")
+            cli.main(
+                [
+                    "run",
+                    "embed",
+                    "-i",
+                    str(SAMPLES / "reports.jsonl"),
+                    "--id",
+                    "id",
+                    "-o",
+                    str(path),
+                ],
+                prog_name="textmill",
+            )
         assert ended.value.code in (0, None)
     return path
 
@@ -61,8 +72,10 @@ def test_questions_find_their_documents_and_their_answers(vectors):
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_search_answers_in_both_languages(vectors, mill, language):
-    question = {"en": "Why did the cable ferry run aground?",
-                "zh": "青垄溪的水碾最后是被什么东西卡住、弄偏了轴头的？"}[language]
+    question = {
+        "en": "Why did the cable ferry run aground?",
+        "zh": "青垄溪的水碾最后是被什么东西卡住、弄偏了轴头的？",
+    }[language]
     ran = mill("search", vectors, question, "-n", "3", "--json")
     assert ran.code == 0
     hits = [json.loads(line) for line in ran.out.splitlines()]
@@ -73,8 +86,16 @@ def test_search_answers_in_both_languages(vectors, mill, language):
 
 
 def test_parquet_and_jsonl_samples_give_the_same_output(vectors, mill, tmp_path):
-    ran = mill("run", "embed", "-i", SAMPLES / "reports.parquet", "--id", "id", "-o",
-               tmp_path / "again.parquet")
+    ran = mill(
+        "run",
+        "embed",
+        "-i",
+        SAMPLES / "reports.parquet",
+        "--id",
+        "id",
+        "-o",
+        tmp_path / "again.parquet",
+    )
     assert ran.code == 0
     assert (tmp_path / "again.parquet").read_bytes() == vectors.read_bytes()
 

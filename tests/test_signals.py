@@ -21,15 +21,40 @@ IN_FLIGHT = 4 * 4
 
 
 def command(folder, url):
-    return [sys.executable, "-m", "jobs", "run", "embed", "-i", str(folder / "in.jsonl"), "--id",
-            "id", "-o", str(folder / "out.parquet"), "--kind", "openai", "--url", f"{url}/v1",
-            "--model", "m", "--concurrency", "4", "--batch-size", "4", "--json"]
+    return [
+        sys.executable,
+        "-m",
+        "jobs",
+        "run",
+        "embed",
+        "-i",
+        str(folder / "in.jsonl"),
+        "--id",
+        "id",
+        "-o",
+        str(folder / "out.parquet"),
+        "--kind",
+        "openai",
+        "--url",
+        f"{url}/v1",
+        "--model",
+        "m",
+        "--concurrency",
+        "4",
+        "--batch-size",
+        "4",
+        "--json",
+    ]
 
 
 def start(folder, url, **more):
     return subprocess.Popen(
-        command(folder, url), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "TEXTMILL_HOME": str(folder / "home")}, **more,
+        command(folder, url),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TEXTMILL_HOME": str(folder / "home")},
+        **more,
     )
 
 
@@ -72,9 +97,7 @@ def finish(folder, mock):
     return json.loads(out.splitlines()[-1])
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
-)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_first_signal_drains_and_the_next_run_goes_on(folder, expected, number, code):
     with serving(latency=0.05) as mock:
         process = start(folder, mock.url)
@@ -135,10 +158,15 @@ def test_a_second_run_on_the_same_output_is_refused_at_once(folder):
 
 def test_a_reader_that_goes_away_ends_it_quietly(folder):
     with serving() as mock:
-        words = [word if word != str(folder / "out.parquet") else "-"
-                 for word in command(folder, mock.url) if word != "--json"]
+        words = [
+            word if word != str(folder / "out.parquet") else "-"
+            for word in command(folder, mock.url)
+            if word != "--json"
+        ]
         process = subprocess.Popen(
-            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            words,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": str(ROOT), "TEXTMILL_HOME": str(folder / "home")},
         )
         process.stdout.read(10)

@@ -21,15 +21,28 @@ def row(tmp_path):
 
 
 def run(mill, tmp_path, template, mock, *more):
-    ran = mill("run", template, "-i", row(tmp_path), "-o", tmp_path / "out.jsonl",
-               "--id", "id", *more)
+    ran = mill(
+        "run", template, "-i", row(tmp_path), "-o", tmp_path / "out.jsonl", "--id", "id", *more
+    )
     assert ran.code == 0, ran.err
 
 
 def test_feature_extraction(tmp_path, mill):
     with serving(record=True) as mock:
-        run(mill, tmp_path, "embed", mock, "--kind", "hf", "--url", mock.url, "--model", "org/m",
-            "--set", "parameters.normalize=true")
+        run(
+            mill,
+            tmp_path,
+            "embed",
+            mock,
+            "--kind",
+            "hf",
+            "--url",
+            mock.url,
+            "--model",
+            "org/m",
+            "--set",
+            "parameters.normalize=true",
+        )
         client = InferenceClient(
             model=f"{mock.url}/hf-inference/models/org/m/pipeline/feature-extraction"
         )
@@ -40,8 +53,20 @@ def test_feature_extraction(tmp_path, mill):
 
 def test_summarization(tmp_path, mill):
     with serving(record=True) as mock:
-        run(mill, tmp_path, "summarize", mock, "--kind", "hf", "--url", mock.url, "--model",
-            "org/m", "--set", "parameters.clean_up_tokenization_spaces=true")
+        run(
+            mill,
+            tmp_path,
+            "summarize",
+            mock,
+            "--kind",
+            "hf",
+            "--url",
+            mock.url,
+            "--model",
+            "org/m",
+            "--set",
+            "parameters.clean_up_tokenization_spaces=true",
+        )
         client = InferenceClient(model=f"{mock.url}/hf-inference/models/org/m")
         client.summarization(TEXT, clean_up_tokenization_spaces=True)
         ours, theirs = bodies(mock)
@@ -50,8 +75,18 @@ def test_summarization(tmp_path, mill):
 
 def test_chat_completion(tmp_path, mill):
     with serving(record=True) as mock:
-        run(mill, tmp_path, "ask", mock, "--url", f"{mock.url}/v1", "--model", "org/m",
-            "--prompt", "Say: {chunk}")
+        run(
+            mill,
+            tmp_path,
+            "ask",
+            mock,
+            "--url",
+            f"{mock.url}/v1",
+            "--model",
+            "org/m",
+            "--prompt",
+            "Say: {chunk}",
+        )
         client = InferenceClient(base_url=f"{mock.url}/v1")
         client.chat_completion(
             [{"role": "user", "content": f"Say: {TEXT}"}], model="org/m", temperature=0

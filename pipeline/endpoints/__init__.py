@@ -18,9 +18,7 @@ class Protocol(NamedTuple):
     """How requests become bytes, and bytes answers."""
 
     encode: Callable[[Endpoint, Sequence[Request]], Call]
-    decode: Callable[
-        [Endpoint, int, int, Mapping[str, str], bytes], Sequence[Answer | Failure]
-    ]
+    decode: Callable[[Endpoint, int, int, Mapping[str, str], bytes], Sequence[Answer | Failure]]
 
 
 PROTOCOLS: dict[str, Protocol] = {

@@ -64,7 +64,11 @@ class HttpEndpoint:
             self.endpoint, len(requests), reply.status, reply.headers, reply.body
         )
 
-    async def _exchange(self, url: str, body: bytes, headers: dict[str, str]) -> Reply:
+    async def get(self, url: str) -> Reply:
+        """What the server says of itself. Raises: EndpointError where it says nothing."""
+        return await self._exchange(url, None, {})
+
+    async def _exchange(self, url: str, body: bytes | None, headers: dict[str, str]) -> Reply:
         deadline = self.endpoint.deadline
         if self.endpoint.secret is not None:
             headers["authorization"] = f"Bearer {self.endpoint.secret.reveal()}"
@@ -73,9 +77,13 @@ class HttpEndpoint:
             with anyio.fail_after(deadline.call_seconds):
                 with anyio.fail_after(deadline.connect_seconds + deadline.first_byte_seconds):
                     # aiohttp writes large bytes in one go, with a warning; a stream it cuts.
-                    data = io.BytesIO(body) if len(body) > LARGE_BODY_BYTES else body
-                    response = await self._session.post(
-                        url, data=data, headers=headers, allow_redirects=False
+                    large = body is not None and len(body) > LARGE_BODY_BYTES
+                    response = await self._session.request(
+                        "GET" if body is None else "POST",
+                        url,
+                        data=io.BytesIO(body) if body is not None and large else body,
+                        headers=headers,
+                        allow_redirects=False,
                     )
                 try:
                     read = await self._read(response, deadline.idle_seconds)
@@ -83,6 +91,8 @@ class HttpEndpoint:
                     response.close()
                     raise
                 return Reply(response.status, response.headers, read)
+        except aiohttp.ConnectionTimeoutError as error:  # a TimeoutError, but nothing was sent
+            raise EndpointError("unreachable", f"cannot connect: {error}") from None
         except TimeoutError:
             waited = time.monotonic() - started
             raise EndpointError("ambiguous", f"no whole answer within {waited:.0f} s") from None
@@ -92,7 +102,7 @@ class HttpEndpoint:
             ) from None
         except aiohttp.ClientConnectorSSLError as error:
             raise EndpointError("auth", f"no secure connection to {error.host}") from None
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        except aiohttp.ClientConnectorError as error:
             raise EndpointError("unreachable", f"cannot connect: {error}") from None
         except (aiohttp.ClientError, OSError) as error:
             # Sent, or in part: the server may have answered and billed it.

@@ -57,7 +57,9 @@ def answering(
     embed(["ready"])
     if endpoint.task == "feature-extraction":
         return _vectors
-    count = int(endpoint.parameters.get("sentences", 3))
+    count = endpoint.parameters.get("sentences", 3)
+    if not isinstance(count, int) or count < 1:
+        raise UsageError(f"`parameters.sentences` = {count!r} must be a whole number from 1")
 
     def summaries(requests: Sequence[Request]) -> Sequence[Answer | Failure]:
         return [

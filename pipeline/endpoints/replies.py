@@ -106,7 +106,7 @@ def _number(text: str) -> float | None:
 
 
 def _read(body: bytes) -> tuple[str, str, float | None]:
-    """Message for people, all telling words of the body, `estimated_time`; for every known shape."""
+    """Message for people, all telling words, `estimated_time`; for every known shape."""
     try:
         parsed: Any = msgspec.json.decode(body[:1_000_000])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -204,10 +204,9 @@ def _problems(matrix: NDArray[np.float32]) -> list[str | None]:
     some = np.asarray(matrix.any(axis=1))
     if finite.all() and some.all():
         return [None] * len(matrix)
-    return [
-        "the vector holds NaN or infinity" if not f else "the vector is all zeros" if not s else None
-        for f, s in zip(finite.tolist(), some.tolist(), strict=True)
-    ]
+    told = {(True, False): "the vector is all zeros", (True, True): None}
+    pairs = zip(finite.tolist(), some.tolist(), strict=True)
+    return [told.get(pair, "the vector holds NaN or infinity") for pair in pairs]
 
 
 def text_answer(

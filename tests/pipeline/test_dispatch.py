@@ -45,8 +45,16 @@ class Server:
 
 def endpoint(**changed):
     return Endpoint(
-        **{"name": "hub", "kind": "openai", "task": "chat-completion", "model": "m",
-           "identity": ("openai", "", "m", "main"), "concurrency": 4, "batch_size": 8} | changed
+        **{
+            "name": "hub",
+            "kind": "openai",
+            "task": "chat-completion",
+            "model": "m",
+            "identity": ("openai", "", "m", "main"),
+            "concurrency": 4,
+            "batch_size": 8,
+        }
+        | changed
     )
 
 
@@ -60,8 +68,15 @@ def cache(tmp_path):
 async def run(cache, server, groups, endpoint=endpoint(), free=1 << 40, **options):  # noqa: B008
     """Dispatch these groups of requests; the dispatch, and the events."""
     seen = []
-    dispatch = Dispatch(endpoint, server, cache, seen.append, free_bytes=lambda: free,
-                        uniform=lambda: 0.0, **options)
+    dispatch = Dispatch(
+        endpoint,
+        server,
+        cache,
+        seen.append,
+        free_bytes=lambda: free,
+        uniform=lambda: 0.0,
+        **options,
+    )
     error = None
     try:
         async with anyio.create_task_group() as tasks:
@@ -155,8 +170,9 @@ async def test_no_more_calls_are_in_flight_than_the_endpoint_allows(cache):
 
 
 async def test_a_transient_error_is_retried_and_no_row_is_lost(cache):
-    server = Server(lambda inputs, call: EndpointError("transient", "500", status=500)
-                    if call <= 3 else None)
+    server = Server(
+        lambda inputs, call: EndpointError("transient", "500", status=500) if call <= 3 else None
+    )
     dispatch, _, error = await run(cache, server, [texts(8)], endpoint(concurrency=1))
     assert error is None
     assert len(server.calls) == 4
@@ -172,19 +188,23 @@ async def test_a_transient_error_is_final_after_twelve_attempts(cache):
 
 
 async def test_one_poison_row_in_64_costs_no_neighbour(cache):
-    server = Server(lambda inputs, call: EndpointError("poison", "400", status=400)
-                    if "text 17" in inputs else None)
-    dispatch, _, _ = await run(
-        cache, server, [texts(64)], endpoint(batch_size=64, concurrency=1)
+    server = Server(
+        lambda inputs, call: (
+            EndpointError("poison", "400", status=400) if "text 17" in inputs else None
+        )
     )
+    dispatch, _, _ = await run(cache, server, [texts(64)], endpoint(batch_size=64, concurrency=1))
     assert list(dispatch.failures) == [request("text 17").key]
     assert len(cache.get_many([each.key for each in texts(64)])) == 63
     assert len(server.calls) <= 1 + 2 * math.log2(64)
 
 
 async def test_a_call_with_a_wrong_count_is_tried_twice_more_and_then_bisected(cache):
-    server = Server(lambda inputs, call: EndpointError("invalid", "count", status=200)
-                    if "text 3" in inputs else None)
+    server = Server(
+        lambda inputs, call: (
+            EndpointError("invalid", "count", status=200) if "text 3" in inputs else None
+        )
+    )
     dispatch, _, _ = await run(cache, server, [texts(8)], endpoint(concurrency=1))
     assert [len(call) for call in server.calls][:4] == [8, 8, 8, 4]
     assert list(dispatch.failures) == [request("text 3").key]
@@ -214,8 +234,11 @@ async def test_a_vector_of_another_dimension_is_no_answer(cache):
 
 
 async def test_429_pauses_the_endpoint_and_uses_up_no_attempts(cache):
-    server = Server(lambda inputs, call: EndpointError("rate", "429", status=429, retry_after=0.001)
-                    if call <= 30 else None)
+    server = Server(
+        lambda inputs, call: (
+            EndpointError("rate", "429", status=429, retry_after=0.001) if call <= 30 else None
+        )
+    )
     dispatch, seen, error = await run(cache, server, [texts(4)], endpoint(concurrency=2))
     assert error is None
     assert not dispatch.failures
@@ -272,8 +295,9 @@ async def test_the_budget_holds_before_a_call_is_made(cache):
 
 
 async def test_a_failed_request_is_not_sent_again_for_an_equal_one_later(cache):
-    server = Server(lambda inputs, call: EndpointError("poison", "400", status=400)
-                    if "bad" in inputs else None)
+    server = Server(
+        lambda inputs, call: EndpointError("poison", "400", status=400) if "bad" in inputs else None
+    )
     seen = []
     dispatch = Dispatch(endpoint(), server, cache, seen.append, free_bytes=lambda: 1 << 40)
     async with anyio.create_task_group() as tasks:

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
-
 from msgspec.structs import replace
+
 from pipeline.keys import keyed
 from pipeline.records import Deadline, Endpoint, Price
 

@@ -5,8 +5,20 @@ from hypothesis import strategies as st
 from pipeline.errors import EndpointError, RefusedError, UsageError
 from pipeline.retries import PAUSING, Fail, Halve, Retry, Stop, backoff, pause, verdict
 
-KINDS = ["too_long", "loading", "rate", "overload", "unreachable", "quota", "auth", "poison",
-         "config", "transient", "ambiguous", "invalid"]
+KINDS = [
+    "too_long",
+    "loading",
+    "rate",
+    "overload",
+    "unreachable",
+    "quota",
+    "auth",
+    "poison",
+    "config",
+    "transient",
+    "ambiguous",
+    "invalid",
+]
 
 
 def decide(kind, attempts=1, size=1, status=None):

@@ -74,7 +74,7 @@ def test_a_kept_column_with_a_name_of_the_output_is_refused():
             output_schema(kept, LABELS, per_chunk=per_chunk, id="key", text="body")
     with pytest.raises(UsageError) as caught:
         output_schema(KEPT, LABELS, per_chunk=False, id=None, text="text")
-    assert caught.value.hint == 'set `input.id = "id"`'
+    assert caught.value.hint == '--id id, or `input.id = "id"` in the job file'
 
 
 def test_vectors_are_fixed_size_lists_with_nulls():

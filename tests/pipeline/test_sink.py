@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from pipeline import place, sink
+from pipeline import parts, place, sink
 from pipeline.errors import LockedError, StorageError, UsageError
 from pipeline.records import Chunk, Column, Result, Row
 from pipeline.sink import Sink, lock
@@ -209,7 +209,7 @@ def test_without_any_vector_the_column_is_a_list(tmp_path):
 
 @pytest.mark.parametrize("name", ["o.parquet", "o"])
 def test_the_first_vector_may_come_late(tmp_path, name, monkeypatch):
-    monkeypatch.setattr(sink, "GROUP_ROWS", 100)
+    monkeypatch.setattr(parts, "GROUP_ROWS", 100)
     monkeypatch.setattr(sink, "PIECE_ROWS", 7)
 
     def late(document):
@@ -234,7 +234,7 @@ def test_bytes_do_not_depend_on_arrival(tmp_path_factory, pieces, piece_bytes, r
     folder = tmp_path_factory.mktemp("arrival")
     surveyed = source(folder, rows=rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sink, "GROUP_ROWS", 128)
+        patch.setattr(parts, "GROUP_ROWS", 128)
         mill(surveyed, folder / "a.parquet", VECTOR, per_chunk)
         patch.setattr(sink, "PIECE_ROWS", pieces)
         patch.setattr(sink, "PIECE_BYTES", piece_bytes)

@@ -1,0 +1,66 @@
+"""A server without a model name is known by what its /info says, also when it is away."""
+
+import json
+
+import pytest
+
+from jobs.mock import serving
+
+
+@pytest.fixture
+def rows(tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps({"id": n, "text": f"Row {n}."}) + "\n" for n in range(9)))
+    return path
+
+
+def arguments(command, rows, url, tmp_path, *more):
+    return [
+        command,
+        "embed",
+        "-i",
+        rows,
+        "--id",
+        "id",
+        "-o",
+        tmp_path / "out.parquet",
+        "--kind",
+        "tei",
+        "--url",
+        url,
+        "--json",
+        *more,
+    ]
+
+
+def test_the_same_model_behind_another_url_is_not_paid_twice(mill, rows, tmp_path):
+    with serving() as one, serving() as other:
+        assert mill(*arguments("run", rows, one.url, tmp_path)).code == 0
+        assert mill(*arguments("run", rows, other.url, tmp_path)).code == 0
+        assert one.bill.totals().inputs == 9
+        assert other.bill.totals().inputs == 0
+
+
+def test_a_plan_needs_no_network_and_a_finished_job_no_server(mill, rows, tmp_path):
+    with serving() as mock:
+        assert json.loads(mill(*arguments("plan", rows, mock.url, tmp_path)).out)["cached"] == 0
+        assert mock.bill.totals().lookups == 0
+        assert mill(*arguments("run", rows, mock.url, tmp_path)).code == 0
+        url = mock.url
+    assert json.loads(mill(*arguments("plan", rows, url, tmp_path)).out)["cached"] == 9
+    ran = mill(*arguments("run", rows, url, tmp_path))
+    assert (ran.code, ran.last["calls"]) == (0, 0)
+
+
+def test_a_batch_is_cut_to_what_the_server_takes(mill, rows, tmp_path):
+    with serving(batch_limit=4) as mock:
+        ran = mill(*arguments("run", rows, mock.url, tmp_path, "--batch-size", "32"))
+        assert (ran.code, ran.last["calls"]) == (0, 3)
+
+
+def test_a_chunk_larger_than_the_model_reads_is_refused_with_both_figures(mill, rows, tmp_path):
+    with serving() as mock:
+        ran = mill(*arguments("run", rows, mock.url, tmp_path, "--size", "4000"))
+        assert ran.code == 2
+        assert "chunk.size = 4000 tokens is more than" in ran.err
+        assert mock.bill.totals().calls == 0

@@ -1,0 +1,47 @@
+"""Events: one stream, with names that listeners can rely on, and nothing to hide in it."""
+
+from typing import get_args, get_type_hints
+
+import msgspec
+import pytest
+
+from pipeline import events
+
+
+@pytest.mark.parametrize(("event", "told"), [
+    (events.Surveyed(3, 1), '{"event":"surveyed","documents":3,"parts":1}'),
+    (events.Admitted(2, 9, 4), '{"event":"admitted","documents":2,"requests":9,"cached":4}'),
+    (events.CallEnded("hub", 8, 0.25, 100, 7, 0.5),
+     '{"event":"call","endpoint":"hub","requests":8,"seconds":0.25,"input_tokens":100,'
+     '"output_tokens":7,"cost_usd":0.5,"error":null,"message":null}'),
+    (events.Paused("hub", 7.0, True, 12, "rate", "429"),
+     '{"event":"paused","endpoint":"hub","seconds":7.0,"asked":true,"times":12,"kind":"rate",'
+     '"message":"429"}'),
+    (events.Written(4, 2, 1, 1), '{"event":"written","documents":4,"ok":2,"partial":1,"failed":1}'),
+    (events.Draining("SIGINT", 5), '{"event":"draining","reason":"SIGINT","in_flight":5}'),
+    (events.Committed("out.parquet", 3), '{"event":"committed","path":"out.parquet","rows":3}'),
+])
+def test_events_as_json(event, told):
+    assert msgspec.json.encode(event).decode() == told
+    assert msgspec.json.decode(told, type=events.Event) == event
+    with pytest.raises(AttributeError):
+        event.event = "other"
+
+
+def test_every_event_is_a_flat_frozen_record_of_plain_figures():
+    for kind in get_args(events.Event):
+        assert kind.__struct_config__.frozen
+        for name, hint in get_type_hints(kind).items():
+            if name != "__match_args__" and not name.startswith("__"):
+                allowed = {int, float, str, bool, type(None)}
+                assert set(get_args(hint)) or {hint} <= allowed, (kind, name)
+                assert set(get_args(hint)) <= allowed
+
+
+def test_the_summary_says_class_and_not_class_():
+    summary = events.Summary(exit=3, class_="failed rows", resumable=False, documents=2, failed=1)
+    assert msgspec.json.decode(msgspec.json.encode(summary)) == {
+        "exit": 3, "class": "failed rows", "resumable": False, "documents": 2, "ok": 0,
+        "partial": 0, "failed": 1, "requests": 0, "cached": 0, "calls": 0, "tokens": 0,
+        "cost_usd": 0.0, "seconds": 0.0,
+    }

@@ -1,0 +1,111 @@
+"""What is left to do is counted, not guessed."""
+
+import json
+
+import pytest
+
+from jobs.build import build
+from jobs.mock import serving
+from jobs.spec import load
+from pipeline.cache import AnswerCache
+from pipeline.plan import Plan, plan
+from pipeline.prepare import prepared
+from pipeline.records import Answer
+from pipeline.survey import survey
+
+NUMBERS = "one two three four five six seven eight nine ten".split()
+
+
+def words(count, first="one"):
+    """A text of so many tokens."""
+    return " ".join([first, *(["word"] * (count - 1))])
+
+
+def pipeline(tmp_path, rows, template="embed", **flags):
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {"input.path": str(path), "chunk.method": "fixed", "chunk.size": 10,
+                "chunk.overlap": 0, "endpoint.kind": "openai", "endpoint.model": "m",
+                "endpoint.url": "http://127.0.0.1:9/v1"}
+    return build(load(template, flags=settings | flags, needs_output=False), with_secret=False)
+
+
+def planned(made, cache=None):
+    return plan(made, survey(made.input), cache)
+
+
+def test_documents_chunks_calls_and_tokens_are_counted(tmp_path):
+    rows = [{"text": words(25, first)} for first in NUMBERS]
+    made = pipeline(tmp_path, rows, **{"endpoint.batch_size": 8, "endpoint.concurrency": 2})
+    # Each text is cut into 10, 10 and 5 tokens; the second and the third are the same in all.
+    assert planned(made) == Plan(10, 30, 30, 18, 2, 115, 0.0, 0.5)
+
+
+def test_every_part_of_a_batch_of_tokens_is_a_call(tmp_path):
+    rows = [{"text": words(7, first)} for first in NUMBERS]
+    made = pipeline(tmp_path, rows, **{"endpoint.batch_tokens": 15})
+    assert (planned(made).requests, planned(made).calls, planned(made).tokens) == (10, 5, 70)
+    made = pipeline(tmp_path, rows, **{"endpoint.batch_tokens": 1})
+    assert planned(made).calls == 10
+
+
+def test_blank_and_unreadable_rows_need_no_request(tmp_path):
+    made = pipeline(tmp_path, [{"text": ""}, {"text": " \n"}, {"text": 7}, {"text": "one"}])
+    assert planned(made) == Plan(4, 1, 1, 0, 1, 1, 0.0, 0.5)
+    assert planned(pipeline(tmp_path, [{"text": " "}])) == Plan(1, 0, 0, 0, 0, 0, 0.0, 0.0)
+
+
+def test_what_was_answered_before_is_neither_sent_nor_paid(tmp_path):
+    rows = [{"text": words(5, first)} for first in NUMBERS]
+    made = pipeline(tmp_path, rows, **{"endpoint.price.input": 1_000.0})
+    (group,) = prepared(made, survey(made.input))
+    cache = AnswerCache(tmp_path / "answers")
+    cache.put_many([(each.requests[0].key, Answer(b"\0\0\0\0")) for each in group[:7]])
+    assert planned(made, cache) == Plan(10, 10, 10, 7, 1, 15, 0.015, 0.5)
+    cache.put_many([(each.requests[0].key, Answer(b"\0\0\0\0")) for each in group[7:]])
+    assert planned(made, cache) == Plan(10, 10, 10, 10, 0, 0, 0.0, 0.0)
+    cache.close()
+
+
+def test_a_text_task_counts_the_whole_prompt_and_the_most_that_may_come_back(tmp_path):
+    rows = [{"text": words(5, first)} for first in NUMBERS]
+    made = pipeline(tmp_path, rows, "ask", **{
+        "parameters.prompt": "Say it again: {chunk}", "parameters.max_tokens": 100,
+        "endpoint.price.input": 1_000.0, "endpoint.price.output": 10_000.0,
+        "endpoint.price.request": 0.5, "endpoint.concurrency": 5,
+    })
+    # 4 tokens of prompt and 5 of text; 10 answers of 100 tokens; 10 requests.
+    assert planned(made) == Plan(10, 10, 10, 0, 10, 90, 15.09, 1.0)
+
+
+@pytest.mark.parametrize("size", [8, 32])
+def test_a_run_does_what_the_plan_said(tmp_path, mill, size):
+    rows = [{"text": words(25, first)} for first in NUMBERS] + [{"text": ""}, {"text": None}]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with serving() as mock:
+        job = ["embed", "-i", tmp_path / "in.jsonl", "--kind", "openai", "--model", "m",
+               "--method", "fixed", "--size", 8, "--overlap", 0, "--url", f"{mock.url}/v1",
+               "--batch-size", size, "--concurrency", 1]
+        told = mill("plan", *job, "--json").last
+        assert mock.bill.totals().calls == 0
+        ran = mill("run", *job, "-o", tmp_path / "out.parquet", "--json").last
+        again = mill("plan", *job, "--json").last
+    names = ("documents", "requests", "cached", "calls")
+    assert {name: ran[name] for name in names} == {name: told[name] for name in names}
+    assert mock.bill.totals().inputs == told["requests"] - told["cached"]
+    assert (again["cached"], again["calls"], again["tokens"]) == (told["requests"], 0, 0)
+
+
+def test_a_plan_over_the_budget_exits_8_and_shows_what_it_counted(tmp_path, mill):
+    (tmp_path / "in.jsonl").write_text('{"text": "one two three"}\n')
+    job = ["plan", "embed", "-i", tmp_path / "in.jsonl", "--kind", "openai", "--model", "m",
+           "--set", "endpoint.price.request=0.5", "--max-cost-usd", "0.25"]
+    ran = mill(*job)
+    assert (ran.code, ran.out, ran.err) == (
+        8,
+        "1 documents, 1 chunks, 1 requests, 0 cached\n"
+        "left to do: 1 calls, 3 tokens, up to $0.50, about 0.5 s\n",
+        "over budget.max_cost_usd = 0.25\n",
+    )
+    assert mill(*job, "--partial").code == 0
+    assert mill(*job, "--json").last["cost_usd"] == 0.5
