@@ -189,6 +189,8 @@ class Dispatch:
                     for _ in range(self.endpoint.concurrency):
                         workers.start_soon(self._work)
             storing.cancel_scope.cancel()
+        if self._kept:  # came in, but the grace was over before they were durable
+            await run_sync(self._cache.put_many, self._kept)
         if self._stopped_by is not None:
             raise self._stopped_by
 

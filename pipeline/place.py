@@ -142,12 +142,11 @@ class Place:
 def lock(run_folder: Path) -> Iterator[None]:
     """Holds the run folder; the kernel lets go of it also on kill -9.
 
+    A folder in which nothing but the lock was ever written is removed again.
     Raises: LockedError at once where another run holds it.
     """
     path = Path(run_folder) / "lock"
-    with storing(path):
-        path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = _opened(path)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -160,9 +159,37 @@ def lock(run_folder: Path) -> Iterator[None]:
         with storing(path):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, msgspec.json.encode(mine), 0)
+        if not _is_same(path, descriptor):  # its last holder removed it meanwhile
+            raise LockedError(f"{shown(str(run_folder))}: held by another run")
         yield
+        _remove_unused(path)
+    except LockedError:
+        raise
+    except BaseException:
+        _remove_unused(path)
+        raise
     finally:
         os.close(descriptor)
+
+
+def _opened(path: Path) -> int:
+    with storing(path):
+        path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _is_same(path: Path, descriptor: int) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(descriptor).st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _remove_unused(path: Path) -> None:
+    with suppress(OSError):
+        if [each.name for each in path.parent.iterdir()] == [path.name]:
+            path.unlink()
+            path.parent.rmdir()
 
 
 class _Holder(msgspec.Struct):

@@ -14,7 +14,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -175,8 +175,16 @@ class _Turn:
         put, get = anyio.create_memory_object_stream[Opening](float("inf"))
         async with anyio.create_task_group() as group:
             group.start_soon(dispatch.run)
-            group.start_soon(self._feed, surveyed, dispatch, window, put)
-            group.start_soon(self._drain, surveyed, cache, dispatch, window, get)
+            group.start_soon(self._drained, self._feed(surveyed, dispatch, window, put))
+            group.start_soon(self._drained, self._drain(surveyed, cache, dispatch, window, get))
+
+    async def _drained(self, stage: Coroutine[Any, Any, None]) -> None:
+        """A stage that ends the run lets the calls under way come in first: they are paid for."""
+        assert self.dispatch is not None
+        try:
+            await stage
+        except TextmillError as error:
+            self.dispatch.stop(error, self.pipeline.grace_seconds)
 
     async def _feed(
         self,

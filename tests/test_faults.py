@@ -426,3 +426,30 @@ def test_a_plan_needs_no_key_and_no_network(place, mill, monkeypatch):
     assert told["cost_usd"] == told["tokens"]
     assert Path("job.toml").exists()
     assert not list(place.glob("*.run"))
+
+
+def test_fault_20_an_input_edited_during_the_run_is_not_published(place, mill):
+    rows = [{"id": n, "text": f"Row {n}."} for n in range(2_000)]
+    (place / "in.jsonl").write_bytes(lines(rows))
+
+    def edit(*_):
+        (place / "in.jsonl").write_bytes(lines([*rows, {"id": 2_000, "text": "late"}]))
+        return 0.0
+
+    with serving(latency=edit, key=KEY) as mock:
+        ran = mill("run", job(place, mock.url, batch=8), "--json")
+        assert ran.code == 6
+        assert "changed while it was read" in ran.err
+        assert not (place / "out.parquet").exists()
+        mock.latency = 0.0
+        paid = mock.bill.totals().inputs
+        assert mill("run", job(place, mock.url, batch=8)).code == 0
+        assert mock.bill.totals().repeated_inputs == 0
+        assert mock.bill.totals().inputs == 2_001 > paid
+
+
+def test_a_run_that_never_began_leaves_nothing_behind(place, mill):
+    ran = mill("run", job(place, "http://127.0.0.1:9", path="missing.jsonl"))
+    assert ran.code == 2
+    assert "missing.jsonl: no such file" in ran.err
+    assert sorted(each.name for each in place.iterdir()) == ["job.toml"]

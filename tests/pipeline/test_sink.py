@@ -398,7 +398,7 @@ def test_outputs_that_cannot_be_are_refused_before_anything_is_written(tmp_path)
     refuse(tmp_path, tmp_path / "plain", UsageError, "a file stands where a folder must go")
     refuse(tmp_path, tmp_path / "plain/o.parquet", StorageError, "plain: cannot be written")
     with lock(tmp_path / "x.parquet.run"):
-        pass
+        (tmp_path / "x.parquet.run" / "runs").mkdir()
     refuse(tmp_path, tmp_path / "x.parquet.run/o.parquet", UsageError, "lies in a run folder")
 
 

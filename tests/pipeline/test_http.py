@@ -1,0 +1,249 @@
+"""The HTTP client against real sockets: deadlines, redirects, sizes, certificates, the secret."""
+
+import asyncio
+import contextlib
+import gzip
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+
+import anyio
+import numpy as np
+import pytest
+
+from jobs.mock import Mock
+from pipeline.endpoints import http
+from pipeline.endpoints.http import HttpEndpoint
+from pipeline.errors import EndpointError
+from pipeline.records import Chunk, Deadline, Endpoint, Request
+from pipeline.secret import Secret
+
+pytestmark = pytest.mark.anyio
+
+KEY = "canary-7f3a9c51d2"
+LONG = Deadline(30, 30, 30, 30)
+
+
+def endpoint(url, **changed):
+    given = {"name": "m", "kind": "openai", "task": "feature-extraction", "model": "m",
+             "identity": ("openai", "", "m", "main"), "deadline": LONG, "secret": Secret(KEY)}
+    base = url if changed.get("kind") == "tei" else f"{url}/v1"
+    return Endpoint(**given | {"url": base} | changed)
+
+
+def request(text="the weir at Oxmead"):
+    return Request(b"", text, 5, Chunk(0, len(text), 5))
+
+
+async def refused(url, **changed):
+    """The error of one call, and how long it took is bounded."""
+    async with HttpEndpoint(endpoint(url, **changed)) as client:
+        with pytest.raises(EndpointError) as raised, anyio.fail_after(10):
+            await client.answer([request()])
+    return raised.value
+
+
+@contextlib.asynccontextmanager
+async def speaking(reply=b"", context=None):
+    """A server that answers every call with these bytes; its URL, and what was sent to it."""
+    heard, serving = [], set()
+
+    async def serve(reader, writer):
+        serving.add(asyncio.current_task())
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                heard.append(await reader.readuntil(b"\r\n\r\n"))
+                length = re.search(rb"content-length: (\d+)", heard[-1].lower())
+                heard.append(await reader.readexactly(int(length[1])))
+                writer.write(reply)
+                await writer.drain()
+                if not reply.startswith(b"HTTP/1.1 200 OK"):
+                    break
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    yield f"http{'s' if context else ''}://127.0.0.1:{port}", heard
+    server.close()
+    if serving:
+        await asyncio.wait(serving)
+
+
+def whole(body, *headers):
+    head = [b"HTTP/1.1 200 OK", b"content-length: %d" % len(body), *headers]
+    return b"\r\n".join(head) + b"\r\n\r\n" + body
+
+
+async def test_an_answer_per_request_and_the_secret_in_one_header():
+    async with Mock(key=KEY, record=True) as mock:
+        async with HttpEndpoint(endpoint(mock.url)) as client:
+            answers = await client.answer([request("a b"), request("水位")])
+        assert [len(answer.value) for answer in answers] == [384 * 4, 384 * 4]
+        assert mock.bill.totals().calls == 1
+
+
+async def test_a_call_is_sent_with_these_headers_only_and_no_key_without_a_secret():
+    async with speaking(whole(b"{}")) as (url, heard):
+        await refused(url, secret=None)
+    head = b"".join(heard).split(b"\r\n\r\n")[0].decode().lower().split("\r\n")
+    assert head[0] == "post /v1/embeddings http/1.1"
+    assert {line.partition(":")[0] for line in head[1:]} == {
+        "host", "content-type", "accept", "user-agent", "accept-encoding", "content-length",
+    }
+    assert "user-agent: textmill" in head
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_not_followed_and_the_secret_stays_with_its_host(status):
+    async with Mock() as other:
+        fault = f"redirect status={status} location={other.url}/v1/embeddings"
+        async with Mock([fault]) as mock:
+            error = await refused(mock.url)
+            assert mock.bill.totals().calls == 1
+        assert other.bill.totals().calls == 0
+    assert (error.kind, str(error)) == (
+        "config", "the server redirects; redirects are never followed",
+    )
+
+
+async def test_proxies_cookies_and_netrc_of_the_environment_are_not_used(monkeypatch, tmp_path):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login a password b\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    reply = whole(b"{}", b"set-cookie: a=1; path=/")
+    async with speaking(reply) as (url, heard), HttpEndpoint(endpoint(url, secret=None)) as client:
+        for _ in range(2):
+            with pytest.raises(EndpointError, match="200"):
+                await client.answer([request()])
+    sent = b"".join(heard).lower()
+    assert b"cookie" not in sent
+    assert b"authorization" not in sent
+
+
+async def test_an_answer_above_the_cap_is_refused(monkeypatch):
+    monkeypatch.setattr(http, "MAX_ANSWER_BYTES", 1_000)
+    async with Mock() as mock:
+        error = await refused(mock.url)
+    assert (error.kind, str(error)) == ("invalid", "an answer of more than 1,000 bytes")
+    async with speaking(whole(b"x" * 1_001)) as (url, _):
+        assert str(await refused(url)) == "an answer of more than 1,000 bytes"
+    async with speaking(whole(b"x" * 1_000)) as (url, _):
+        assert "more than" not in str(await refused(url))
+
+
+async def test_a_compressed_answer_is_capped_as_it_unfolds(monkeypatch):
+    monkeypatch.setattr(http, "MAX_ANSWER_BYTES", 1 << 20)
+    bomb = whole(gzip.compress(b"0" * (64 << 20)), b"content-encoding: gzip")
+    async with speaking(bomb) as (url, _):
+        error = await refused(url)
+    assert (error.kind, str(error)) == ("invalid", "an answer of more than 1,048,576 bytes")
+
+
+@pytest.mark.parametrize(("fault", "deadline"), [
+    ("hang", Deadline(0.05, 0.05, 30, 30)),  # no first byte
+    ("slow seconds=5", Deadline(30, 30, 0.1, 30)),  # idle between two pieces
+    ("slow seconds=0.02", Deadline(30, 30, 30, 0.2)),  # never idle, and never done
+    ("hang", Deadline(30, 30, 30, 0.1)),
+])
+async def test_what_was_sent_and_not_answered_in_time_is_ambiguous(fault, deadline):
+    async with Mock([fault]) as mock:
+        error = await refused(mock.url, deadline=deadline)
+    assert (error.kind, str(error)) == ("ambiguous", "no whole answer within 0 s")
+
+
+async def test_a_slow_answer_that_is_never_idle_is_read_to_its_end():
+    async with Mock(["delay seconds=0.15"], dimension=8) as mock:
+        short = Deadline(30, 30, 0.1, 30)
+        async with HttpEndpoint(endpoint(mock.url, deadline=short)) as client:
+            assert len(await client.answer([request()])) == 1
+
+
+async def test_no_connection_in_time_is_unreachable_because_nothing_was_sent():
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and shakes no hands
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}"
+        error = await refused(url, deadline=Deadline(0.1, 30, 30, 30))
+    assert error.kind == "unreachable"
+    assert str(error).startswith("cannot connect: ")
+    assert KEY not in str(error)
+
+
+async def test_a_closed_port_and_an_unknown_name_are_unreachable():
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        closed = f"http://127.0.0.1:{used.getsockname()[1]}"
+    for url in (closed, "http://nosuchhost.invalid"):
+        error = await refused(url)
+        assert error.kind == "unreachable"
+        assert str(error).startswith("cannot connect: Cannot connect to host ")
+
+
+@pytest.mark.parametrize("fault", ["reset", "half_body", "half_chunked", "cut bytes=10",
+                                   "cut bytes=0"])
+async def test_a_connection_that_breaks_is_ambiguous(fault):
+    async with Mock([fault]) as mock:
+        error = await refused(mock.url)
+    assert error.kind == "ambiguous"
+    assert str(error).startswith("the connection broke: ")
+
+
+@pytest.mark.parametrize("reply", [
+    b"SSH-2.0-OpenSSH_9.6\r\n",
+    b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\n{}",
+    b"HTTP/1.1 200 OK\r\nx: " + b"y" * 100_000 + b"\r\n\r\n",
+    whole(b"no gzip", b"content-encoding: gzip"),
+    b"HTTP/1.1 999999 ?\r\n\r\n",
+    b"",
+])
+async def test_what_is_no_http_is_an_error_of_the_call(reply):
+    async with speaking(reply) as (url, _):
+        assert (await refused(url)).kind == "ambiguous"
+
+
+async def test_a_client_goes_on_after_any_of_these():
+    async with Mock(["reset x1", "half_body x1", "cut bytes=9 x1"]) as mock:
+        async with HttpEndpoint(endpoint(mock.url)) as client:
+            for _ in range(3):
+                with pytest.raises(EndpointError):
+                    await client.answer([request()])
+            assert len(await client.answer([request()])) == 1
+
+
+async def test_a_large_body_gives_no_warning_and_arrives_whole():
+    texts = ["水位 " * 45_000 + str(number) for number in range(4)]  # 1.26 MB
+    async with Mock(dimension=8) as mock:
+        async with HttpEndpoint(endpoint(mock.url, kind="tei")) as client:
+            answers = await client.answer([request(text) for text in texts])
+        expected = [np.array(mock.vector(text, ""), "f4").tobytes() for text in texts]
+    assert [answer.value for answer in answers] == expected
+
+
+@pytest.fixture(scope="module")
+def self_signed(tmp_path_factory):
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is missing")
+    folder = tmp_path_factory.mktemp("certificate")
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+               "-nodes", "-keyout", folder / "key.pem", "-out", folder / "cert.pem",
+               "-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    return context
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_refused_and_nothing_is_sent(self_signed):
+    async with speaking(whole(b"{}"), self_signed) as (url, heard):
+        error = await refused(url)
+    assert (error.kind, str(error)) == ("auth", "the certificate of 127.0.0.1 is not valid for it")
+    assert heard == []
+
+
+async def test_a_server_without_tls_is_refused_and_nothing_is_sent():
+    async with Mock() as mock:
+        error = await refused(mock.url.replace("http:", "https:"))
+        assert (error.kind, str(error)) == ("auth", "no secure connection to 127.0.0.1")
+        assert mock.bill.totals().calls == 0
