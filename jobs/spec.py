@@ -2,7 +2,7 @@
 
 `KEYS` is the only place that knows names, types, defaults and bounds: the check of the file, flags
 and `--set`, "did you mean" and docs/job-file.md all read it. What a job may not say beyond the
-bounds of one key (URLs, paths, keys that contradict each other) stands in `jobs/refusals.py`.
+bounds of one key stands in `jobs/refusals.py` (URLs, secrets, contradictions) and `jobs/paths.py`.
 """
 
 from __future__ import annotations
@@ -18,18 +18,9 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from jobs.refusals import (
-    Key,
-    Places,
-    check,
-    read_toml,
-    read_value,
-    refuse_paths,
-    refuse_relations,
-    refuse_secrets,
-    served_url,
-    unknown,
-)
+from jobs.keys import Key, Places, check, read_toml, read_value, unknown
+from jobs.paths import refuse_paths
+from jobs.refusals import refuse_relations, refuse_secrets, served_url
 from pipeline.errors import UsageError
 from pipeline.escape import printable
 from pipeline.records import Deadline, Price
@@ -214,7 +205,7 @@ class RunSpec(Struct, frozen=True):
 class Job(Struct, frozen=True):
     """A checked job file: every default filled in, every path ready to open.
 
-    Invariant: what `load` returns breaks no rule of `jobs/refusals.py`.
+    Invariant: what `load` returns breaks no rule of `jobs/refusals.py` and `jobs/paths.py`.
     """
 
     name: str

@@ -106,7 +106,7 @@ def test_errors_are_one_line(rows, mill, arguments, line):
 def test_search_finds_the_chunk_that_is_asked_for_best_first(vectors, mill):
     ran = mill("search", "v.parquet", "How does bread dough rise?", "--json")
     hits = objects(ran.out)
-    assert [hit["name"] for hit in hits][0] == "bread"
+    assert hits[0]["name"] == "bread"
     assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
     assert "vector" not in hits[0]
     ran = mill("search", "v.parquet", "汛期渡船停运了吗？", "-n", "1", "--json")

@@ -177,6 +177,8 @@ GIVEN = st.fixed_dictionaries(
 @IN_ONE_FOLDER
 @given(GIVEN)
 def test_file_flags_and_set_say_the_same(keys: dict[str, Any]) -> None:
+    if "budget.max_cost_usd" in keys:
+        keys["endpoint.price.input"] = 1.5
     by_file = load(written(EMBED | keys))
     by_flags = load(written(EMBED), (), keys)
     by_set = load(written(EMBED), [(key, toml(value)) for key, value in keys.items()])
@@ -389,7 +391,7 @@ def test_the_fingerprint_changes_with_what_affects_answers_and_nothing_else() ->
 
     for same in (
         {"endpoint__price__input": 1.0}, {"endpoint__batch_size": 3}, {"output__path": "b.jsonl"},
-        {"endpoint__concurrency": 3}, {"budget__max_cost_usd": 3}, {"input__path": "other.jsonl"},
+        {"endpoint__concurrency": 3}, {"budget__max_cost_usd": 3, "endpoint__price__input": 1}, {"input__path": "other.jsonl"},
         {"endpoint__url": "https://example.com/v1"}, {"name": "x"}, {"endpoint__name": "y"},
         {"endpoint__api_key": {"env": "A"}}, {"guard__max_failed": 1}, {"chunk__size": 256},
     ):  # fmt: skip
@@ -406,7 +408,7 @@ def test_the_fingerprint_changes_with_what_affects_answers_and_nothing_else() ->
     ]  # fmt: skip
     revised = [fingerprint(load(written(EMBED)), {"structure": n}) for n in (1, 2)]
     assert len({base, *changed, *revised}) == 13
-    chat = [fingerprint(load(written(CHAT | {"parameters.prompt": p}))) for p in ("a", "b")]
+    chat = [fingerprint(load(written(CHAT | {"parameters.prompt": p}))) for p in ("a {chunk}", "b {chunk}")]
     assert chat[0] != chat[1]
 
 
@@ -775,3 +777,16 @@ def test_a_path_that_cannot_be_looked_at_is_a_usage_error_for_the_output_only() 
         "--set output.path: cannot be looked at: File name too long"
     )
     assert refusal(long).endswith("cannot be read: File name too long")
+
+
+def test_a_budget_without_a_price_bounds_nothing() -> None:
+    keys = {"endpoint.kind": "openai", "endpoint.model": "m", "budget.max_cost_usd": 3}
+    assert refusal(written(EMBED | keys)) == (
+        "job.toml: budget.max_cost_usd bounds nothing without a price"
+    )
+
+
+def test_a_prompt_without_the_chunk_asks_every_chunk_the_same() -> None:
+    keys = {"task": "chat-completion", "endpoint.kind": "openai", "endpoint.model": "m",
+            "parameters.prompt": "Say {title}"}
+    assert "has no {chunk}" in refusal(written(EMBED | keys))

@@ -13,7 +13,7 @@ from pipeline.prepare import prepared
 from pipeline.records import Answer
 from pipeline.survey import survey
 
-NUMBERS = "one two three four five six seven eight nine ten".split()
+NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 
 
 def words(count, first="one"):
