@@ -40,6 +40,8 @@ def _rows(document: Document, outcomes: Iterable[Outcome], account: Account) -> 
 class Mean:
     """One vector per document: the mean over its chunks, in which each token weighs once.
 
+    The tokens that a chunk shares with the one before are its share of characters.
+
     Invariant: unit length where every chunk's vector has it. Sums run in float64 in span order, so
     that equal answers give equal bytes.
     """

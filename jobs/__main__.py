@@ -43,9 +43,7 @@ FLAGS = {
 def job_options(command: Command) -> Command:
     """The options that set a key of the job file, in the order of the file."""
     options = [
-        click.option(
-            "-i", "--input", metavar="PATH", help="File, glob, directory, or -."
-        ),
+        click.option("-i", "--input", metavar="PATH", help="File, glob, directory, or -."),
         click.option("-o", "--output", metavar="PATH", help=".parquet, .jsonl, directory, or -."),
         click.option("--text", metavar="COLUMN", help="Column that holds the text."),
         click.option("--id", metavar="COLUMN", help="Column that names a row."),

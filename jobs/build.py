@@ -63,7 +63,7 @@ def build(job: Job, *, with_secret: bool = True) -> Pipeline:
         output=job.output.path,
         home=str(home()),
         fingerprint=_fingerprint(job),
-        metadata=_metadata(job, spec),
+        metadata=_metadata(job),
         dimension=_dimension(job, spec),
         sentences=sentences,
         max_failed=job.guard.max_failed,
@@ -140,16 +140,9 @@ def _identity(job: Job, spec: EndpointSpec) -> tuple[str, ...]:
     return (spec.kind, spec.provider or "", spec.model, spec.revision)
 
 
-def model_name(job: Job) -> str:
-    """The model as an output's metadata names it: kind and model."""
-    identity = _identity(job, job.endpoints[0])
-    return "/".join([identity[0], *(part for part in identity[1:3] if part)])
-
-
-def _metadata(job: Job, spec: EndpointSpec) -> dict[str, str]:
+def _metadata(job: Job) -> dict[str, str]:
     return {
         "textmill.task": job.task,
-        "textmill.model": model_name(job),
         "textmill.tokenizer": tokenizer_name(job),
         "textmill.id": job.input.id or "id",
         "textmill.job": _fingerprint(job),

@@ -77,7 +77,7 @@ class Progress:
                 self.last_pause = event
             case events.Written():
                 self.written += event.documents
-                self.failed = event.failed + event.partial
+                self.failed += event.failed + event.partial
             case events.Draining():
                 self.draining = event
 

@@ -110,6 +110,10 @@ def refuse_relations(job: Job, tasks: Sequence[str], places: Places) -> None:
         )
     if endpoint.provider is not None and kind != "hf":
         raise places.wrong("endpoint.provider", f"is not used by kind {kind}")
+    if endpoint.model is not None and kind == "local":
+        raise places.wrong(
+            "endpoint.model", "is not used by kind local", hint="--kind openai, hf or tei"
+        )
     if endpoint.api_key is not None and kind == "local":
         raise places.wrong("endpoint.api_key", "is not used by kind local")
     if job.task == "chat-completion" and job.prompt is None:

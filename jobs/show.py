@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,14 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.execute import pairs, reported
-from pipeline.errors import EndpointError, RefusedError, UsageError
+from pipeline.errors import EndpointError, OutageError, RefusedError, UsageError
 from pipeline.escape import printable
+from pipeline.retries import PAUSING
 
 if TYPE_CHECKING:
     from jobs.spec import Job
     from pipeline.records import Chunk
 
 TEXT_FILES = (".txt", ".md", ".markdown", ".rst")
+TABLES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 
 
 def chunks(
@@ -89,18 +92,20 @@ def _cut_documents(
     from pipeline.source import read
     from pipeline.survey import survey
 
-    is_job = not source.endswith((*TEXT_FILES, ".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet"))
+    is_text = source.lower().endswith(TEXT_FILES)
+    is_job = not (is_text or source.lower().endswith(TABLES) or Path(source).is_dir())
     if is_job:
         job = load(source, pairs(overrides), flags, needs_output=False)
     else:
         # o200k_base needs no extra; a job says better which tokens count.
         flags = {"chunk.tokenizer": "o200k_base"} | dict(flags) | {"input.path": source}
         job = load("embed", pairs(overrides), flags, needs_output=False)
-    if source.endswith(TEXT_FILES):
+    if is_text:
         try:
             text = Path(source).read_bytes().decode("utf-8-sig")  # offsets count every CR
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{printable(source)}: cannot be read: {error}") from None
+            why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise UsageError(f"{printable(source)}: cannot be read: {why}") from None
         yield Path(source).name, text, list(chunker(job)(text))
         return
     pipeline = build(job, with_secret=False)
@@ -159,9 +164,12 @@ def _search(output: str, question: str, count: int, job_path: str | None, as_jso
 
 async def _embedded(question: str, model: str, job: Job | None, output: str) -> NDArray[np.float32]:
     """The question's vector, by the model that made the output; shape (dim,), unit length."""
-    from jobs.build import endpoint, model_name
+    from jobs.build import endpoint, home
+    from pipeline.cache import AnswerCache
     from pipeline.endpoints import local
     from pipeline.endpoints.http import HttpEndpoint
+    from pipeline.endpoints.info import introduced
+    from pipeline.keys import model_name
     from pipeline.records import Answer, Chunk, Request
 
     if model == f"local/{local.EMBEDDING_MODEL}":
@@ -171,17 +179,24 @@ async def _embedded(question: str, model: str, job: Job | None, output: str) -> 
             f"{printable(output)}: embedded with {printable(model)}, which is not local",
             hint=f'textmill search {printable(output)} "..." --job JOB, the job that wrote it',
         )
-    if model_name(job) != model:
-        raise UsageError(
-            f"{job.address}: its model {printable(model_name(job))} is not the output's "
-            f"{printable(model)}"
-        )
-    async with HttpEndpoint(endpoint(job, job.endpoints[0], with_secret=True)) as http:
+    spec = job.endpoints[0]
+    if spec.kind == "local":
+        raise UsageError(f"{job.address}: its model is local, the output's {printable(model)}")
+    async with HttpEndpoint(endpoint(job, spec, with_secret=True)) as http:
+        with closing(AnswerCache(home() / "answers")) as cache:
+            http.endpoint = await introduced(http, cache, 0)
+        named = model_name(http.endpoint)
+        if named != model:
+            raise UsageError(
+                f"{job.address}: its model {printable(named)} is not the output's "
+                f"{printable(model)}"
+            )
         request = Request(b"", question, 0, Chunk(0, len(question), 0))
         try:
             (answer,) = await http.answer([request])
         except EndpointError as error:
-            raise RefusedError(f"endpoint `{job.endpoints[0].name}`: {error}") from None
+            refused = OutageError if error.kind in PAUSING else RefusedError
+            raise refused(f"endpoint `{job.endpoints[0].name}`: {error}") from None
     if not isinstance(answer, Answer) or not isinstance(answer.value, bytes):
         raise RefusedError(f"endpoint `{job.endpoints[0].name}`: no vector for the question")
     vector = np.frombuffer(answer.value, dtype="<f4")

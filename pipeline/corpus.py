@@ -38,11 +38,11 @@ def vector_batches(path: str) -> Iterator[Batch]:
         with _opened(name) as file:
             columns = [each for each in file.schema_arrow.names if each != "vector"]
             for group in range(file.num_row_groups):
-                yield _batch(file, group, columns)
+                yield _batch(file, name, group, columns)
 
 
-def _batch(file: pq.ParquetFile, group: int, columns: list[str]) -> Batch:
-    vectors = file.read_row_group(group, columns=["vector"], use_threads=False)["vector"]
+def _batch(file: pq.ParquetFile, name: str, group: int, columns: list[str]) -> Batch:
+    vectors = _read(file, name, group, ["vector"])["vector"]
     whole = vectors.combine_chunks()
     if isinstance(whole, pa.ChunkedArray):  # of no rows at all
         whole = pa.concat_arrays(whole.chunks) if whole.num_chunks else pa.array([], whole.type)
@@ -53,12 +53,21 @@ def _batch(file: pq.ParquetFile, group: int, columns: list[str]) -> Batch:
 
     def row_at(index: int) -> dict[str, Any]:
         if not read:
-            read.append(file.read_row_group(group, columns=columns, use_threads=False))
+            read.append(_read(file, name, group, columns))
         row = read[0].slice(int(positions[index]), 1)
         pairs = zip(row.column_names, row.columns, strict=True)
-        return {name: python_values(column)[0] for name, column in pairs}
+        return {each: python_values(column)[0] for each, column in pairs}
 
     return matrix, row_at
+
+
+def _read(file: pq.ParquetFile, name: str, group: int, columns: list[str]) -> pa.Table:
+    try:
+        return file.read_row_group(group, columns=columns, use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(
+            f"{shown(name)}: row group {group} cannot be read ({reason(error)})"
+        ) from None
 
 
 def _files(path: str) -> list[str]:

@@ -51,7 +51,7 @@ class Paused(Struct, frozen=True, tag_field="event", tag="paused"):
 
 
 class Written(Struct, frozen=True, tag_field="event", tag="written"):
-    """Documents are in a part, in input order."""
+    """So many more documents are in a part, in input order."""
 
     documents: int
     ok: int

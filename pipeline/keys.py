@@ -18,6 +18,17 @@ REVISION = 1
 """Raised when the meaning of a stored answer changes; every older answer is then a miss."""
 
 
+def model_name(endpoint: Endpoint) -> str:
+    """The model as an output names it: kind, provider, model, and the revision if it is not main.
+
+    A server that names no model gives only its kind: an output holds no host.
+    """
+    kind, *named = endpoint.identity
+    *parts, revision = [*named, ""] if len(named) < 3 else named
+    told = "/".join([kind, *(part for part in parts if part and "://" not in part)])
+    return told if revision in ("", "main") else f"{told}@{revision}"
+
+
 def keyed(endpoint: Endpoint) -> Callable[[str], bytes]:
     """The function from a rendered input to its key, 32 bytes of SHA-256.
 

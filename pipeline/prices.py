@@ -14,7 +14,6 @@ ASSUMED_OUTPUT_TOKENS = 512
 def cost(
     price: Price | None,
     *,
-    calls: int = 0,
     requests: int = 0,
     input_tokens: int = 0,
     output_tokens: int = 0,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from pipeline.records import Chunk, Document
 
-_PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}|\{(\w+)\}")
+_PLACEHOLDER = re.compile(r"\{\{([^\W\d]\w*)\}\}|\{([^\W\d]\w*)\}")
 _OWN = ("chunk", "section")
 
 Render = Callable[[Document, Chunk], str]

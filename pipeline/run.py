@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,12 @@ from pipeline.errors import (
     TooManyFailed,
 )
 from pipeline.folder import RunRecord, new_run_id, run_folder
+from pipeline.keys import model_name
 from pipeline.place import lock
 from pipeline.plan import plan
 from pipeline.prepare import Opened, Pipeline, prepared
 from pipeline.records import Answer, Endpoint, Failure, Outcome, Request
+from pipeline.schema import use_system_memory
 from pipeline.sink import Sink
 from pipeline.survey import Survey, survey
 from pipeline.window import Window
@@ -84,6 +86,7 @@ class Ended(Struct, frozen=True):
 
 async def run(pipeline: Pipeline, emit: events.Emit) -> Ended:
     """Run the job to its commit. Never raises a TextmillError: it is in what comes back."""
+    use_system_memory()
     turn = _Turn(pipeline, emit)
     error: TextmillError | None = None
     try:
@@ -113,37 +116,38 @@ class _Turn:
 
     async def whole(self) -> None:
         pipeline = self.pipeline
-        folder = run_folder(pipeline.output)
-        with lock(folder):
+        with lock(run_folder(pipeline.output)):
             surveyed = await run_sync(survey, pipeline.input, abandon_on_cancel=True)
             self.survey = surveyed
             self.emit(events.Surveyed(surveyed.rows, len(surveyed.part_rows)))
             cache = await run_sync(AnswerCache, Path(pipeline.home) / "answers")
-            run_id = new_run_id()
-            sink = self.sink = Sink(
-                output=pipeline.output,
-                run_id=run_id,
-                survey=surveyed,
-                columns=pipeline.aggregator.columns,
-                per_chunk=pipeline.aggregator.per_chunk,
-                metadata=pipeline.metadata,
-                dimension=pipeline.dimension,
-            )
-            record = self.record = RunRecord(pipeline.output, run_id)
-            manifest = _manifest(pipeline, surveyed, run_id)
-            record.write_manifest(manifest)
-            try:
+            with closing(cache):
                 async with _answering(pipeline, cache) as (endpoint, send):
                     self.pipeline = replace(pipeline, endpoint=endpoint)
-                    await self._check_budget(surveyed, cache)
-                    await self._mill(surveyed, cache, send)
+                    await self._published(surveyed, cache, send)
+
+    async def _published(self, surveyed: Survey, cache: AnswerCache, send: Send) -> None:
+        """Everything between a manifest and a commit."""
+        pipeline, run_id = self.pipeline, new_run_id()
+        sink = self.sink = Sink(
+            output=pipeline.output,
+            run_id=run_id,
+            survey=surveyed,
+            columns=pipeline.aggregator.columns,
+            per_chunk=pipeline.aggregator.per_chunk,
+            metadata=pipeline.metadata | {"textmill.model": model_name(pipeline.endpoint)},
+            dimension=pipeline.dimension,
+        )
+        with closing(sink):
+            record = self.record = RunRecord(pipeline.output, run_id)
+            with closing(record):
+                manifest = _manifest(pipeline, surveyed, run_id)
+                record.write_manifest(manifest)
+                await self._check_budget(surveyed, cache)
+                await self._mill(surveyed, cache, send)
                 self.is_committing = True
                 rows = await run_sync(sink.commit)
                 self.emit(events.Committed(pipeline.output, rows))
-            finally:
-                sink.close()
-                record.close()
-                cache.close()
             record.write_manifest(manifest | {"committed": True, "rows_out": rows})
 
     async def _check_budget(self, surveyed: Survey, cache: AnswerCache) -> None:
@@ -223,10 +227,18 @@ class _Turn:
         with get:
             async for opened, group, chars, requests in get:
                 await group.whole.wait()
+                before = sink.counts
                 await run_sync(self._write, opened, cache, dispatch.failures)
                 window.leave(chars, requests)
                 counts = sink.counts
-                self.emit(events.Written(len(opened), counts.ok, counts.partial, counts.failed))
+                self.emit(
+                    events.Written(
+                        len(opened),
+                        counts.ok - before.ok,
+                        counts.partial - before.partial,
+                        counts.failed - before.failed,
+                    )
+                )
                 if counts.failed > most_failed:
                     raise TooManyFailed(
                         f"{counts.failed:,} of {surveyed.rows:,} documents failed, more than "

@@ -115,3 +115,16 @@ def test_the_samples_are_what_their_readme_says():
     for question in QUESTIONS:
         (text,) = [row["text"] for row in REPORTS if row["id"] == question["id"]]
         assert text.count(question["answer"]) >= 1
+
+
+def test_the_output_says_what_made_it(vectors):
+    told = {key.decode(): value.decode() for key, value in pq.read_schema(vectors).metadata.items()}
+    assert {key: told[key] for key in ("textmill.task", "textmill.model", "textmill.dimension",
+                                       "textmill.tokenizer", "textmill.id")} == {
+        "textmill.task": "feature-extraction",
+        "textmill.model": "local/wordllama-256",
+        "textmill.dimension": "256",
+        "textmill.tokenizer": "wordllama",
+        "textmill.id": "id",
+    }
+    assert len(told["textmill.job"]) == 32

@@ -39,7 +39,7 @@ class HttpEndpoint:
         self.protocol = PROTOCOLS[endpoint.kind]
         self._headers = {"content-type": "application/json", "accept": "*/*"}
         self._timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=endpoint.deadline.connect_seconds, connect=None, sock_read=None
+            total=None, connect=endpoint.deadline.connect_seconds, sock_connect=None, sock_read=None
         )
 
     async def __aenter__(self) -> HttpEndpoint:

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from jobs.build import build, home, model_name, tokenizer_name
+from jobs.build import build, home, tokenizer_name
 from jobs.spec import load
 from pipeline.errors import UsageError
-from pipeline.keys import keyed
+from pipeline.keys import keyed, model_name
 from pipeline.records import Deadline, Price
 
 
@@ -29,13 +29,13 @@ def remote(kind, **flags):
     (remote("openai"), ("openai", "", "m", "main"), "openai/m"),
     (remote("hf"), ("hf", "hf-inference", "BAAI/bge-small-zh-v1.5", "main"),
      "hf/hf-inference/BAAI/bge-small-zh-v1.5"),
-    (remote("tei"), ("tei", "", "http://127.0.0.1:8080"), "tei/http://127.0.0.1:8080"),
-    (remote("openai", endpoint__revision="v2"), ("openai", "", "m", "v2"), "openai/m"),
+    (remote("tei"), ("tei", "", "http://127.0.0.1:8080"), "tei"),
+    (remote("openai", endpoint__revision="v2"), ("openai", "", "m", "v2"), "openai/m@v2"),
 ])
 def test_the_identity_of_the_model_and_its_name(made, identity, name):
     pipeline = build(made, with_secret=False)
     assert pipeline.endpoint.identity == identity
-    assert model_name(made) == pipeline.metadata["textmill.model"] == name
+    assert model_name(pipeline.endpoint) == name
 
 
 @pytest.mark.parametrize(("made", "sent"), [
@@ -93,10 +93,9 @@ def test_a_secret_is_read_only_where_it_is_asked_for(monkeypatch):
     assert "canary" not in repr(pipeline)
 
 
-def test_metadata_names_task_model_tokenizer_and_job():
+def test_metadata_names_task_tokenizer_and_job():
     pipeline = build(job())
     assert pipeline.metadata.items() >= {
-        "textmill.task": "feature-extraction", "textmill.model": "local/wordllama-256",
         "textmill.tokenizer": "wordllama", "textmill.job": pipeline.fingerprint,
     }.items()
     assert len(pipeline.fingerprint) == 32

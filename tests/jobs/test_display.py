@@ -22,7 +22,7 @@ STORY = [
     PAUSE,
     events.CallEnded("hub", 32, 0.5, error="rate", message="429"),
     events.Written(100, 97, 1, 2),
-    events.Written(56, 150, 2, 4),
+    events.Written(56, 53, 1, 2),
 ]
 
 
@@ -148,13 +148,13 @@ def test_plain_speaks_every_ten_seconds_and_of_a_pause_once(monkeypatch):
         shown.on(event)
     assert out.getvalue() == ""
     clock.now += 10
-    shown.on(events.Written(1, 151, 2, 4))
+    shown.on(events.Written(1, 1, 0, 0))
     first = out.getvalue().splitlines()
     assert first[0] == "429 from api.example.com, pausing 7.0 s (asked by server), 12th time"
     assert first[1].startswith("157 of 1,204 documents, ")
     assert len(first) == 2
     clock.now += 10
-    shown.on(events.Written(1, 152, 2, 4))
+    shown.on(events.Written(1, 1, 0, 0))
     assert len(out.getvalue().splitlines()) == 3
     shown.on(events.Draining("SIGTERM", 5))
     assert out.getvalue().endswith("draining 5 requests in flight\n")

@@ -281,7 +281,9 @@ def test_a_whole_file_becomes_a_job(tmp_path: Path) -> None:
 
 def test_defaults_follow_task_and_kind() -> None:
     def chosen(**keys: str) -> tuple[object, ...]:
-        job = load(written(EMBED | {k.replace("__", "."): v for k, v in keys.items()}))
+        said = {k.replace("__", "."): v for k, v in keys.items()}
+        base = {k: v for k, v in EMBED.items() if k != "endpoint.model" or len(said) == 0}
+        job = load(written(base | said))
         endpoint = job.endpoints[0]
         return endpoint.url, endpoint.concurrency, endpoint.batch_size, job.aggregate.method
 
@@ -289,7 +291,7 @@ def test_defaults_follow_task_and_kind() -> None:
     assert chosen(endpoint__kind="local") == ("", 2, 64, "rows")
     assert chosen(endpoint__kind="local", task="summarization") == ("", 2, 1, "text")
     hub = "https://router.huggingface.co"
-    assert chosen(endpoint__kind="hf", task="summarization") == (hub, 16, 1, "text")
+    assert chosen(endpoint__kind="hf", endpoint__model="o/m", task="summarization") == (hub, 16, 1, "text")
 
 
 def test_set_wins_over_flags_and_flags_over_the_file() -> None:

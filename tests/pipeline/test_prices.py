@@ -23,7 +23,7 @@ PRICES = st.builds(Price, RATE, RATE, RATE, RATE, RATE)
     (Price(0.5, 2.0, 0.01, 0.001, 1.8), 18.2),
 ])
 def test_cost_in_usd(price, usd):
-    spent = cost(price, calls=9, requests=40, input_tokens=2_000_000, output_tokens=3_000_000,
+    spent = cost(price, requests=40, input_tokens=2_000_000, output_tokens=3_000_000,
                  seconds=7_200)
     assert spent == pytest.approx(usd, abs=1e-12)
 
@@ -56,8 +56,3 @@ def test_cost_is_never_negative_and_adds_up(price, requests, read, told, seconds
 ])
 def test_the_most_that_one_answer_may_have(task, parameters, tokens):
     assert output_tokens_bound(task, parameters) == tokens
-
-
-@pytest.mark.xfail(strict=True, reason="`n` answers are billed for one request")
-def test_several_choices_are_several_answers():
-    assert output_tokens_bound("chat-completion", {"max_tokens": 100, "n": 3}) == 300
