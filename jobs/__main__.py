@@ -6,6 +6,8 @@ what it needs when it runs.
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -133,12 +135,25 @@ def chunks(
 @click.argument("question")
 @click.option("-n", "--count", default=5, show_default=True, help="How many chunks.")
 @click.option("--job", metavar="JOB", help="Its endpoint embeds the question, if not local.")
+@click.option("--kind", metavar="NAME", help="Of that endpoint, without a job file.")
+@click.option("--model", metavar="NAME", help="Of that endpoint.")
+@click.option("--url", metavar="URL", help="Of that endpoint.")
+@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Any key of it.")
 @as_json
-def search(output: str, question: str, count: int, job: str | None, as_json: bool) -> None:
+def search(
+    output: str,
+    question: str,
+    count: int,
+    job: str | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Ask an embedded corpus: the chunks of OUT nearest to QUESTION."""
     from jobs import show
 
-    sys.exit(show.search(output, question, count, job, as_json=as_json))
+    flags = flags_of(options)
+    sys.exit(show.search(output, question, count, job, overrides, flags, as_json=as_json))
 
 
 @cli.command()
@@ -180,8 +195,35 @@ def mock(latency: float, **options: Any) -> None:
 
 
 def main() -> None:
-    """The console script."""
-    cli(prog_name="textmill")
+    """The console script: what the shell sees of a start or an end that no command controls."""
+    for descriptor in (0, 1, 2):  # one that the caller closed would become some file of ours
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+    signal.signal(signal.SIGTERM, _terminated)
+    code: Any = 0
+    try:
+        code = cli.main(prog_name="textmill", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = 130
+    except SystemExit as ended:
+        code = ended.code
+    if code in (130, 143):
+        # Threads may still be reading a long input; what they find is of no use any more.
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _terminated(*_: object) -> None:
+    sys.exit(143)
 
 
 if __name__ == "__main__":

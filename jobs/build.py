@@ -108,6 +108,7 @@ def endpoint(job: Job, spec: EndpointSpec, *, with_secret: bool) -> Endpoint:
         batch_tokens=spec.batch_tokens,
         price=spec.price,
         deadline=spec.deadline,
+        allow_model_change=spec.allow_model_change,
     )
 
 
@@ -115,7 +116,7 @@ def home() -> Path:
     """Where paid answers are kept: $TEXTMILL_HOME, else the platform's folder for data."""
     named = os.environ.get("TEXTMILL_HOME")
     if named:
-        return Path(named).expanduser()
+        return Path(named).expanduser().absolute()
     if sys.platform == "darwin":
         return Path("~/Library/Application Support/textmill").expanduser()
     if sys.platform == "win32":

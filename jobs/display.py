@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import IO, Any, Protocol
 
 import msgspec
@@ -37,8 +38,9 @@ class JsonLines:
         self._encode = msgspec.json.Encoder().encode
 
     def on(self, event: events.Event) -> None:
-        self._out.write(self._encode(event).decode() + "\n")
-        self._out.flush()
+        with suppress(OSError):  # a reader that went away is told at the last line
+            self._out.write(self._encode(event).decode() + "\n")
+            self._out.flush()
 
     def close(self) -> None:
         pass
@@ -51,9 +53,11 @@ class Progress:
         self._clock = clock
         self.started = clock()
         self.total = 0
+        self.admitted = 0
         self.written = 0
         self.failed = 0
         self.requests = 0
+        self.settled = 0
         self.cached = 0
         self.calls = 0
         self.errors = 0
@@ -67,12 +71,17 @@ class Progress:
                 self.total = event.documents
                 self.started = self._clock()
             case events.Admitted():
+                self.admitted += event.documents
                 self.requests += event.requests
+                self.settled += event.cached
                 self.cached += event.cached
             case events.CallEnded():
                 self.calls += 1
                 self.cost_usd += event.cost_usd
-                self.errors += event.error is not None
+                if event.error is None:
+                    self.settled += event.requests
+                else:
+                    self.errors += 1
             case events.Paused():
                 self.last_pause = event
             case events.Written():
@@ -81,10 +90,16 @@ class Progress:
             case events.Draining():
                 self.draining = event
 
+    @property
+    def done(self) -> float:
+        """Documents written, or as good as: their share of the requests that are settled."""
+        share = min(1.0, self.settled / self.requests) if self.requests else 0.0
+        return max(float(self.written), self.admitted * share)
+
     def line(self) -> str:
         """Everything on one line."""
         seconds = max(1e-9, self._clock() - self.started)
-        parts = [f"{self.written:,} of {self.total:,} documents"]
+        parts = [f"{int(self.done):,} of {self.total:,} documents"]
         if self.calls:
             parts.append(f"{self.calls / seconds:,.1f} calls/s")
         if self.requests:
@@ -93,11 +108,13 @@ class Progress:
             parts.append(f"{self.failed:,} failed")
         if self.cost_usd:
             parts.append(f"${self.cost_usd:,.2f}")
+        if self.errors:
+            parts.append(f"{self.errors:,} error{'s' * (self.errors > 1)}")
         if self.draining:
-            parts.append(f"draining {self.draining.in_flight:,} requests in flight")
-        elif 0 < self.written < self.total:
-            left = seconds / self.written * (self.total - self.written)
-            parts.append(f"{duration(left)} left")
+            waiting = f"draining {self.draining.in_flight:,} requests in flight"
+            parts.append(waiting if self.draining.in_flight else "finishing")
+        elif 0 < self.done < self.total:
+            parts.append(f"{duration(seconds / self.done * (self.total - self.done))} left")
         return ", ".join(parts)
 
     def warning(self) -> str | None:
@@ -130,8 +147,12 @@ class Plain:
             pauses = self._progress.last_pause.times if self._progress.last_pause else 0
             if warning and pauses > self._warned:
                 self._warned = pauses
-                print(warning, file=self._out)
-            print(self._progress.line(), file=self._out, flush=True)
+                self._say(warning)
+            self._say(self._progress.line())
+
+    def _say(self, line: str) -> None:
+        with suppress(OSError):  # nobody listens: no reason to stop a run
+            print(line, file=self._out, flush=True)
 
     def close(self) -> None:
         pass
@@ -145,9 +166,7 @@ class Terminal:
         from rich.live import Live
         from rich.progress import BarColumn, TaskProgressColumn
         from rich.progress import Progress as Bar
-        from rich.text import Text
 
-        self._text: type[Text] = Text
         self._progress = Progress()
         self._bar = Bar(BarColumn(), TaskProgressColumn(), console=Console(stderr=True))
         self._task = self._bar.add_task("documents", total=None)
@@ -161,19 +180,21 @@ class Terminal:
 
     def _render(self) -> Any:
         from rich.console import Group
+        from rich.text import Text
 
-        lines: list[Any] = [self._bar, self._text(self._progress.line(), style="bold")]
+        def line(told: str, style: str) -> Text:
+            return Text(told, style=style, no_wrap=True, overflow="ellipsis")
+
+        lines: list[Any] = [self._bar, line(self._progress.line(), "bold")]
         warning = self._progress.warning()
         if warning:
-            lines.append(self._text(warning, style="yellow"))
+            lines.append(line(warning, "yellow"))
         return Group(*lines)
 
     def on(self, event: events.Event) -> None:
         self._progress.on(event)
-        if isinstance(event, events.Surveyed | events.Written):
-            self._bar.update(
-                self._task, total=self._progress.total or None, completed=self._progress.written
-            )
+        progress = self._progress
+        self._bar.update(self._task, total=progress.total or None, completed=progress.done)
 
     def close(self) -> None:
         self._live.stop()

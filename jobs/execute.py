@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from jobs.spec import Job
     from pipeline.run import Ended
 
-PARQUET_MAGIC = b"PAR1"
+MAGIC = {b"PAR1": ".parquet", b"\x1f\x8b": ".jsonl.gz", b"\x28\xb5\x2f\xfd": ".jsonl.zst"}
+"""How standard input says what it is."""
 
 
 def run(
@@ -55,7 +57,7 @@ def _run(source: str, overrides: Sequence[str], flags: Mapping[str, object], as_
             tell(ended.error)
         else:
             publish()
-            print(closing_line(ended), file=sys.stderr)
+            say(closing_line(ended))
         if as_json:
             print(msgspec.json.encode(ended.summary).decode(), flush=True)
         return ended.summary.exit
@@ -100,36 +102,60 @@ def _plan(source: str, overrides: Sequence[str], flags: Mapping[str, object], as
 
 def reported(command: Callable[[], int], *, as_json: bool = False) -> int:
     """The command's exit code; a user's error is one line, a bug keeps its traceback."""
-    from pipeline.events import Summary
-    from pipeline.run import CLASSES
-
     try:
-        return command()
-    except TextmillError as error:
-        tell(error)
-        code, is_resumable = error.exit_code, error.resumable
-    except KeyboardInterrupt:
-        print("interrupted before anything was sent", file=sys.stderr)
-        code, is_resumable = 130, True
+        code = command()
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:
         # The reader went away, as `head` does. What is still buffered must not fail at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except TextmillError as error:
+        tell(error)
+        code, is_resumable = error.exit_code, error.resumable
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            return _bug(as_json)
+        print(f"standard output: {error.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 13
+    except KeyboardInterrupt:
+        print("interrupted before anything was sent", file=sys.stderr)
+        code, is_resumable = 130, True
     except Exception:
-        traceback.print_exc()
-        print("this is a bug in textmill; answers so far are kept", file=sys.stderr)
-        code, is_resumable = 1, True
+        return _bug(as_json)
     if as_json:
-        summary = Summary(exit=code, class_=CLASSES[code], resumable=is_resumable)
-        print(msgspec.json.encode(summary).decode(), flush=True)
+        _last_line(code, is_resumable)
     return code
+
+
+def _bug(as_json: bool) -> int:
+    traceback.print_exc()
+    print("this is a bug in textmill; answers so far are kept", file=sys.stderr)
+    if as_json:
+        _last_line(1, True)
+    return 1
+
+
+def _last_line(code: int, is_resumable: bool) -> None:
+    from pipeline.events import Summary
+    from pipeline.run import CLASSES
+
+    summary = Summary(exit=code, class_=CLASSES[code], resumable=is_resumable)
+    print(msgspec.json.encode(summary).decode(), flush=True)
 
 
 def tell(error: TextmillError) -> None:
     """The error on stderr, on one line, and its hint on another."""
-    print(printable(str(error), 2_000), file=sys.stderr)
+    say(printable(str(error), 2_000))
     if error.hint:
-        print(f"hint: {printable(error.hint, 500)}", file=sys.stderr)
+        say(f"hint: {printable(error.hint, 500)}")
+
+
+def say(line: str) -> None:
+    """Talk on stderr; that nobody listens is no reason to fail."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
@@ -173,11 +199,11 @@ def _spool(folder: Path) -> str:
         with temporary.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
         with temporary.open("rb") as file:
-            is_parquet = file.read(4) == PARQUET_MAGIC
+            start = file.read(4)
     except OSError as error:
         raise StorageError(f"{folder}: cannot spool standard input: {error.strerror}") from None
-    name = "stdin.parquet" if is_parquet else "stdin.jsonl"
-    return str(temporary.rename(folder / name))
+    suffix = next((end for magic, end in MAGIC.items() if start.startswith(magic)), ".jsonl")
+    return str(temporary.rename(folder / f"stdin{suffix}"))
 
 
 def _has_uvloop() -> bool:

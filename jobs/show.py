@@ -80,7 +80,10 @@ def _chunks(
             console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
             covered = max(covered, chunk.end_char)
     if only is not None and not shown:
-        raise UsageError(f"{printable(source)}: no document `{printable(only)}`")
+        raise UsageError(
+            f"{printable(source)}: no document `{printable(only)}`",
+            hint=None if "input.id" in flags else "--id COLUMN names the column of ids",
+        )
     return 0
 
 
@@ -116,12 +119,29 @@ def _cut_documents(
                 yield str(document.id), document.text, found
 
 
-def search(output: str, question: str, count: int, job: str | None, *, as_json: bool) -> int:
+def search(
+    output: str,
+    question: str,
+    count: int,
+    job: str | None,
+    overrides: Sequence[str],
+    flags: Mapping[str, object],
+    *,
+    as_json: bool,
+) -> int:
     """The rows of an output nearest to the question, best first."""
-    return reported(lambda: _search(output, question, count, job, as_json))
+    return reported(lambda: _search(output, question, count, job, overrides, flags, as_json))
 
 
-def _search(output: str, question: str, count: int, job_path: str | None, as_json: bool) -> int:
+def _search(
+    output: str,
+    question: str,
+    count: int,
+    job_path: str | None,
+    overrides: Sequence[str],
+    flags: Mapping[str, object],
+    as_json: bool,
+) -> int:
     from jobs.spec import load
     from pipeline.corpus import metadata
     from pipeline.nearest import nearest
@@ -130,6 +150,11 @@ def _search(output: str, question: str, count: int, job_path: str | None, as_jso
         raise UsageError("the question is blank")
     if count < 1:
         raise UsageError(f"--count = {count} must be at least 1")
+    if output.endswith(".jsonl"):
+        raise UsageError(
+            f"{printable(output)}: search reads Parquet outputs",
+            hint="run it again with -o x.parquet",
+        )
     told = metadata(output)
     model = told.get("textmill.model")
     if model is None or told.get("textmill.task") != "feature-extraction":
@@ -137,7 +162,10 @@ def _search(output: str, question: str, count: int, job_path: str | None, as_jso
             f"{printable(output)}: not an embedding output of textmill",
             hint="search reads what `textmill run embed ... -o vectors.parquet` wrote",
         )
-    job = load(job_path, needs_output=False) if job_path else None
+    job = None
+    if job_path or flags or overrides:  # only the endpoint matters: the corpus stands for the input
+        flags = dict(flags) | {"input.path": output, "output.path": "-"}
+        job = load(job_path or "embed", pairs(overrides), flags, needs_output=False)
     vector = anyio.run(_embedded, question, model, job, output)
     hits = nearest(output, vector, count)
     if as_json:
@@ -177,7 +205,7 @@ async def _embedded(question: str, model: str, job: Job | None, output: str) -> 
     if job is None:
         raise UsageError(
             f"{printable(output)}: embedded with {printable(model)}, which is not local",
-            hint=f'textmill search {printable(output)} "..." --job JOB, the job that wrote it',
+            hint="--job JOB, the job that wrote it, or --kind, --model and --url",
         )
     spec = job.endpoints[0]
     if spec.kind == "local":

@@ -85,6 +85,8 @@ KEYS = (
     Key("endpoint.batch_size", "integer", None, "requests per call; default: 32 for embeddings "
         "(local 64), 1 for text", least=1, most=10_000),
     Key("endpoint.batch_tokens", "integer", 100_000, "tokens per call", least=1),
+    Key("endpoint.allow_model_change", "boolean", False, "false: a server that answers under another "
+        "model name than before stops the run"),
     Key("endpoint.price.input", "number", 0.0, "USD per million tokens read"),
     Key("endpoint.price.output", "number", 0.0, "USD per million tokens written"),
     Key("endpoint.price.request", "number", 0.0, "USD per request"),
@@ -117,7 +119,7 @@ KEYS = (
 LATER = frozenset(
     ["route", "rule", "notify", "quota", "policy", "run.until", "run.salvage", "guard.canary",
      "guard.max_removed", "endpoint.weight", "endpoint.requests_per_minute", "endpoint.fallback",
-     "endpoint.tokens_per_minute", "endpoint.replica_of", "endpoint.allow_model_change"]
+     "endpoint.tokens_per_minute", "endpoint.replica_of"]
 )  # fmt: skip
 """Keys of the design that this version does not use; they are refused by name."""
 
@@ -156,6 +158,7 @@ class EndpointSpec(Struct, frozen=True):
     batch_tokens: int
     price: Price | None
     deadline: Deadline
+    allow_model_change: bool
 
 
 class AggregateSpec(Struct, frozen=True):
@@ -343,7 +346,7 @@ def _one_endpoint(tree: dict[str, Any], places: Places) -> None:
 
 
 def _override(tree: dict[str, Any], key: str, value: object, place: str, places: Places) -> None:
-    """Sets one key of the tree as the command line says it, read by the type of the key."""
+    """Sets one key of the tree as the command line says it: --set in TOML, a flag as it stands."""
     parts = key.split(".")
     endpoint = tree["endpoint"]
     if parts[0] == "endpoint" and len(parts) > 2 and isinstance(endpoint, dict):
@@ -359,7 +362,8 @@ def _override(tree: dict[str, Any], key: str, value: object, place: str, places:
     places.typed[full] = place
     if not (full in types or sections or reference or free or later):
         raise places.unknown(full, KEYS)
-    if isinstance(value, str):
+    is_text = types.get(full) in ("string", "slug")
+    if isinstance(value, str) and not (is_text and not place.startswith("--set")):
         value = read_value(value, "string" if reference else types.get(full, "any"), full, places)
     if reference:
         value = {parts.pop(): value}

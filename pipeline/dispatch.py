@@ -24,11 +24,13 @@ from pipeline.cache import AnswerCache
 from pipeline.errors import (
     BudgetError,
     EndpointError,
+    GuardError,
     OutageError,
     StorageError,
     TextmillError,
     UsageError,
 )
+from pipeline.escape import printable
 from pipeline.prices import cost, output_tokens_bound
 from pipeline.records import Answer, Endpoint, Failure, Request
 from pipeline.retries import PAUSING, Fail, Halve, Retry, Stop, pause, verdict
@@ -116,6 +118,7 @@ class Dispatch:
         self._in_flight = 0
         self._estimated_usd = 0.0
         self._output_tokens_bound = output_tokens_bound(endpoint.task, endpoint.parameters)
+        self._model = ""
         self._vector_bytes = dimension * 4 if dimension else None
         self._refusals: Counter[int | None] = Counter()
         self._kept: list[tuple[bytes, Answer]] = []
@@ -229,9 +232,10 @@ class Dispatch:
 
     def _forbids(self, flights: Sequence[Flight]) -> TextmillError | None:
         """Why this call must not be made: nowhere to keep its answers, or no money for it."""
-        if self._free_bytes() < (1 << 20) + 16_384 * (self._in_flight + len(flights)):
+        needed = (1 << 20) + 16_384 * (self._in_flight + len(flights))
+        if (free := self._free_bytes()) < needed:
             return StorageError(
-                f"{self._cache.folder}: no room for further answers; none was asked for",
+                f"{self._cache.folder}: {free:,} bytes free, {needed:,} needed before the next call",
                 hint="free space and run again; every answer so far is kept",
             )
         if self._max_cost_usd is not None:
@@ -300,6 +304,12 @@ class Dispatch:
         now = self._clock()
         self._breaker = breaker.answered(self._breaker, started)
         self._last_answer = now
+        if (other := self._other_model(settled)) is not None:
+            # Not kept: under this key another model's answer would stand for ever.
+            heapq.heappush(self._again, (float("inf"), next(self._order), flights))
+            self._account(flights, [], now - started)
+            self.stop(other, self.endpoint.deadline.call_seconds)
+            return
         good: list[tuple[Flight, Answer]] = []
         for flight, outcome in zip(flights, settled, strict=True):
             problem = outcome if isinstance(outcome, Failure) else self._misfit(outcome)
@@ -393,6 +403,20 @@ class Dispatch:
                 ),
                 self.endpoint.deadline.call_seconds,
             )
+
+    def _other_model(self, settled: Sequence[Answer | Failure]) -> GuardError | None:
+        """The first name that the server answers under holds for the run."""
+        for answer in settled:
+            if not isinstance(answer, Answer) or not answer.model:
+                continue
+            self._model = self._model or answer.model
+            if answer.model != self._model and not self.endpoint.allow_model_change:
+                return GuardError(
+                    f"endpoint `{self.endpoint.name}`: the answers came from "
+                    f"`{printable(self._model, 80)}`, now from `{printable(answer.model, 80)}`",
+                    hint="answers so far are kept; endpoint.allow_model_change = true goes on",
+                )
+        return None
 
     def _misfit(self, answer: Answer) -> Failure | None:
         """A vector of another dimension than the first one is no answer to this job."""

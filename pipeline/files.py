@@ -153,6 +153,15 @@ def unchanged(file: InputFile) -> Iterator[BinaryIO]:
         raise InputError(f"{file.name}: cannot be read ({reason(error)})") from None
 
 
+def recheck(files: Iterable[InputFile]) -> None:
+    """Raises: InputError where a file is not the surveyed one any more."""
+    for file in files:
+        try:
+            _same(file, _fingerprint(Path(file.path).stat()))
+        except OSError:
+            raise InputError(f"{file.name}: changed while it was read (it is gone)") from None
+
+
 def buffered(raw: BinaryIO) -> BinaryIO:
     """`raw` with a buffer large enough that lines cost no call each."""
     return io.BufferedReader(cast("io.RawIOBase", raw), PIECE_BYTES)

@@ -162,6 +162,16 @@ class PartFile:
             self._writer = None if self._is_json else _parquet_writer(self._stream, schema)
 
 
+def rows_of(path: Path) -> int:
+    """The rows of an output file; 1 where it cannot be told, so that nobody takes it for empty."""
+    if path.suffix == ".jsonl":
+        return int(path.stat().st_size > 0)
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError):
+        return 1
+
+
 def _parquet_writer(stream: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
     few = ("section", "_status", "_error", "_model")
     return pq.ParquetWriter(

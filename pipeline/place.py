@@ -85,9 +85,12 @@ class Place:
             if path.is_symlink() and not (self.suffix == "" and self._is_ours()):
                 raise UsageError(f"{shown(str(path))}: output.path is a symbolic link")
             if path.exists() and (path.is_dir() != (self.suffix == "") or not path.is_symlink()):
-                if path.is_dir():
-                    raise UsageError(f"{shown(str(path))}: a folder that textmill did not make")
-                if self.suffix == "":
+                if path.is_dir() and (self.suffix or any(path.iterdir())):
+                    raise UsageError(
+                        f"{shown(str(path))}: a folder that textmill did not make",
+                        hint="name a folder that does not exist yet, or an empty one",
+                    )
+                if self.suffix == "" and not path.is_dir():
                     raise UsageError(f"{shown(str(path))}: a file stands where a folder must go")
         with storing(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,6 +108,11 @@ class Place:
                 self.run_folder.chmod(0o755)  # what the output's link leads to must be readable
                 self.version.parent.mkdir(exist_ok=True)
 
+    def published(self) -> list[Path]:
+        """The files of the output that stands."""
+        files = sorted(self.path.glob("*.parquet")) if self.path.is_dir() else [self.path]
+        return [file for file in files if file.is_file()]
+
     def switch(self) -> None:
         """Points a directory output at this run's version and removes older ones."""
         before = self.path.readlink().name if self.path.is_symlink() else None
@@ -112,6 +120,8 @@ class Place:
             sync_folder(self.version)
             sync_folder(self.version.parent)
             self.temporary.symlink_to(Path(self.run_folder.name, "versions", self.version.name))
+            if self.path.is_dir() and not self.path.is_symlink():
+                self.path.rmdir()  # an empty one: a link cannot be renamed onto it
             self.temporary.replace(self.path)
             sync_folder(self.path.parent)
         for old in self.version.parent.iterdir():

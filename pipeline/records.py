@@ -176,6 +176,7 @@ class Endpoint(Struct, frozen=True):
     batch_tokens: int = 100_000
     price: Price | None = None
     deadline: Deadline = Deadline()
+    allow_model_change: bool = False
 
 
 Chunker = Callable[[str], Iterator[Chunk]]

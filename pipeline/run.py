@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
@@ -36,6 +37,7 @@ from pipeline.errors import (
     TextmillError,
     TooManyFailed,
 )
+from pipeline.files import recheck
 from pipeline.folder import RunRecord, new_run_id, run_folder
 from pipeline.keys import model_name
 from pipeline.place import lock
@@ -49,6 +51,10 @@ from pipeline.window import Window
 
 LEAST_FAILED = 20
 """`guard.max_failed` never means fewer rows than this: two of five rows are no sign of a fault."""
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+if sys.platform != "win32":
+    SIGNALS.append(signal.SIGHUP)
 
 OPEN_CHARS = 32 << 20
 AT_ONCE = 1_024
@@ -145,6 +151,8 @@ class _Turn:
                 record.write_manifest(manifest)
                 await self._check_budget(surveyed, cache)
                 await self._mill(surveyed, cache, send)
+                recheck(surveyed.files)
+                sink.check_loss()
                 self.is_committing = True
                 rows = await run_sync(sink.commit)
                 self.emit(events.Committed(pipeline.output, rows))
@@ -222,7 +230,7 @@ class _Turn:
         get: MemoryObjectReceiveStream[Opening],
     ) -> None:
         sink = self.sink
-        assert sink is not None
+        assert sink is not None and self.record is not None
         most_failed = max(LEAST_FAILED, int(self.pipeline.max_failed * surveyed.rows))
         with get:
             async for opened, group, chars, requests in get:
@@ -243,7 +251,7 @@ class _Turn:
                     raise TooManyFailed(
                         f"{counts.failed:,} of {surveyed.rows:,} documents failed, more than "
                         f"guard.max_failed allows ({most_failed:,}): nothing was published",
-                        hint="see failures.jsonl; answers so far are kept",
+                        hint=f"see {self.record.failures_path}; answers so far are kept",
                     )
         dispatch.close()
 
@@ -264,10 +272,10 @@ class _Turn:
 
     async def watch_signals(self, group: TaskGroup) -> None:
         """The first signal drains, the second one leaves at once; a commit is never torn."""
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+        with anyio.open_signal_receiver(*SIGNALS) as received:
             async for number in received:
-                name, code = number.name, 128 + number
-                error = Interrupted(name, code)
+                # A terminal that closes asks for an orderly end, as SIGTERM does.
+                error = Interrupted(number.name, 130 if number == signal.SIGINT else 143)
                 if self.is_committing:
                     continue
                 if self.dispatch is None or self.dispatch.is_stopping:

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import identity
-from pipeline.errors import StorageError
+from pipeline.errors import GuardError, StorageError
 from pipeline.files import shown
-from pipeline.parts import PIECE_ROWS, PartFile, RowGroups, conformed
+from pipeline.parts import PIECE_ROWS, PartFile, RowGroups, conformed, rows_of
 from pipeline.place import Place, lock, storing
 from pipeline.records import Column, Document, Kept, Result, Row
 from pipeline.schema import output_schema, row_weights, vector_array, with_vectors
@@ -118,6 +118,15 @@ class Sink:
         self._part_rows += rows
         count = {result.status: getattr(self.counts, result.status) + 1}
         self.counts = self.counts._replace(rows=self.counts.rows + rows, **count)
+
+    def check_loss(self) -> None:
+        """Raises: GuardError where an output with rows would be replaced by one without results."""
+        if self.counts.ok + self.counts.partial == 0 and any(map(rows_of, self._place.published())):
+            what = "the input is empty" if not self._survey.rows else "every row failed"
+            raise GuardError(
+                f"{shown(str(self._place.path))}: {what}, and the output so far has rows",
+                hint="it stands as it was; remove it to publish without them",
+            )
 
     def commit(self) -> int:
         """Publishes all that was written, in one rename. Returns: rows written.

@@ -169,11 +169,24 @@ def _alike(schemas: Sequence[pa.Schema]) -> list[pa.Schema]:
 
 
 def _steady(field: pa.Field) -> pa.Field:
-    """The field, with dictionary indices wide enough for the values of all files."""
-    if pa.types.is_dictionary(field.type):
-        kind = field.type
-        return field.with_type(pa.dictionary(pa.int32(), kind.value_type, kind.ordered))
-    return field
+    """The field, with dictionary indices wide enough for the values of all files, and views as
+    what they show: Arrow cannot take rows out of a view, and Parquet does not know them."""
+    return field.with_type(_steady_type(field.type))
+
+
+def _steady_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(kind):
+        return pa.dictionary(pa.int32(), _steady_type(kind.value_type), kind.ordered)
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_binary_view(kind):
+        return pa.binary()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        make = pa.list_ if pa.types.is_list(kind) else pa.large_list
+        return make(_steady(kind.value_field))
+    if pa.types.is_struct(kind):
+        return pa.struct([_steady(kind.field(at)) for at in range(kind.num_fields)])
+    return kind
 
 
 def _require(spec: InputSpec, place: str, names: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.mock import serving
+from jobs.mock import Fault, serving
 
 KEY = "canary-7f3a9c51d2"
 GOOD = [
@@ -453,3 +453,103 @@ def test_a_run_that_never_began_leaves_nothing_behind(place, mill):
     assert ran.code == 2
     assert "missing.jsonl: no such file" in ran.err
     assert sorted(each.name for each in place.iterdir()) == ["job.toml"]
+
+
+def test_fault_54_another_model_on_one_endpoint_stops_the_run(place, mill):
+    rows = [{"id": n, "text": f"Row {n}."} for n in range(40)]
+    (place / "in.jsonl").write_bytes(lines(rows))
+    with serving(["other_model after=2 body=other"], key=KEY) as mock:
+        ran = mill("run", job(place, mock.url, batch=4), "--json", "--concurrency", "1")
+        assert ran.code == 14
+        assert "the answers came from `m`, now from `other`" in ran.err
+        assert not (place / "out.parquet").exists()
+        allowed = job(place, mock.url, batch=4, extra="allow_model_change = true")
+        assert mill("run", allowed).code == 0
+
+
+def test_an_output_with_rows_is_not_replaced_by_one_without(place, mill):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    with serving(key=KEY) as mock:
+        assert mill("run", job(place, mock.url)).code == 0
+        before = (place / "out.parquet").read_bytes()
+        (place / "in.jsonl").write_bytes(b"")
+        ran = mill("run", job(place, mock.url))
+        assert ran.code == 14
+        assert "the input is empty, and the output so far has rows" in ran.err
+        (place / "in.jsonl").write_bytes(lines([{"id": "new", "text": "Something new."}]))
+        mock.play("html")
+        ran = mill("run", job(place, mock.url))
+        assert ran.code == 14
+        assert "every row failed" in ran.err
+        assert (place / "out.parquet").read_bytes() == before
+
+
+def test_a_server_that_sends_our_key_back_does_not_make_us_keep_it(place, mill):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    body = {"error": f"bad header authorization: Bearer {KEY}"}
+    with serving([Fault("status", status=400, body=body)], key=KEY) as mock:
+        ran = mill("run", job(place, mock.url))
+        assert ran.code == 3
+        assert "bad header authorization: Bearer ***" in failures(place)[0]["reason"]
+    with serving([Fault("status", status=401, body=body)], key=KEY) as mock:
+        ran = mill("run", job(place, mock.url, output="b.parquet"))
+        assert KEY not in ran.out + ran.err  # the fixture looks into every file
+
+
+@pytest.mark.parametrize("usage", [10**30, -5, "many", None, 1.5, True])
+def test_absurd_usage_is_no_reason_to_stop(place, mill, usage):
+    body = {"data": [{"embedding": [1.0, 2.0]}], "model": "m", "usage": {"prompt_tokens": usage}}
+    raw = json.dumps(body)
+    (place / "in.jsonl").write_bytes(lines(GOOD[:1]))
+    with serving([Fault("status", status=200, body=raw)], key=KEY) as mock:
+        assert mill("run", job(place, mock.url)).code == 0
+
+
+def test_an_input_touched_after_its_last_row_was_read_is_not_published(place, mill):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+
+    def edit(*_):
+        with (place / "in.jsonl").open("ab") as file:
+            file.write(b"\n")
+        return 0.0
+
+    with serving(latency=edit, key=KEY) as mock:
+        ran = mill("run", job(place, mock.url))
+        assert ran.code == 6
+        assert not (place / "out.parquet").exists()
+
+
+@pytest.mark.parametrize("prompt", ['"Summarize" {chunk}', "'tis {chunk}", "[x] {chunk}", "{chunk} = 1"])
+def test_a_flag_is_taken_as_it_stands(place, mill, prompt):
+    (place / "in.jsonl").write_bytes(lines(GOOD[:1]))
+    with serving(record=True) as mock:
+        ran = mill("run", "ask", "-i", "in.jsonl", "-o", "o.jsonl", "--id", "id", "--url",
+                   f"{mock.url}/v1", "--model", "m", "--prompt", prompt)
+        assert ran.code == 0, ran.err
+        sent = json.loads(mock.bill.seen[0].body)["messages"][0]["content"]
+        assert sent == prompt.replace("{chunk}", GOOD[0]["text"])
+
+
+@pytest.mark.parametrize("pack", [lambda raw: raw, gzip.compress], ids=["plain", "gzip"])
+def test_standard_input_says_what_it_is(place, pack):
+    import os
+    import subprocess
+    import sys
+
+    root = str(Path(__file__).parent.parent)
+    ran = subprocess.run(
+        [sys.executable, "-m", "jobs", "run", "embed", "-i", "-", "-o", "-", "--id", "id"],
+        input=pack(lines(GOOD)), capture_output=True, check=False,
+        env=os.environ | {"PYTHONPATH": root},
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert [json.loads(line)["id"] for line in ran.stdout.splitlines()] == [r["id"] for r in GOOD]
+
+
+def test_an_empty_folder_may_become_the_output(place, mill):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    (place / "out").mkdir()
+    with serving(key=KEY) as mock:
+        for _ in range(2):
+            assert mill("run", job(place, mock.url, output="out")).code == 0
+    assert pq.read_table(place / "out").num_rows == 5

@@ -7,20 +7,24 @@ follows redirects with the body and reads answers of any size. Nothing here retr
 from __future__ import annotations
 
 import io
+import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+from urllib.parse import quote, quote_plus
 
 import aiohttp
 import anyio
 
 from pipeline.endpoints import PROTOCOLS
 from pipeline.errors import EndpointError
+from pipeline.escape import printable
 from pipeline.records import Answer, Endpoint, Failure, Request
 
 LARGE_BODY_BYTES = 512 << 10
-MAX_ANSWER_BYTES = 256 << 20
-"""2,048 vectors of 4,096 floats in decimal digits are 180 MB."""
+BASE_ANSWER_BYTES = 4 << 20
+ANSWER_BYTES_PER_REQUEST = 256 << 10
+"""8,192 floats in decimal digits with blanks; a long text has the base besides."""
 
 
 class Reply(NamedTuple):
@@ -59,16 +63,19 @@ class HttpEndpoint:
     async def answer(self, requests: Sequence[Request]) -> Sequence[Answer | Failure]:
         """One answer or failure per request. Raises: EndpointError for the call as a whole."""
         call = self.protocol.encode(self.endpoint, requests)
-        reply = await self._exchange(call.url, call.body, dict(call.headers))
+        most = BASE_ANSWER_BYTES + ANSWER_BYTES_PER_REQUEST * len(requests)
+        reply = await self._exchange(call.url, call.body, dict(call.headers), most)
         return self.protocol.decode(
             self.endpoint, len(requests), reply.status, reply.headers, reply.body
         )
 
     async def get(self, url: str) -> Reply:
         """What the server says of itself. Raises: EndpointError where it says nothing."""
-        return await self._exchange(url, None, {})
+        return await self._exchange(url, None, {}, BASE_ANSWER_BYTES)
 
-    async def _exchange(self, url: str, body: bytes | None, headers: dict[str, str]) -> Reply:
+    async def _exchange(
+        self, url: str, body: bytes | None, headers: dict[str, str], most_bytes: int
+    ) -> Reply:
         deadline = self.endpoint.deadline
         if self.endpoint.secret is not None:
             headers["authorization"] = f"Bearer {self.endpoint.secret.reveal()}"
@@ -86,11 +93,11 @@ class HttpEndpoint:
                         allow_redirects=False,
                     )
                 try:
-                    read = await self._read(response, deadline.idle_seconds)
+                    read = await self._read(response, deadline.idle_seconds, most_bytes)
                 except BaseException:
                     response.close()
                     raise
-                return Reply(response.status, response.headers, read)
+                return Reply(response.status, response.headers, self._masked(read))
         except aiohttp.ConnectionTimeoutError as error:  # a TimeoutError, but nothing was sent
             raise EndpointError("unreachable", f"cannot connect: {error}") from None
         except TimeoutError:
@@ -107,10 +114,23 @@ class HttpEndpoint:
         except (aiohttp.ClientError, OSError) as error:
             # Sent, or in part: the server may have answered and billed it.
             raise EndpointError(
-                "ambiguous", f"the connection broke: {type(error).__name__}"
+                "ambiguous",
+                f"the connection broke: {type(error).__name__} {printable(str(error), 99)}".strip(),
             ) from None
 
-    async def _read(self, response: aiohttp.ClientResponse, idle_seconds: float) -> bytes:
+    def _masked(self, body: bytes) -> bytes:
+        """The body without our key: some servers send back the headers that they did not like."""
+        if self.endpoint.secret is None:
+            return body
+        text = self.endpoint.secret.reveal()
+        for form in (text, json.dumps(text)[1:-1], quote(text, safe=""), quote_plus(text)):
+            if form.encode() in body:
+                body = body.replace(form.encode(), b"***")
+        return body
+
+    async def _read(
+        self, response: aiohttp.ClientResponse, idle_seconds: float, most_bytes: int
+    ) -> bytes:
         pieces: list[bytes] = []
         size = 0
         async with response:
@@ -120,8 +140,8 @@ class HttpEndpoint:
                 if not piece:
                     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
                 size += len(piece)
-                if size > MAX_ANSWER_BYTES:
+                if size > most_bytes:
                     raise EndpointError(
-                        "invalid", f"an answer of more than {MAX_ANSWER_BYTES:,} bytes"
+                        "invalid", f"an answer of more than {most_bytes:,} bytes, too large"
                     )
                 pieces.append(piece)

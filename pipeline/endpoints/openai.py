@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline.endpoints.replies import parsed, refusal, text_answer, vector_answers
+from pipeline.endpoints.replies import counted, parsed, refusal, text_answer, vector_answers
 from pipeline.errors import EndpointError
 from pipeline.records import Answer, Call, Endpoint, Failure, Request
 
@@ -21,13 +21,13 @@ _encode = msgspec.json.Encoder().encode
 
 
 class _Embedding(msgspec.Struct):
-    index: int
     embedding: bytes | list[float]
+    index: int | None = None
 
 
 class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = 0
-    completion_tokens: int | None = 0
+    prompt_tokens: Any = 0
+    completion_tokens: Any = 0
 
 
 class _Embeddings(msgspec.Struct):
@@ -81,8 +81,11 @@ def decode(
         return [chat_answer(body)]
     reply: _Embeddings = parsed(body, _Embeddings)
     ordered: list[Any] = [None] * count
+    if all(entry.index is None for entry in reply.data):
+        for position, entry in enumerate(reply.data):
+            entry.index = position
     for entry in reply.data:
-        if not 0 <= entry.index < count or ordered[entry.index] is not None:
+        if entry.index is None or not 0 <= entry.index < count or ordered[entry.index] is not None:
             raise EndpointError(
                 "invalid", f"index {entry.index} twice or outside of {count} inputs", status=200
             )
@@ -93,7 +96,7 @@ def decode(
         raise EndpointError("invalid", "floats and base64 in one answer", status=200)
     usage = reply.usage or _Usage()
     return vector_answers(
-        ordered, count, input_tokens=usage.prompt_tokens or 0, model=reply.model or ""
+        ordered, count, input_tokens=counted(usage.prompt_tokens), model=reply.model or ""
     )
 
 
@@ -108,8 +111,8 @@ def chat_answer(body: bytes) -> Answer | Failure:
     usage = reply.usage or _Usage()
     return text_answer(
         choice.message.content,
-        input_tokens=usage.prompt_tokens or 0,
-        output_tokens=usage.completion_tokens or 0,
+        input_tokens=counted(usage.prompt_tokens),
+        output_tokens=counted(usage.completion_tokens),
         truncated=choice.finish_reason == "length",
         model=reply.model or "",
     )

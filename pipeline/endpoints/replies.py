@@ -154,8 +154,15 @@ def parsed(body: bytes, type_: Any = Any) -> Any:
         message, words, seconds = _read(body)
         if seconds is not None or _LOADING.search(words):
             raise EndpointError("loading", message, status=200, retry_after=seconds) from None
-        reason = "an HTML page" if body.lstrip()[:1] == b"<" else printable(str(error), 120)
+        told = printable(message, 120) if b'"error"' in body[:200] else printable(str(error), 120)
+        reason = "an HTML page" if body.lstrip()[:1] == b"<" else told
         raise EndpointError("invalid", f"200 but not an answer: {reason}", status=200) from None
+
+
+def counted(tokens: object) -> int:
+    """A count of tokens as a server says it; 0 for what cannot be one."""
+    is_count = isinstance(tokens, int | float) and not isinstance(tokens, bool)
+    return int(tokens) if is_count and 0 <= tokens < 2**53 else 0  # type: ignore[operator,call-overload]
 
 
 def vector_answers(
@@ -176,7 +183,8 @@ def vector_answers(
         if isinstance(vectors[0], bytes):
             matrix = np.frombuffer(b"".join(fitting), dtype="<f4").reshape(agreed, -1)
         else:
-            matrix = np.array(fitting, dtype="<f4")
+            with np.errstate(over="ignore"):  # 1e300 becomes infinity, which is refused below
+                matrix = np.array(fitting, dtype="<f4")
         if not length or matrix.ndim != 2 or agreed * 2 <= count != 1:
             raise ValueError
     except (ValueError, TypeError):

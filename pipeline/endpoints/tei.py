@@ -31,6 +31,5 @@ def decode(
     if status != 200:
         raise refusal(status, headers, body)
     tokens = headers.get("x-compute-tokens", "")
-    return vector_answers(
-        feature_rows(body, count), count, input_tokens=int(tokens) if tokens.isdigit() else 0
-    )
+    counted = int(tokens) if tokens.isascii() and tokens.isdigit() and len(tokens) < 16 else 0
+    return vector_answers(feature_rows(body, count), count, input_tokens=counted)

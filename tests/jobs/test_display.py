@@ -94,11 +94,11 @@ def test_progress_adds_up_what_happened():
         progress.on(event)
     clock.now += 10
     assert progress.line() == (
-        "156 of 1,204 documents, 0.2 calls/s, 61 % cached, 6 failed, $0.41, 1 min 7 s left"
+        "160 of 1,204 documents, 0.2 calls/s, 61 % cached, 6 failed, $0.41, 1 error, 1 min 5 s left"
     )
     assert progress.errors == 1
     progress.on(events.Draining("SIGINT", 64))
-    assert progress.line().endswith("$0.41, draining 64 requests in flight")
+    assert progress.line().endswith("$0.41, 1 error, draining 64 requests in flight")
 
 
 def test_before_and_after_there_is_no_time_left():
@@ -151,7 +151,7 @@ def test_plain_speaks_every_ten_seconds_and_of_a_pause_once(monkeypatch):
     shown.on(events.Written(1, 1, 0, 0))
     first = out.getvalue().splitlines()
     assert first[0] == "429 from api.example.com, pausing 7.0 s (asked by server), 12th time"
-    assert first[1].startswith("157 of 1,204 documents, ")
+    assert first[1].startswith("160 of 1,204 documents, ")
     assert len(first) == 2
     clock.now += 10
     shown.on(events.Written(1, 1, 0, 0))
@@ -187,7 +187,7 @@ def test_the_terminal_shows_figures_and_leaves_nothing_behind(monkeypatch):
         shown.on(event)
     shown._live.refresh()
     told = screen.getvalue()
-    assert "156 of 1,204 documents, " in told
+    assert "160 of 1,204 documents, " in told
     assert "[red]no\\x1b[31m room from hub, pausing 1.0 s, 1st time" in told
     shown.close()
     assert screen.getvalue().endswith("\x1b[2K")

@@ -169,7 +169,7 @@ def test_a_question_is_embedded_by_the_model_that_made_the_output(rows, mill):
         assert (ran.code, ran.err) == (
             2,
             "v.parquet: embedded with openai/m, which is not local\n"
-            'hint: textmill search v.parquet "..." --job JOB, the job that wrote it\n',
+            "hint: --job JOB, the job that wrote it, or --kind, --model and --url\n",
         )
         mock.play("401")
         ran = mill("search", "v.parquet", "q", "--job", "job.toml")

@@ -267,6 +267,7 @@ def test_a_whole_file_becomes_a_job(tmp_path: Path) -> None:
             batch_tokens=1000,
             price=Price(input=0.01),
             deadline=Deadline(call_seconds=60.0),
+            allow_model_change=False,
         ),
     )
     assert (job.aggregate.method, job.output.path, job.output.format) == (

@@ -188,3 +188,16 @@ def test_files_of_one_input_share_one_schema(tmp_path):
     assert [d.text for d in found] == ["a", "b"]
     assert [d.kept.batch.column("n").to_pylist() for d in found] == [[1], [2]]
     assert [d.kept.batch.column("m").to_pylist() for d in found] == [[None], [1.5]]
+
+
+def test_views_come_as_what_they_show(tmp_path):
+    table = pa.table({"id": pa.array(["a", "b"], pa.string_view()),
+                      "text": pa.array(["one", None], pa.string_view()),
+                      "raw": pa.array([b"x", b"y"], pa.binary_view()),
+                      "deep": pa.array([["u"], ["v"]], pa.list_(pa.string_view()))})
+    pq.write_table(table, tmp_path / "views.parquet")
+    surveyed = survey(InputSpec(str(tmp_path / "views.parquet"), "text", "id", None))
+    (documents,) = read(surveyed)
+    assert [each.text for each in documents] == ["one", None]
+    assert surveyed.schema.types == [pa.string(), pa.string(), pa.binary(),
+                                     pa.list_(pa.field("element", pa.string()))]
