@@ -8,7 +8,10 @@ the few tokens beside an unclean cut are encoded again.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Self
 
 import numpy as np
 
@@ -17,6 +20,10 @@ from chunkers.tokens import LETTER, SEAM, Ends, Tokenizer, segments
 from pipeline.errors import UsageError
 
 MIN_SIZE = 8
+
+THREADED_CHARS = 4_000_000
+THREADS = 2
+"""Texts above that length are encoded by so many threads, ahead of the cuts."""
 
 # Symbols that no pattern takes for a letter, a mark, a number or a blank.
 _SYMBOL = (
@@ -35,7 +42,10 @@ _REACH = 256
 
 
 class Encoded:
-    """The tokens of a text from the last forgotten place to the last segment read."""
+    """The tokens of a text from the last forgotten place to the last segment read.
+
+    To be used in a `with`: long texts are encoded by threads.
+    """
 
     def __init__(self, text: str, tokenizer: Tokenizer) -> None:
         self.text = text
@@ -48,17 +58,40 @@ class Encoded:
         self.torn: list[int] = []
         """Segment ends that are no seam."""
         self._segments: Iterator[tuple[int, int]] = segments(text)
+        self._pool: ThreadPoolExecutor | None = None
+        self._ahead: deque[tuple[int, int, Future[Ends]]] = deque()
+
+    def __enter__(self) -> Self:
+        if len(self.text) > THREADED_CHARS:
+            self._pool = ThreadPoolExecutor(THREADS, "textmill-encode")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool:
+            self._pool.shutdown(wait=False, cancel_futures=True)
 
     def read(self) -> tuple[int, int]:
         """Encode the next segment and say where it lies."""
-        start, end = next(self._segments)
-        ends = self.tokenizer.encode_ends(self.text[start:end])
+        start, end, ends = self._next()
         ends += start
         self._ends = np.concatenate((self._ends, ends)) if len(self._ends) else ends
         self.complete = end == len(self.text)
         if not self.complete and not SEAM.match(self.text, end):
             self.torn.append(end)
         return start, end
+
+    def _next(self) -> tuple[int, int, Ends]:
+        if not self._pool:
+            start, end = next(self._segments)
+            return start, end, self.tokenizer.encode_ends(self.text[start:end])
+        # The encoder frees the interpreter lock: the next segments are on their way meanwhile.
+        for start, end in self._segments:
+            future = self._pool.submit(self.tokenizer.encode_ends, self.text[start:end])
+            self._ahead.append((start, end, future))
+            if len(self._ahead) > THREADS:
+                break
+        start, end, future = self._ahead.popleft()
+        return start, end, future.result()
 
     def forget(self, position: int) -> None:
         """Drop the tokens that end at `position` or before it."""
@@ -81,10 +114,6 @@ class Encoded:
         whole += self._forgotten
         return whole, whole + (last != positions)
 
-    def ended(self, position: int) -> int:
-        """The number of tokens that end at `position` or before it."""
-        return self._forgotten + int(self._ends.searchsorted(position, "right"))
-
     def place(self, count: int) -> int:
         """Where the first `count` tokens of the text end."""
         index = count - self._forgotten - 1
@@ -94,36 +123,45 @@ class Encoded:
             return len(self.text)
         return int(self._ends[index])
 
-    def is_end(self, position: int) -> bool:
-        """Whether a token ends exactly here."""
-        index = int(self._ends.searchsorted(position, "right"))
-        return position == (int(self._ends[index - 1]) if index else self._edge)
+    def reach_of(self, count: int) -> int:
+        """The last place where at most `count` tokens of the text end."""
+        index = count - self._forgotten
+        if index >= len(self._ends):
+            return len(self.text)
+        # The next token may end at the same place: then none of them ends before it.
+        index = int(self._ends.searchsorted(self._ends[index], "left"))
+        return int(self._ends[index - 1]) if index else self._edge
 
-    def is_clean(self, position: int) -> bool:
-        """Whether a text that starts here has alone the tokens that it has in place."""
-        if not position:
-            return self.tokenizer.additive
-        return (
-            self.tokenizer.additive
-            and self.is_end(position)
-            and CLEAN.match(self.text, position) is not None
-        )
+    def locate(self, position: int) -> tuple[int, bool]:
+        """The tokens that end at `position` or before it, and whether one ends exactly there."""
+        index = int(self._ends.searchsorted(position, "right"))
+        last = int(self._ends[index - 1]) if index else self._edge
+        return self._forgotten + index, last == position
+
+    def is_clean(self, position: int, whole: bool) -> bool:
+        """Whether a text that starts here, where a token ends or not, is encoded as in place."""
+        if not (self.tokenizer.additive and whole):
+            return False
+        return not position or CLEAN.match(self.text, position) is not None
+
+    def is_clean_at(self, position: int) -> bool:
+        """As `is_clean`, for a place of which nothing is known."""
+        return self.is_clean(position, self.locate(position)[1])
 
     def is_torn(self, start: int, end: int) -> bool:
         """Whether a segment ended between, where there was no seam."""
         return bool(self.torn) and any(start < place < end for place in self.torn)
 
-    def ends_within(self, start: int, end: int) -> list[int]:
-        """The token ends in (start, end]."""
-        low, high = self._ends.searchsorted((start, end), "right")
-        return self._ends[low:high].tolist()
+    def last_ends(self, end: int, count: int) -> list[int]:
+        """The last `count` token ends up to `end`."""
+        high = int(self._ends.searchsorted(end, "right"))
+        ends: list[int] = self._ends[max(0, high - count) : high].tolist()
+        return ends
 
-    def alone(
-        self, start: int, end: int, clean: bool | None = None, whole: bool | None = None
-    ) -> int:
+    def alone(self, start: int, end: int, clean: bool | None = None) -> int:
         """The tokens of `text[start:end]` encoded by itself.
 
-        `clean` and `whole`: what is known already of the start and of the end.
+        `clean`: what is known already of the start.
 
         Cost: nothing between clean cuts of an additive tokenizer, else a few tokens beside each
             unclean cut, at worst the whole span.
@@ -132,17 +170,23 @@ class Encoded:
         if not self.tokenizer.additive or self.is_torn(start, end):
             return count(text[start:end])
         low, high = start, end
-        if not (self.is_clean(start) if clean is None else clean):
+        before, start_whole = self.locate(start)
+        after, end_whole = self.locate(end)
+        if clean is None:
+            clean = self.is_clean(start, start_whole)
+        if not clean:
             seam = SEAM.search(text, start + 1, min(end, start + _REACH))
             if not seam:
                 return count(text[start:end])
             low = seam.start()
-        if not (self.is_end(end) if whole is None else whole):
+            before = self.locate(low)[0]
+        if not end_whole:
             for seam in SEAM.finditer(text, max(low, end - _REACH), end):
                 high = seam.start()
             if high == end:
                 return count(text[start:end])
-        tokens = self.ended(high) - self.ended(low)
+            after = self.locate(high)[0]
+        tokens = after - before
         if low > start:
             tokens += count(text[start:low])
         if high < end:
@@ -155,7 +199,7 @@ class Encoded:
         It tears no grapheme cluster unless one alone is too long. Comes with the chunk's tokens;
         the place is `cut` if not one character fits.
         """
-        high = min(self.place(self.ended(start) + room), len(self.text))
+        high = self.reach_of(self.locate(start)[0] + room)
         while high > cut:
             end = next(
                 (place for place in range(high, cut, -1) if is_break(self.text, place)), high
@@ -163,7 +207,7 @@ class Encoded:
             tokens = self.alone(start, end)
             if tokens <= room:
                 return end, tokens
-            shorter = self.place(self.ended(end) - (tokens - room))
+            shorter = self.place(self.locate(end)[0] - (tokens - room))
             high = shorter if cut < shorter < end else (cut + end) // 2
         if start == cut:  # one character alone: no tokenizer known needs more than seven
             return cut + 1, self.alone(cut, cut + 1)

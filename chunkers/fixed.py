@@ -29,24 +29,24 @@ def chunk_fixed(
 def _windows(text: str, tokenizer: Tokenizer, size: int, overlap: int) -> Iterator[Chunk]:
     if not text or text.isspace():
         return
-    encoded = Encoded(text, tokenizer)
-    start = cut = 0
-    while cut < len(text):
-        while not encoded.complete and encoded.total() < encoded.ended(cut) + size + 64:
-            encoded.read()
-        end, tokens = encoded.fill(start, cut, size)
-        if end <= cut:
-            start = cut
+    with Encoded(text, tokenizer) as encoded:
+        start = cut = 0
+        while cut < len(text):
+            while not encoded.complete and encoded.total() < encoded.locate(cut)[0] + size + 64:
+                encoded.read()
             end, tokens = encoded.fill(start, cut, size)
-        yield Chunk(start, end, tokens)
-        previous, cut = cut, end
-        start = _overlap_start(encoded, previous, cut, overlap) if overlap else cut
-        encoded.forget(previous)
+            if end <= cut:
+                start = cut
+                end, tokens = encoded.fill(start, cut, size)
+            yield Chunk(start, end, tokens)
+            previous, cut = cut, end
+            start = _overlap_start(encoded, previous, cut, overlap) if overlap else cut
+            encoded.forget(previous)
 
 
 def _overlap_start(encoded: Encoded, previous: int, cut: int, overlap: int) -> int:
     """The first place after `previous` from which at most `overlap` tokens lead to `cut`."""
-    place = max(previous + 1, encoded.place(encoded.ended(cut) - overlap))
+    place = max(previous + 1, encoded.place(encoded.locate(cut)[0] - overlap))
     while place < cut:
         if is_break(encoded.text, place) and encoded.alone(place, cut) <= overlap:
             return place

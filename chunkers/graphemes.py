@@ -6,12 +6,18 @@ to cost more per character than the scan.
 
 from __future__ import annotations
 
-import unicodedata
 import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from zlib import crc32
 
-_CLAUSE = re.compile(r"[,;:–—،؛](?=\s)|[，、：；—](?=[^\s\"'”’」』）])|(?<=\S)(?=\s[(\[“‘–—-])")
-_WORD = re.compile(r"(?<=\S)(?=\s)|(?<=[\r\n])(?=\S)")
+# Each begins with one set of characters: the engine skips to the next member of it.
+_CLAUSE = re.compile(r"[,;:–—،؛，、：；](?:(?=\s)|(?<=[，、：；—])(?=[^\s\"'”’」』）]))")
+_GAP = re.compile(r"\s+")
+
+TOKENS_BACK = 32
+"""Token ends looked at for the end of a word: where none is, there are no words."""
 
 _JOINER = "\u200d"
 
@@ -38,28 +44,51 @@ def is_break(text: str, position: int) -> bool:
         return False
     point, next_point = ord(before), ord(after)
     if 0x1F1E6 <= next_point <= 0x1F1FF and 0x1F1E6 <= point <= 0x1F1FF:
-        count = 0
-        place = position
-        while place and 0x1F1E6 <= ord(text[place - 1]) <= 0x1F1FF:
-            place -= 1
-            count += 1
-        return count % 2 == 0
+        return _flags_before(text, position) % 2 == 0
     if _hangul(next_point) and _hangul(point):
         return not _joins_hangul(point, next_point)
     # Between a virama (with marks after it) and the next consonant of a conjunct.
     place = position - 1
-    while place and position - place < 8 and unicodedata.category(text[place]) == "Mn":
+    while place >= 0 and position - place < 8 and _extends(text[place]):
         if unicodedata.combining(text[place]) == 9:
             return unicodedata.category(after) != "Lo"
         place -= 1
     return True
 
 
+_FLAG_LETTERS = "".join(map(chr, range(0x1F1E6, 0x1F200)))
+_BLOCK, _STRIDE = 128, 64
+
+
+def _flags_before(text: str, position: int) -> int:
+    """How many of the letters that make flags stand in a row before this place."""
+    block = (position - 1) // _BLOCK
+    begin = block * _BLOCK
+    rest = len(text[begin:position].rstrip(_FLAG_LETTERS))
+    return position - begin - rest if rest else position - begin + _flags_before_block(text, block)
+
+
+@lru_cache(maxsize=4)
+def _flags_before_block(text: str, block: int) -> int:
+    """As `_flags_before`; kept, so that a long row of flags is walked once, not for every cut."""
+    if block <= 0:
+        return 0
+    count = 0
+    for number in range(block - 1, (block - 1) // _STRIDE * _STRIDE - 1, -1):
+        rest = len(text[number * _BLOCK : (number + 1) * _BLOCK].rstrip(_FLAG_LETTERS))
+        count += _BLOCK - rest
+        if rest:
+            return count
+    stop = (block - 1) // _STRIDE * _STRIDE
+    return count + (_flags_before_block(text, stop) if stop > 0 else 0)
+
+
 def _extends(character: str) -> bool:
     point = ord(character)
     if point < 0x300:
         return False
-    if unicodedata.category(character) in ("Mn", "Me", "Mc"):
+    # Cn: marks that are younger than this Python's tables.
+    if unicodedata.category(character) in ("Mn", "Me", "Mc", "Cn"):
         return True
     return (
         character in "\u200c\u200d\u0e33\u0eb3\uff9e\uff9f"
@@ -72,7 +101,8 @@ def _prepends(character: str) -> bool:
     point = ord(character)
     return (
         0x0600 <= point <= 0x0605
-        or point in (0x06DD, 0x070F, 0x0890, 0x0891, 0x08E2, 0x0D4E, 0x110BD, 0x110CD)
+        or point
+        in (0x06DD, 0x070F, 0x0890, 0x0891, 0x08E2, 0x0D4E, 0x1CF5, 0x1CF6, 0x110BD, 0x110CD)
         or 0x111C2 <= point <= 0x111C3
         or point in (0x113D1, 0x1193F, 0x11941, 0x11A3A, 0x11D46, 0x11F02)
         or 0x11A84 <= point <= 0x11A89
@@ -90,7 +120,9 @@ def _joins_hangul(before: int, after: int) -> bool:
     trail_after = 0x11A8 <= after <= 0x11FF or 0xD7CB <= after <= 0xD7FB
     syllable_after = 0xAC00 <= after <= 0xD7A3
     if leading:
-        return vowel_after or syllable_after or 0x1100 <= after <= 0x115F or 0xA960 <= after <= 0xA97C
+        return (
+            vowel_after or syllable_after or 0x1100 <= after <= 0x115F or 0xA960 <= after <= 0xA97C
+        )
     return vowel_after or trail_after
 
 
@@ -119,47 +151,75 @@ def _is_cjk(character: str) -> bool:
     )
 
 
-def last_cut(text: str, low: int, high: int, ends: list[int]) -> int:
+def _clauses(text: str, low: int, high: int) -> Iterator[int]:
+    return (match.end() for match in _CLAUSE.finditer(text, low, high))
+
+
+def _words(text: str, low: int, high: int) -> Iterator[int]:
+    """Before the blanks between two words, or after them where a line ends."""
+    for match in _GAP.finditer(text, low, high):
+        yield match.end() if "\n" in match[0] else match.start()
+
+
+Clean = Callable[[int], bool]
+"""Whether a text that starts at a place is encoded as it is in place: such cuts cost nothing."""
+
+
+def last_cut(text: str, low: int, high: int, ends: list[int], clean: Clean) -> int:
     """The best place in (low, high] to end a chunk inside a sentence.
 
     A clause in the upper half, else a word, both chosen by what stands there, so that an edit far
-    before does not move them; else the last token end that tears no grapheme cluster.
+    before does not move them; else a late token end that tears no grapheme cluster.
     """
     middle = low + (high - low) // 2
-    for pattern in (_CLAUSE, _WORD):
-        found = [match.end() for match in pattern.finditer(text, middle, high)]
-        found = [place for place in found if low < place < high and is_break(text, place)]
+    for places in (_clauses, _words):
+        found = [
+            place
+            for place in places(text, middle, high)
+            if low < place < high and is_break(text, place)
+        ]
         if found:
-            return min(found, key=lambda place: crc32(text[place - 6 : place + 6].encode("utf-8", "surrogatepass")))
-    return cluster_cut(text, low, high, ends)
+            return min(found, key=lambda place: _mark(text, place))
+    return cluster_cut(text, low, high, ends, clean)
 
 
-def cluster_cut(text: str, low: int, high: int, ends: list[int]) -> int:
-    """The last token end in (low, high] inside no word, else in no cluster, else any."""
-    whole = 0
+def _mark(text: str, place: int) -> int:
+    return crc32(text[max(0, place - 6) : place + 6].encode("utf-8", "surrogatepass"))
+
+
+def cluster_cut(text: str, low: int, high: int, ends: list[int], clean: Clean) -> int:
+    """A late token end in (low, high]: clean and in no word, else in no cluster, else any."""
+    whole = outside = 0
     for place in reversed(ends):
-        if place <= low or place > high:
-            continue
-        if is_break(text, place):
+        if low < place <= high and is_break(text, place):
             if not in_word(text, place):
-                return place
+                if place == len(text) or clean(place):
+                    return place
+                outside = outside or place
             whole = whole or place
-    if whole:
-        return whole
+    if outside or whole:
+        return outside or whole
     for place in range(high, low, -1):
         if is_break(text, place):
             return place
     return high
 
 
-def first_cut(text: str, low: int, high: int) -> int:
+def first_cut(text: str, low: int, high: int, clean: Clean) -> int:
     """The best place in [low, high) to begin an overlap: a clause, a word, else a cluster."""
-    for pattern in (_CLAUSE, _WORD):
-        for match in pattern.finditer(text, max(low - 1, 0), high):
-            place = match.end()
+    for places in (_clauses, _words):
+        for place in places(text, max(low - 1, 0), high):
             if low <= place < high and is_break(text, place) and not text[place:high].isspace():
                 return place
+    whole = high
     for place in range(low, high):
         if is_break(text, place):
-            return place
-    return high
+            if clean(place):
+                return place
+            whole = min(whole, place)
+        if place - low > _CHARS_ON and whole < high:
+            break
+    return whole
+
+
+_CHARS_ON = 32

@@ -8,7 +8,16 @@ from collections.abc import Iterator
 
 from chunkers.boundaries import HEADING
 from chunkers.encoded import Encoded
-from chunkers.structure import CLOSE_AT, CUT_FROM, Cut, Limits, cut_at, limits, next_cut, overlap_start
+from chunkers.structure import (
+    CLOSE_AT,
+    CUT_FROM,
+    Cut,
+    Limits,
+    cut_at,
+    limits,
+    next_cut,
+    overlap_start,
+)
 from chunkers.tokens import Tokenizer
 from chunkers.tokens import tokenizer as tokenizer_named
 from chunkers.units import Units
@@ -48,34 +57,35 @@ def chunk_markdown(
 def _chunks(text: str, tokenizer: Tokenizer, figures: Limits) -> Iterator[Chunk]:
     if not text or text.isspace():
         return
-    units = Units(Encoded(text, tokenizer))
-    small = max(1, int(figures.size * SMALL))
-    path: list[tuple[int, str]] = []
-    heading = previous = 0
-    cut = Cut(0, 0, True, tokenizer.additive)
-    while cut.at < len(text):
-        units.reach(cut.ended + 2 * figures.size + 64, previous)
-        while heading < len(units.headings) and units.headings[heading] <= cut.at:
-            level, title = read_heading(text, units.headings[heading])
-            path = [above for above in path if above[0] < level]
-            path.append((level, title))
-            heading += 1
-        start = cut
-        if figures.overlap and cut.at:
-            start = overlap_start(units, previous, cut, figures.overlap)
-        end, tokens = _section_end(units, start, cut, figures.size, small)
-        if not tokens:
-            end, tokens = next_cut(units, start, cut, figures)
-        if end.at <= cut.at:
+    with Encoded(text, tokenizer) as encoded:
+        units = Units(encoded)
+        small = max(1, int(figures.size * SMALL))
+        path: list[tuple[int, str]] = []
+        heading = previous = 0
+        cut = Cut(0, 0, True, tokenizer.additive)
+        while cut.at < len(text):
+            units.reach(cut.ended + 2 * figures.size + 64, previous)
+            while heading < len(units.headings) and units.headings[heading] <= cut.at:
+                level, title = read_heading(text, units.headings[heading])
+                path = [above for above in path if above[0] < level]
+                path.append((level, title))
+                heading += 1
             start = cut
-            end, tokens = next_cut(units, start, cut, figures)
-        yield Chunk(start.at, end.at, tokens, SEPARATOR.join(title for _, title in path) or None)
-        previous, cut = cut.at, end
+            if figures.overlap and cut.at:
+                start = overlap_start(units, previous, cut, figures.overlap)
+            end, tokens = _section_end(units, start, cut, figures.size, small)
+            if not tokens:
+                end, tokens = next_cut(units, start, cut, figures)
+            if end.at <= cut.at:
+                start = cut
+                end, tokens = next_cut(units, start, cut, figures)
+            yield Chunk(
+                start.at, end.at, tokens, SEPARATOR.join(title for _, title in path) or None
+            )
+            previous, cut = cut.at, end
 
 
-def _section_end(
-    units: Units, start: Cut, cut: Cut, size: int, small: int
-) -> tuple[Cut, int]:
+def _section_end(units: Units, start: Cut, cut: Cut, size: int, small: int) -> tuple[Cut, int]:
     """The end of the section that begins at `cut` and the tokens, 0 if it is small or too long."""
     encoded = units.encoded
     index = bisect_left(units.begun, cut.ended + small)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from chunkers.boundaries import ROW
 from chunkers.encoded import Encoded, check_sizes
-from chunkers.graphemes import first_cut, last_cut
+from chunkers.graphemes import TOKENS_BACK, first_cut, last_cut
 from chunkers.tokens import Tokenizer
 from chunkers.tokens import tokenizer as tokenizer_named
 from chunkers.units import Units
@@ -93,21 +93,22 @@ def chunk_structure(
 def _chunks(text: str, tokenizer: Tokenizer, figures: Limits) -> Iterator[Chunk]:
     if not text or text.isspace():
         return
-    units = Units(Encoded(text, tokenizer))
-    previous = 0
-    cut = Cut(0, 0, True, tokenizer.additive)
-    ahead = 2 * figures.size + 64
-    overlap = figures.overlap
-    while cut.at < len(text):
-        if units.known < cut.ended + ahead:
-            units.reach(cut.ended + ahead, previous)
-        start = overlap_start(units, previous, cut, overlap) if overlap and cut.at else cut
-        end, tokens = next_cut(units, start, cut, figures)
-        if end.at <= cut.at:  # the overlap leaves no room for a single character
-            start = cut
+    with Encoded(text, tokenizer) as encoded:
+        units = Units(encoded)
+        previous = 0
+        cut = Cut(0, 0, True, tokenizer.additive)
+        ahead = 2 * figures.size + 64
+        overlap = figures.overlap
+        while cut.at < len(text):
+            if units.known < cut.ended + ahead:
+                units.reach(cut.ended + ahead, previous)
+            start = overlap_start(units, previous, cut, overlap) if overlap and cut.at else cut
             end, tokens = next_cut(units, start, cut, figures)
-        yield Chunk(start.at, end.at, tokens)
-        previous, cut = cut.at, end
+            if end.at <= cut.at:  # the overlap leaves no room for a single character
+                start = cut
+                end, tokens = next_cut(units, start, cut, figures)
+            yield Chunk(start.at, end.at, tokens)
+            previous, cut = cut.at, end
 
 
 def next_cut(units: Units, start: Cut, cut: Cut, figures: Limits) -> tuple[Cut, int]:
@@ -121,13 +122,14 @@ def next_cut(units: Units, start: Cut, cut: Cut, figures: Limits) -> tuple[Cut, 
         index = choose(units, start.ended, cut, room, figures)
         if index < 0:
             break
-        end, whole = units.at[index], units.whole[index]
+        end, ended = units.at[index], units.ended[index]
+        whole = ended == units.begun[index]
         if start.clean and whole and not encoded.torn:
-            tokens = units.ended[index] - start.ended
+            tokens = ended - start.ended
         else:
-            tokens = encoded.alone(start.at, end, start.clean, whole)
+            tokens = encoded.alone(start.at, end, start.clean)
         if tokens <= figures.size:
-            return Cut(end, units.ended[index], whole, units.clean[index]), tokens
+            return Cut(end, ended, whole, units.clean[index] == 1), tokens
         # Encoded by itself it is longer than in place: leave that much more room, at least.
         room -= tokens - figures.size
     return _inner_cut(encoded, start, cut, figures.size)
@@ -135,9 +137,10 @@ def next_cut(units: Units, start: Cut, cut: Cut, figures: Limits) -> tuple[Cut, 
 
 def _inner_cut(encoded: Encoded, start: Cut, cut: Cut, size: int) -> tuple[Cut, int]:
     """As `next_cut`, inside a unit that is too long."""
-    high = min(encoded.place(start.ended + size), len(encoded.text))
+    high = encoded.reach_of(start.ended + size)
     if high > cut.at:
-        end = last_cut(encoded.text, cut.at, high, encoded.ends_within(cut.at, high))
+        ends = encoded.last_ends(high, TOKENS_BACK)
+        end = last_cut(encoded.text, cut.at, high, ends, encoded.is_clean_at)
         tokens = encoded.alone(start.at, end)
         if tokens <= size:
             return cut_at(encoded, end), tokens
@@ -147,31 +150,34 @@ def _inner_cut(encoded: Encoded, start: Cut, cut: Cut, size: int) -> tuple[Cut, 
 
 def cut_at(encoded: Encoded, place: int) -> Cut:
     """What is known of any place."""
-    whole = encoded.is_end(place)
-    return Cut(place, encoded.ended(place), whole, whole and encoded.is_clean(place))
+    ended, whole = encoded.locate(place)
+    return Cut(place, ended, whole, encoded.is_clean(place, whole))
 
 
 def choose(units: Units, base: int, cut: Cut, room: int, figures: Limits) -> int:
     """The unit to end with, for a chunk of at most `room` tokens after the first `base`; or -1."""
     full = base + room
-    strong, begun = units.strong_begun, units.begun
-    first = bisect_right(units.at, cut.at)
-    last = bisect_right(begun, full, first)
-    if last == first:
+    begun = units.begun
+    if not begun:
         return -1
-    if units.encoded.complete and begun[-1] - base <= min(room, figures.close_from):
+    if begun[-1] <= full and begun[-1] - base <= figures.close_from and units.encoded.complete:
         return len(begun) - 1
+    strong = units.strong_begun
     near, far = cut.ended + figures.close_from, cut.ended + figures.close_to
     low = bisect_left(strong, near if near < full else full)
     high = bisect_right(strong, far if far < full else full, low)
-    while low < high and units.strong[low] < first:
+    if low < high and units.at[units.strong[low]] <= cut.at:
         low += 1
     if high - low == 1:
         return units.strong[low]
     if low < high:
         return min(units.strong[low:high], key=units.choice.__getitem__)
-    if high < len(strong) and strong[high] <= full:
+    if high < len(strong) and strong[high] <= full and units.at[units.strong[high]] > cut.at:
         return units.strong[high]
+    first = bisect_right(units.at, cut.at)
+    last = bisect_right(begun, full, first)
+    if last == first:
+        return -1
     before = _before_block(units, high, first, figures.size)
     if before >= 0:
         return before
@@ -200,18 +206,18 @@ def overlap_start(units: Units, previous: int, cut: Cut, overlap: int) -> Cut:
     if first < last and at[first] <= previous:
         first = bisect_right(at, previous, first, last)
     for index in range(first, min(last, first + 4)):
-        clean = units.clean[index]
+        clean = units.clean[index] == 1
         if (clean and cut.whole and not encoded.torn) or (
-            encoded.alone(at[index], cut.at, clean, cut.whole) <= overlap
+            encoded.alone(at[index], cut.at, clean) <= overlap
         ):
-            return Cut(at[index], ended[index], units.whole[index], clean)
+            return Cut(at[index], ended[index], ended[index] == units.begun[index], clean)
     begin = max(previous + 1, encoded.place(floor))
     while begin < cut.at:
-        place = first_cut(encoded.text, begin, cut.at)
+        place = first_cut(encoded.text, begin, cut.at, encoded.is_clean_at)
         if place >= cut.at:
             break
         tokens = encoded.alone(place, cut.at)
         if tokens <= overlap:
             return cut_at(encoded, place)
-        begin = max(place + 1, encoded.place(encoded.ended(place) + tokens - overlap))
+        begin = max(place + 1, encoded.place(encoded.locate(place)[0] + tokens - overlap))
     return cut

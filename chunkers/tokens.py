@@ -131,7 +131,7 @@ class RankTokenizer:
         self.name = name
         self.additive = additive
         self._encoding = encoding
-        self._tables: tuple[NDArray[np.uint8], NDArray[np.bool_]] | None = None
+        self._table: NDArray[np.uint16] | None = None
 
     def count(self, text: str) -> int:
         """The number of tokens of a text that stands alone."""
@@ -141,20 +141,16 @@ class RankTokenizer:
 
     def encode_ends(self, text: str) -> Ends:
         """The end of each token, ascending; see `Tokenizer`."""
-        ids = self._encode(text)
-        starts, inside = self._lengths
+        codes = self._codes.take(self._encode(text), mode="clip")
         if text.isascii():
-            return np.cumsum(starts[ids], dtype=np.int64)
-        ends = np.cumsum(starts[ids], dtype=np.int64)
-        # A token whose successor begins inside a code point does not end at a code point.
-        broken = np.flatnonzero(inside[ids[1:]])
-        for index in reversed(broken.tolist()) if len(broken) < 64 else ():
-            ends[index] = ends[index + 1]
-        if len(broken) >= 64:
-            whole = np.ones(len(ends), bool)
-            whole[broken] = False
-            places = np.flatnonzero(whole)
-            ends = ends[places[np.searchsorted(places, np.arange(len(ends)))]]
+            return np.cumsum(codes, dtype=np.int64)
+        ends = np.cumsum(codes & ~_INSIDE, dtype=np.int64)
+        # A token whose successor begins inside a code point ends where the next whole one does.
+        broken = np.flatnonzero(codes[1:] >= _INSIDE)
+        if len(broken):
+            last = np.append(np.diff(broken) != 1, True)
+            run = np.cumsum(last) - last
+            ends[broken] = ends[broken[last] + 1][run]
         return ends
 
     def _encode(self, text: str) -> NDArray[np.uint32]:
@@ -167,23 +163,23 @@ class RankTokenizer:
             return self._encoding.encode_to_numpy(text, disallowed_special=())
 
     @property
-    def _lengths(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Per token: code points that begin in it, and whether it begins inside one."""
-        if self._tables is None:
+    def _codes(self) -> NDArray[np.uint16]:
+        """Per token: the code points that begin in it, + `_INSIDE` if it begins inside one."""
+        if self._table is None:
             ranks = self._encoding._mergeable_ranks
-            size = max(ranks.values()) + 1
-            lengths = np.zeros(size, np.int64)
-            values = np.fromiter(ranks.values(), np.int64, len(ranks))
-            lengths[values] = np.fromiter(map(len, ranks), np.int64, len(ranks))
+            lengths = np.fromiter(map(len, ranks), np.int64, len(ranks))
+            offsets = np.cumsum(lengths) - lengths
             joined = np.frombuffer(b"".join(ranks), np.uint8)
             leads = (joined & 0xC0) != 0x80
-            offsets = np.cumsum(lengths[values]) - lengths[values]
-            starts = np.zeros(size, np.uint8)
-            starts[values] = np.add.reduceat(leads, offsets, dtype=np.int64)
-            inside = np.zeros(size, bool)
-            inside[values] = ~leads[offsets]
-            self._tables = (starts, inside)
-        return self._tables
+            codes = np.add.reduceat(leads, offsets, dtype=np.int64)
+            codes += np.where(leads[offsets], 0, _INSIDE)
+            table = np.zeros(max(ranks.values()) + 1, np.uint16)
+            table[np.fromiter(ranks.values(), np.int64, len(ranks))] = codes
+            self._table = table
+        return self._table
+
+
+_INSIDE = np.uint16(1 << 15)
 
 
 class FileTokenizer:
@@ -262,7 +258,8 @@ def _from_package(name: str) -> tiktoken.Encoding:
     digest = hashlib.sha256(table).hexdigest()
     if digest != RANKS[name]:
         raise UsageError(
-            f"chunkers/ranks/{name}.tiktoken: SHA-256 is {digest[:12]}…, must be {RANKS[name][:12]}…",
+            f"chunkers/ranks/{name}.tiktoken: SHA-256 is {digest[:12]}…, "
+            f"must be {RANKS[name][:12]}…",
             hint="install textmill again",
         )
     fields = table.split()

@@ -9,7 +9,7 @@ from itertools import compress
 from chunkers.boundaries import HEADING, LINE, scan
 from chunkers.encoded import Encoded
 
-_KEPT = 4096
+KEPT = 4096
 
 
 class Units:
@@ -26,13 +26,11 @@ class Units:
         """Tokens that end at each place or before it."""
         self.begun: list[int] = []
         """Tokens that begin before each place: what a chunk that ends here is charged."""
-        self.whole: list[bool] = []
-        """A token ends here."""
-        self.clean: list[bool] = []
-        """A chunk that begins here has alone the tokens that it has in place."""
+        self.clean = bytearray()
+        """1: a chunk that begins here has alone the tokens that it has in place."""
         self.choice: list[int] = []
         """The smallest one of several is to be preferred: stronger first, then by content."""
-        self.strength: list[int] = []
+        self.strength = bytearray()
         self.strong: list[int] = []
         """Their indices."""
         self.strong_begun: list[int] = []
@@ -60,25 +58,23 @@ class Units:
             self.at += found.at.tolist()
             self.ended += ended.tolist()
             self.begun += begun.tolist()
-            whole = ended == begun
-            self.whole += whole.tolist()
-            self.clean += (found.clean & whole & encoded.tokenizer.additive).tolist()
+            clean = found.clean & (ended == begun) & encoded.tokenizer.additive
+            self.clean += clean.tobytes()
             rank = (HEADING - found.strength.astype("int64")) << 32
             self.choice += (rank + found.mark).tolist()
-            self.strength += found.strength.tolist()
+            self.strength += found.strength.tobytes()
             self.headings += found.headings.tolist()
             self.known = sys.maxsize if encoded.complete else encoded.total()
 
     def _forget(self, position: int) -> None:
-        """Drop what ends before `position`, if that is much."""
+        """Drop the tokens before `position`, and the units, if they are many."""
+        self.encoded.forget(position)
         count = bisect_right(self.at, position) - 1
-        if count < _KEPT:
+        if count < KEPT:
             return
-        self.encoded.forget(self.at[count - 1])
-        for units in (
-            self.at, self.ended, self.begun, self.whole, self.clean, self.choice, self.strength,
-        ):  # fmt: skip
+        for units in (self.at, self.ended, self.begun, self.choice):
             del units[:count]
+        del self.clean[:count], self.strength[:count]
         kept = [index >= count for index in self.strong]
         self.strong_begun = list(compress(self.strong_begun, kept))
         self.strong = [index - count for index in compress(self.strong, kept)]

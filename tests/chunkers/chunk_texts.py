@@ -13,14 +13,19 @@ WORDS = st.sampled_from(
         "\u200f", "\x00", "𝒳", "𠀀", "<|endoftext|>", "|", "```", "#", "-", "/", "\ufeff", "\ud800",
     ]
 )  # fmt: skip
-GAPS = st.sampled_from(["", " ", " ", " ", "  ", "\n", "\n\n", "\r\n", "\r", "\t", "\u3000", "\n    "])
+GAPS = st.sampled_from(
+    ["", " ", " ", " ", "  ", "\n", "\n\n", "\r\n", "\r", "\t", "\u3000", "\n    "]
+)
 MIXED = st.lists(st.tuples(WORDS, GAPS), max_size=120).map(
     lambda pairs: "".join(word + gap for word, gap in pairs)
 )
 REPEATED = st.tuples(WORDS, GAPS, st.integers(1, 300)).map(lambda t: (t[0] + t[1]) * t[2])
 ANYTHING = st.text(st.characters(), max_size=300)
 TEXTS = st.one_of(
-    MIXED, REPEATED, ANYTHING, st.lists(st.one_of(MIXED, REPEATED, ANYTHING), max_size=4).map("".join)
+    MIXED,
+    REPEATED,
+    ANYTHING,
+    st.lists(st.one_of(MIXED, REPEATED, ANYTHING), max_size=4).map("".join),
 )
 SIZES = st.one_of(st.integers(8, 24), st.integers(8, 200))
 

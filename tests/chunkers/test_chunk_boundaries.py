@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from chunk_texts import TEXTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chunk_texts import TEXTS
 from chunkers.boundaries import BLANK_LINE, HEADING, LINE, ROW, SENTENCE, scan, sentences
 
 
@@ -34,13 +34,22 @@ def levels(text: str) -> list[tuple[str, int]]:
         ("See No. 7, Fig. 3 and p. 12. Done.", ["See No. 7, Fig. 3 and p. 12.", "Done."]),
         ("Did he? No. He left.", ["Did he?", "No.", "He left."]),
         ("Fruit, e.g. apples, i.e. food. Yes.", ["Fruit, e.g. apples, i.e. food.", "Yes."]),
-        ("“Go.” She went. (He stayed.) All well.", ["“Go.”", "She went.", "(He stayed.)", "All well."]),
+        (
+            "“Go.” She went. (He stayed.) All well.",
+            ["“Go.”", "She went.", "(He stayed.)", "All well."],
+        ),
         ('"Really?" he asked. "Yes."', ['"Really?" he asked.', '"Yes."']),
         ("Well... maybe. Or... No.", ["Well... maybe.", "Or...", "No."]),
-        ("all of it is lower case. so is this. yes", ["all of it is lower case.", "so is this.", "yes"]),
+        (
+            "all of it is lower case. so is this. yes",
+            ["all of it is lower case.", "so is this.", "yes"],
+        ),
         ("In the U.S. it rains. Here too.", ["In the U.S. it rains.", "Here too."]),
         ("You and I. Then we.", ["You and I.", "Then we."]),
-        ("Acme Inc. was sold. Acme Inc. It grew.", ["Acme Inc. was sold.", "Acme Inc.", "It grew."]),
+        (
+            "Acme Inc. was sold. Acme Inc. It grew.",
+            ["Acme Inc. was sold.", "Acme Inc.", "It grew."],
+        ),
         ("Go to example.org/a.html now. Bye.", ["Go to example.org/a.html now.", "Bye."]),
         ("1. First thing\n2. Second thing", ["1. First thing", "2. Second thing"]),
     ],
@@ -112,6 +121,13 @@ had everything before us.
 
 def test_in_hard_wrapped_text_a_sentence_outranks_a_line_break() -> None:
     assert [strength for _, strength in levels(WRAPPED)] == [SENTENCE, SENTENCE, BLANK_LINE]
+
+
+def test_a_bracket_or_dash_that_opens_a_wrapped_line_begins_no_item() -> None:
+    text = WRAPPED.replace("\nwisdom,", "\n(wisdom),").replace("\nthe epoch", "\n— the epoch")
+    assert [strength for _, strength in levels(text)] == [SENTENCE, SENTENCE, BLANK_LINE]
+    items = "(1) first\n（二）second\n① third\n3) fourth\n一、fifth\n- sixth\n"
+    assert [strength for _, strength in levels("x\n" + items)] == [LINE] * 6 + [BLANK_LINE]
 
 
 def test_hard_wrapped_chinese_is_cut_at_sentences() -> None:

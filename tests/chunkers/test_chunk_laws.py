@@ -6,15 +6,15 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from chunk_texts import TEXTS, cuts
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from chunk_texts import TEXTS, cuts
 
 from chunkers import CHUNKERS
 from chunkers.graphemes import is_break
 from chunkers.tokens import tokenizer
 from pipeline.records import Chunk
+
 
 def check_laws(text: str, size: int, overlap: int, name: str, **options: Any) -> list[Chunk]:
     count = tokenizer(name).count
@@ -93,20 +93,3 @@ def test_an_overlap_is_never_empty_where_there_is_room(text: str, size: int) -> 
             last = text[place : one.end_char]
             first = place == one.start_char
             assert first or count(last) + two.tokens > min(overlap, size) or last.isspace()
-
-
-@given(text=TEXTS)
-@settings(max_examples=100, deadline=None)
-def test_what_is_cut_does_not_depend_on_the_segments(text: str) -> None:
-    from chunkers import encoded, tokens
-
-    whole = check_laws(text, 40, 0, "o200k_base", method="structure")
-    original = encoded.segments
-    encoded.segments = lambda text: tokens.segments(text, 512)  # type: ignore[assignment, misc]
-    try:
-        parts = check_laws(text, 40, 0, "o200k_base", method="structure")
-    finally:
-        encoded.segments = original
-    assert sum(c.end_char - c.start_char for c in parts) == sum(
-        c.end_char - c.start_char for c in whole
-    )

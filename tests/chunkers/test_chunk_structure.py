@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from chunkers import CHUNKERS, REVISION, chunk_fixed, chunk_markdown, chunk_structure
+from chunkers import (
+    CHUNKERS,
+    REVISION,
+    chunk_fixed,
+    chunk_markdown,
+    chunk_structure,
+    encoded,
+    units,
+)
 from chunkers.tokens import segments, tokenizer
 from pipeline.errors import UsageError
 from pipeline.records import Chunk
@@ -156,8 +166,9 @@ HARD = {
     "spaces": " " * 300_000 + "x",
     "line breaks": "\r\n\r" * 50_000 + "x",
     "stops": "。" * 100_000,
-    "quotes": "?\"" * 100_000,
+    "quotes": '?"' * 100_000,
     "emoji": "👨‍👩‍👧❤️🇩🇪e\u0301" * 10_000,
+    "flags": "x" + "🇩🇪" * 30_000,
     "marks": "e" + "\u0301" * 50_000,
     "NUL": "\x00" * 100_000,
     "right to left": "\u202bשלום עולם\u202c " * 20_000,
@@ -194,6 +205,54 @@ def test_an_edit_changes_few_chunks() -> None:
     edited = f"{text[:place]}Somebody had opened the door in the night. {text[place:]}"
     after = texts(edited, chunk_structure(edited, size=128))
     assert sum(piece not in before for piece in after) <= 3
+
+
+@pytest.mark.parametrize("method", sorted(CHUNKERS))
+@pytest.mark.parametrize("text", [ENGLISH * 150, CHINESE * 300, (ENGLISH + CHINESE) * 90])
+def test_segments_and_threads_change_nothing(
+    method: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = list(CHUNKERS[method](text, size=64, overlap=10))
+    monkeypatch.setattr(encoded, "segments", lambda text: segments(text, 5000))
+    monkeypatch.setattr(encoded, "THREADED_CHARS", 1000)
+    monkeypatch.setattr(units, "KEPT", 10)
+    assert list(CHUNKERS[method](text, size=64, overlap=10)) == whole
+
+
+def test_a_chunker_that_is_not_read_to_the_end_leaves_no_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(encoded, "segments", lambda text: segments(text, 5000))
+    monkeypatch.setattr(encoded, "THREADED_CHARS", 1000)
+    chunks = chunk_structure(ENGLISH * 500, size=64)
+    next(chunks)
+    chunks.close()  # type: ignore[attr-defined]
+    for thread in threading.enumerate():
+        if thread.name.startswith("textmill-encode"):
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+def test_a_tokenizer_file_counts_for_models_like_bert(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    words = ["[UNK]", "the", "kiln", "was", "lit", "at", "six", ".", ",", "door", "##s", "窑", "是"]
+    model = tokenizers.models.WordPiece(
+        {word: number for number, word in enumerate(words)}, unk_token="[UNK]"
+    )
+    bert = tokenizers.Tokenizer(model)
+    bert.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
+    bert.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    bert.enable_truncation(4)  # as files from the hub have it: it must not be obeyed
+    path = tmp_path / "tokenizer.json"
+    bert.save(str(path))
+    for text in (ENGLISH, CHINESE, "\u200e\u200e" * 50, "doors\u0301  \x00 " * 40):
+        chunks = list(chunk_structure(text, size=16, overlap=4, tokenizer=str(path)))
+        count = tokenizer(str(path)).count
+        assert all(count(piece) <= 16 for piece in texts(text, chunks))
+        assert chunks[-1].end_char == len(text)
+    assert texts(ENGLISH, chunk_structure(ENGLISH, size=16, tokenizer=str(path)))[0] == (
+        "The kiln was lit at six."
+    )
 
 
 def test_every_method_has_a_revision() -> None:

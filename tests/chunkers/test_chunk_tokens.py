@@ -6,10 +6,9 @@ from importlib import util
 from pathlib import Path
 
 import pytest
+from chunk_texts import TEXTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from chunk_texts import TEXTS
 
 from chunkers import tokens
 from chunkers.tokens import segments, tokenizer
