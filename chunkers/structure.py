@@ -93,6 +93,11 @@ def chunk_structure(
 def _chunks(text: str, tokenizer: Tokenizer, figures: Limits) -> Iterator[Chunk]:
     if not text or text.isspace():
         return
+    if _is_one_line(text, figures.size):
+        tokens = tokenizer.count(text)
+        if tokens <= figures.size:
+            yield Chunk(0, len(text), tokens)
+            return
     with Encoded(text, tokenizer) as encoded:
         units = Units(encoded)
         previous = 0
@@ -109,6 +114,12 @@ def _chunks(text: str, tokenizer: Tokenizer, figures: Limits) -> Iterator[Chunk]
                 end, tokens = next_cut(units, start, cut, figures)
             yield Chunk(start.at, end.at, tokens)
             previous, cut = cut.at, end
+
+
+def _is_one_line(text: str, size: int) -> bool:
+    """Whether the text is one line that hardly has more than `size` tokens: a short row, for which
+    the scan for boundaries would cost ten times the encoding."""
+    return len(text) <= (3 * size if text.isascii() else size) and len(text.splitlines()) == 1
 
 
 def next_cut(units: Units, start: Cut, cut: Cut, figures: Limits) -> tuple[Cut, int]:
@@ -178,6 +189,8 @@ def choose(units: Units, base: int, cut: Cut, room: int, figures: Limits) -> int
     last = bisect_right(begun, full, first)
     if last == first:
         return -1
+    if begun[-1] <= full and units.encoded.complete and not strong[high:]:
+        return len(begun) - 1  # the rest fits: no sentence of it goes alone
     before = _before_block(units, high, first, figures.size)
     if before >= 0:
         return before

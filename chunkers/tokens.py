@@ -176,6 +176,8 @@ class RankTokenizer:
             table = np.zeros(max(ranks.values()) + 1, np.uint16)
             table[np.fromiter(ranks.values(), np.int64, len(ranks))] = codes
             self._table = table
+            if self.name in RANKS:
+                self._encoding._mergeable_ranks = {}  # nobody else's, and 35 MB
         return self._table
 
 
