@@ -80,7 +80,8 @@ class AnswerCache:
                     statistics=0,
                     tag_index=0,
                     sqlite_synchronous=2,
-                    sqlite_cache_size=1 << 11,
+                    sqlite_cache_size=1 << 9,  # pages of 4 kB, for each thread that reads
+                    sqlite_mmap_size=0,  # 64 MB by default, all of which count as ours
                     disk_min_file_size=1 << 62,
                 )
             finally:

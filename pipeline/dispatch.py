@@ -235,7 +235,7 @@ class Dispatch:
         needed = (1 << 20) + 16_384 * (self._in_flight + len(flights))
         if (free := self._free_bytes()) < needed:
             return StorageError(
-                f"{self._cache.folder}: {free:,} bytes free, {needed:,} needed before the next call",
+                f"{self._cache.folder}: {free:,} bytes free, {needed:,} needed for a call",
                 hint="free space and run again; every answer so far is kept",
             )
         if self._max_cost_usd is not None:

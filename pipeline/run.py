@@ -40,11 +40,11 @@ from pipeline.errors import (
 from pipeline.files import recheck
 from pipeline.folder import RunRecord, new_run_id, run_folder
 from pipeline.keys import model_name
+from pipeline.memory import give_back
 from pipeline.place import lock
 from pipeline.plan import plan
 from pipeline.prepare import Opened, Pipeline, prepared
 from pipeline.records import Answer, Endpoint, Failure, Outcome, Request
-from pipeline.schema import use_system_memory
 from pipeline.sink import Sink
 from pipeline.survey import Survey, survey
 from pipeline.window import Window
@@ -92,7 +92,7 @@ class Ended(Struct, frozen=True):
 
 async def run(pipeline: Pipeline, emit: events.Emit) -> Ended:
     """Run the job to its commit. Never raises a TextmillError: it is in what comes back."""
-    use_system_memory()
+    give_back()
     turn = _Turn(pipeline, emit)
     error: TextmillError | None = None
     try:

@@ -27,14 +27,6 @@ _ARROW = {
 }
 
 
-def use_system_memory() -> None:
-    """Let freed Arrow buffers go back to the system, for this process.
-
-    Arrow's default allocator keeps them: 50 to 70 MB more at the peak of a run (measured).
-    """
-    pa.set_memory_pool(pa.system_memory_pool())
-
-
 def arrow_type(known: JsonType) -> pa.DataType:
     """The Arrow type of a JSON column. Where only nulls or empty objects came it is string: Parquet
     has no objects without fields, and few readers like columns without a type."""
