@@ -117,17 +117,23 @@ def plan(job: str, overrides: tuple[str, ...], as_json: bool, **options: Any) ->
 
 
 @cli.command()
-@click.argument("source", metavar="FILE_OR_JOB")
+@click.argument("source", metavar="[FILE_OR_JOB]", required=False)
 @job_options
 @click.option("--only", metavar="ID", help="Only the document with this id.")
+@click.option("--html", metavar="PATH", help="One page for a browser; - for stdout.")
 @as_json
 def chunks(
-    source: str, overrides: tuple[str, ...], only: str | None, as_json: bool, **options: Any
+    source: str | None,
+    overrides: tuple[str, ...],
+    only: str | None,
+    html: str | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
-    """Show where the documents of FILE_OR_JOB are cut."""
-    from jobs import show
+    """Show where the documents of FILE_OR_JOB (- for stdin) are cut."""
+    from jobs import cuts
 
-    sys.exit(show.chunks(source, overrides, flags_of(options), only, as_json=as_json))
+    sys.exit(cuts.chunks(source, overrides, flags_of(options), only, html, as_json=as_json))
 
 
 @cli.command()

@@ -1,12 +1,11 @@
-"""The commands that show: `chunks`, `search` and `templates`."""
+"""The commands that show: `search` and `templates`."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -21,102 +20,6 @@ from pipeline.retries import PAUSING
 
 if TYPE_CHECKING:
     from jobs.spec import Job
-    from pipeline.records import Chunk
-
-TEXT_FILES = (".txt", ".md", ".markdown", ".rst")
-TABLES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
-
-
-def chunks(
-    source: str,
-    overrides: Sequence[str],
-    flags: Mapping[str, object],
-    only: str | None,
-    *,
-    as_json: bool,
-) -> int:
-    """Every chunk of the documents with its span, tokens and text; colours tell chunks apart."""
-    return reported(lambda: _chunks(source, overrides, flags, only, as_json))
-
-
-def _chunks(
-    source: str,
-    overrides: Sequence[str],
-    flags: Mapping[str, object],
-    only: str | None,
-    as_json: bool,
-) -> int:
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(highlight=False, soft_wrap=True)
-    shown = 0
-    for name, text, found in _cut_documents(source, overrides, flags):
-        if only is not None and name != only:
-            continue
-        shown += 1
-        if as_json:
-            for chunk in found:
-                told = {"id": name, **msgspec.structs.asdict(chunk)}
-                told["text"] = text[chunk.start_char : chunk.end_char]
-                print(msgspec.json.encode(told).decode())
-            continue
-        tokens = sum(chunk.tokens for chunk in found)
-        console.print(
-            f"[bold]{len(found):,} chunks, {tokens:,} tokens[/bold]", Text(printable(name))
-        )
-        covered = 0
-        for position, chunk in enumerate(found):
-            colour = ("cyan", "green")[position % 2]
-            shared = max(0, covered - chunk.start_char)
-            line = Text(
-                f"{position:>5}  {chunk.start_char:>8,}..{chunk.end_char:<8,} "
-                f"{chunk.tokens:>5} tokens  ",
-                style="dim",
-            )
-            piece = text[chunk.start_char : chunk.end_char]
-            line.append(printable(piece[:shared], 60), style="dim italic")
-            line.append(printable(piece[shared:], 100), style=colour)
-            console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
-            covered = max(covered, chunk.end_char)
-    if only is not None and not shown:
-        raise UsageError(
-            f"{printable(source)}: no document `{printable(only)}`",
-            hint=None if "input.id" in flags else "--id COLUMN names the column of ids",
-        )
-    return 0
-
-
-def _cut_documents(
-    source: str, overrides: Sequence[str], flags: Mapping[str, object]
-) -> Iterator[tuple[str, str, list[Chunk]]]:
-    from jobs.build import build, chunker
-    from jobs.spec import load
-    from pipeline.source import read
-    from pipeline.survey import survey
-
-    is_text = source.lower().endswith(TEXT_FILES)
-    is_job = not (is_text or source.lower().endswith(TABLES) or Path(source).is_dir())
-    if is_job:
-        job = load(source, pairs(overrides), flags, needs_output=False)
-    else:
-        # o200k_base needs no extra; a job says better which tokens count.
-        flags = {"chunk.tokenizer": "o200k_base"} | dict(flags) | {"input.path": source}
-        job = load("embed", pairs(overrides), flags, needs_output=False)
-    if is_text:
-        try:
-            text = Path(source).read_bytes().decode("utf-8-sig")  # offsets count every CR
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "not UTF-8"
-            raise UsageError(f"{printable(source)}: cannot be read: {why}") from None
-        yield Path(source).name, text, list(chunker(job)(text))
-        return
-    pipeline = build(job, with_secret=False)
-    for documents in read(survey(pipeline.input)):
-        for document in documents:
-            if document.text is not None:
-                found = list(pipeline.chunk(document.text))
-                yield str(document.id), document.text, found
 
 
 def search(

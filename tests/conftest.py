@@ -1,11 +1,22 @@
 """What every test may use: the asyncio backend, and a home of its own for answers."""
 
 import json
+import os
 from typing import NamedTuple
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from jobs.__main__ import cli
+
+# Machines are slow and noisy; a law is about results, never about time.
+settings.register_profile(
+    "textmill",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("textmill")
 
 
 @pytest.fixture

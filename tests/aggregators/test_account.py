@@ -1,7 +1,7 @@
 """How a document came out."""
 
 import hypothesis.strategies as st
-from hypothesis import given, settings
+from hypothesis import given
 
 from aggregators.account import Account
 from pipeline.records import Answer, Chunk, Document, Failure, Kept, Outcome, Request
@@ -21,7 +21,6 @@ def outcomes(*settled, tokens=3):
             for n, one in enumerate(settled)]
 
 
-@settings(deadline=None)
 @given(st.lists(SETTLED, max_size=8))
 def test_status_is_failed_for_all_partial_for_some_and_ok_for_none(settled):
     account = Account.of(document(), iter(outcomes(*settled)))
@@ -36,7 +35,6 @@ def test_status_is_failed_for_all_partial_for_some_and_ok_for_none(settled):
     assert account.model == next((one.model for one in answers if one.model), None)
 
 
-@settings(deadline=None)
 @given(st.lists(SETTLED, max_size=4))
 def test_an_isolated_row_is_failed_with_its_own_error_whatever_else(settled):
     account = Account.of(document("malformed JSON"), outcomes(*settled))

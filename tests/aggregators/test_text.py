@@ -2,7 +2,7 @@
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from aggregators import AGGREGATORS, REVISIONS
 from aggregators.text import Text
@@ -24,7 +24,6 @@ def step(*settled, error=None):
     return result.status, row.values, row.error
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(max_size=4) | st.none(), min_size=1, max_size=8))
 def test_answers_are_joined_in_span_order_and_failures_left_out(told):
     settled = [NO if text is None else Answer(text) for text in told]

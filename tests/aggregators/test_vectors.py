@@ -5,7 +5,7 @@ import itertools
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from aggregators.vectors import Mean, Rows
 from pipeline.records import Answer, Chunk, Column, Document, Failure, Kept, Outcome, Request
@@ -49,7 +49,6 @@ def runs(draw):
     return found
 
 
-@settings(deadline=None)
 @given(runs())
 def test_mean_is_that_of_numpy_over_the_tokens(found):
     tokens = [np.frombuffer(each.settled.value, "<f4").astype("f8")
@@ -67,7 +66,6 @@ def test_mean_is_that_of_numpy_over_the_tokens(found):
     assert value == pytest.approx(expected, abs=1e-5)
 
 
-@settings(deadline=None)
 @given(st.lists(COORDINATES.filter(any).map(unit), min_size=2, max_size=6), st.data())
 def test_overlap_is_not_weighed_twice(vectors, data):
     """With overlap, the mean is that of the same chunks cut where the last one ended."""
@@ -81,7 +79,6 @@ def test_overlap_is_not_weighed_twice(vectors, data):
     assert mean(*shared) == pytest.approx(mean(*apart), abs=1e-6)
 
 
-@settings(deadline=None)
 @given(runs())
 def test_equal_outcomes_give_equal_bytes(found):
     first, second = mean(*found), mean(*(found[:]))
@@ -132,7 +129,6 @@ def test_without_an_answer_the_mean_is_null(outcomes, error, status):
     assert Mean(COLUMN).step(document(error), outcomes).status == status
 
 
-@settings(deadline=None)
 @given(runs())
 def test_rows_are_one_per_chunk_in_span_order(found):
     result = Rows(COLUMN).step(document(), found)

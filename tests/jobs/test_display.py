@@ -7,7 +7,7 @@ from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from jobs import display
 from jobs.display import JsonLines, Plain, Progress, Terminal, closing_line, duration, ordinal
@@ -70,7 +70,6 @@ def test_durations(seconds, told):
     assert duration(seconds) == told
 
 
-@settings(deadline=None)
 @given(st.floats(0, 10**7) | st.integers(1, 9_999).map(lambda number: number - 0.3))
 def test_no_duration_has_sixty_of_anything(seconds):
     words = duration(seconds).split()

@@ -1,4 +1,4 @@
-"""`chunks`, `search` and `templates`, as a person meets them."""
+"""`search` and `templates`, as a person meets them."""
 
 import json
 
@@ -33,58 +33,7 @@ def objects(out):
     return [json.loads(line) for line in out.splitlines()]
 
 
-def test_chunks_of_a_text_file_are_its_spans(rows, mill):
-    text = "First line.\r\nSecond line.\r\n\r\n水闸没有损坏。" * 9
-    (rows / "a.md").write_bytes(b"\xef\xbb\xbf" + text.encode())
-    ran = mill("chunks", "a.md", "--size", "16", "--overlap", "0", "--json")
-    told = objects(ran.out)
-    assert (ran.code, {each["id"] for each in told}) == (0, {"a.md"})
-    assert "".join(each["text"] for each in told) == text
-    assert all(each["text"] == text[each["start_char"]:each["end_char"]] for each in told)
-    assert max(each["tokens"] for each in told) <= 16
-
-
-def test_chunks_for_people_say_span_tokens_and_text(rows, mill):
-    (rows / "a.txt").write_text("one two three four five six seven eight nine ten")
-    ran = mill("chunks", "a.txt", "--method", "fixed", "--size", "8", "--overlap", "2")
-    assert ran.out.splitlines() == [
-        "2 chunks, 12 tokens a.txt",
-        "    0         0..39           8 tokens  one two three four five six seven eight",
-        "    1        27..48           4 tokens   seven eight nine ten",
-    ]
-
-
-def test_chunks_of_rows_by_id(rows, mill):
-    ran = mill("chunks", "in.jsonl", "--id", "name", "--only", "渡船", "--json")
-    assert [(each["id"], each["text"]) for each in objects(ran.out)] == [("渡船", ROWS[1]["text"])]
-    ran = mill("chunks", "in.jsonl", "--id", "name", "--only", "x\x1b")
-    assert (ran.code, ran.out, ran.err) == (2, "", "in.jsonl: no document `x\\x1b`\n")
-
-
-def test_chunks_of_a_job(rows, mill):
-    (rows / "job.toml").write_text(
-        'task = "feature-extraction"\n[input]\npath = "in.jsonl"\nid = "name"\n'
-        '[chunk]\nsize = 8\nmethod = "fixed"\n[[endpoint]]\nkind = "local"\n'
-    )
-    told = objects(mill("chunks", "job.toml", "--json").out)
-    assert [each["id"] for each in told if each["start_char"] == 0] == ["weir", "渡船", "bread"]
-    assert max(each["tokens"] for each in told) == 8
-
-
-def test_ids_and_texts_cannot_act_on_the_terminal(rows, mill):
-    hostile = {"name": "a\x1b[2J\u202e", "text": "b\x1b]0;x\x07 [red]c[/red]"}
-    (rows / "h.jsonl").write_text(json.dumps(hostile))
-    ran = mill("chunks", "h.jsonl", "--id", "name")
-    assert ran.out.splitlines()[0].endswith(" tokens a\\x1b[2J\\u202e")
-    assert "b\\x1b]0;x\\x07 [red]c[/red]" in ran.out
-
-
 @pytest.mark.parametrize(("arguments", "line"), [
-    (["chunks", "gone.txt"], "gone.txt: cannot be read: No such file or directory"),
-    (["chunks", "latin.txt"], "latin.txt: cannot be read: not UTF-8"),
-    (["chunks", "gone"], "gone: no such job file or template"),
-    (["chunks", "in.jsonl", "--size", "3"],
-     "--size: chunk.overlap = 32 tokens must be smaller than chunk.size = 3 tokens"),
     (["search", "gone.parquet", "q"], "gone.parquet: no such output"),
     (["search", "empty", "q"], "empty: no Parquet file in this folder"),
     (["search", "gone.parquet", " \n"], "the question is blank"),
@@ -93,7 +42,6 @@ def test_ids_and_texts_cannot_act_on_the_terminal(rows, mill):
     (["templates", "embedd"], "no template `embedd`"),
 ])
 def test_errors_are_one_line(rows, mill, arguments, line):
-    (rows / "latin.txt").write_bytes(b"x\xff")
     (rows / "empty").mkdir()
     pq.write_table(pa.table({"vector": [1]}), rows / "other.parquet")
     ran = mill(*arguments)

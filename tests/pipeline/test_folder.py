@@ -6,7 +6,7 @@ import stat
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from pipeline import folder
 from pipeline.errors import StorageError
@@ -47,7 +47,6 @@ def test_an_isolated_row_is_a_line_without_a_chunk(tmp_path):
     }]
 
 
-@settings(deadline=None)
 @given(st.text(min_size=1), st.integers(0, 10**9), st.booleans())
 def test_an_address_is_taken_apart_whatever_the_file_is_called(name, number, is_line):
     address = f"{name}:{number}" if is_line else f"{name}: row {number}"

@@ -52,7 +52,7 @@ def summaries(text, **parameters):
     return told.value
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.lists(TEXTS, min_size=1, max_size=70))
 def test_a_vector_does_not_depend_on_its_batch(texts):
     together = local.embed(texts)
@@ -87,7 +87,7 @@ def test_a_text_without_a_vector_is_a_failure_and_its_neighbours_are_answered(mo
     assert second == Failure("poison", "the embedded model has no vector for this text")
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(TEXTS.filter(str.strip), st.integers(1, 4))
 def test_a_summary_is_sentences_of_the_text_in_their_order(text, count):
     told = local.summary(text, sentences(text), count)

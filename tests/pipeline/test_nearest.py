@@ -37,7 +37,7 @@ def axis(number, length=1.0):
 AXES = st.none() | st.tuples(st.integers(0, DIM - 1), st.sampled_from([0.25, 1.0, 4.0]))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(AXES, max_size=30), st.integers(1, 12), st.integers(1, 9), st.integers(1, 4))
 def test_hits_are_those_of_brute_force_with_ties_in_file_order(drawn, count, group, files):
     vectors = [drawn_axis and axis(*drawn_axis) for drawn_axis in drawn]
@@ -57,7 +57,7 @@ def test_hits_are_those_of_brute_force_with_ties_in_file_order(drawn, count, gro
     ]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32), st.sampled_from([3, 8, 256, 384]), st.integers(1, 120))
 def test_equal_vectors_score_equal_wherever_they_stand(seed, dim, rows):
     random = np.random.default_rng(seed)

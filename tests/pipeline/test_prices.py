@@ -2,7 +2,7 @@
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from pipeline.prices import cost, output_tokens_bound
 from pipeline.records import Price
@@ -28,7 +28,6 @@ def test_cost_in_usd(price, usd):
     assert spent == pytest.approx(usd, abs=1e-12)
 
 
-@settings(deadline=None)
 @given(PRICES, AMOUNT, AMOUNT, AMOUNT, AMOUNT)
 def test_cost_is_never_negative_and_adds_up(price, requests, read, told, seconds):
     def of(**work):

@@ -5,7 +5,7 @@ import re
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from pipeline.prompts import chunk_text, columns_of, renderer
 from pipeline.records import Chunk, Document, Kept
@@ -25,7 +25,6 @@ def whole(text, section=None):
     return Chunk(0, len(text), 1, section)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(PLAIN, NAMES)), PLAIN, HOSTILE, HOSTILE, HOSTILE, HOSTILE)
 def test_what_is_filled_in_is_never_filled_in_itself(parts, end, text, title, section, year):
     prompt = "".join(plain + "{" + name + "}" for plain, name in parts) + end
@@ -35,7 +34,6 @@ def test_what_is_filled_in_is_never_filled_in_itself(parts, end, text, title, se
     assert renderer(prompt)(document(text, **fields), whole(text, section)) == expected
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(PLAIN, st.recursive(PLAIN | st.integers() | st.none(), lambda one: (
         st.lists(one, max_size=3) | st.dictionaries(PLAIN, one, max_size=3)), max_leaves=8)),
@@ -47,7 +45,6 @@ def test_json_in_a_prompt_stands_as_it_is(value, indent):
     assert renderer(prompt)(document("x"), whole("x")) == prompt
 
 
-@settings(deadline=None)
 @given(st.text(st.sampled_from("{}ab 标"), max_size=20))
 def test_columns_are_those_that_are_filled_in(prompt):
     names = columns_of(prompt)

@@ -45,7 +45,7 @@ async def fed(window, sizes, most):
     return widest
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(SIZES, st.integers(0, 20), st.integers(0, 8))
 def test_the_bounds_hold_and_every_group_gets_through(sizes, chars, requests):
     anyio.run(fed, Window(chars, requests), sizes, (chars, requests))
