@@ -185,6 +185,7 @@ def templates(name: str | None, as_json: bool) -> None:
 @click.option(
     "--fault", "faults", multiple=True, metavar="FAULT", help="Such as '429 x3' or '500 30%'."
 )
+@click.option("--limit", metavar="LIMIT", help="Such as 'bucket calls=50/s headers=openai'.")
 @click.option("--seed", default=0, show_default=True, help="Of faults by chance.")
 @click.option("--record", is_flag=True, help="Keep inputs and bodies for the bill.")
 @click.option("--public", is_flag=True, help="Allow a host that others can reach.")

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+HALF_LIFE_SECONDS = 10.0
+LEAST_CALLS = 19.5
+"""Twenty calls that came together; they begin to fade at once."""
+
 
 class Breaker(NamedTuple):
     """Units: seconds on the caller's monotonic clock."""
@@ -36,20 +40,47 @@ def took(state: Breaker) -> Breaker:
 
 def answered(state: Breaker, started: float) -> Breaker:
     """A call that started after the rest began was answered: the endpoint is open again."""
-    return Breaker() if started >= state.resting_since else state
+    if started < state.resting_since:
+        return state
+    return Breaker(resting_since=state.resting_since)
 
 
 def rest(state: Breaker, now: float, started: float, seconds: float) -> Breaker:
     """A call brought a pausing error.
 
-    Calls that started before the rest began tell nothing new: they can lengthen it, but do not
-    make the streak longer and do not end a probe.
+    Calls that started before the rest began tell nothing new: they can lengthen it while it is on,
+    but do not make the streak longer, do not end a probe and do not begin a rest again.
     """
-    if state.streak and started < state.resting_since:
-        return state._replace(until=max(state.until, now + seconds))
+    if started < state.resting_since:
+        return state._replace(until=max(state.until, now + seconds)) if state.streak else state
     return Breaker(now, max(state.until, now + seconds), state.streak + 1)
 
 
-def probe_ended(state: Breaker) -> Breaker:
+def probe_ended(state: Breaker, started: float) -> Breaker:
     """The probe came back with an error that says nothing of the endpoint: try the next one."""
-    return state._replace(is_probing=False)
+    return state if started < state.resting_since else state._replace(is_probing=False)
+
+
+class Health(NamedTuple):
+    """Failed and answered calls of the last half minute or so, each fading by its age."""
+
+    at: float = float("-inf")
+    failed: float = 0.0
+    answered: float = 0.0
+
+
+def noted(state: Health, now: float, *, failed: bool) -> Health:
+    """The same with one more call."""
+    fade = 0.5 ** (max(0.0, now - state.at) / HALF_LIFE_SECONDS)
+    return Health(now, state.failed * fade + failed, state.answered * fade + (not failed))
+
+
+def is_broken(state: Health) -> bool:
+    """True once half of at least twenty calls failed: this is no chance, the endpoint is down."""
+    calls = state.failed + state.answered
+    return calls >= LEAST_CALLS and state.failed >= calls / 2
+
+
+def broken_seconds(streak: int) -> float:
+    """The rest of a broken endpoint: 5 s, doubled by each probe that fails, at most 5 min."""
+    return float(min(300.0, 5.0 * 2.0 ** min(streak, 10)))

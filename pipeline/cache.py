@@ -21,6 +21,9 @@ import msgspec
 from pipeline.errors import StorageError
 from pipeline.records import Answer
 
+BUSY_SECONDS = 60
+"""So long a look-up or a commit waits for another process that writes; then storage has failed."""
+
 _RAW = diskcache.core.MODE_RAW
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[Any, int, int, bool, str]).decode
@@ -73,6 +76,7 @@ class AnswerCache:
             try:
                 self._store = diskcache.Cache(
                     str(folder),
+                    timeout=BUSY_SECONDS,
                     disk=RawDisk,
                     eviction_policy="none",
                     size_limit=1 << 62,
@@ -96,7 +100,7 @@ class AnswerCache:
         get = self._store.get
         try:
             for key in keys:
-                sealed = get(key, retry=True)
+                sealed = get(key)
                 if sealed is not None:
                     answer = _unseal(key, sealed)
                     if answer is not None:
@@ -109,7 +113,7 @@ class AnswerCache:
         """Return when all of them are durable: one transaction, one sync."""
         store = self._store
         try:
-            with store.transact(retry=True):
+            with store.transact():
                 for key, answer in answers:
                     store.set(key, _seal(key, answer))
         except (OSError, sqlite3.Error, diskcache.Timeout) as error:
@@ -118,14 +122,14 @@ class AnswerCache:
     def remember(self, name: str, value: bytes) -> None:
         """Keep what a server said of itself under a name of its own."""
         try:
-            self._store.set(b"server " + name.encode(), value, retry=True)
+            self._store.set(b"server " + name.encode(), value)
         except (OSError, sqlite3.Error, diskcache.Timeout) as error:
             raise _failed(self.folder, error) from error
 
     def remembered(self, name: str) -> bytes | None:
         """What was kept under this name."""
         try:
-            value: bytes | None = self._store.get(b"server " + name.encode(), retry=True)
+            value: bytes | None = self._store.get(b"server " + name.encode())
         except (OSError, sqlite3.Error, diskcache.Timeout) as error:
             raise _failed(self.folder, error) from error
         return value

@@ -19,7 +19,7 @@ import anyio
 from anyio.to_thread import run_sync
 
 from pipeline import breaker, events
-from pipeline.breaker import Breaker
+from pipeline.breaker import Breaker, Health
 from pipeline.cache import AnswerCache
 from pipeline.errors import (
     BudgetError,
@@ -31,7 +31,7 @@ from pipeline.errors import (
     UsageError,
 )
 from pipeline.escape import printable
-from pipeline.prices import cost, output_tokens_bound
+from pipeline.prices import cost, output_tokens_bound, rent
 from pipeline.records import Answer, Endpoint, Failure, Request
 from pipeline.retries import PAUSING, Fail, Halve, Retry, Stop, pause, verdict
 
@@ -69,13 +69,11 @@ class Tally:
         self.requests = 0
         self.cached = 0
         """Requests that needed no sending: answered before, or equal to another one."""
-        self.answered = 0
         self.calls = 0
         self.input_tokens = 0
         self.output_tokens = 0
         self.cost_usd = 0.0
         self.pauses = 0
-        self.errors: Counter[str] = Counter()
 
 
 class Dispatch:
@@ -91,6 +89,7 @@ class Dispatch:
         free_bytes: Callable[[], int],
         dimension: int | None = None,
         max_outage_seconds: float = 1_800.0,
+        grace_seconds: float = 30.0,
         max_cost_usd: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         uniform: Callable[[], float] = random.random,
@@ -105,6 +104,7 @@ class Dispatch:
         self._free_bytes = free_bytes
         self._max_outage_seconds = max_outage_seconds
         self._max_cost_usd = max_cost_usd
+        self._grace_seconds = grace_seconds
         self._clock = clock
         self._uniform = uniform
 
@@ -114,6 +114,9 @@ class Dispatch:
         self._again: list[tuple[float, int, list[Flight]]] = []
         self._order = itertools.count()
         self._breaker = Breaker()
+        self._health = Health()
+        self._started = clock()
+        self._is_proven = False
         self._last_answer = clock()
         self._in_flight = 0
         self._estimated_usd = 0.0
@@ -157,6 +160,9 @@ class Dispatch:
                     missing += 1
                     self._fresh.append(flight)
                 else:
+                    # What was answered before shows that the configuration works, and by whom.
+                    self._is_proven = True
+                    self._model = self._model or answer.model
                     self._settle(flight)
         self.tally.requests += len(requests)
         self.tally.cached += len(requests) - missing
@@ -166,20 +172,24 @@ class Dispatch:
         return len(requests) - missing
 
     @property
-    def is_stopping(self) -> bool:
-        """True once `stop` was called."""
-        return self._stopped_by is not None
+    def stopped_by(self) -> TextmillError | None:
+        """What the run ends with, once `stop` was called."""
+        return self._stopped_by
 
     def close(self) -> None:
         """Nothing more will be admitted: workers end when all is settled."""
         self._is_closed = True
         self._wake_workers()
 
-    def stop(self, error: TextmillError, grace_seconds: float) -> None:
-        """Make no further call; wait so long for those under way; then `run` raises `error`."""
+    def stop(self, error: TextmillError, grace_seconds: float | None = None) -> None:
+        """Make no further call; wait for those under way, at most the grace; then `run` raises.
+
+        What stopped it first is what it raises; a later stop can only shorten the wait.
+        """
+        grace = self._grace_seconds if grace_seconds is None else grace_seconds
+        self._scope.deadline = min(self._scope.deadline, anyio.current_time() + grace)
         if self._stopped_by is None:
             self._stopped_by = error
-            self._scope.deadline = anyio.current_time() + grace_seconds
             self._emit(events.Draining(str(error), self._in_flight))
             self._wake_workers()
 
@@ -239,11 +249,10 @@ class Dispatch:
                 hint="free space and run again; every answer so far is kept",
             )
         if self._max_cost_usd is not None:
-            expected = self._estimate(flights)
-            if self.tally.cost_usd + self._estimated_usd + expected > self._max_cost_usd:
+            spent = self.tally.cost_usd + rent(self.endpoint.price, self._clock() - self._started)
+            if spent + self._estimated_usd + self._estimate(flights) > self._max_cost_usd:
                 return BudgetError(
-                    f"budget.max_cost_usd = {self._max_cost_usd:g} reached: "
-                    f"${self.tally.cost_usd:.4f} spent",
+                    f"budget.max_cost_usd = {self._max_cost_usd:g} reached: ${spent:.4f} spent",
                     hint="answers so far are kept; raise the budget or run again to go on",
                 )
         return None
@@ -275,7 +284,7 @@ class Dispatch:
                 continue
             forbidden = self._forbids(taken)
             if forbidden is not None:
-                self.stop(forbidden, self.endpoint.deadline.call_seconds)
+                self.stop(forbidden)
                 continue
             self._breaker = breaker.took(self._breaker)
             await self._call(taken)
@@ -294,6 +303,9 @@ class Dispatch:
             await self._answered(flights, settled, started)
         except EndpointError as error:
             self._refused(flights, error, started)
+        except TextmillError as error:  # the server is not what it was
+            heapq.heappush(self._again, (float("inf"), next(self._order), flights))
+            self.stop(error)
         finally:
             self._in_flight -= len(flights)
             self._wake_workers()
@@ -303,12 +315,13 @@ class Dispatch:
     ) -> None:
         now = self._clock()
         self._breaker = breaker.answered(self._breaker, started)
+        self._health = breaker.noted(self._health, now, failed=False)
         self._last_answer = now
         if (other := self._other_model(settled)) is not None:
             # Not kept: under this key another model's answer would stand for ever.
             heapq.heappush(self._again, (float("inf"), next(self._order), flights))
             self._account(flights, [], now - started)
-            self.stop(other, self.endpoint.deadline.call_seconds)
+            self.stop(other)
             return
         good: list[tuple[Flight, Answer]] = []
         for flight, outcome in zip(flights, settled, strict=True):
@@ -326,43 +339,52 @@ class Dispatch:
             durable = self._kept_durable
             self._kept_some.set()
             await durable.wait()
-            self.tally.answered += len(good)
+            self._is_proven = True
             for flight, _ in good:
                 self._settle(flight)
 
     def _refused(self, flights: list[Flight], error: EndpointError, started: float) -> None:
         now = self._clock()
-        self.tally.errors[error.kind] += 1
         self.tally.calls += error.kind != "unreachable"
+        # Sent, and perhaps answered: what it may have cost counts, or a budget would not hold.
+        spent = self._estimate(flights) if error.kind == "ambiguous" else 0.0
+        self.tally.cost_usd += spent
         self._emit(
             events.CallEnded(
                 self.endpoint.name,
                 len(flights),
                 now - started,
+                cost_usd=spent,
                 error=error.kind,
                 message=str(error),
             )
         )
-        if error.kind in PAUSING:
-            before = self._breaker
-            seconds = pause(error, before.streak, self._uniform)
-            self._breaker = breaker.rest(before, now, started, seconds)
-            if self._breaker.streak != before.streak:
-                self.tally.pauses += 1
-                self._emit(
-                    events.Paused(
-                        self.endpoint.name,
-                        seconds,
-                        error.retry_after is not None,
-                        self.tally.pauses,
-                        error.kind,
-                        str(error),
-                    )
-                )
-        else:
-            self._breaker = breaker.probe_ended(self._breaker)
+        self._rest(error, now, started)
         self._again_or_failed(flights, error, now)
         self._check_outage()
+
+    def _rest(self, error: EndpointError, now: float, started: float) -> None:
+        """Let the whole endpoint rest, where the error speaks of it rather than of a request."""
+        before = self._breaker
+        if error.kind in PAUSING:
+            seconds = pause(error, before.streak, self._uniform)
+        elif error.kind in ("transient", "ambiguous"):
+            self._health = breaker.noted(self._health, now, failed=True)
+            if not before.streak and not breaker.is_broken(self._health):
+                return
+            seconds = breaker.broken_seconds(before.streak)
+        else:
+            self._breaker = breaker.probe_ended(before, started)
+            return
+        self._breaker = breaker.rest(before, now, started, seconds)
+        if self._breaker.streak > before.streak:
+            self.tally.pauses += 1
+            asked = error.retry_after is not None
+            self._emit(
+                events.Paused(
+                    self.endpoint.name, seconds, asked, self.tally.pauses, error.kind, str(error)
+                )
+            )
 
     def _again_or_failed(self, flights: list[Flight], error: EndpointError, now: float) -> None:
         attempts = max(flight.attempts for flight in flights) + 1
@@ -387,11 +409,11 @@ class Dispatch:
             case Stop(error=reason):
                 # Their rows stay open: what stops a run is no outcome of a row.
                 heapq.heappush(self._again, (float("inf"), next(self._order), flights))
-                self.stop(reason, self.endpoint.deadline.call_seconds)
+                self.stop(reason)
 
     def _count_refusals(self, error: EndpointError, requests: int) -> None:
         """Twenty different rows cannot all be poison: then it is the job that is wrong."""
-        if error.kind != "poison" or error.status == 200 or self.tally.answered:
+        if error.kind != "poison" or error.status == 200 or self._is_proven:
             return
         self._refusals[error.status] += requests
         if self._refusals[error.status] >= SAME_REFUSALS:
@@ -400,8 +422,7 @@ class Dispatch:
                     f"endpoint `{self.endpoint.name}` refused the first {SAME_REFUSALS} "
                     f"requests alike: {error}",
                     hint="check `endpoint.url`, `endpoint.model` and `parameters`",
-                ),
-                self.endpoint.deadline.call_seconds,
+                )
             )
 
     def _other_model(self, settled: Sequence[Answer | Failure]) -> GuardError | None:

@@ -17,8 +17,8 @@ from typing import IO, Any
 
 import msgspec
 
-from pipeline.errors import StorageError
 from pipeline.escape import printable
+from pipeline.place import storing, sync_folder
 from pipeline.records import Answer, Document, Outcome
 
 _ADDRESS = re.compile(r"(?P<file>.*?)(?::(?P<line>\d+)|: row (?P<row>\d+))\Z", re.DOTALL)
@@ -41,24 +41,20 @@ class RunRecord:
         self.folder = run_folder(output) / "runs" / run_id
         self.failures_path = self.folder / "failures.jsonl"
         self._failures: IO[bytes] | None = None
-        try:
+        with storing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise _failed(self.folder, error) from error
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Durable when it returns; a reader sees the old one or the new one."""
         path = self.folder / "manifest.json"
         temporary = path.with_suffix(".tmp")
-        try:
+        with storing(path):
             with temporary.open("wb") as file:
                 file.write(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-            _sync_folder(self.folder)
-        except OSError as error:
-            raise _failed(path, error) from error
+            sync_folder(self.folder)
 
     def isolated(self, document: Document) -> None:
         """A row that could not be read or cut."""
@@ -88,31 +84,14 @@ class RunRecord:
             place[name] = int(where[name])
         told = {"id": document.id, "identity": document.identity.hex(), **place, **what}
         told["reason"] = printable(told["reason"] or "", 500)
-        try:
+        with storing(self.failures_path):
             if self._failures is None:
                 self._failures = self.failures_path.open("wb")
             self._failures.write(msgspec.json.encode(told) + b"\n")
-        except OSError as error:
-            raise _failed(self.failures_path, error) from error
 
     def close(self) -> None:
         """Make the failures durable."""
         if self._failures is not None:
-            try:
-                with self._failures as file:
-                    file.flush()
-                    os.fsync(file.fileno())
-            except OSError as error:
-                raise _failed(self.failures_path, error) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _failed(path: Path, error: OSError) -> StorageError:
-    return StorageError(f"{path}: cannot be written: {error.strerror}")
+            with storing(self.failures_path), self._failures as file:
+                file.flush()
+                os.fsync(file.fileno())

@@ -24,12 +24,12 @@ class Moment(NamedTuple):
 
 
 def encode(value: Any) -> bytes:
-    """Type tag, length of the payload in 8 bytes, payload.
+    """Type tag, length of the content in 8 bytes, content.
 
     Invariant: two values have the same encoding only if logical type and value are equal.
     """
-    tag, payload = _ENCODERS.get(type(value), _other)(value)
-    return tag + len(payload).to_bytes(8, "big") + payload
+    tag, content = _ENCODERS.get(type(value), _other)(value)
+    return tag + len(content).to_bytes(8, "big") + content
 
 
 def of_id(value: Any) -> bytes:

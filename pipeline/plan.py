@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from pipeline.cache import AnswerCache
 from pipeline.endpoints.info import recalled
 from pipeline.prepare import Pipeline, prepared
-from pipeline.prices import cost, output_tokens_bound
+from pipeline.prices import cost, output_tokens_bound, rent
 from pipeline.survey import Survey
 
 ASSUMED_CALL_SECONDS = 0.5
@@ -69,7 +69,7 @@ def plan(pipeline: Pipeline, survey: Survey, cache: AnswerCache | None) -> Plan:
         input_tokens=tokens,
         output_tokens=new * output_tokens_bound(endpoint.task, endpoint.parameters),
         seconds=calls * ASSUMED_CALL_SECONDS,
-    )
+    ) + rent(endpoint.price, seconds)
     # An equal request in the same input is answered once: it costs as little as a cached one.
     repeated = requests - len(seen)
     return Plan(

@@ -19,14 +19,22 @@ def cost(
     output_tokens: int = 0,
     seconds: float = 0.0,
 ) -> float:
-    """USD for this much work; 0 where no price is declared. `hour` is counted as call seconds."""
+    """USD for these calls, which took so many seconds together; 0 where no price is declared.
+
+    The price of an hour is no price of calls: see `rent`.
+    """
     if price is None:
         return 0.0
     return (
         (price.input * input_tokens + price.output * output_tokens) / 1_000_000
         + price.request * requests
-        + (price.second + price.hour / 3_600) * seconds
+        + price.second * seconds
     )
+
+
+def rent(price: Price | None, seconds: float) -> float:
+    """USD for an endpoint that is paid by the hour, for this wall time."""
+    return price.hour * seconds / 3_600 if price else 0.0
 
 
 def output_tokens_bound(task: str, parameters: Mapping[str, Any]) -> int:

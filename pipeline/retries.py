@@ -84,8 +84,8 @@ def verdict(
     allowed = 2 if error.status == 424 else MAX_ATTEMPTS[kind]
     if attempts < allowed:
         return Retry(backoff(attempts, 0.05, uniform), uses_attempt=True)
-    if size > 1 and kind in ("invalid", "poison"):
-        return Halve()
+    if size > 1:
+        return Halve()  # one row may be what breaks it: its neighbours must not go with it
     return Fail()
 
 

@@ -44,6 +44,7 @@ from pipeline.memory import give_back
 from pipeline.place import lock
 from pipeline.plan import plan
 from pipeline.prepare import Opened, Pipeline, prepared
+from pipeline.prices import rent
 from pipeline.records import Answer, Endpoint, Failure, Outcome, Request
 from pipeline.sink import Sink
 from pipeline.survey import Survey, survey
@@ -56,7 +57,7 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM]
 if sys.platform != "win32":
     SIGNALS.append(signal.SIGHUP)
 
-OPEN_CHARS = 32 << 20
+OPEN_BYTES = 48 << 20
 AT_ONCE = 1_024
 """Answers read back at once: a document of a million chunks is never whole in memory."""
 
@@ -103,7 +104,8 @@ async def run(pipeline: Pipeline, emit: events.Emit) -> Ended:
             group.cancel_scope.cancel()
     except* TextmillError as errors:
         error = next(_leaves(errors))
-    return turn.ended(error or turn.killed_by)
+    stopped_by = turn.dispatch.stopped_by if turn.dispatch else None
+    return turn.ended(error or stopped_by or turn.killed_by)
 
 
 class _Turn:
@@ -173,22 +175,25 @@ class _Turn:
     async def _mill(self, surveyed: Survey, cache: AnswerCache, send: Send) -> None:
         pipeline, endpoint = self.pipeline, self.pipeline.endpoint
         in_flight = endpoint.concurrency * endpoint.batch_size
-        window = Window(OPEN_CHARS, max(4_096, 4 * in_flight))
+        window = Window(OPEN_BYTES, max(4_096, 4 * in_flight))
         dispatch = self.dispatch = Dispatch(
             endpoint,
             send,
             cache,
             self.emit,
             dimension=pipeline.dimension,
+            grace_seconds=pipeline.grace_seconds,
             free_bytes=lambda: shutil.disk_usage(cache.folder).free,
             max_outage_seconds=pipeline.max_outage_seconds,
             max_cost_usd=pipeline.max_cost_usd,
         )
         put, get = anyio.create_memory_object_stream[Opening](float("inf"))
-        async with anyio.create_task_group() as group:
-            group.start_soon(dispatch.run)
-            group.start_soon(self._drained, self._feed(surveyed, dispatch, window, put))
-            group.start_soon(self._drained, self._drain(surveyed, cache, dispatch, window, get))
+        # The streams outlive both stages: one that ended early must not break the other.
+        with put, get:
+            async with anyio.create_task_group() as group:
+                group.start_soon(dispatch.run)
+                group.start_soon(self._drained, self._feed(surveyed, dispatch, window, put))
+                group.start_soon(self._drained, self._drain(surveyed, cache, dispatch, window, get))
 
     async def _drained(self, stage: Coroutine[Any, Any, None]) -> None:
         """A stage that ends the run lets the calls under way come in first: they are paid for."""
@@ -196,7 +201,7 @@ class _Turn:
         try:
             await stage
         except TextmillError as error:
-            self.dispatch.stop(error, self.pipeline.grace_seconds)
+            self.dispatch.stop(error)
 
     async def _feed(
         self,
@@ -207,19 +212,17 @@ class _Turn:
     ) -> None:
         groups = prepared(self.pipeline, surveyed)
         with put:
-            while True:
+            while dispatch.stopped_by is None:
                 opened = await run_sync(next, groups, None, abandon_on_cancel=True)
                 if opened is None:
                     return
                 requests = [request for each in opened for request in each.requests]
-                # A chunk's text stands in the document and once more in its request.
-                chars = sum(len(each.document.text or "") for each in opened)
-                chars += sum(len(request.input) for request in requests)
-                await window.enter(chars, len(requests))
+                weight, entries = _weight(opened), len(opened) + len(requests)
+                await window.enter(weight, entries)
                 group = Group()
                 cached = await dispatch.admit(group, requests)
                 self.emit(events.Admitted(len(opened), len(requests), cached))
-                put.send_nowait((opened, group, chars, len(requests)))
+                put.send_nowait((opened, group, weight, entries))
 
     async def _drain(
         self,
@@ -232,27 +235,26 @@ class _Turn:
         sink = self.sink
         assert sink is not None and self.record is not None
         most_failed = max(LEAST_FAILED, int(self.pipeline.max_failed * surveyed.rows))
-        with get:
-            async for opened, group, chars, requests in get:
-                await group.whole.wait()
-                before = sink.counts
-                await run_sync(self._write, opened, cache, dispatch.failures)
-                window.leave(chars, requests)
-                counts = sink.counts
-                self.emit(
-                    events.Written(
-                        len(opened),
-                        counts.ok - before.ok,
-                        counts.partial - before.partial,
-                        counts.failed - before.failed,
-                    )
+        async for opened, group, weight, entries in get:
+            await group.whole.wait()
+            before = sink.counts
+            await run_sync(self._write, opened, cache, dispatch.failures)
+            window.leave(weight, entries)
+            counts = sink.counts
+            self.emit(
+                events.Written(
+                    len(opened),
+                    counts.ok - before.ok,
+                    counts.partial - before.partial,
+                    counts.failed - before.failed,
                 )
-                if counts.failed > most_failed:
-                    raise TooManyFailed(
-                        f"{counts.failed:,} of {surveyed.rows:,} documents failed, more than "
-                        f"guard.max_failed allows ({most_failed:,}): nothing was published",
-                        hint=f"see {self.record.failures_path}; answers so far are kept",
-                    )
+            )
+            if counts.failed > most_failed:
+                raise TooManyFailed(
+                    f"{counts.failed:,} of {surveyed.rows:,} documents failed, more than "
+                    f"guard.max_failed allows ({most_failed:,}): nothing was published",
+                    hint=f"see {self.record.failures_path}; answers so far are kept",
+                )
         dispatch.close()
 
     def _write(
@@ -278,11 +280,12 @@ class _Turn:
                 error = Interrupted(number.name, 130 if number == signal.SIGINT else 143)
                 if self.is_committing:
                     continue
-                if self.dispatch is None or self.dispatch.is_stopping:
-                    self.killed_by = error
+                if self.dispatch is None or self.killed_by is not None:
+                    self.killed_by = self.killed_by or error
                     group.cancel_scope.cancel()
                 else:
-                    self.dispatch.stop(error, self.pipeline.grace_seconds)
+                    self.killed_by = error
+                    self.dispatch.stop(error)
 
     def ended(self, error: TextmillError | None) -> Ended:
         """The summary of this run."""
@@ -290,6 +293,8 @@ class _Turn:
         tally = self.dispatch.tally if self.dispatch else None
         failed = (counts.failed + counts.partial) if counts else 0
         code = error.exit_code if error else 3 if failed else 0
+        seconds = time.monotonic() - self.started
+        spent = tally.cost_usd + rent(self.pipeline.endpoint.price, seconds) if tally else 0.0
         has_failures = self.record is not None and self.record.failures_path.exists()
         summary = events.Summary(
             exit=code,
@@ -303,8 +308,8 @@ class _Turn:
             cached=tally.cached if tally else 0,
             calls=tally.calls if tally else 0,
             tokens=tally.input_tokens + tally.output_tokens if tally else 0,
-            cost_usd=round(tally.cost_usd, 6) if tally else 0.0,
-            seconds=round(time.monotonic() - self.started, 3),
+            cost_usd=round(spent, 6),
+            seconds=round(seconds, 3),
         )
         path = self.record.failures_path if self.record and has_failures else None
         return Ended(summary, error, path)
@@ -374,8 +379,18 @@ async def _answering(
         from pipeline.endpoints.info import introduced
 
         async with HttpEndpoint(endpoint) as http:
-            http.endpoint = await introduced(http, cache, pipeline.chunk_tokens)
+            http.endpoint = await introduced(
+                http, cache, pipeline.chunk_tokens, pipeline.max_outage_seconds
+            )
             yield http.endpoint, http.answer
+
+
+def _weight(opened: Sequence[Opened]) -> int:
+    """What a group holds in memory, in bytes or so: a chunk's text stands in the document and once
+    more in its request, kept columns lie in the group's one record batch."""
+    texts = sum(len(each.document.text or "") for each in opened)
+    inputs = sum(len(request.input) for each in opened for request in each.requests)
+    return texts + inputs + int(opened[0].document.kept.batch.nbytes)
 
 
 def _manifest(pipeline: Pipeline, surveyed: Survey, run_id: str) -> dict[str, Any]:

@@ -553,3 +553,38 @@ def test_an_empty_folder_may_become_the_output(place, mill):
         for _ in range(2):
             assert mill("run", job(place, mock.url, output="out")).code == 0
     assert pq.read_table(place / "out").num_rows == 5
+
+
+def test_a_key_that_is_a_word_is_not_taken_out_of_answers(place, mill, monkeypatch):
+    monkeypatch.setenv("MOCK_KEY", "weir")
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    with serving() as mock:
+        ran = mill("run", "ask", "-i", "in.jsonl", "-o", "o.jsonl", "--id", "id", "--url",
+                   f"{mock.url}/v1", "--model", "m", "--set", "endpoint.api_key.env=MOCK_KEY")
+        assert ran.code == 0, ran.err
+    assert "the weir at Oxmead" in (place / "o.jsonl").read_text()
+
+
+def test_failing_while_more_is_fed_ends_with_its_own_code(place, mill):
+    rows = [{"id": n, "text": f"{'bad' if n < 300 else 'good'} row {n}."} for n in range(3_000)]
+    (place / "in.jsonl").write_bytes(lines(rows))
+    with serving(["400 match=bad"], key=KEY, latency=0.002) as mock:
+        ran = mill("run", job(place, mock.url, batch=8), "--json", "--max-failed", "0.01")
+        assert ran.code in (2, 4), ran.err
+        assert "Traceback" not in ran.err
+
+
+def test_kept_columns_count_against_what_may_be_open(place, mill):
+    from jobs.build import build
+    from jobs.spec import load
+    from pipeline.prepare import prepared
+    from pipeline.run import _weight
+    from pipeline.survey import survey
+
+    rows = [{"id": n, "text": " ", "big": "x" * 10_000} for n in range(100)]
+    (place / "in.jsonl").write_bytes(lines(rows))
+    made = load("enrich", (), {"input.path": "in.jsonl", "output.path": "o.parquet",
+                               "input.id": "id"})
+    pipeline = build(made)
+    (group,) = prepared(pipeline, survey(pipeline.input))
+    assert _weight(group) >= 1_000_000

@@ -12,22 +12,35 @@ one value per input), a fault is a record, the bill is one object; `plan` puts t
     async with Mock(["half_body every=3"]) as mock:  # in the loop of the test
         ...
 
-Control, without a key: `GET /_mock/bill` (`?full=1`), `POST /_mock/reset`, `GET` and `POST
-/_mock/script` (a JSON list of faults, as objects or in words).
+    async with Mock(limit="bucket calls=50/s headers=openai") as mock:  # jobs.mock.words
+        ...
+
+Time may be virtual: `clock.run` runs an async function on a clock that jumps, and `Simulated` is
+the server behind the same limits, without sockets.
+
+Control, without a key: `GET /_mock/bill` (`?full=1`), `POST /_mock/reset`, `GET` and `POST` of
+`/_mock/script` (a JSON list of faults, as objects or in words) and of `/_mock/limit` (a JSON
+string, or null; it shows what passed).
 """
 
 from jobs.mock.bill import Bill, Seen, Totals
+from jobs.mock.clock import VirtualLoop
 from jobs.mock.faults import Fault, Script, parse
+from jobs.mock.limits import Limit
 from jobs.mock.running import check_host, serve, serving
 from jobs.mock.server import Mock
+from jobs.mock.simulated import Simulated
 
 __all__ = [
     "Bill",
     "Fault",
+    "Limit",
     "Mock",
     "Script",
     "Seen",
+    "Simulated",
     "Totals",
+    "VirtualLoop",
     "check_host",
     "parse",
     "serve",

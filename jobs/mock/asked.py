@@ -30,6 +30,8 @@ class Settings(Struct, frozen=True):
     models: tuple[str, ...] = ("mock-embedding", "mock-chat")
     tasks: Mapping[str, str] = {}
     """Model to pipeline tag, for `/hf-inference/models/{model}`; unnamed ones are guessed."""
+    max_concurrent_requests: int | None = None
+    """What `/info` says of it; None: the engine's default."""
 
 
 class Asked(Struct, frozen=True):

@@ -143,7 +143,7 @@ def info(settings: Settings) -> dict[str, Any]:
     if settings.engine == "tgi":
         return common | {
             "model_pipeline_tag": "text-generation",
-            "max_concurrent_requests": 128,
+            "max_concurrent_requests": settings.max_concurrent_requests or 128,
             "max_best_of": 2,
             "max_stop_sequences": 4,
             "max_input_tokens": most,
@@ -157,7 +157,7 @@ def info(settings: Settings) -> dict[str, Any]:
         "model_dtype": "float32",
         "served_model_name": settings.models[0],
         "model_type": {"embedding": {"pooling": "cls"}},
-        "max_concurrent_requests": 512,
+        "max_concurrent_requests": settings.max_concurrent_requests or 512,
         "max_input_length": most,
         "max_batch_tokens": 16384,
         "max_batch_requests": None,

@@ -11,6 +11,7 @@ from msgspec import Struct
 from jobs.mock import answers, refusals, routes
 from jobs.mock.asked import Asked, Refused, Reply, Route, Service, Settings
 from jobs.mock.faults import ADDED, HARMLESS, UNCHARGED, Fault, Script
+from jobs.mock.gate import Gate, Passage
 
 ON_THE_WIRE = frozenset({"reset", "hang", "half_body", "half_chunked", "cut", "slow"})
 LOADING_SECONDS = 20.0
@@ -30,6 +31,8 @@ class Plan(Struct, frozen=True):
     spoiled: bool = False
     output_tokens: int = 0
     faults: tuple[str, ...] = ()
+    passage: Passage | None = None
+    """It went through the gate, and must leave it."""
 
 
 def authorized(key: str | None, header: str) -> bool:
@@ -49,8 +52,13 @@ def plan(
     key: str | None,
     script: Script,
     settings: Settings,
+    gate: Gate | None = None,
 ) -> Plan:
-    """The reply to a POST, and what goes wrong with it."""
+    """The reply to a POST, and what goes wrong with it.
+
+    The gate stands behind the key and before everything else: a call that cannot be read uses up
+    the limit like any other, and a script counts only calls that were let in.
+    """
     if found is None:
         return Plan(refusals.not_found(path, "POST"))
     route, model = found
@@ -67,6 +75,42 @@ def plan(
         refused = error.reply
     except (RecursionError, UnicodeError):
         refused = refusals.refusal(route.service, 400)
+    if gate is None:
+        return _decided(route, model, path, body, call, refused, script, settings)
+    tokens, inputs = _size(call)
+    passage = gate.enter(route.service, call.model if call else model, tokens, inputs)
+    if passage.refused is not None:
+        return Plan(passage.refused, wire=Fault("reset") if passage.reset else None)
+    try:
+        decided = _decided(route, model, path, body, call, refused, script, settings)
+    except BaseException:
+        gate.leave(passage)
+        raise
+    # A fault's own header goes last: it replaces what the limit tells.
+    told = (*passage.headers, *decided.reply.headers)
+    reply = msgspec.structs.replace(decided.reply, headers=told)
+    return msgspec.structs.replace(decided, reply=reply, passage=passage)
+
+
+def _size(call: Asked | None) -> tuple[int, int]:
+    """Tokens and inputs that a limit counts: what goes in, and the most that may come out."""
+    if call is None:
+        return 0, 1
+    inputs = len(call.inputs)
+    return sum(call.tokens) + inputs * (call.max_tokens or 0), inputs
+
+
+def _decided(
+    route: Route,
+    model: str,
+    path: str,
+    body: bytes,
+    call: Asked | None,
+    refused: Reply | None,
+    script: Script,
+    settings: Settings,
+) -> Plan:
+    """The reply to a call that was let in."""
     vectors = call is not None and call.task == "feature-extraction"
     inputs = call.inputs if call else ()
     # A gateway stands before the service: a fault comes also where the body is refused.
@@ -74,7 +118,7 @@ def plan(
     delay, extra, last = _apart(played)
     kinds = tuple(one.kind for one in played)
     if last is not None and last.kind in UNCHARGED:
-        reply = _instead(last, route.service, call.model if call else model)
+        reply = instead(last, route.service, call.model if call else model)
         wire = last if last.kind in ON_THE_WIRE else None
         return Plan(_with(reply, extra), delay, wire, faults=kinds)
     if refused is not None or call is None:
@@ -106,7 +150,7 @@ def plan_lookup(
     open_to_all = found == "" or (path == "/info" and settings.engine == "tgi")
     if last is not None:
         wire = last if last.kind in ON_THE_WIRE else None
-        reply = _instead(last, service, settings.models[0])
+        reply = instead(last, service, settings.models[0])
         return Plan(_with(reply, extra), delay, wire, faults=kinds)
     if found is None:
         reply = refusals.not_found(path, "GET")
@@ -136,7 +180,7 @@ def _with(reply: Reply, extra: tuple[tuple[str, str], ...]) -> Reply:
     return msgspec.structs.replace(reply, headers=reply.headers + extra) if extra else reply
 
 
-def _instead(fault: Fault, service: Service, model: str) -> Reply:
+def instead(fault: Fault, service: Service, model: str) -> Reply:
     """The reply of a fault that lets nothing through to the model."""
     match fault.kind:
         case "html":

@@ -167,6 +167,39 @@ def quota(service: Service) -> Reply:
     return openai(429, message, kind, code)
 
 
+def rate_limited(
+    service: Service,
+    model: str,
+    what: str,
+    most: float,
+    used: float,
+    want: float,
+    again: str | None,
+) -> Reply:
+    """A rate is exceeded; `again` is the time to wait as OpenAI prints it, None: no waiting helps.
+
+    Units: `what` is requests or tokens; the numbers are per minute, as OpenAI has them.
+    """
+    if service != "openai":
+        return refusal(service, 429, model)
+    unit = "TPM" if what == "tokens" else "RPM"
+    on = f"for {model} in organization org-mock on {what} per min ({unit}): Limit {most:.0f}"
+    if again is None:
+        text = f"Request too large {on}, Requested {want:.0f}."
+    else:
+        text = f"Rate limit reached {on}, Used {used:.0f}, Requested {want:.0f}."
+        text += f" Please try again in {again}."
+    return openai(429, text, what, "rate_limit_exceeded")
+
+
+def crowded(service: Service) -> Reply:
+    """All slots are taken; no service names a time to wait."""
+    if service != "openai":
+        return refusal(service, 429)
+    text = "Too many concurrent requests."  # servers behind this protocol differ
+    return openai(429, text, "requests", "rate_limit_exceeded")
+
+
 def not_found(path: str, method: str) -> Reply:
     """No such route."""
     if path.startswith("/v1/"):

@@ -105,15 +105,18 @@ def serve(
     engine: str = "tei",
     tasks: Sequence[str] = (),
     faults: Sequence[str] = (),
+    limit: str | None = None,
     seed: int = 0,
     record: bool = False,
     public: bool = False,
 ) -> None:
     """Serve until SIGINT or SIGTERM: the address on stderr, at the end the bill on stdout.
 
-    `tasks` are `owner/name=pipeline-tag`.
+    `tasks` are `owner/name=pipeline-tag`. `limit` is a line such as `bucket calls=50/s
+    tokens=1e6/min headers=openai`, `window calls=500/5min headers=hub`, `slots=32`, `cold=20s
+    outage=60s-90s`; its words stand in `jobs.mock.words`. The bill then says what passed it.
 
-    Raises: UsageError for a fault, host, port or number that cannot be taken.
+    Raises: UsageError for a fault, limit, host, port or number that cannot be taken.
     """
     if not 0 <= port <= 65_535:
         raise UsageError(f"mock: port = {port} must be from 0 to 65535")
@@ -137,10 +140,11 @@ def serve(
         tasks=named,
         seed=seed,
         record=record,
+        limit=limit,
     )
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_until_told(mock))
-    sys.stdout.write(msgspec.json.encode(mock.bill.document(full=record)).decode() + "\n")
+    sys.stdout.write(msgspec.json.encode(mock.document(full=record)).decode() + "\n")
     sys.stdout.flush()
 
 

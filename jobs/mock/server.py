@@ -6,23 +6,23 @@ Everything that decides is in `plan`; this file only waits, writes, and breaks c
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
-import socket
-import struct
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import msgspec
 from aiohttp import web
 
-from jobs.mock import refusals, routes, texts, vectors
+from jobs.mock import limits, refusals, routes, texts, vectors, words
 from jobs.mock.asked import Reply, Settings
 from jobs.mock.bill import Bill
 from jobs.mock.faults import Fault, Script, from_json
+from jobs.mock.gate import Gate
+from jobs.mock.limits import Limit
 from jobs.mock.plan import Plan, plan, plan_lookup
+from jobs.mock.wire import misbehave, response
 from pipeline.errors import UsageError
 
 Latency = float | Callable[[random.Random], float]
@@ -39,7 +39,8 @@ class Mock:
     `latency` and `settings` may be replaced while it runs.
 
     Units: `latency` in seconds, or a function that draws them; it is waited before every answer
-    that is inferred, and `sleep` is what waits.
+    that is inferred, and `sleep` is what waits. A `limit` (see `jobs.mock.words`) with a latency of
+    its own replaces it; `clock` and `wall` are what the limit counts by and dates with.
     """
 
     def __init__(
@@ -60,7 +61,10 @@ class Mock:
         shuffle: bool = False,
         record: bool = False,
         seed: int = 0,
+        limit: Limit | str | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         for name, bound in (
             ("dimension", dimension),
@@ -91,6 +95,9 @@ class Mock:
         self.play(*script)
         self.bill = Bill(record=record)
         self._random = random.Random(seed)
+        self._clock = clock
+        self._wall = wall
+        self.restrict(limit)
         self._runner: web.ServerRunner | None = None
 
     @property
@@ -115,10 +122,27 @@ class Mock:
         """Replace the script; its counts start again."""
         self.script = Script((*faults, *self._always), seed=self.seed)
 
+    def restrict(self, limit: Limit | str | None) -> None:
+        """Replace the limit; it starts as if nobody had called.
+
+        Raises: UsageError for words that cannot be read.
+        """
+        found = words.parse(limit) if isinstance(limit, str) else limit
+        self.gate = Gate(found, clock=self._clock, wall=self._wall) if found else None
+        most = (found.permits or found.slots) if found else None
+        self.settings = msgspec.structs.replace(self.settings, max_concurrent_requests=most)
+
+    def document(self, *, full: bool = False) -> dict[str, Any]:
+        """The bill as JSON, with what passed the limit where there is one."""
+        passed = {"limit": self.gate.figures()} if self.gate else {}
+        return self.bill.document(full=full) | passed
+
     def reset(self) -> None:
-        """A new bill, and the script from its start."""
+        """A new bill, the script from its start, and a limit that nobody has used."""
         self.bill.clear()
         self.script.rewind()
+        if self.gate is not None:
+            self.restrict(self.gate.limit)
 
     async def start(self) -> None:
         """Listen.
@@ -158,21 +182,23 @@ class Mock:
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         path, method = request.path, request.method
         if path.startswith(CONTROL):
-            return _response(await self._control(request))
+            return response(await self._control(request))
         headers = [(name.lower(), value) for name, value in request.headers.items()]
         if method in ("GET", "HEAD"):
             self.bill.lookups += 1
             self.bill.look(request.path_qs, headers)
-            decided = plan_lookup(path, dict(headers), self.key, self.script, self.settings)
-            return (await self._act(request, decided))[0]
+            found = plan_lookup(path, dict(headers), self.key, self.script, self.settings)
+            return (await self._act(request, found))[0]
         self.bill.begin(request.path_qs, headers)
         how = "left"
+        gate = self.gate
+        decided: Plan | None = None
         try:
             body = await request.content.read()
             self.bill.keep(method, request.path_qs, headers, body)
             if method != "POST":
                 how = "405"
-                return _response(refusals.not_allowed())
+                return response(refusals.not_allowed())
             decided = plan(
                 routes.find(path, self.settings),
                 path=path,
@@ -181,12 +207,15 @@ class Mock:
                 key=self.key,
                 script=self.script,
                 settings=self.settings,
+                gate=gate,
             )
-            response, how = await self._act(request, decided)
-            return response
+            sent, how = await self._act(request, decided)
+            return sent
         except (ConnectionError, web.RequestPayloadError):
             return web.Response()  # the client went away: there is nobody to tell
         finally:
+            if gate is not None and decided is not None and decided.passage is not None:
+                gate.leave(decided.passage)
             self.bill.end(how)
 
     async def _act(self, request: web.BaseRequest, decided: Plan) -> tuple[web.StreamResponse, str]:
@@ -197,11 +226,13 @@ class Mock:
             await self.sleep(seconds)
         status = str(decided.reply.status)
         if decided.wire is None:
-            return _response(decided.reply), status
-        response = await self._misbehave(request, decided.reply, decided.wire)
-        return response, {"reset": "reset", "slow": status}.get(decided.wire.kind, "cut")
+            return response(decided.reply), status
+        sent = await misbehave(request, decided.reply, decided.wire, self.sleep)
+        return sent, {"reset": "reset", "slow": status}.get(decided.wire.kind, "cut")
 
     def _draw(self) -> float:
+        if self.gate is not None and self.gate.limit.latency_seconds:
+            return limits.latency(self.gate.limit)(self._random)
         return self.latency(self._random) if callable(self.latency) else self.latency
 
     def _charge(self, decided: Plan) -> None:
@@ -212,11 +243,11 @@ class Mock:
             self.bill.output_tokens += decided.output_tokens
 
     async def _control(self, request: web.BaseRequest) -> Reply:
-        """The mock's own routes: `bill`, `reset`, `script`."""
+        """The mock's own routes: `bill`, `limit`, `reset`, `script`."""
         asked = (request.method, request.path.removeprefix(CONTROL))
         if asked == ("GET", "bill"):
             full = request.query.get("full") in ("1", "true")
-            return refusals.json(200, self.bill.document(full=full))
+            return refusals.json(200, self.document(full=full))
         if asked == ("POST", "reset"):
             self.reset()
             return refusals.json(200, {})
@@ -226,71 +257,16 @@ class Mock:
                 self.play(*from_json(found))
             except (msgspec.DecodeError, UnicodeError, RecursionError, UsageError) as error:
                 return refusals.json(400, {"error": str(error)})
+        if asked == ("POST", "limit"):
+            try:
+                self.restrict(msgspec.json.decode(await request.content.read(), type=str | None))
+            except (msgspec.DecodeError, UnicodeError, UsageError) as error:
+                return refusals.json(400, {"error": str(error)})
+        if asked in (("POST", "limit"), ("GET", "limit")):
+            return refusals.json(200, self.gate.figures() if self.gate else None)
         if asked in (("POST", "script"), ("GET", "script")):
             rows = zip(self.script.faults, self.script.met, self.script.played, strict=True)
             return refusals.json(
                 200, [{"fault": one, "met": met, "played": played} for one, met, played in rows]
             )
         return refusals.not_found(request.path, request.method)
-
-    async def _misbehave(
-        self, request: web.BaseRequest, reply: Reply, fault: Fault
-    ) -> web.StreamResponse:
-        """Break the connection, or the client's patience."""
-        transport = request.transport
-        if fault.kind == "hang":
-            await asyncio.Event().wait()
-        if transport is None:
-            return web.Response()
-        if fault.kind == "reset":
-            _reset(transport)
-            return web.Response()
-        if fault.kind == "cut":
-            transport.write(_raw(reply)[: fault.bytes or 0])
-            transport.close()
-            return web.Response()
-        response = web.StreamResponse(status=reply.status, headers=_headers(reply))
-        if fault.kind != "half_chunked":
-            response.content_length = len(reply.body)
-        else:
-            response.enable_chunked_encoding()
-        await response.prepare(request)
-        if fault.kind == "slow":
-            for n in range(len(reply.body)):
-                await response.write(reply.body[n : n + 1])
-                await self.sleep(1.0 if fault.seconds is None else fault.seconds)
-            return response
-        sent = len(reply.body) // 2 if fault.bytes is None else fault.bytes
-        if reply.body[:sent]:
-            await response.write(reply.body[:sent])
-        transport.close()
-        return response
-
-
-def _headers(reply: Reply) -> dict[str, str]:
-    """The reply's headers, each name once: what a fault adds replaces what the service says."""
-    named = [("Content-Type", reply.content_type), *reply.headers]
-    return dict({name.lower(): (name, value) for name, value in named}.values())
-
-
-def _response(reply: Reply) -> web.Response:
-    return web.Response(status=reply.status, body=reply.body, headers=_headers(reply))
-
-
-def _raw(reply: Reply) -> bytes:
-    """The whole response as it would cross the wire."""
-    try:
-        reason = HTTPStatus(reply.status).phrase
-    except ValueError:
-        reason = ""
-    lines = [f"HTTP/1.1 {reply.status} {reason}", f"Content-Length: {len(reply.body)}"]
-    lines += [f"{name}: {value}" for name, value in _headers(reply).items()]
-    return "\r\n".join([*lines, "", ""]).encode() + reply.body
-
-
-def _reset(transport: Any) -> None:
-    """Close with a reset packet instead of an orderly end."""
-    plug = transport.get_extra_info("socket")
-    with contextlib.suppress(OSError, AttributeError):
-        plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()

@@ -9,12 +9,13 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import quote, quote_plus
 
 import aiohttp
 import anyio
+from msgspec.structs import replace
 
 from pipeline.endpoints import PROTOCOLS
 from pipeline.errors import EndpointError
@@ -41,6 +42,8 @@ class HttpEndpoint:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.protocol = PROTOCOLS[endpoint.kind]
+        self.confirm: Callable[[], Awaitable[None]] | None = None
+        """Called before the first call, where the server could not be asked who it is."""
         self._headers = {"content-type": "application/json", "accept": "*/*"}
         self._timeout = aiohttp.ClientTimeout(
             total=None, connect=endpoint.deadline.connect_seconds, sock_connect=None, sock_read=None
@@ -64,10 +67,21 @@ class HttpEndpoint:
         """One answer or failure per request. Raises: EndpointError for the call as a whole."""
         call = self.protocol.encode(self.endpoint, requests)
         most = BASE_ANSWER_BYTES + ANSWER_BYTES_PER_REQUEST * len(requests)
-        reply = await self._exchange(call.url, call.body, dict(call.headers), most)
-        return self.protocol.decode(
-            self.endpoint, len(requests), reply.status, reply.headers, reply.body
-        )
+        if self.confirm is not None:
+            await self.confirm()
+            self.confirm = None
+        try:
+            reply = await self._exchange(call.url, call.body, dict(call.headers), most)
+            settled = self.protocol.decode(
+                self.endpoint, len(requests), reply.status, reply.headers, reply.body
+            )
+        except EndpointError as error:
+            error.args = (self._masked(str(error)),)
+            raise
+        return [
+            replace(each, message=self._masked(each.message)) if isinstance(each, Failure) else each
+            for each in settled
+        ]
 
     async def get(self, url: str) -> Reply:
         """What the server says of itself. Raises: EndpointError where it says nothing."""
@@ -97,7 +111,7 @@ class HttpEndpoint:
                 except BaseException:
                     response.close()
                     raise
-                return Reply(response.status, response.headers, self._masked(read))
+                return Reply(response.status, response.headers, read)
         except aiohttp.ConnectionTimeoutError as error:  # a TimeoutError, but nothing was sent
             raise EndpointError("unreachable", f"cannot connect: {error}") from None
         except TimeoutError:
@@ -118,15 +132,17 @@ class HttpEndpoint:
                 f"the connection broke: {type(error).__name__} {printable(str(error), 99)}".strip(),
             ) from None
 
-    def _masked(self, body: bytes) -> bytes:
-        """The body without our key: some servers send back the headers that they did not like."""
+    def _masked(self, message: str) -> str:
+        """The message without our key: some servers send back the headers that they did not like.
+
+        Answers are left alone: a key such as `ollama` is a word.
+        """
         if self.endpoint.secret is None:
-            return body
+            return message
         text = self.endpoint.secret.reveal()
         for form in (text, json.dumps(text)[1:-1], quote(text, safe=""), quote_plus(text)):
-            if form.encode() in body:
-                body = body.replace(form.encode(), b"***")
-        return body
+            message = message.replace(form, "***")
+        return message
 
     async def _read(
         self, response: aiohttp.ClientResponse, idle_seconds: float, most_bytes: int

@@ -8,15 +8,20 @@ Source: text-embeddings-inference 1.9.3, `GET /info`, see `docs/protocols.md`.
 
 from __future__ import annotations
 
+import random
+from functools import partial
 from typing import TYPE_CHECKING
 
+import anyio
 import msgspec
+from anyio.to_thread import run_sync
 from msgspec.structs import replace
 
 from pipeline.cache import AnswerCache
-from pipeline.errors import EndpointError, UsageError
+from pipeline.errors import EndpointError, GuardError, OutageError, UsageError
+from pipeline.escape import printable
 from pipeline.records import Endpoint
-from pipeline.retries import PAUSING
+from pipeline.retries import PAUSING, backoff
 
 if TYPE_CHECKING:
     from pipeline.endpoints.http import HttpEndpoint
@@ -27,27 +32,70 @@ class Info(msgspec.Struct):
 
     model_id: str
     model_sha: str | None = None
+    served_model_name: str | None = None
     max_client_batch_size: int | None = None
     max_input_length: int | None = None
 
 
-async def introduced(http: HttpEndpoint, cache: AnswerCache, chunk_tokens: int) -> Endpoint:
+async def introduced(
+    http: HttpEndpoint, cache: AnswerCache, chunk_tokens: int, max_outage_seconds: float
+) -> Endpoint:
     """The endpoint with the identity and limits that its server names.
 
-    A server that cannot be reached now is taken as it was when it was last seen.
-    Raises: UsageError where its model reads less than a chunk.
+    A server that is away now, but was seen before, is taken as it was and asked again before the
+    first call: a job whose answers are all there needs no server.
+    Raises: UsageError where its model is not the job's or reads less than a chunk; OutageError
+    where a server that was never seen stays away.
     """
     endpoint = http.endpoint
     if endpoint.kind != "tei":
         return endpoint
+    ends = anyio.current_time() + max_outage_seconds
+    attempt = 0
+    while not await _asked(http, cache):
+        known = recalled(endpoint, cache, chunk_tokens)
+        if known is not endpoint or endpoint.model:
+            http.confirm = partial(_confirm, http, cache, endpoint, known.identity)
+            return known
+        wait = backoff(attempt, 0.25, random.random)
+        if anyio.current_time() + wait > ends:
+            raise OutageError(
+                f"endpoint `{endpoint.name}`: {endpoint.url} did not say which model it serves "
+                f"for {max_outage_seconds:g} s",
+                hint="start it, or name the model it serves: endpoint.model",
+            )
+        await anyio.sleep(wait)
+        attempt += 1
+    return recalled(endpoint, cache, chunk_tokens)
+
+
+async def _confirm(
+    http: HttpEndpoint, cache: AnswerCache, endpoint: Endpoint, identity: tuple[str, ...]
+) -> None:
+    """Raises: GuardError where the server that came back is not the one that was remembered."""
+    if not await _asked(http, cache):
+        raise EndpointError("unreachable", "the server does not say which model it serves")
+    if recalled(endpoint, cache, 0).identity != identity:
+        raise GuardError(
+            f"endpoint `{endpoint.name}`: its server came back with another model",
+            hint="run again: answers are kept under the model that gave them",
+        )
+
+
+async def _asked(http: HttpEndpoint, cache: AnswerCache) -> bool:
+    """Whether the server could be asked; what it said is remembered."""
+    endpoint = http.endpoint
     try:
         status, _, body = await http.get(f"{endpoint.url}/info")
-        if status == 200 and _parsed(body) is not None:
-            cache.remember(endpoint.url, body)
     except EndpointError as error:
-        if error.kind not in PAUSING and error.kind != "ambiguous":
-            raise UsageError(f"endpoint `{endpoint.name}`: {error}") from None
-    return recalled(endpoint, cache, chunk_tokens)
+        if error.kind in PAUSING or error.kind == "ambiguous":
+            return False
+        raise UsageError(f"endpoint `{endpoint.name}`: {error}") from None
+    if status >= 500 or status == 429:
+        return False
+    if status == 200 and _parsed(body) is not None:
+        await run_sync(cache.remember, endpoint.url, body)
+    return True
 
 
 def recalled(endpoint: Endpoint, cache: AnswerCache | None, chunk_tokens: int) -> Endpoint:
@@ -56,10 +104,15 @@ def recalled(endpoint: Endpoint, cache: AnswerCache | None, chunk_tokens: int) -
     info = _parsed(body) if body else None
     if info is None:
         return endpoint
+    if endpoint.model and endpoint.model not in (info.model_id, info.served_model_name):
+        raise UsageError(
+            f"endpoint `{endpoint.name}`: its server runs `{printable(info.model_id, 100)}`, "
+            f"not endpoint.model = `{printable(endpoint.model, 100)}`"
+        )
     if info.max_input_length and chunk_tokens > info.max_input_length:
         raise UsageError(
-            f"chunk.size = {chunk_tokens} tokens is more than `{info.model_id}` reads "
-            f"({info.max_input_length} tokens)"
+            f"chunk.size = {chunk_tokens} tokens is more than `{printable(info.model_id, 100)}` "
+            f"reads ({info.max_input_length} tokens)"
         )
     if not endpoint.model:
         identity = (endpoint.kind, "", info.model_id, info.model_sha or "")

@@ -1,4 +1,17 @@
-from pipeline.breaker import Breaker, answered, probe_ended, rest, took, wait
+import pytest
+
+from pipeline.breaker import (
+    Breaker,
+    Health,
+    answered,
+    broken_seconds,
+    is_broken,
+    noted,
+    probe_ended,
+    rest,
+    took,
+    wait,
+)
 
 
 def test_an_open_endpoint_may_be_called_at_once():
@@ -29,4 +42,37 @@ def test_a_probe_that_fails_makes_the_streak_longer():
 
 def test_a_probe_that_is_poison_lets_another_one_go():
     state = took(rest(Breaker(), now=10.0, started=9.0, seconds=2.0))
-    assert wait(probe_ended(state), now=12.0) == 0.0
+    assert wait(probe_ended(state, started=12.0), now=12.0) == 0.0
+
+
+def test_an_error_from_before_the_rest_does_not_end_the_probe():
+    state = took(rest(Breaker(), now=10.0, started=9.0, seconds=2.0))
+    assert wait(probe_ended(state, started=9.5), now=12.0) == float("inf")
+
+
+def test_a_stale_error_does_not_begin_a_rest_again_after_recovery():
+    state = answered(took(rest(Breaker(), now=10.0, started=9.0, seconds=2.0)), started=12.0)
+    assert wait(rest(state, now=13.0, started=9.5, seconds=9.0), now=13.0) == 0.0
+    assert wait(rest(state, now=13.0, started=12.5, seconds=9.0), now=13.0) == 9.0
+
+
+def failing(pattern, seconds_apart):
+    health, now = Health(), 0.0
+    for failed in pattern:
+        health, now = noted(health, now, failed=failed), now + seconds_apart
+    return health
+
+
+@pytest.mark.parametrize(("pattern", "seconds_apart", "broken"), [
+    ([True] * 19, 0.0, False),
+    ([True] * 20, 0.0, True),
+    ([True, False] * 10, 0.0, True),
+    ([True, False, False] * 40, 0.01, False),
+    ([True] * 40, 10.0, False),
+])
+def test_half_of_twenty_calls_together_is_no_chance(pattern, seconds_apart, broken):
+    assert is_broken(failing(pattern, seconds_apart)) is broken
+
+
+def test_a_broken_endpoint_rests_5_seconds_doubling_to_5_minutes():
+    assert [broken_seconds(n) for n in (0, 1, 5, 6, 99)] == [5, 10, 160, 300, 300]

@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from pipeline.prices import cost, output_tokens_bound
+from pipeline.prices import cost, output_tokens_bound, rent
 from pipeline.records import Price
 
 AMOUNT = st.integers(0, 10**9)
@@ -19,8 +19,8 @@ PRICES = st.builds(Price, RATE, RATE, RATE, RATE, RATE)
     (Price(output=2.0), 6.0),
     (Price(request=0.01), 0.4),
     (Price(second=0.001), 7.2),
-    (Price(hour=1.8), 3.6),
-    (Price(0.5, 2.0, 0.01, 0.001, 1.8), 18.2),
+    (Price(hour=1.8), 0.0),
+    (Price(0.5, 2.0, 0.01, 0.001, 1.8), 14.6),
 ])
 def test_cost_in_usd(price, usd):
     spent = cost(price, requests=40, input_tokens=2_000_000, output_tokens=3_000_000,
@@ -55,3 +55,8 @@ def test_cost_is_never_negative_and_adds_up(price, requests, read, told, seconds
 ])
 def test_the_most_that_one_answer_may_have(task, parameters, tokens):
     assert output_tokens_bound(task, parameters) == tokens
+
+
+def test_an_hour_is_paid_once_however_many_calls_run():
+    assert rent(Price(hour=3.6), 1_000) == pytest.approx(1.0)
+    assert rent(None, 1_000) == 0.0

@@ -64,3 +64,34 @@ def test_a_chunk_larger_than_the_model_reads_is_refused_with_both_figures(mill, 
         assert ran.code == 2
         assert "chunk.size = 4000 tokens is more than" in ran.err
         assert mock.bill.totals().calls == 0
+
+
+def test_a_server_that_comes_back_with_another_model_is_not_believed(mill, rows, tmp_path):
+    with serving() as mock:
+        assert mill(*arguments("run", rows, mock.url, tmp_path)).code == 0
+        port = int(mock.url.rsplit(":", 1)[1])
+        url = mock.url
+    rows.write_text(rows.read_text() + json.dumps({"id": 99, "text": "A new row."}) + "\n")
+    with serving(["reset path=/info x1"], port=port, models={"tei": "another/model"}) as other:
+        ran = mill(*arguments("run", rows, url, tmp_path))
+        assert ran.code in (0, 14), ran.err
+        if ran.code == 0:  # it was asked again before the first call, under its own name
+            assert other.bill.totals().inputs == 10
+
+
+def test_a_server_that_was_never_seen_is_waited_for(mill, rows, tmp_path):
+    with serving(["503 path=/info x2"]) as mock:
+        assert mill(*arguments("run", rows, mock.url, tmp_path)).code == 0
+        assert mill(*arguments("run", rows, mock.url, tmp_path)).last["cached"] == 9
+        assert mock.bill.totals().repeated_inputs == 0
+        gone = mock.url.replace("127.0.0.1", "127.0.0.2")
+    ran = mill(*arguments("run", rows, gone, tmp_path, "--max-outage", "0.3"))
+    assert ran.code == 5
+    assert "did not say which model it serves" in ran.err
+
+
+def test_a_server_that_runs_another_model_than_the_jobs_is_refused(mill, rows, tmp_path):
+    with serving() as mock:
+        ran = mill(*arguments("run", rows, mock.url, tmp_path, "--model", "some/other"))
+        assert ran.code == 2
+        assert "not endpoint.model = `some/other`" in ran.err
