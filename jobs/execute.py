@@ -176,16 +176,35 @@ def placed(job: Job) -> Iterator[tuple[Job, Callable[[], None]]]:
         publish: Callable[[], None] = _nothing
         if job.input.path == "-":
             job = replace(job, input=replace(job.input, path=_spool(Path(folder))))
-        if job.output.path == "-":
-            path = Path(folder) / "out.jsonl"
-            job = replace(job, output=replace(job.output, path=str(path)))
+        if job.output.path != "-":
+            yield job, publish
+            return
+        # Its run folder outlives the run where there are failures to read.
+        path = _stream_folder() / "out.jsonl"
+        job = replace(job, output=replace(job.output, path=str(path)))
 
-            def publish() -> None:
-                with path.open("rb") as file:
-                    shutil.copyfileobj(file, sys.stdout.buffer)
-                sys.stdout.buffer.flush()
+        def publish() -> None:
+            with path.open("rb") as file:
+                shutil.copyfileobj(file, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
 
-        yield job, publish
+        try:
+            yield job, publish
+        finally:
+            path.unlink(missing_ok=True)
+            if not list(path.parent.rglob("failures.jsonl")):
+                shutil.rmtree(path.parent, ignore_errors=True)
+
+
+def _stream_folder() -> Path:
+    from jobs.build import home
+
+    streams = home() / "streams"
+    try:
+        streams.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return Path(tempfile.mkdtemp(dir=streams))
+    except OSError as error:
+        raise StorageError(f"{streams}: cannot be written: {error.strerror}") from None
 
 
 def _nothing() -> None:

@@ -588,3 +588,22 @@ def test_kept_columns_count_against_what_may_be_open(place, mill):
     pipeline = build(made)
     (group,) = prepared(pipeline, survey(pipeline.input))
     assert _weight(group) >= 1_000_000
+
+
+def test_failures_of_a_stream_can_be_read_afterwards(place, own_home):
+    (place / "in.jsonl").write_bytes(lines(GOOD) + b"oops\n")
+    with serving(key=KEY) as mock:
+        path = job(place, mock.url, output="-")
+        import os
+        import subprocess
+        import sys
+
+        ran = subprocess.run(
+            [sys.executable, "-m", "jobs", "run", str(path)], capture_output=True, check=False,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+        )
+    assert ran.returncode == 3, ran.stderr
+    assert len(ran.stdout.splitlines()) == 6
+    (told,) = own_home.rglob("failures.jsonl")
+    assert str(told).encode() in ran.stderr
+    assert not list(own_home.rglob("out.jsonl"))
