@@ -14,14 +14,18 @@ from pipeline.records import Chunk
 if TYPE_CHECKING:
     from chunkers.fixed import chunk_fixed
     from chunkers.markdown import chunk_markdown
+    from chunkers.semantic import chunk_semantic
     from chunkers.structure import chunk_structure
 
-__all__ = ["CHUNKERS", "REVISION", "chunk_fixed", "chunk_markdown", "chunk_structure"]
+__all__ = [
+    "CHUNKERS", "REVISION", "chunk_fixed", "chunk_markdown", "chunk_semantic", "chunk_structure",
+]  # fmt: skip
 
 _HOME = {
     "chunk_structure": "chunkers.structure",
     "chunk_fixed": "chunkers.fixed",
     "chunk_markdown": "chunkers.markdown",
+    "chunk_semantic": "chunkers.semantic",
 }
 
 
@@ -49,12 +53,19 @@ def _markdown(text: str, **options: Any) -> Iterator[Chunk]:
     return chunk_markdown(text, **options)
 
 
+def _semantic(text: str, **options: Any) -> Iterator[Chunk]:
+    from chunkers.semantic import chunk_semantic
+
+    return chunk_semantic(text, **options)
+
+
 CHUNKERS: dict[str, Callable[..., Iterator[Chunk]]] = {
     "structure": _structure,
     "fixed": _fixed,
     "markdown": _markdown,
+    "semantic": _semantic,
 }
 """By the name that `chunk.method` has in a job file."""
 
-REVISION = {"structure": 1, "fixed": 1, "markdown": 1}
+REVISION = {"structure": 1, "fixed": 1, "markdown": 1, "semantic": 1}
 """Raised when the same text is cut differently than before: part of a job's fingerprint."""

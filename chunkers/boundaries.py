@@ -64,7 +64,7 @@ def scan(text: str, start: int, end: int, *, in_fence: bool = False) -> Boundari
     place = at + (start - low + 1 + PAD)
     return Boundaries(
         at + (start + 1),
-        inside[at],
+        inside.take(at),
         is_clean(characters, place),
         marks(characters.points, place),
         headings,

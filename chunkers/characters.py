@@ -32,6 +32,7 @@ from numpy.typing import NDArray
     MARK,
     PIPE,
 ) = range(17)
+CLASSES = 17
 
 Array = NDArray[Any]
 Flags = NDArray[np.bool_]
@@ -46,11 +47,13 @@ class Characters(NamedTuple):
     points: Array
     """Code points: uint8 for ASCII, else uint32."""
     classes: NDArray[np.uint8]
+    low: NDArray[np.uint8]
+    """The low byte of each code point."""
 
 
 PAD = 16
 
-_NAMED = {
+NAMED = {
     BLANK: "\t\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f"
     "\u205f\u3000 ",
     NEWLINE: "\n\r\x0b\x0c\x85\u2028\u2029",
@@ -73,62 +76,66 @@ _CJK_RANGES = (
 )  # fmt: skip
 
 
+_PADDING = "\0" * PAD
+
+
 def classify(text: str) -> Characters:
     """The characters of a text."""
-    size = len(text)
-    classes = np.full(size + 2 * PAD, NEWLINE, np.uint8)
-    inner = classes[PAD : PAD + size]
-    if text.isascii():
-        raw = text.encode("ascii")
-        points: Array = np.zeros(size + 2 * PAD, np.uint8)
-        points[PAD : PAD + size] = np.frombuffer(raw, np.uint8)
-        inner[:] = np.frombuffer(raw.translate(_ascii_table()), np.uint8)
-        return Characters(points, classes)
-    points = np.zeros(size + 2 * PAD, np.uint32)
-    body = points[PAD : PAD + size]
-    body[:] = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    is_wide = body > 0x7F
-    # Above the basic plane "clip" takes the last entry of the table.
-    if np.count_nonzero(is_wide) * 4 > size:
-        inner[:] = _class_table().take(body, mode="clip")
+    padded = f"{_PADDING}{text}{_PADDING}"
+    if padded.isascii():
+        raw = bytearray(padded, "ascii")
+        points: Array = np.frombuffer(raw, np.uint8)
+        low = points
+        classes = np.frombuffer(raw.translate(_ascii_table()), np.uint8)
     else:
-        # The low bytes by a table of bytes, then what is not ASCII again.
-        low = body.astype(np.uint8).tobytes()
-        inner[:] = np.frombuffer(low.translate(_ascii_table()), np.uint8)
-        wide = np.flatnonzero(is_wide)
-        inner[wide] = _class_table().take(body[wide], mode="clip")
-    astral = np.flatnonzero(body > 0xFFFF)
-    if len(astral):
-        planes = body[astral] >> 16
-        inner[astral] = np.where((planes == 2) | (planes == 3), CJK, OTHER)
-    return Characters(points, classes)
+        points = np.frombuffer(padded.encode("utf-32-le", "surrogatepass"), np.uint32)
+        low = points.astype(np.uint8)
+        classes = class_table().take(points)
+    classes[:PAD] = classes[-PAD:] = NEWLINE
+    return Characters(points, classes, low)
+
+
+def eights(values: Array) -> NDArray[np.uint64]:
+    """Eight bytes as one number, beginning at each byte; the first is the lowest.
+
+    To be indexed by brackets: `take` would copy the whole of it.
+    """
+    return np.ndarray(len(values) - 7, "<u8", values.data, strides=(1,))
+
+
+def ones(byte: int) -> np.uint64:
+    """A byte eight times."""
+    return np.uint64(byte * 0x0101010101010101)
+
+
+def run_of(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """How many of the eight flags in each row are false before the first that is true."""
+    row = flags.view(np.uint64).ravel()
+    below = (row & (~row + np.uint64(1))) - np.uint64(1)  # all ones where no flag is true
+    return (((below & ones(1)) * ones(1)) >> np.uint64(56)).astype(np.int64)
 
 
 @lru_cache(maxsize=1)
-def _class_table() -> NDArray[np.uint8]:
-    """Class of each code point of the basic plane."""
+def class_table() -> NDArray[np.uint8]:
+    """Class of each code point."""
     get = _BY_CATEGORY.get
     category = unicodedata.category
-    table = np.fromiter(
+    table = np.full(0x110000, OTHER, np.uint8)
+    table[:0x10000] = np.fromiter(
         (get(category(chr(point)), OTHER) for point in range(0x10000)), np.uint8, 0x10000
     )
+    table[0x20000:0x40000] = CJK
     for low, high in _CJK_RANGES:
         window = table[low:high]
         window[(window == LETTER) | (window == OTHER) | (window == DIGIT)] = CJK
-    for number, characters in _NAMED.items():
+    for number, characters in NAMED.items():
         table[[ord(character) for character in characters]] = number
     return table
 
 
 @lru_cache(maxsize=1)
 def _ascii_table() -> bytes:
-    return _class_table()[:256].tobytes()
-
-
-def among(values: Array, choices: Array) -> Flags:
-    """`np.isin` for few sorted choices; that one sorts."""
-    found: Flags = choices[choices.searchsorted(values) % len(choices)] == values
-    return found
+    return class_table()[:256].tobytes()
 
 
 def is_clean(characters: Characters, place: Array) -> Flags:
@@ -136,9 +143,8 @@ def is_clean(characters: Characters, place: Array) -> Flags:
 
     The same rule as `encoded.CLEAN`, for many places; these are indices into the arrays.
     """
-    points, classes = characters
-    following, before = classes[place], classes[place - 1]
-    next_point, point = points[place], points[place - 1]
+    following, before = characters.classes.take(place), characters.classes.take(place - 1)
+    next_point, point = characters.points.take(place), characters.points.take(place - 1)
     letter = ((following == LOWER) | (following == UPPER)) & (next_point < 0x250)
     letter |= (following == CJK) & (next_point >= 0x3041) & (next_point < 0xA000)
     letter &= before != CLOSER  # an apostrophe would take the letter with it
@@ -148,14 +154,14 @@ def is_clean(characters: Characters, place: Array) -> Flags:
     return clean
 
 
-_MARK_OFFSETS = (-13, -9, -6, -4, -3, -2, 1, 2, 3, 4, 6, 9)
+MARK_OFFSETS = (-13, -9, -6, -4, -3, -2, 1, 2, 3, 4, 6, 9)
 
 
 def marks(points: Array, place: Array) -> NDArray[np.uint32]:
     """A number made of the characters around each place and of nothing else."""
     mark = np.zeros(len(place), np.uint32)
-    for offset in _MARK_OFFSETS:
-        mark += points[place + offset]
+    for offset in MARK_OFFSETS:
+        mark += points.take(place + offset)
         mark *= np.uint32(0x9E3779B1)
         mark ^= mark >> np.uint32(15)
     return mark

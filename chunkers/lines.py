@@ -20,7 +20,8 @@ from chunkers.characters import (
     Array,
     Characters,
     Flags,
-    among,
+    eights,
+    run_of,
 )  # fmt: skip
 from chunkers.wrapping import soft_breaks
 
@@ -28,9 +29,9 @@ SENTENCE, ROW, LINE, BLANK_LINE, HEADING = 2, 3, 4, 5, 6
 """Strengths, ascending. ROW is between the rows of a table and the lines of a code fence, which
 stay together where they fit."""
 
-_SETEXT = re.compile(r"(?:=+|-{2,})[ \t]*(?:\r?\n|\r|\Z)")
-_WIKI = re.compile(r"=[^\r\n]{3,}=[ \t]*$", re.MULTILINE)
-_NUMBERED = re.compile(r"第[0-9零〇一二三四五六七八九十百千两]{1,8}[章节回部篇卷编]")
+SETEXT = re.compile(r"(?:=+|-{2,})[ \t]*(?:\r?\n|\r|\Z)")
+WIKI = re.compile(r"=[^\r\n]{3,}=[ \t]*$", re.MULTILINE)
+NUMBERED = re.compile(r"第[0-9零〇一二三四五六七八九十百千两]{1,8}[章节回部篇卷编]")
 
 
 class Lines(NamedTuple):
@@ -49,36 +50,37 @@ class Lines(NamedTuple):
 
 def split(characters: Characters) -> Lines:
     """The lines of a window."""
-    points, classes = characters
-    breaks = np.flatnonzero(classes[PAD:-PAD] == NEWLINE)
-    here = points[breaks + PAD]
-    breaks = breaks[(here != 13) | (points[breaks + PAD + 1] != 10)]
-    opens = np.concatenate(([0], breaks + 1))
-    first = opens + PAD
-    first = _skip_blanks(classes, first)
-    empty = (classes[first] == NEWLINE) | (classes[first] == BLANK)
-    return Lines(breaks, opens, first, points[first].astype(np.int64), empty)
+    points, classes, _ = characters
+    breaks = np.flatnonzero(classes == NEWLINE)[PAD:-PAD]
+    returns = np.flatnonzero(points.take(breaks) == 13)
+    if len(returns):
+        breaks = np.delete(breaks, returns[points.take(breaks.take(returns) + 1) == 10])
+    first = np.empty(len(breaks) + 1, np.int64)
+    first[0] = PAD
+    np.add(breaks, 1, out=first[1:])
+    breaks -= PAD
+    opens = first - PAD
+    kind = _skip_blanks(classes, first)
+    return Lines(breaks, opens, first, points.take(first), (kind - np.uint8(BLANK)) <= 1)
 
 
 def _skip_blanks(classes: Array, first: Array) -> Array:
-    # Four blanks at a time, read as one number at any offset, then one at a time.
-    fours = np.ndarray(len(classes) - 3, "<u4", classes.data, strides=(1,))
-    moving = np.flatnonzero(classes[first] == BLANK)
-    deep = moving[fours[first[moving]] == _FOUR_BLANKS]
-    for _ in range(_DEEPEST // 4):
-        if not len(deep):
-            break
-        first[deep] += 4
-        deep = deep[fours[first[deep]] == _FOUR_BLANKS]
-    for _ in range(4):
-        moving = moving[classes[first[moving]] == BLANK]
+    """The classes of the first characters that are no blanks; `first` is moved to them."""
+    windows = eights(classes)
+    kind = classes.take(first)
+    moving = np.flatnonzero(kind == BLANK)
+    for _ in range(_DEEPEST // 8):
         if not len(moving):
             break
-        first[moving] += 1
-    return first
+        place = first.take(moving)
+        step = run_of(windows[place].view(np.uint8) != BLANK)
+        place += step
+        first[moving] = place
+        kind[moving] = classes.take(place)
+        moving = moving[step == 8]
+    return kind
 
 
-_FOUR_BLANKS = BLANK * 0x01010101
 _DEEPEST = 256
 """A line that is still blank after that many characters is taken for an empty one."""
 
@@ -109,41 +111,40 @@ def mark_lines(
     soft = soft_breaks(classes, opens, breaks, lines.first, empty, marked)
 
     # The break before line i, for every line but the first.
-    full = ~empty[1:]
-    level = np.where(empty[:-1], BLANK_LINE, LINE).astype(np.uint8)
+    level = np.where(empty[:-1], np.uint8(BLANK_LINE), np.uint8(LINE))
     level[heading[1:]] = HEADING
     level[soft] = 0
     # A heading stays with what follows it, a fence and a table stay whole.
-    filled = np.maximum.accumulate(np.where(empty, 0, np.arange(len(empty))))
-    level[title[filled[:-1]] & ~fence[1:]] = 0
-    inner = (fence[1:] & fence[:-1]) | (rows[1:] & rows[:-1])
-    level[inner] = ROW
-    places = opens[1:]
+    if title.any():
+        filled = np.maximum.accumulate(np.where(empty, 0, np.arange(len(empty))))
+        level[title.take(filled[:-1]) & ~fence[1:]] = 0
+    level[(fence[1:] & fence[:-1]) | (rows[1:] & rows[:-1])] = ROW
     # A sentence that ends before a line break ends after it.
     ended = _ended_before(classes, strength, breaks)
-    strength[ended[ended >= 0]] = 0
-    level[soft & (ended >= 0)] = SENTENCE
     if fence.any():
         _clear_fences(strength, opens, fence)
-    strength[places] = np.where(full, level, 0)
+    level[soft & ended] = SENTENCE
+    level[empty[1:]] = 0
+    strength[opens[1:]] = level
     return opens[heading], in_fence
 
 
-def _ended_before(classes: Array, strength: Array, breaks: Array) -> Array:
-    """For each line break: where the sentence that it follows ends, or -1."""
-    place = breaks.copy()
-    found = np.full(len(breaks), -1)
+def _ended_before(classes: Array, strength: Array, breaks: Array) -> Flags:
+    """Which line breaks follow the end of a sentence; there it is taken out."""
+    found = np.zeros(len(breaks), bool)
+    place = breaks
     moving = np.arange(len(breaks))
+    ended: list[Array] = []
     for _ in range(8):
-        hit = strength[place[moving]] == SENTENCE
-        found[moving[hit]] = place[moving[hit]]
-        moving = moving[~hit]
-        place[moving] -= 1
-        moving = moving[(place[moving] > 0)]
-        kind = classes[place[moving] + PAD]
-        moving = moving[(kind == BLANK) | (kind == NEWLINE)]
-        if not len(moving):
+        hit = strength.take(place) == SENTENCE
+        found[moving[hit]] = True
+        ended.append(place[hit])
+        kind = classes.take(place + (PAD - 1))
+        on = np.flatnonzero(~hit & (kind - np.uint8(BLANK) <= NEWLINE - BLANK) & (place > 1))
+        if not len(on):
             break
+        moving, place = moving.take(on), place.take(on) - 1
+    strength[np.concatenate(ended)] = 0
     return found
 
 
@@ -152,7 +153,7 @@ def _headings(text: str, low: int, characters: Characters, lines: Lines) -> tupl
 
     Headings are `# x`, `= x =`, underlined lines, and `第三章`.
     """
-    points, classes = characters
+    points, classes, _ = characters
     opens, first, lead = lines.opens, lines.first, lines.lead
     heading = np.zeros(len(opens), bool)
     under = np.zeros(len(opens), bool)
@@ -163,17 +164,24 @@ def _headings(text: str, low: int, characters: Characters, lines: Lines) -> tupl
             place += points[place] == ord("#")
         kind = classes[np.minimum(place, len(classes) - 1)]
         heading[hashes] = ((kind == BLANK) | (kind == NEWLINE)) & (place - first[hashes] <= 6)
-    for index in np.flatnonzero((lead == ord("=")) | (lead == ord("-"))).tolist():
+    under_marks = (lead == ord("=")) | (lead == ord("-"))
+    for index in _doubled(points, lines, under_marks, ord("-")).tolist():
         at = low + int(first[index]) - PAD
-        if _SETEXT.match(text, at):
+        if SETEXT.match(text, at):
             if index and not lines.empty[index - 1] and _short(opens, index - 1):
                 heading[index - 1] = under[index] = True
         elif text[at] == "=":
-            heading[index] = bool(_WIKI.match(text, at, at + 200))
+            heading[index] = bool(WIKI.match(text, at, at + 200))
     for index in np.flatnonzero(lead == ord("第")).tolist():
         at = low + int(first[index]) - PAD
-        heading[index] = bool(_NUMBERED.match(text, at)) and _short(opens, index, 40)
+        heading[index] = bool(NUMBERED.match(text, at)) and _short(opens, index, 40)
     return heading, heading | under
+
+
+def _doubled(points: Array, lines: Lines, chosen: Flags, mark: int) -> Array:
+    """The chosen lines; those that begin with this mark only if they begin with two."""
+    some = np.flatnonzero(chosen)
+    return some[(lines.lead.take(some) != mark) | (points.take(lines.first.take(some) + 1) == mark)]
 
 
 def _short(opens: Array, index: int, chars: int = 100) -> bool:
@@ -184,37 +192,36 @@ def _fences(
     characters: Characters, lines: Lines, start: int, end: int, in_fence: bool
 ) -> tuple[Flags, bool]:
     """Which lines lie in a code fence, its marks included, and whether one is open at `end`."""
-    points, classes = characters
-    opens, first, lead = lines.opens, lines.first, lines.lead
-    fence = np.zeros(len(opens), bool)
-    ticks = (lead == ord("`")) | (lead == ord("~"))
-    marks = np.flatnonzero(ticks)
+    points, classes, _ = characters
+    fence = np.zeros(len(lines.opens), bool)
+    marks = np.flatnonzero((lines.lead == ord("`")) | (lines.lead == ord("~")))
     if len(marks):
-        place = first[marks]
-        marks = marks[(points[place + 1] == lead[marks]) & (points[place + 2] == lead[marks])]
+        place, lead = lines.first.take(marks), lines.lead.take(marks)
+        marks = marks[(points.take(place + 1) == lead) & (points.take(place + 2) == lead)]
+        marks = marks[lines.opens.take(marks) >= start]  # counted by the segment before
     inside = in_fence
-    last = int(np.searchsorted(opens, start)) if in_fence else 0
-    state_at_end = in_fence
-    for mark in marks.tolist():
-        if opens[mark] < start:
-            continue  # counted by the segment before
+    last = int(np.searchsorted(lines.opens, start)) if in_fence else 0
+    opens = lines.opens.take(marks).tolist()
+    named = (classes.take(lines.first.take(marks) + 3) - np.uint8(LOWER) <= UPPER - LOWER).tolist()
+    for mark, at, has_name in zip(marks.tolist(), opens, named, strict=True):
         if inside:
             fence[last : mark + 1] = True
         # A mark with a language opens: a fence that was left open ends before it.
-        inside = not inside or classes[first[mark] + 3] in (LOWER, UPPER)
+        inside = not inside or has_name
         last = mark
-        if opens[mark] < end:
-            state_at_end = inside
+        if at < end:
+            in_fence = inside
     if inside:
         fence[last:] = True
-    return fence, state_at_end
+    return fence, in_fence
 
 
 def _clear_fences(strength: Array, opens: Array, fence: Flags) -> None:
     """A stop inside a code fence ends no sentence."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], fence, [False])).astype(np.int8)))
-    for begin, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-        strength[opens[begin] + 1 : opens[stop] if stop < len(opens) else None] = 0
+    edges = np.flatnonzero(np.diff(fence, prepend=False, append=False))
+    stops = np.append(opens, len(strength)).take(edges[1::2])
+    for begin, stop in zip(opens.take(edges[::2]).tolist(), stops.tolist(), strict=True):
+        strength[begin + 1 : stop] = 0
 
 
 def _table_rows(classes: Array, lines: Lines) -> Flags:
@@ -224,7 +231,7 @@ def _table_rows(classes: Array, lines: Lines) -> Flags:
     return rows
 
 
-_BULLET, _BRACKET, _NUMERAL, _CIRCLED = 1, 2, 3, 4
+_BULLET, _BRACKET, _NUMERAL, _CIRCLED, _CLOSING = 1, 2, 3, 4, 5
 
 
 @lru_cache(maxsize=1)
@@ -234,35 +241,29 @@ def _item_table() -> NDArray[np.uint8]:
     table[[ord(mark) for mark in "（("]] = _BRACKET
     table[[ord(mark) for mark in "一二三四五六七八九十"]] = _NUMERAL
     table[[ord(mark) for mark in "①②③④⑤⑥⑦⑧⑨⑩"]] = _CIRCLED
+    table[[ord(mark) for mark in ".)、）．"]] = _CLOSING
     return table
 
 
 def _items(characters: Characters, lines: Lines) -> Flags:
     """Which lines begin a list item, a quotation, or a numbered paragraph."""
-    points, classes = characters
-    first, lead = lines.first, lines.lead
+    points, classes, _ = characters
+    first = lines.first
     table = _item_table()
-    kind = table[np.minimum(lead, 0xFFFF)]
+    kind = table.take(lines.lead, mode="clip")
     item: Flags = kind == _CIRCLED
-    some = np.flatnonzero((kind != 0) & ~item)
+    some = np.flatnonzero(kind - np.uint8(_BULLET) <= _NUMERAL - _BULLET)
     if len(some):
-        second = first[some] + 1
-        number = table[np.minimum(points[second].astype(np.int64), 0xFFFF)] == _NUMERAL
+        second = first.take(some) + 1
+        following, point = classes.take(second), points.take(second)
+        number = (following == DIGIT) | (table.take(point, mode="clip") == _NUMERAL)
         item[some] = np.choose(
-            kind[some] - 1,
-            (
-                classes[second] == BLANK,
-                (classes[second] == DIGIT) | number,
-                points[second] == ord("、"),
-            ),
+            kind.take(some) - 1, (following == BLANK, number, point == ord("、"))
         )
-    some = np.flatnonzero(classes[first] == DIGIT)
+    some = np.flatnonzero(classes.take(first) == DIGIT)
     if len(some):
-        place = first[some] + 1
+        place = first.take(some) + 1
         for _ in range(2):
-            place += classes[place] == DIGIT
-        item[some] |= among(points[place], _AFTER_NUMBER)
+            place += classes.take(place) == DIGIT
+        item[some] |= table.take(points.take(place), mode="clip") >= _CLOSING
     return item
-
-
-_AFTER_NUMBER = np.array(sorted(map(ord, ".)、）．")))

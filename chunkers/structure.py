@@ -99,7 +99,7 @@ def _chunks(text: str, tokenizer: Tokenizer, figures: Limits) -> Iterator[Chunk]
             yield Chunk(0, len(text), tokens)
             return
     with Encoded(text, tokenizer) as encoded:
-        units = Units(encoded)
+        units = Units(encoded, whole_to=0 if figures.overlap else figures.size)
         previous = 0
         cut = Cut(0, 0, True, tokenizer.additive)
         ahead = 2 * figures.size + 64

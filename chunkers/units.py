@@ -3,42 +3,66 @@
 from __future__ import annotations
 
 import sys
-from bisect import bisect_right
-from itertools import compress
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
+from typing import Protocol
 
-from chunkers.boundaries import HEADING, LINE, scan
+import numpy as np
+
+from chunkers.boundaries import HEADING, LINE, Boundaries, scan
 from chunkers.encoded import Encoded
+from chunkers.short import SHORT_CHARS, clean_at, mark_at, scan_short
 
 KEPT = 4096
 
 
-class Units:
-    """The unit ends from the chunk being cut to the last segment read, as parallel lists.
+class Figures(Protocol):
+    """One figure for each unit."""
 
-    Invariant: `at`, `ended` and `begun` ascend; the lists that begin with `strong_` hold the ends
+    def __getitem__(self, index: int, /) -> int:
+        """The figure of that unit."""
+
+
+class Looked:
+    """Figures that are found out when they are asked for."""
+
+    def __init__(self, look: Callable[[int], int]) -> None:
+        self.look = look
+
+    def __getitem__(self, index: int, /) -> int:
+        return self.look(index)
+
+
+class Units:
+    """The unit ends from the chunk being cut to the last segment read, as parallel arrays.
+
+    Invariant: `at`, `ended` and `begun` ascend; the arrays that begin with `strong_` hold the ends
         of lines, paragraphs and sections only.
     """
 
-    def __init__(self, encoded: Encoded) -> None:
+    def __init__(self, encoded: Encoded, *, whole_to: int = 0) -> None:
         self.encoded = encoded
-        self.at: list[int] = []
-        self.ended: list[int] = []
+        self.at = array("q")
+        self.ended = array("q")
         """Tokens that end at each place or before it."""
-        self.begun: list[int] = []
+        self.begun = array("q")
         """Tokens that begin before each place: what a chunk that ends here is charged."""
-        self.clean = bytearray()
+        self.clean: Figures = bytearray()
         """1: a chunk that begins here has alone the tokens that it has in place."""
-        self.choice: list[int] = []
+        self.choice: Figures = array("q")
         """The smallest one of several is to be preferred: stronger first, then by content."""
         self.strength = bytearray()
-        self.strong: list[int] = []
+        self.strong = array("q")
         """Their indices."""
-        self.strong_begun: list[int] = []
+        self.strong_begun = array("q")
         self.headings: list[int] = []
         """Where each heading begins; never forgotten."""
         self.known = 0
         """Tokens read, without bound when all are."""
         self._in_fence = False
+        self._whole_to = whole_to
+        """A short text of at most so many tokens is cut at line ends only."""
 
     def reach(self, tokens: int, position: int) -> None:
         """Read until `tokens` tokens, counted from the beginning of the text, are known.
@@ -49,22 +73,51 @@ class Units:
         while self.known < tokens:
             self._forget(position)
             start, end = encoded.read()
-            found = scan(encoded.text, start, end, in_fence=self._in_fence)
-            self._in_fence = found.in_fence
-            ended, begun = encoded.before(found.at)
-            strong = (found.strength >= LINE).nonzero()[0]
-            self.strong += (strong + len(self.at)).tolist()
-            self.strong_begun += begun[strong].tolist()
-            self.at += found.at.tolist()
-            self.ended += ended.tolist()
-            self.begun += begun.tolist()
-            clean = found.clean & (ended == begun) & encoded.tokenizer.additive
-            self.clean += clean.tobytes()
-            rank = (HEADING - found.strength.astype("int64")) << 32
-            self.choice += (rank + found.mark).tolist()
-            self.strength += found.strength.tobytes()
-            self.headings += found.headings.tolist()
+            if not (end - start == len(encoded.text) <= SHORT_CHARS and self._take_short()):
+                found = scan(encoded.text, start, end, in_fence=self._in_fence)
+                self._take(found)
             self.known = sys.maxsize if encoded.complete else encoded.total()
+
+    def _take(self, found: Boundaries) -> None:
+        ended, begun = self.encoded.before(found.at)
+        strong = np.flatnonzero(found.strength >= LINE)
+        self.strong.frombytes((strong + len(self.at)).tobytes())
+        self.strong_begun.frombytes(begun.take(strong).tobytes())
+        self.at.frombytes(found.at.tobytes())
+        self.ended.frombytes(ended.tobytes())
+        self.begun.frombytes(begun.tobytes())
+        clean = found.clean & (ended == begun) & self.encoded.tokenizer.additive
+        rank = (HEADING - found.strength.astype(np.int64)) << 32
+        rank += found.mark
+        assert isinstance(self.clean, bytearray) and isinstance(self.choice, array)
+        self.clean += clean.tobytes()
+        self.choice.frombytes(rank.tobytes())
+        self.strength += found.strength.tobytes()
+        self.headings += found.headings.tolist()
+        self._in_fence = found.in_fence
+
+    def _take_short(self) -> bool:
+        """The whole text without arrays of what is hardly asked for; false if it needs them."""
+        encoded = self.encoded
+        found = scan_short(encoded.text, with_sentences=encoded.total() > self._whole_to)
+        if found is None:
+            return False
+        at, strength, self.headings = found
+        ended, begun = encoded.before(np.array(at))
+        self.at, self.ended = array("q", at), array("q", ended.tobytes())
+        self.begun, self.strength = array("q", begun.tobytes()), bytearray(strength)
+        self.strong = array("q", [index for index, one in enumerate(strength) if one >= LINE])
+        self.strong_begun = array("q", map(self.begun.__getitem__, self.strong))
+
+        def clean(index: int) -> int:
+            whole = self.ended[index] == self.begun[index] and encoded.tokenizer.additive
+            return int(whole and clean_at(encoded.text, at[index]))
+
+        def choice(index: int) -> int:
+            return (HEADING - strength[index] << 32) + mark_at(encoded.text, at[index])
+
+        self.clean, self.choice = Looked(clean), Looked(choice)
+        return True
 
     def _forget(self, position: int) -> None:
         """Drop the tokens before `position`, and the units, if they are many."""
@@ -72,9 +125,10 @@ class Units:
         count = bisect_right(self.at, position) - 1
         if count < KEPT:
             return
+        assert isinstance(self.clean, bytearray) and isinstance(self.choice, array)
         for units in (self.at, self.ended, self.begun, self.choice):
             del units[:count]
         del self.clean[:count], self.strength[:count]
-        kept = [index >= count for index in self.strong]
-        self.strong_begun = list(compress(self.strong_begun, kept))
-        self.strong = [index - count for index in compress(self.strong, kept)]
+        first = bisect_left(self.strong, count)
+        self.strong_begun = self.strong_begun[first:]
+        self.strong = array("q", [index - count for index in self.strong[first:]])

@@ -20,6 +20,7 @@ from chunkers.boundaries import sentences
 from chunkers.tokens import tokenizer
 from jobs.spec import EndpointSpec, Job, fingerprint
 from pipeline.endpoints import local
+from pipeline.errors import UsageError
 from pipeline.prepare import Pipeline
 from pipeline.prompts import columns_of, renderer
 from pipeline.records import Chunker, Column, Endpoint
@@ -77,11 +78,22 @@ def build(job: Job, *, with_secret: bool = True) -> Pipeline:
 
 def chunker(job: Job) -> Chunker:
     """The job's way of cutting, with its size, overlap and tokenizer."""
+    options: dict[str, Any] = {}
+    if job.chunk.method == "semantic":
+        try:
+            local.embed(["ready"])
+        except UsageError as error:  # told now, not at the first row
+            needs = f'{job.address}: chunk.method = "semantic" needs the extra `local`'
+            raise UsageError(needs, hint=error.hint) from None
+        options["embed"] = local.embed
+        if job.chunk.focus is not None:
+            options["focus"] = job.chunk.focus
     return partial(
         CHUNKERS[job.chunk.method],
         size=job.chunk.size,
         overlap=job.chunk.overlap,
         tokenizer=tokenizer_name(job),
+        **options,
     )
 
 
@@ -106,6 +118,8 @@ def endpoint(job: Job, spec: EndpointSpec, *, with_secret: bool) -> Endpoint:
         concurrency=spec.concurrency,
         batch_size=spec.batch_size,
         batch_tokens=spec.batch_tokens,
+        requests_per_minute=spec.requests_per_minute,
+        tokens_per_minute=spec.tokens_per_minute,
         price=spec.price,
         deadline=spec.deadline,
         allow_model_change=spec.allow_model_change,

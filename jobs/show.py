@@ -115,7 +115,7 @@ async def _embedded(question: str, model: str, job: Job | None, output: str) -> 
         raise UsageError(f"{job.address}: its model is local, the output's {printable(model)}")
     async with HttpEndpoint(endpoint(job, spec, with_secret=True)) as http:
         with closing(AnswerCache(home() / "answers")) as cache:
-            http.endpoint = await introduced(http, cache, 0)
+            http.endpoint = await introduced(http, cache, 0, 10.0)
         named = model_name(http.endpoint)
         if named != model:
             raise UsageError(

@@ -62,9 +62,11 @@ KEYS = (
     Key("input.keep", "strings", None, "columns carried along; default: all for one row per "
         "document, none for one row per chunk"),
     Key("chunk.method", "string", "structure", "where a text may be cut",
-        choices=("structure", "fixed", "markdown"), later=("semantic",)),
+        choices=("structure", "fixed", "markdown", "semantic")),
     Key("chunk.size", "integer", 256, "tokens of a chunk, never exceeded", least=1),
     Key("chunk.overlap", "integer", 0, "tokens shared with the chunk before; `size` includes it"),
+    Key("chunk.focus", "number", None, "of method semantic: 0 for few long chunks (recall), 1 for "
+        "many short ones about one thing (precision); default: 0.75", most=1),
     Key("chunk.tokenizer", "string", None, "what counts; default: the endpoint's own where known "
         "(local), else o200k_base"),
     Key("parameters.prompt", "string", None, "for text tasks, with {chunk}; every other parameter "
@@ -80,6 +82,9 @@ KEYS = (
     Key("endpoint.api_key", "reference", None, 'where the key lies: { env = "NAME" } or '
         '{ file = "path" } with mode 0600; never the key'),
     Key("endpoint.max_input_tokens", "integer", None, "what the model reads at once", least=1),
+    Key("endpoint.requests_per_minute", "number", None, "calls per minute; else learned from headers "
+        "and refusals", above=0),
+    Key("endpoint.tokens_per_minute", "number", None, "tokens per minute, the same", above=0),
     Key("endpoint.concurrency", "integer", None, "calls in flight; default: 16, local 2", least=1,
         most=10_000),
     Key("endpoint.batch_size", "integer", None, "requests per call; default: 32 for embeddings "
@@ -118,8 +123,8 @@ KEYS = (
 
 LATER = frozenset(
     ["route", "rule", "notify", "quota", "policy", "run.until", "run.salvage", "guard.canary",
-     "guard.max_removed", "endpoint.weight", "endpoint.requests_per_minute", "endpoint.fallback",
-     "endpoint.tokens_per_minute", "endpoint.replica_of"]
+     "guard.max_removed", "endpoint.weight", "endpoint.fallback",
+     "endpoint.replica_of"]
 )  # fmt: skip
 """Keys of the design that this version does not use; they are refused by name."""
 
@@ -133,13 +138,17 @@ class InputSpec(Struct, frozen=True):
     keep: tuple[str, ...] | None
 
 
-class ChunkSpec(Struct, frozen=True):
-    """Where a text is cut. Units: tokens of `tokenizer` (None: the endpoint's own)."""
+class ChunkSpec(Struct, frozen=True, omit_defaults=True):
+    """Where a text is cut. Units: tokens of `tokenizer` (None: the endpoint's own).
 
-    method: Literal["structure", "fixed", "markdown"]
+    `focus` came later; where it is not given, it leaves the fingerprint of older jobs alone.
+    """
+
+    method: Literal["structure", "fixed", "markdown", "semantic"]
     size: int
     overlap: int
     tokenizer: str | None
+    focus: float | None = None
 
 
 class EndpointSpec(Struct, frozen=True):
@@ -156,6 +165,8 @@ class EndpointSpec(Struct, frozen=True):
     concurrency: int
     batch_size: int
     batch_tokens: int
+    requests_per_minute: float | None
+    tokens_per_minute: float | None
     price: Price | None
     deadline: Deadline
     allow_model_change: bool

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import anyio
 from anyio.to_thread import run_sync
 
-from pipeline import breaker, events
-from pipeline.breaker import Breaker, Health
+from pipeline import events
 from pipeline.cache import AnswerCache
+from pipeline.control import Control, Ticket
 from pipeline.errors import (
     BudgetError,
     EndpointError,
@@ -33,7 +35,8 @@ from pipeline.errors import (
 from pipeline.escape import printable
 from pipeline.prices import cost, output_tokens_bound, rent
 from pipeline.records import Answer, Endpoint, Failure, Request
-from pipeline.retries import PAUSING, Fail, Halve, Retry, Stop, pause, verdict
+from pipeline.retries import PAUSING, Fail, Halve, Retry, Stop, verdict
+from pipeline.retry_budget import THROTTLE, TRANSIENT
 
 SAME_REFUSALS = 20
 """So many different requests refused alike, and none answered: the configuration is wrong."""
@@ -60,6 +63,16 @@ class Flight:
         self.request = request
         self.groups = [group]
         self.attempts = 0
+
+
+class Again(NamedTuple):
+    """A call to be made again, as it was: its requests are not joined by others."""
+
+    ready: float
+    order: int
+    flights: list[Flight]
+    cost: float
+    """Of the retry budget."""
 
 
 class Tally:
@@ -110,11 +123,9 @@ class Dispatch:
 
         self._flights: dict[bytes, Flight] = {}
         self._fresh: deque[Flight] = deque()
-        # Calls to be made again: (not before, order, flights that must not be joined by others).
-        self._again: list[tuple[float, int, list[Flight]]] = []
+        self._again: list[Again] = []
         self._order = itertools.count()
-        self._breaker = Breaker()
-        self._health = Health()
+        self._control = Control(endpoint, clock(), uniform)
         self._started = clock()
         self._is_proven = False
         self._last_answer = clock()
@@ -176,6 +187,10 @@ class Dispatch:
         """What the run ends with, once `stop` was called."""
         return self._stopped_by
 
+    def hear(self, headers: Mapping[str, str]) -> None:
+        """The headers of a reply, whatever its status: they may tell limits."""
+        self._control.heard(headers, self._clock(), time.time())
+
     def close(self) -> None:
         """Nothing more will be admitted: workers end when all is settled."""
         self._is_closed = True
@@ -209,36 +224,44 @@ class Dispatch:
 
     # --- decide ------------------------------------------------------------------------------
 
-    def take(self, now: float) -> list[Flight] | float | None:
-        """The next call's flights; or the seconds to wait for one; or None: there is none to come.
+    def take(self, now: float) -> tuple[list[Flight], Ticket] | float | None:
+        """The next call and its ticket; or the seconds to wait for one; or None: none is to come.
 
         Retries go before new work, the oldest document first.
         """
         if self._stopped_by is not None or (self._is_closed and not self._flights):
             return None
-        ready = self._again[0][0] if self._again else float("inf")
-        if not self._fresh and ready == float("inf"):
-            return float("inf")
-        outage_ends = self._last_answer + self._max_outage_seconds
-        rests = breaker.wait(self._breaker, now)
-        if rests:
-            return min(rests, max(0.0, outage_ends - now) or rests)
-        if ready <= now:
-            return heapq.heappop(self._again)[2]
-        if self._fresh:
-            return self._pack()
-        return ready - now
+        again = self._again[0] if self._again and self._again[0].ready <= now else None
+        if again is None and not self._fresh:
+            return self._again[0].ready - now if self._again else math.inf
+        flights = again.flights if again else self._packed()
+        leased = self._control.lease(now, self._tokens(flights), again.cost if again else 0.0)
+        if isinstance(leased, float):
+            # Whoever waits looks up when an outage is over its bound.
+            outage_ends = self._last_answer + self._max_outage_seconds
+            return min(leased, max(0.0, outage_ends - now) or leased)
+        if again:
+            heapq.heappop(self._again)
+        else:
+            for _ in flights:
+                self._fresh.popleft()
+        return flights, leased
 
-    def _pack(self) -> list[Flight]:
+    def _packed(self) -> list[Flight]:
         """The oldest requests that fit one call, at least one."""
-        packed = [self._fresh.popleft()]
+        packed = [self._fresh[0]]
         tokens = packed[0].request.tokens
-        while self._fresh and len(packed) < self.endpoint.batch_size:
-            tokens += self._fresh[0].request.tokens
+        for flight in itertools.islice(self._fresh, 1, self.endpoint.batch_size):
+            tokens += flight.request.tokens
             if tokens > self.endpoint.batch_tokens:
                 break
-            packed.append(self._fresh.popleft())
+            packed.append(flight)
         return packed
+
+    def _tokens(self, flights: Sequence[Flight]) -> int:
+        """What the call may cost of a limit on tokens: answers are counted at their longest."""
+        answers = len(flights) * self._output_tokens_bound
+        return sum(flight.request.tokens for flight in flights) + answers
 
     def _forbids(self, flights: Sequence[Flight]) -> TextmillError | None:
         """Why this call must not be made: nowhere to keep its answers, or no money for it."""
@@ -257,16 +280,12 @@ class Dispatch:
                 )
         return None
 
-    def _estimate(self, flights: Iterable[Flight]) -> float:
-        count = tokens = 0
-        for flight in flights:
-            count += 1
-            tokens += flight.request.tokens
+    def _estimate(self, flights: Sequence[Flight]) -> float:
         return cost(
             self.endpoint.price,
-            requests=count,
-            input_tokens=tokens,
-            output_tokens=count * self._output_tokens_bound,
+            requests=len(flights),
+            input_tokens=sum(flight.request.tokens for flight in flights),
+            output_tokens=len(flights) * self._output_tokens_bound,
         )
 
     # --- act ---------------------------------------------------------------------------------
@@ -282,15 +301,15 @@ class Dispatch:
                     await self._wake.wait()
                 self._check_outage()
                 continue
-            forbidden = self._forbids(taken)
+            flights, ticket = taken
+            forbidden = self._forbids(flights)
             if forbidden is not None:
+                self._unsent(flights)
                 self.stop(forbidden)
                 continue
-            self._breaker = breaker.took(self._breaker)
-            await self._call(taken)
+            await self._call(flights, ticket)
 
-    async def _call(self, flights: list[Flight]) -> None:
-        started = self._clock()
+    async def _call(self, flights: list[Flight], ticket: Ticket) -> None:
         expected = self._estimate(flights)
         self._in_flight += len(flights)
         self._estimated_usd += expected
@@ -300,26 +319,27 @@ class Dispatch:
             finally:
                 self._estimated_usd -= expected  # from here on the true cost counts
             self.tally.calls += 1
-            await self._answered(flights, settled, started)
+            await self._answered(flights, settled, ticket)
         except EndpointError as error:
-            self._refused(flights, error, started)
+            self._refused(flights, error, ticket)
         except TextmillError as error:  # the server is not what it was
-            heapq.heappush(self._again, (float("inf"), next(self._order), flights))
+            self._unsent(flights)
             self.stop(error)
         finally:
             self._in_flight -= len(flights)
             self._wake_workers()
 
     async def _answered(
-        self, flights: list[Flight], settled: Sequence[Answer | Failure], started: float
+        self, flights: list[Flight], settled: Sequence[Answer | Failure], ticket: Ticket
     ) -> None:
         now = self._clock()
-        self._breaker = breaker.answered(self._breaker, started)
-        self._health = breaker.noted(self._health, now, failed=False)
+        started = ticket.started
+        used = sum(a.input_tokens + a.output_tokens for a in settled if isinstance(a, Answer))
+        self._control.answered(ticket, now, used)
         self._last_answer = now
         if (other := self._other_model(settled)) is not None:
             # Not kept: under this key another model's answer would stand for ever.
-            heapq.heappush(self._again, (float("inf"), next(self._order), flights))
+            self._unsent(flights)
             self._account(flights, [], now - started)
             self.stop(other)
             return
@@ -343,7 +363,7 @@ class Dispatch:
             for flight, _ in good:
                 self._settle(flight)
 
-    def _refused(self, flights: list[Flight], error: EndpointError, started: float) -> None:
+    def _refused(self, flights: list[Flight], error: EndpointError, ticket: Ticket) -> None:
         now = self._clock()
         self.tally.calls += error.kind != "unreachable"
         # Sent, and perhaps answered: what it may have cost counts, or a budget would not hold.
@@ -353,38 +373,27 @@ class Dispatch:
             events.CallEnded(
                 self.endpoint.name,
                 len(flights),
-                now - started,
+                now - ticket.started,
                 cost_usd=spent,
                 error=error.kind,
                 message=str(error),
             )
         )
-        self._rest(error, now, started)
-        self._again_or_failed(flights, error, now)
-        self._check_outage()
-
-    def _rest(self, error: EndpointError, now: float, started: float) -> None:
-        """Let the whole endpoint rest, where the error speaks of it rather than of a request."""
-        before = self._breaker
-        if error.kind in PAUSING:
-            seconds = pause(error, before.streak, self._uniform)
-        elif error.kind in ("transient", "ambiguous"):
-            self._health = breaker.noted(self._health, now, failed=True)
-            if not before.streak and not breaker.is_broken(self._health):
-                return
-            seconds = breaker.broken_seconds(before.streak)
-        else:
-            self._breaker = breaker.probe_ended(before, started)
-            return
-        self._breaker = breaker.rest(before, now, started, seconds)
-        if self._breaker.streak > before.streak:
+        rest = self._control.refused(ticket, now, error)
+        if rest is not None:
             self.tally.pauses += 1
-            asked = error.retry_after is not None
             self._emit(
                 events.Paused(
-                    self.endpoint.name, seconds, asked, self.tally.pauses, error.kind, str(error)
+                    self.endpoint.name,
+                    rest.seconds,
+                    rest.is_asked,
+                    self.tally.pauses,
+                    error.kind,
+                    str(error),
                 )
             )
+        self._again_or_failed(flights, error, now)
+        self._check_outage()
 
     def _again_or_failed(self, flights: list[Flight], error: EndpointError, now: float) -> None:
         attempts = max(flight.attempts for flight in flights) + 1
@@ -394,11 +403,12 @@ class Dispatch:
                 flight.attempts += 1
         match decided:
             case Retry(delay_seconds=delay):
-                heapq.heappush(self._again, (now + delay, next(self._order), flights))
+                price = THROTTLE if error.kind in PAUSING else TRANSIENT
+                self._repeat(flights, now + delay, price)
             case Halve():
                 middle = (len(flights) + 1) // 2
                 for half in (flights[:middle], flights[middle:]):
-                    heapq.heappush(self._again, (now, next(self._order), half))
+                    self._repeat(half, now, 0.0)
             case Fail():
                 for flight in flights:
                     self.failures[flight.request.key] = Failure(
@@ -407,9 +417,15 @@ class Dispatch:
                     self._settle(flight)
                 self._count_refusals(error, len(flights))
             case Stop(error=reason):
-                # Their rows stay open: what stops a run is no outcome of a row.
-                heapq.heappush(self._again, (float("inf"), next(self._order), flights))
+                self._unsent(flights)
                 self.stop(reason)
+
+    def _repeat(self, flights: list[Flight], ready: float, cost: float) -> None:
+        heapq.heappush(self._again, Again(ready, next(self._order), flights, cost))
+
+    def _unsent(self, flights: list[Flight]) -> None:
+        """Their rows stay open: what stops a run is no outcome of a row."""
+        self._repeat(flights, math.inf, 0.0)
 
     def _count_refusals(self, error: EndpointError, requests: int) -> None:
         """Twenty different rows cannot all be poison: then it is the job that is wrong."""
@@ -504,7 +520,7 @@ class Dispatch:
 
     def _is_well(self) -> bool:
         """True while no pause is on and no error stands: waiting for work is no outage."""
-        return not self._breaker.streak and not self._again
+        return self._control.is_well and not self._again
 
     def _wake_workers(self) -> None:
         self._wake.set()

@@ -15,10 +15,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 from anyio.abc import TaskGroup
@@ -29,7 +29,7 @@ from msgspec.structs import replace
 
 from pipeline import events
 from pipeline.cache import AnswerCache
-from pipeline.dispatch import Dispatch, Group, Send
+from pipeline.dispatch import Dispatch, Group
 from pipeline.errors import (
     BudgetError,
     Interrupted,
@@ -130,11 +130,11 @@ class _Turn:
             self.emit(events.Surveyed(surveyed.rows, len(surveyed.part_rows)))
             cache = await run_sync(AnswerCache, Path(pipeline.home) / "answers")
             with closing(cache):
-                async with _answering(pipeline, cache) as (endpoint, send):
-                    self.pipeline = replace(pipeline, endpoint=endpoint)
-                    await self._published(surveyed, cache, send)
+                async with _answering(pipeline, cache) as answering:
+                    self.pipeline = replace(pipeline, endpoint=answering.endpoint)
+                    await self._published(surveyed, cache, answering)
 
-    async def _published(self, surveyed: Survey, cache: AnswerCache, send: Send) -> None:
+    async def _published(self, surveyed: Survey, cache: AnswerCache, answering: Answering) -> None:
         """Everything between a manifest and a commit."""
         pipeline, run_id = self.pipeline, new_run_id()
         sink = self.sink = Sink(
@@ -152,7 +152,7 @@ class _Turn:
                 manifest = _manifest(pipeline, surveyed, run_id)
                 record.write_manifest(manifest)
                 await self._check_budget(surveyed, cache)
-                await self._mill(surveyed, cache, send)
+                await self._mill(surveyed, cache, answering)
                 recheck(surveyed.files)
                 sink.check_loss()
                 self.is_committing = True
@@ -172,13 +172,13 @@ class _Turn:
                 hint="raise the budget, or work up to it with --partial",
             )
 
-    async def _mill(self, surveyed: Survey, cache: AnswerCache, send: Send) -> None:
+    async def _mill(self, surveyed: Survey, cache: AnswerCache, answering: Answering) -> None:
         pipeline, endpoint = self.pipeline, self.pipeline.endpoint
         in_flight = endpoint.concurrency * endpoint.batch_size
         window = Window(OPEN_BYTES, max(4_096, 4 * in_flight))
         dispatch = self.dispatch = Dispatch(
             endpoint,
-            send,
+            answering.answer,
             cache,
             self.emit,
             dimension=pipeline.dimension,
@@ -187,6 +187,7 @@ class _Turn:
             max_outage_seconds=pipeline.max_outage_seconds,
             max_cost_usd=pipeline.max_cost_usd,
         )
+        answering.listen = dispatch.hear
         put, get = anyio.create_memory_object_stream[Opening](float("inf"))
         # The streams outlive both stages: one that ended early must not break the other.
         with put, get:
@@ -357,32 +358,47 @@ class _Outcomes:
                 yield Outcome(request, settled)
 
 
-@asynccontextmanager
-async def _answering(
-    pipeline: Pipeline, cache: AnswerCache
-) -> AsyncIterator[tuple[Endpoint, Send]]:
-    """The job's endpoint as it is known now, and what sends requests to it, for the whole run."""
-    endpoint: Endpoint = pipeline.endpoint
-    if endpoint.kind == "local":
+class Answering(Protocol):
+    """An endpoint, open for the whole run."""
+
+    endpoint: Endpoint
+    """As it is known now: with the identity and limits that its server names."""
+    listen: Callable[[Mapping[str, str]], None] | None
+    """Called with the headers of every reply."""
+
+    async def answer(self, requests: Sequence[Request]) -> Sequence[Answer | Failure]:
+        """One answer or failure per request. Raises: EndpointError for the call as a whole."""
+
+
+class _Local:
+    """The embedded model: a plain function in a worker thread."""
+
+    listen: Callable[[Mapping[str, str]], None] | None = None
+
+    def __init__(self, pipeline: Pipeline) -> None:
         from pipeline.endpoints import local
 
-        answer: Callable[[Sequence[Request]], Sequence[Answer | Failure]]
-        answer = await run_sync(local.answering, endpoint, pipeline.sentences)
-        limiter = anyio.CapacityLimiter(endpoint.concurrency)
+        self.endpoint = pipeline.endpoint
+        self._answer = local.answering(pipeline.endpoint, pipeline.sentences)
+        self._limiter = anyio.CapacityLimiter(pipeline.endpoint.concurrency)
 
-        async def send(requests: Sequence[Request]) -> Sequence[Answer | Failure]:
-            return await run_sync(answer, requests, limiter=limiter)
+    async def answer(self, requests: Sequence[Request]) -> Sequence[Answer | Failure]:
+        return await run_sync(self._answer, requests, limiter=self._limiter)
 
-        yield endpoint, send
-    else:
-        from pipeline.endpoints.http import HttpEndpoint
-        from pipeline.endpoints.info import introduced
 
-        async with HttpEndpoint(endpoint) as http:
-            http.endpoint = await introduced(
-                http, cache, pipeline.chunk_tokens, pipeline.max_outage_seconds
-            )
-            yield http.endpoint, http.answer
+@asynccontextmanager
+async def _answering(pipeline: Pipeline, cache: AnswerCache) -> AsyncIterator[Answering]:
+    if pipeline.endpoint.kind == "local":
+        yield await run_sync(_Local, pipeline)
+        return
+    from pipeline.endpoints.http import HttpEndpoint
+    from pipeline.endpoints.info import introduced
+
+    async with HttpEndpoint(pipeline.endpoint) as http:
+        http.endpoint = await introduced(
+            http, cache, pipeline.chunk_tokens, pipeline.max_outage_seconds
+        )
+        yield http
 
 
 def _weight(opened: Sequence[Opened]) -> int:

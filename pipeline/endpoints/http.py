@@ -44,6 +44,8 @@ class HttpEndpoint:
         self.protocol = PROTOCOLS[endpoint.kind]
         self.confirm: Callable[[], Awaitable[None]] | None = None
         """Called before the first call, where the server could not be asked who it is."""
+        self.listen: Callable[[Mapping[str, str]], None] | None = None
+        """Hears the headers of every reply: limits stand there, on good answers too."""
         self._headers = {"content-type": "application/json", "accept": "*/*"}
         self._timeout = aiohttp.ClientTimeout(
             total=None, connect=endpoint.deadline.connect_seconds, sock_connect=None, sock_read=None
@@ -111,6 +113,8 @@ class HttpEndpoint:
                 except BaseException:
                     response.close()
                     raise
+                if self.listen is not None:
+                    self.listen(response.headers)
                 return Reply(response.status, response.headers, read)
         except aiohttp.ConnectionTimeoutError as error:  # a TimeoutError, but nothing was sent
             raise EndpointError("unreachable", f"cannot connect: {error}") from None

@@ -42,7 +42,7 @@ def decide(kind, attempts=1, size=1, status=None):
         ("poison", 2, 64, 424, Halve()),
         ("too_long", 1, 2, 413, Halve()),
         ("too_long", 1, 1, 413, Fail()),
-        ("rate", 500, 32, 429, Retry(0.0, False)),
+        ("rate", 500, 32, 429, Retry(0.5, False)),
         ("loading", 500, 32, 503, Retry(0.0, False)),
         ("overload", 500, 32, 503, Retry(0.0, False)),
         ("unreachable", 500, 32, None, Retry(0.0, False)),

@@ -1,0 +1,149 @@
+"""What one endpoint may do now: rests, slots, retries and limits, asked in one place.
+
+Each part is a value with plain functions (`breaker`, `concurrency`, `retry_budget`, `limits`); this
+holds the present ones of one endpoint and asks them in this order, which is that of their price: a
+resting endpoint costs nothing to ask, a lease is spent when it is given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from pipeline import breaker, concurrency, limits, retry_budget
+from pipeline.breaker import Breaker, Health
+from pipeline.errors import EndpointError
+from pipeline.headers import exhausted_seconds, said
+from pipeline.limits import Limits
+from pipeline.records import Endpoint
+from pipeline.retries import PAUSING, pause
+from pipeline.retry_budget import RetryBudget
+
+
+class Ticket(NamedTuple):
+    """What a call carries until it is back. Units: seconds, tokens as they were leased."""
+
+    started: float
+    round: int
+    tokens: float
+
+
+class Rest(NamedTuple):
+    """The whole endpoint waits for so long."""
+
+    seconds: float
+    is_asked: bool
+
+
+class Control:
+    """The dispatch control of one endpoint, on the caller's monotonic clock.
+
+    Invariant: `lease` gives a ticket only where every part agrees, and then each has paid for it.
+    """
+
+    def __init__(self, endpoint: Endpoint, now: float, uniform: Callable[[], float]) -> None:
+        self._uniform = uniform
+        self._breaker = Breaker()
+        self._health = Health()
+        self._retries = RetryBudget()
+        # The embedded model shares the machine with us: its latency says nothing of its room.
+        self._is_adaptive = endpoint.kind != "local"
+        self._slots = concurrency.concurrency(endpoint.concurrency, now)
+        calls, tokens = endpoint.requests_per_minute, endpoint.tokens_per_minute
+        self._limits = Limits(
+            limits.bucket(calls, now) if calls else None,
+            limits.bucket(tokens, now) if tokens else None,
+        )
+
+    def lease(self, now: float, tokens: float, retry_cost: float = 0.0) -> Ticket | float:
+        """The ticket of the oldest call, or the seconds until it is worth asking again.
+
+        Infinity: not before a call that is under way comes back.
+        """
+        if rests := breaker.wait(self._breaker, now):
+            return rests
+        if self._is_adaptive and not concurrency.has_room(self._slots):
+            return math.inf
+        retries = self._retries
+        if retry_cost:
+            retries, wait = retry_budget.spend(retries, now, retry_cost)
+            if wait:
+                return wait
+        self._limits, wait = limits.lease_all(self._limits, now, tokens)
+        if wait:
+            return wait
+        self._retries = retries
+        self._breaker = breaker.took(self._breaker)
+        self._slots = concurrency.began(self._slots)
+        return Ticket(now, self._slots.round, tokens)
+
+    def heard(self, headers: Mapping[str, str], now: float, now_wall: float) -> None:
+        """Learn what a reply says of limits, whatever else it says."""
+        told = said(headers, now_wall)
+        calls, tokens, _ = self._limits
+        if told.calls.per_minute:
+            calls = limits.learn(calls, now, told.calls.per_minute)
+        if told.tokens.per_minute:
+            tokens = limits.learn(tokens, now, told.tokens.per_minute)
+        self._limits = self._limits._replace(calls=calls, tokens=tokens)
+        if exhausted := exhausted_seconds(told):
+            self._limits = limits.pause(self._limits, now, exhausted)
+
+    def answered(self, ticket: Ticket, now: float, used_tokens: float | None) -> None:
+        """The call brought answers; `used_tokens` is what it cost, where the server says so."""
+        self._breaker = breaker.answered(self._breaker, ticket.started)
+        self._health = breaker.noted(self._health, now, failed=False)
+        self._retries = retry_budget.earn(self._retries)
+        tokens = self._limits.tokens
+        if tokens is not None and used_tokens:
+            tokens = limits.refund(tokens, now, ticket.tokens, used_tokens)
+            self._limits = self._limits._replace(tokens=tokens)
+        self._ended(ticket, now, "answered")
+
+    def refused(self, ticket: Ticket, now: float, error: EndpointError) -> Rest | None:
+        """The call brought an error; the rest that the endpoint takes, if it takes a new one."""
+        if error.kind == "rate":
+            return self._limited(ticket, now, error)
+        self._ended(ticket, now, "refused" if error.kind == "overload" else "else")
+        before = self._breaker
+        if error.kind in PAUSING:
+            seconds = pause(error, before.streak, self._uniform)
+        elif error.kind in ("transient", "ambiguous"):
+            self._health = breaker.noted(self._health, now, failed=True)
+            if not before.streak and not breaker.is_broken(self._health):
+                return None
+            seconds = breaker.broken_seconds(before.streak)
+        else:
+            self._breaker = breaker.probe_ended(before, ticket.started)
+            return None
+        self._breaker = breaker.rest(before, now, ticket.started, seconds)
+        is_new = self._breaker.streak > before.streak
+        return Rest(seconds, error.retry_after is not None) if is_new else None
+
+    def _limited(self, ticket: Ticket, now: float, error: EndpointError) -> Rest | None:
+        """A 429: the limit is lower than believed, or unknown. It drains no pipe for a probe."""
+        asked = error.retry_after if error.retry_after and error.retry_after > 0 else None
+        self._limits, is_explained = limits.refused(
+            self._limits,
+            now,
+            ticket.started,
+            names_wait=asked is not None,
+            calls_per_second=concurrency.calls_per_second(self._slots),
+        )
+        self._ended(ticket, now, "else" if is_explained else "refused")
+        self._breaker = breaker.probe_ended(self._breaker, ticket.started)
+        if asked is None:
+            return None
+        seconds = pause(error, 0, self._uniform)
+        is_new = now + seconds > self._limits.until
+        self._limits = limits.pause(self._limits, now, seconds)
+        return Rest(seconds, True) if is_new else None
+
+    @property
+    def is_well(self) -> bool:
+        """True while the endpoint neither rests nor is tried after a rest."""
+        return not self._breaker.streak
+
+    def _ended(self, ticket: Ticket, now: float, came: concurrency.Came) -> None:
+        self._slots = concurrency.ended(self._slots, now, ticket.round, now - ticket.started, came)
