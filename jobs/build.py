@@ -18,6 +18,7 @@ from chunkers import CHUNKERS
 from chunkers import REVISION as CHUNKER_REVISIONS
 from chunkers.boundaries import sentences
 from chunkers.tokens import tokenizer
+from jobs.refusals import most_own_tokens
 from jobs.spec import EndpointSpec, Job, fingerprint
 from pipeline.endpoints import local
 from pipeline.errors import UsageError
@@ -56,7 +57,7 @@ def build(job: Job, *, with_secret: bool = True) -> Pipeline:
             max_row_bytes=job.guard.max_row_bytes,
         ),
         chunk=chunker(job),
-        chunk_tokens=job.chunk.size,
+        chunk_tokens=most_own_tokens(job),
         render=renderer(job.prompt),
         count_tokens=counter.count if job.prompt else None,
         endpoint=endpoint(job, spec, with_secret=with_secret),

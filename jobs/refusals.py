@@ -6,6 +6,7 @@ No text that looks like a credential leaves this file: every error passes throug
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,10 @@ from pipeline.secret import looks_secret
 if TYPE_CHECKING:
     from jobs.spec import Job
 
+
+OWN_PER_O200K = 1.5
+"""Tokens of a BERT-like model per token of o200k_base, at most: 512 of these are 540 to 770
+characters of Chinese, each of them a token there."""
 
 _MODEL_IN_PATH = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _AUTHORITY = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
@@ -102,6 +107,16 @@ def refuse_relations(job: Job, tasks: Sequence[str], places: Places) -> None:
             "chunk.size",
             "endpoint.max_input_tokens",
         )
+    most = most_own_tokens(job)
+    if endpoint.max_input_tokens is not None and most > endpoint.max_input_tokens:
+        raise places.refuse(
+            f"chunk.size = {chunk.size:,} tokens of o200k_base may be {most:,} of the model's own, "
+            f"more than endpoint.max_input_tokens = {endpoint.max_input_tokens:,}",
+            "chunk.size",
+            "endpoint.max_input_tokens",
+            hint=f"--size {int(endpoint.max_input_tokens / OWN_PER_O200K)}, or chunk.tokenizer: "
+            "the model's tokenizer.json, or its encoding",
+        )
     if endpoint.model is None and kind not in ("local", "tei"):
         raise places.refuse("`endpoint.model` is missing", hint="--model NAME")
     if kind == "hf" and not _MODEL_IN_PATH.fullmatch(endpoint.model or ""):
@@ -146,6 +161,16 @@ def refuse_relations(job: Job, tasks: Sequence[str], places: Places) -> None:
             "task",
             hint="rows or mean" if embeds else "rows or text",
         )
+
+
+def most_own_tokens(job: Job) -> int:
+    """The most tokens that a chunk may have as its model counts.
+
+    A tokenizer that the job names is taken for the model's own; the local model's is known.
+    """
+    if job.chunk.tokenizer is not None or job.endpoints[0].kind == "local":
+        return job.chunk.size
+    return math.ceil(job.chunk.size * OWN_PER_O200K)
 
 
 def _split(url: str) -> SplitResult | None:

@@ -25,7 +25,7 @@ class Pipeline(Struct, frozen=True, kw_only=True):
     input: InputSpec
     chunk: Chunker
     chunk_tokens: int
-    """The most that a chunk may have."""
+    """The most that a chunk may have, as its model counts."""
     render: Render
     count_tokens: Callable[[str], int] | None
     """Counts a rendered prompt; None where the input is the chunk and its tokens are known."""

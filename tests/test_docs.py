@@ -89,3 +89,20 @@ def test_every_page_says_only_commands_that_exist():
     for page in (ROOT / "docs").rglob("*.md"):
         for name in re.findall(r"`textmill (\w+)", page.read_text("utf-8")):
             assert name in cli.commands, f"{page}: textmill {name}"
+
+
+def test_the_readmes_demo_shows_its_true_output(mill, tmp_path, monkeypatch):
+    """What `make demo` runs, line by line; times and the ends of long lines aside."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COLUMNS", "100")
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    told = ""
+    for line in re.findall(r"^\t\$\(BIN\)/(textmill .+)$", makefile, re.MULTILINE):
+        words = shlex.split(line.replace("out/vectors.parquet", str(tmp_path / "vectors.parquet")))
+        ran = mill(*words[1:])
+        assert ran.code == 0, ran.err
+        told += ran.err + ran.out
+    shown = README.split("$ make demo\n")[1].split("\n$ make test")[0]
+    for line in shown.splitlines():
+        expected = re.sub(r", [\d.]+ s$", "", line).split(" …")[0]
+        assert expected in told, told

@@ -111,8 +111,9 @@ def recalled(endpoint: Endpoint, cache: AnswerCache | None, chunk_tokens: int) -
         )
     if info.max_input_length and chunk_tokens > info.max_input_length:
         raise UsageError(
-            f"chunk.size = {chunk_tokens} tokens is more than `{printable(info.model_id, 100)}` "
-            f"reads ({info.max_input_length} tokens)"
+            f"a chunk may have {chunk_tokens:,} tokens, more than "
+            f"`{printable(info.model_id, 100)}` reads ({info.max_input_length:,})",
+            hint="a smaller --size, or chunk.tokenizer: the model's tokenizer.json",
         )
     if not endpoint.model:
         identity = (endpoint.kind, "", info.model_id, info.model_sha or "")

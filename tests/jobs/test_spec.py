@@ -794,3 +794,18 @@ def test_a_prompt_without_the_chunk_asks_every_chunk_the_same() -> None:
     keys = {"task": "chat-completion", "endpoint.kind": "openai", "endpoint.model": "m",
             "parameters.prompt": "Say {title}"}
     assert "has no {chunk}" in refusal(written(EMBED | keys))
+
+
+@pytest.mark.parametrize(("size", "tokenizer", "refused"), [
+    (341, None, False), (342, None, True), (512, "cl100k_base", False), (512, "own.json", False),
+    (513, "cl100k_base", True),
+])
+def test_a_size_that_may_exceed_what_the_model_reads(size, tokenizer, refused) -> None:
+    keys = {"chunk.size": size, "endpoint.max_input_tokens": 512}
+    if tokenizer:
+        keys["chunk.tokenizer"] = tokenizer
+    if refused:
+        told = refusal(written(EMBED | keys))
+        assert f"{size:,} tokens" in told and "512" in told
+    else:
+        load(written(EMBED | keys))
