@@ -87,8 +87,8 @@ KEYS = (
     Key("endpoint.tokens_per_minute", "number", None, "tokens per minute, the same", above=0),
     Key("endpoint.concurrency", "integer", None, "calls in flight; default: 16, local 2", least=1,
         most=10_000),
-    Key("endpoint.batch_size", "integer", None, "requests per call; default: 32 for "
-        "embeddings (local 64), 1 for text", least=1, most=10_000),
+    Key("endpoint.batch_size", "integer", None, "requests per call; default: 32 for embeddings "
+        "(local 64), 1 for text", least=1, most=10_000),
     Key("endpoint.batch_tokens", "integer", 100_000, "tokens per call", least=1),
     Key("endpoint.allow_model_change", "boolean", False, "false: a server that answers under another "
         "model name than before stops the run"),
