@@ -84,7 +84,7 @@ def _located(text: str, spans: list[Span]) -> tuple[list[Span], int]:
         is_said = said >= start and text.startswith(piece, said)
         if is_said and (at < 0 or not text[end : max(end, said)].strip()):
             at = said
-        elif said >= 0 and said != at or piece not in text:
+        elif (said >= 0 and said != at) or piece not in text:
             wrong += 1
         if at < 0:
             continue

@@ -173,6 +173,7 @@ def arguments(question: str) -> argparse.Namespace:
     parser.add_argument("--only", default="", help="names of chunkers, with commas")
     parser.add_argument("--text", default="", help="names of texts, with commas")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds for one run")
+    parser.add_argument("--short", action="store_true", help="of chunk_speed: short texts instead")
     parser.add_argument("--alone", nargs=3, metavar=("CHUNKER", "TEXT", "OVERLAP"))
     options = parser.parse_args()
     if not options.folder.is_dir():

@@ -181,7 +181,9 @@ def _headings(text: str, low: int, characters: Characters, lines: Lines) -> tupl
 def _doubled(points: Array, lines: Lines, chosen: Flags, mark: int) -> Array:
     """The chosen lines; those that begin with this mark only if they begin with two."""
     some = np.flatnonzero(chosen)
-    return some[(lines.lead.take(some) != mark) | (points.take(lines.first.take(some) + 1) == mark)]
+    doubled = points.take(lines.first.take(some) + 1) == mark
+    kept: Array = some[(lines.lead.take(some) != mark) | doubled]
+    return kept
 
 
 def _short(opens: Array, index: int, chars: int = 100) -> bool:

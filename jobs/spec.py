@@ -90,8 +90,8 @@ KEYS = (
     Key("endpoint.batch_size", "integer", None, "requests per call; default: 32 for embeddings "
         "(local 64), 1 for text", least=1, most=10_000),
     Key("endpoint.batch_tokens", "integer", 100_000, "tokens per call", least=1),
-    Key("endpoint.allow_model_change", "boolean", False, "false: a server that answers under another "
-        "model name than before stops the run"),
+    Key("endpoint.allow_model_change", "boolean", False, "false: a server that answers under "
+        "another model name than before stops the run"),
     Key("endpoint.price.input", "number", 0.0, "USD per million tokens read"),
     Key("endpoint.price.output", "number", 0.0, "USD per million tokens written"),
     Key("endpoint.price.request", "number", 0.0, "USD per request"),
