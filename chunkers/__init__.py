@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
+from pipeline.errors import UsageError
 from pipeline.records import Chunk
 
 if TYPE_CHECKING:
@@ -18,8 +20,16 @@ if TYPE_CHECKING:
     from chunkers.structure import chunk_structure
 
 __all__ = [
-    "CHUNKERS", "REVISION", "chunk_fixed", "chunk_markdown", "chunk_semantic", "chunk_structure",
-]  # fmt: skip
+    "CHUNKERS",
+    "GROUP",
+    "REVISION",
+    "chunk_fixed",
+    "chunk_markdown",
+    "chunk_semantic",
+    "chunk_structure",
+    "chunker",
+    "revision",
+]
 
 _HOME = {
     "chunk_structure": "chunkers.structure",
@@ -69,3 +79,30 @@ CHUNKERS: dict[str, Callable[..., Iterator[Chunk]]] = {
 
 REVISION = {"structure": 1, "fixed": 1, "markdown": 1, "semantic": 1}
 """Raised when the same text is cut differently than before: part of a job's fingerprint."""
+
+GROUP = "textmill.chunkers"
+"""Entry points of this group are ways of cutting of other packages, named in a job file as ours."""
+
+
+def chunker(name: str) -> Callable[..., Iterator[Chunk]]:
+    """The way of cutting of this name, ours or that of an installed package.
+
+    Raises: UsageError where it is unknown or its package cannot be imported.
+    """
+    if name in CHUNKERS:
+        return CHUNKERS[name]
+    for point in entry_points(group=GROUP, name=name):
+        try:
+            found: Callable[..., Iterator[Chunk]] = point.load()
+        except Exception as error:  # whatever the other package raises
+            raise UsageError(f"chunker `{name}` cannot be loaded: {error}") from None
+        return found
+    raise UsageError(f"no chunker `{name}`", hint=", ".join(CHUNKERS))
+
+
+def revision(name: str) -> int | str:
+    """What a fingerprint holds for this way of cutting: of another package, its version."""
+    if name in REVISION:
+        return REVISION[name]
+    points = entry_points(group=GROUP, name=name)
+    return next((p.dist.version for p in points if p.dist is not None), "")

@@ -12,10 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import chunkers
 from aggregators import AGGREGATORS
 from aggregators import REVISIONS as AGGREGATOR_REVISIONS
-from chunkers import CHUNKERS
-from chunkers import REVISION as CHUNKER_REVISIONS
 from chunkers.boundaries import sentences
 from chunkers.tokens import tokenizer
 from jobs.refusals import most_own_tokens
@@ -90,7 +89,7 @@ def chunker(job: Job) -> Chunker:
         if job.chunk.focus is not None:
             options["focus"] = job.chunk.focus
     return partial(
-        CHUNKERS[job.chunk.method],
+        chunkers.chunker(job.chunk.method),
         size=job.chunk.size,
         overlap=job.chunk.overlap,
         tokenizer=tokenizer_name(job),
@@ -178,5 +177,5 @@ def _fingerprint(job: Job) -> str:
     method, aggregate = job.chunk.method, job.aggregate.method
     return fingerprint(
         job,
-        {"chunker": CHUNKER_REVISIONS[method], "aggregator": AGGREGATOR_REVISIONS[aggregate]},
+        {"chunker": chunkers.revision(method), "aggregator": AGGREGATOR_REVISIONS[aggregate]},
     )

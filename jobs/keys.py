@@ -12,6 +12,7 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import entry_points
 from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct
@@ -44,6 +45,8 @@ class Key(NamedTuple):
     above: float | None = None
     choices: tuple[str, ...] = ()
     later: tuple[str, ...] = ()
+    group: str | None = None
+    """Entry points of this group are choices, too."""
 
     def takes(self) -> str:
         """What may stand there, for a reference: `integer, at least 1`."""
@@ -234,7 +237,8 @@ def _checked(key: Key, value: Any, places: Places) -> Any:
 
 
 def _check_string(key: Key, value: str, places: Places) -> None:
-    if key.choices and value not in key.choices:
+    plugged = key.group is not None and bool(entry_points(group=key.group, name=value))
+    if key.choices and value not in key.choices and not plugged:
         if value in key.later:
             raise places.refuse(f'{key.name} = "{value}" {NOT_YET}', key.name)
         meant = unknown(value, key.choices)

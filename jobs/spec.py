@@ -62,7 +62,7 @@ KEYS = (
     Key("input.keep", "strings", None, "columns carried along; default: all for one row per "
         "document, none for one row per chunk"),
     Key("chunk.method", "string", "structure", "where a text may be cut",
-        choices=("structure", "fixed", "markdown", "semantic")),
+        choices=("structure", "fixed", "markdown", "semantic"), group="textmill.chunkers"),
     Key("chunk.size", "integer", 256, "tokens of a chunk, never exceeded", least=1),
     Key("chunk.overlap", "integer", 0, "tokens shared with the chunk before; `size` includes it"),
     Key("chunk.focus", "number", None, "of method semantic: 0 for few long chunks (recall), 1 for "
@@ -144,7 +144,7 @@ class ChunkSpec(Struct, frozen=True, omit_defaults=True):
     `focus` came later; where it is not given, it leaves the fingerprint of older jobs alone.
     """
 
-    method: Literal["structure", "fixed", "markdown", "semantic"]
+    method: str
     size: int
     overlap: int
     tokenizer: str | None
@@ -296,7 +296,7 @@ def reference() -> list[tuple[str, str, str, str]]:
     return [(key.name, key.takes(), key.shown_default(), key.meaning) for key in KEYS]
 
 
-def fingerprint(job: Job, revisions: Mapping[str, int] = {}) -> str:
+def fingerprint(job: Job, revisions: Mapping[str, int | str] = {}) -> str:
     """32 hex digits over the keys that affect answers, and the revisions of who cuts and joins.
 
     Invariant: the same for equal task, text column, chunk, parameters, prompt, aggregate and model
