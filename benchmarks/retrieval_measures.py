@@ -70,22 +70,6 @@ def load(folder: Path, *, quick: bool = False) -> Corpora:
     )
 
 
-def short(corpora: Corpora) -> tuple[Corpora, Callable[[Cuts], Cuts]]:
-    """The questions about the short texts, and what leaves only chunks of these."""
-    is_short = np.array([len(text) <= SHORT_CHARS for text in corpora.texts])
-    asked = [number for number, owner in enumerate(corpora.owners) if is_short[owner]]
-
-    def kept(cuts: Cuts) -> Cuts:
-        here = is_short[cuts.text]
-        return Cuts(*(column[here] for column in cuts))
-
-    return corpora._replace(
-        questions=[corpora.questions[number] for number in asked],
-        owners=[corpora.owners[number] for number in asked],
-        answers=[corpora.answers[number] for number in asked],
-    ), kept
-
-
 def _read(path: Path) -> str:
     return path.read_bytes().decode("utf-8")  # every CR counts as a character
 

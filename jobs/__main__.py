@@ -50,7 +50,7 @@ def job_options(command: Command) -> Command:
         click.option("--text", metavar="COLUMN", help="Column that holds the text."),
         click.option("--id", metavar="COLUMN", help="Column that names a row."),
         click.option("--keep", metavar="COLUMN", multiple=True, help="Column carried along."),
-        click.option("--method", metavar="NAME", help="structure, fixed or markdown."),
+        click.option("--method", metavar="NAME", help="structure, fixed, markdown or semantic."),
         click.option("--size", metavar="TOKENS", type=int, help="Tokens of a chunk, at most."),
         click.option("--overlap", metavar="TOKENS", type=int, help="Tokens shared with the last."),
         click.option("--tokenizer", metavar="NAME", help="What counts tokens."),

@@ -117,6 +117,8 @@ def refuse_relations(job: Job, tasks: Sequence[str], places: Places) -> None:
             hint=f"--size {int(endpoint.max_input_tokens / OWN_PER_O200K)}, or chunk.tokenizer: "
             "the model's tokenizer.json, or its encoding",
         )
+    if chunk.focus is not None and chunk.method != "semantic":
+        raise places.wrong("chunk.focus", f"is not used by method {chunk.method}")
     if endpoint.model is None and kind not in ("local", "tei"):
         raise places.refuse("`endpoint.model` is missing", hint="--model NAME")
     if kind == "hf" and not _MODEL_IN_PATH.fullmatch(endpoint.model or ""):
