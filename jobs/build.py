@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 import chunkers
 from aggregators import AGGREGATORS
@@ -23,7 +26,7 @@ from pipeline.endpoints import local
 from pipeline.errors import UsageError
 from pipeline.prepare import Pipeline
 from pipeline.prompts import columns_of, renderer
-from pipeline.records import Chunker, Column, Endpoint
+from pipeline.records import Chunk, Chunker, Column, Endpoint
 from pipeline.secret import resolve
 from pipeline.survey import InputSpec
 
@@ -56,6 +59,7 @@ def build(job: Job, *, with_secret: bool = True) -> Pipeline:
             max_row_bytes=job.guard.max_row_bytes,
         ),
         chunk=chunker(job),
+        split=partial(_split, job),
         chunk_tokens=most_own_tokens(job),
         render=renderer(job.prompt),
         count_tokens=counter.count if job.prompt else None,
@@ -95,6 +99,12 @@ def chunker(job: Job) -> Chunker:
         tokenizer=tokenizer_name(job),
         **options,
     )
+
+
+def _split(job: Job, text: str, size: int) -> Iterator[Chunk]:
+    """`text` in pieces of at most `size` tokens, cut as the job cuts, without overlap."""
+    chunk = replace(job.chunk, size=size, overlap=0)
+    return chunker(replace(job, chunk=chunk))(text)
 
 
 def tokenizer_name(job: Job) -> str:

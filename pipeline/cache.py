@@ -19,12 +19,13 @@ import diskcache
 import msgspec
 
 from pipeline.errors import StorageError
-from pipeline.records import Answer
+from pipeline.records import Answer, Split
 
 BUSY_SECONDS = 60
 """So long a look-up or a commit waits for another process that writes; then storage has failed."""
 
 _RAW = diskcache.core.MODE_RAW
+_SPLIT = (None, 0, 0, False, "")
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[Any, int, int, bool, str]).decode
 
@@ -94,9 +95,9 @@ class AnswerCache:
         except (OSError, sqlite3.Error, diskcache.Timeout) as error:
             raise _failed(folder, error) from error
 
-    def get_many(self, keys: Iterable[bytes]) -> dict[bytes, Answer]:
+    def get_many(self, keys: Iterable[bytes]) -> dict[bytes, Answer | Split]:
         """The answers there are; a damaged entry counts as absent and is paid again."""
-        found: dict[bytes, Answer] = {}
+        found: dict[bytes, Answer | Split] = {}
         get = self._store.get
         try:
             for key in keys:
@@ -109,7 +110,7 @@ class AnswerCache:
             raise _failed(self.folder, error) from error
         return found
 
-    def put_many(self, answers: Sequence[tuple[bytes, Answer]]) -> None:
+    def put_many(self, answers: Sequence[tuple[bytes, Answer | Split]]) -> None:
         """Return when all of them are durable: one transaction, one sync."""
         store = self._store
         try:
@@ -138,13 +139,13 @@ class AnswerCache:
         self._store.close()
 
 
-def _seal(key: bytes, answer: Answer) -> bytes:
+def _seal(key: bytes, answer: Answer | Split) -> bytes:
     """SQLite does not notice a flipped bit in a value, and a wrong vector looks like any other."""
-    body = _encode(answer)
+    body = _encode(_SPLIT if isinstance(answer, Split) else answer)
     return zlib.crc32(body, zlib.crc32(key)).to_bytes(4, "little") + body
 
 
-def _unseal(key: bytes, sealed: bytes) -> Answer | None:
+def _unseal(key: bytes, sealed: bytes) -> Answer | Split | None:
     body = sealed[4:]
     if zlib.crc32(body, zlib.crc32(key)).to_bytes(4, "little") != sealed[:4]:
         return None
@@ -152,6 +153,8 @@ def _unseal(key: bytes, sealed: bytes) -> Answer | None:
         value, input_tokens, output_tokens, truncated, model = _decode(body)
     except msgspec.MsgspecError:
         return None
+    if value is None:
+        return Split()
     if not isinstance(value, bytes | str):
         return None
     return Answer(value, input_tokens, output_tokens, truncated, model)

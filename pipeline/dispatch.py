@@ -34,7 +34,7 @@ from pipeline.errors import (
 )
 from pipeline.escape import printable
 from pipeline.prices import cost, output_tokens_bound, rent
-from pipeline.records import Answer, Endpoint, Failure, Request
+from pipeline.records import Answer, Endpoint, Failure, Request, Split
 from pipeline.retries import PAUSING, Fail, Halve, Retry, Stop, verdict
 from pipeline.retry_budget import THROTTLE, TRANSIENT
 
@@ -111,6 +111,8 @@ class Dispatch:
         self.tally = Tally()
         self.failures: dict[bytes, Failure] = {}
         """Final failures of this run, by key: an equal request later is not sent again."""
+        self.splits: set[bytes] = set()
+        """Keys of this run that are too long for the model: their pieces are to be admitted."""
         self._send = send
         self._cache = cache
         self._emit = emit
@@ -135,7 +137,7 @@ class Dispatch:
         self._model = ""
         self._vector_bytes = dimension * 4 if dimension else None
         self._refusals: Counter[int | None] = Counter()
-        self._kept: list[tuple[bytes, Answer]] = []
+        self._kept: list[tuple[bytes, Answer | Split]] = []
         self._kept_durable = anyio.Event()
         self._kept_some = anyio.Event()
         self._wake = anyio.Event()
@@ -167,7 +169,10 @@ class Dispatch:
                 self._last_answer = self._clock()  # an idle endpoint is no outage
             for flight in new:
                 answer = found.get(flight.request.key)
-                if answer is None or self._misfit(answer) is not None:
+                if isinstance(answer, Split):
+                    self.splits.add(flight.request.key)
+                    self._settle(flight)
+                elif answer is None or self._misfit(answer) is not None:
                     missing += 1
                     self._fresh.append(flight)
                 else:
@@ -321,7 +326,7 @@ class Dispatch:
             self.tally.calls += 1
             await self._answered(flights, settled, ticket)
         except EndpointError as error:
-            self._refused(flights, error, ticket)
+            await self._refused(flights, error, ticket)
         except TextmillError as error:  # the server is not what it was
             self._unsent(flights)
             self.stop(error)
@@ -355,15 +360,19 @@ class Dispatch:
                 self._again_or_failed([flight], error, now)
         self._account(flights, [answer for _, answer in good], now - started)
         if good:
-            self._kept.extend((flight.request.key, answer) for flight, answer in good)
-            durable = self._kept_durable
-            self._kept_some.set()
-            await durable.wait()
+            await self._durable([(flight.request.key, answer) for flight, answer in good])
             self._is_proven = True
             for flight, _ in good:
                 self._settle(flight)
 
-    def _refused(self, flights: list[Flight], error: EndpointError, ticket: Ticket) -> None:
+    async def _durable(self, answers: Sequence[tuple[bytes, Answer | Split]]) -> None:
+        """Return when these stand in the cache."""
+        self._kept.extend(answers)
+        durable = self._kept_durable
+        self._kept_some.set()
+        await durable.wait()
+
+    async def _refused(self, flights: list[Flight], error: EndpointError, ticket: Ticket) -> None:
         now = self._clock()
         self.tally.calls += error.kind != "unreachable"
         # Sent, and perhaps answered: what it may have cost counts, or a budget would not hold.
@@ -392,7 +401,14 @@ class Dispatch:
                     str(error),
                 )
             )
-        self._again_or_failed(flights, error, now)
+        if error.kind == "too_long" and len(flights) == 1:
+            key = flights[0].request.key
+            self._count_refusals(error, 1)
+            await self._durable([(key, Split())])
+            self.splits.add(key)
+            self._settle(flights[0])
+        else:
+            self._again_or_failed(flights, error, now)
         self._check_outage()
 
     def _again_or_failed(self, flights: list[Flight], error: EndpointError, now: float) -> None:
@@ -429,7 +445,7 @@ class Dispatch:
 
     def _count_refusals(self, error: EndpointError, requests: int) -> None:
         """Twenty different rows cannot all be poison: then it is the job that is wrong."""
-        if error.kind != "poison" or error.status == 200 or self._is_proven:
+        if error.kind not in ("poison", "too_long") or error.status == 200 or self._is_proven:
             return
         self._refusals[error.status] += requests
         if self._refusals[error.status] >= SAME_REFUSALS:

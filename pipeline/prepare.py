@@ -6,16 +6,19 @@ both see the same requests.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from pipeline.keys import keyed
-from pipeline.prompts import Render
+from pipeline.prompts import Render, chunk_text
 from pipeline.records import Aggregator, Chunk, Chunker, Document, Endpoint, Request
 from pipeline.source import read
 from pipeline.survey import InputSpec, Survey
+
+LEAST_PIECE_TOKENS = 8
+"""No chunker cuts smaller."""
 
 
 class Pipeline(Struct, frozen=True, kw_only=True):
@@ -27,6 +30,9 @@ class Pipeline(Struct, frozen=True, kw_only=True):
     chunk_tokens: int
     """The most that a chunk may have, as its model counts."""
     render: Render
+    split: Callable[[str, int], Iterator[Chunk]]
+    """Cuts the text of a chunk that is too long for the model, into pieces of at most so many
+    tokens, without overlap."""
     count_tokens: Callable[[str], int] | None
     """Counts a rendered prompt; None where the input is the chunk and its tokens are known."""
     endpoint: Endpoint
@@ -58,6 +64,38 @@ def prepared(pipeline: Pipeline, survey: Survey) -> Iterator[list[Opened]]:
     key = keyed(pipeline.endpoint)
     for documents in read(survey):
         yield [_open(pipeline, document, key) for document in documents]
+
+
+def split(
+    pipeline: Pipeline, opened: Opened, too_long: Set[bytes]
+) -> tuple[Opened, list[Request], list[Request]]:
+    """The document with the pieces of its requests that are too long in their place; the pieces;
+    and those that are too short to be cut again."""
+    key = keyed(pipeline.endpoint)
+    document, requests = opened.document, list[Request]()
+    pieces: list[Request] = []
+    hopeless: list[Request] = []
+    for request in opened.requests:
+        cut = _pieces(pipeline, document, request.chunk) if request.key in too_long else []
+        made = [_request(pipeline, document, chunk, key) for chunk in cut]
+        if request.key in too_long and not made:
+            hopeless.append(request)
+        requests += made or [request]
+        pieces += made
+    return Opened(document, requests), pieces, hopeless
+
+
+def _pieces(pipeline: Pipeline, document: Document, chunk: Chunk) -> list[Chunk]:
+    """The halves of a chunk, at semantic boundaries; none where it has hardly any token left."""
+    half = (chunk.tokens + 1) // 2
+    if half < LEAST_PIECE_TOKENS:
+        return []
+    start = chunk.start_char
+    cut = [
+        Chunk(start + each.start_char, start + each.end_char, each.tokens, chunk.section)
+        for each in pipeline.split(chunk_text(document, chunk), half)
+    ]
+    return cut if len(cut) > 1 else []
 
 
 def _open(pipeline: Pipeline, document: Document, key: Callable[[str], bytes]) -> Opened:

@@ -92,6 +92,14 @@ class Answer(Struct, frozen=True, array_like=True):
     """The model's name as the endpoint answered it; never part of a key."""
 
 
+class Split(Struct, frozen=True):
+    """What stands for a request that is too long for its model: its pieces are sent instead.
+
+    It is kept like an answer, so that the parent is never sent again; the pieces follow from the
+    chunk alone (`pipeline.prepare.split`).
+    """
+
+
 class Failure(Struct, frozen=True):
     """Why a request has no answer, for good in this run."""
 

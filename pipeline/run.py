@@ -43,9 +43,9 @@ from pipeline.keys import model_name
 from pipeline.memory import give_back
 from pipeline.place import lock
 from pipeline.plan import plan
-from pipeline.prepare import Opened, Pipeline, prepared
+from pipeline.prepare import Opened, Pipeline, prepared, split
 from pipeline.prices import rent
-from pipeline.records import Answer, Endpoint, Failure, Outcome, Request
+from pipeline.records import Answer, Endpoint, Failure, Outcome, Request, Split
 from pipeline.sink import Sink
 from pipeline.survey import Survey, survey
 from pipeline.window import Window
@@ -238,6 +238,7 @@ class _Turn:
         most_failed = max(LEAST_FAILED, int(self.pipeline.max_failed * surveyed.rows))
         async for opened, group, weight, entries in get:
             await group.whole.wait()
+            opened = await self._with_pieces(opened, dispatch)
             before = sink.counts
             await run_sync(self._write, opened, cache, dispatch.failures)
             window.leave(weight, entries)
@@ -257,6 +258,24 @@ class _Turn:
                     hint=f"see {self.record.failures_path}; answers so far are kept",
                 )
         dispatch.close()
+
+    async def _with_pieces(self, opened: list[Opened], dispatch: Dispatch) -> list[Opened]:
+        """The documents with pieces in the place of requests that were too long, all settled."""
+        while dispatch.splits:
+            keys = {request.key for each in opened for request in each.requests} & dispatch.splits
+            if not keys - dispatch.failures.keys():
+                return opened
+            cut = [split(self.pipeline, each, keys) for each in opened]
+            for _, _, hopeless in cut:
+                for request in hopeless:
+                    why = "too long for the model, and too short to be cut again"
+                    dispatch.failures[request.key] = Failure("too_long", why)
+            opened = [whole for whole, _, _ in cut]
+            group, pieces = Group(), [piece for _, made, _ in cut for piece in made]
+            cached = await dispatch.admit(group, pieces)
+            self.emit(events.Admitted(0, len(pieces), cached))
+            await group.whole.wait()
+        return opened
 
     def _write(
         self, opened: list[Opened], cache: AnswerCache, failures: dict[bytes, Failure]
@@ -347,9 +366,9 @@ class _Outcomes:
             keys = [request.key for request in some if request.key not in self._failures]
             answers = self._cache.get_many(keys)
             for request in some:
-                settled: Answer | Failure | None = self._failures.get(request.key)
+                settled: Answer | Split | Failure | None = self._failures.get(request.key)
                 settled = settled or answers.get(request.key)
-                if settled is None:
+                if settled is None or isinstance(settled, Split):
                     raise StateError(
                         f"{self._cache.folder}: a settled answer cannot be read back "
                         f"(key {request.key.hex()[:12]})",

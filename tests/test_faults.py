@@ -607,3 +607,33 @@ def test_failures_of_a_stream_can_be_read_afterwards(place, own_home):
     (told,) = own_home.rglob("failures.jsonl")
     assert str(told).encode() in ran.stderr
     assert not list(own_home.rglob("out.jsonl"))
+
+
+def test_fault_51_a_chunk_too_long_for_its_model_is_split_and_its_pieces_are_in_the_output(
+    place, mill
+):
+    words = " ".join(f"Sentence {n} says that the weir stood at {n * 7} mm." for n in range(9))
+    rows = [{"id": 1, "text": "Short."}, {"id": 2, "text": words}, {"id": 3, "text": "Last."}]
+    (place / "in.jsonl").write_bytes(lines(rows))
+    with serving(key=KEY, max_input_tokens=40) as mock:  # of its own, a quarter of the bytes
+        path = job(place, mock.url)
+        path.write_text(path.read_text().replace("size = 64", "size = 512"))
+        ran = mill("run", path, "--json")
+        assert ran.code == 0, ran.err
+        rows = [row for row in table(place) if row["id"] == 2]
+        assert len(rows) >= 3
+        assert "".join(row["text"] for row in rows) == words
+        assert [row["chunk"] for row in rows] == list(range(len(rows)))
+        assert all(row["_status"] == "ok" and len(row["text"]) <= 160 for row in rows)
+        asked = mock.bill.totals().calls
+        before = (place / "out.parquet").read_bytes()
+        assert mill("run", path).code == 0
+        assert mock.bill.totals().calls == asked
+        assert (place / "out.parquet").read_bytes() == before
+    with serving(key=KEY, max_input_tokens=2) as mock:  # nothing fits
+        other = job(place, mock.url, output="b.parquet")
+        other.write_text(other.read_text().replace('model = "m"', 'model = "n"'))
+        ran = mill("run", other, "--json")
+        assert ran.code == 3, ran.err
+        assert {row["reason"] for row in failures(place)} == {
+            "too long for the model, and too short to be cut again"}

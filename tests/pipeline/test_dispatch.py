@@ -17,7 +17,7 @@ from pipeline.errors import (
     TextmillError,
     UsageError,
 )
-from pipeline.records import Answer, Chunk, Endpoint, Failure, Price, Request
+from pipeline.records import Answer, Chunk, Endpoint, Failure, Price, Request, Split
 
 pytestmark = pytest.mark.anyio
 
@@ -394,3 +394,23 @@ async def test_answers_that_came_after_the_grace_are_still_kept(cache):
             dispatch.stop(OutageError("over"), 0.0)
             slow.set()
     assert len(cache.get_many([each.key for each in texts(2)])) == 2
+
+
+async def test_a_request_too_long_for_its_model_is_split_and_never_sent_again(cache):
+    server = Server(lambda inputs, call: EndpointError("too_long", "400", status=400)
+                    if "text 1" in inputs else None)
+    for calls in (3, 0):  # together, then each alone; and nothing in a second run
+        server.calls.clear()
+        dispatch, _, error = await run(cache, server, [texts(2)], endpoint(concurrency=1))
+        assert error is None
+        assert dispatch.splits == {request("text 1").key}
+        assert not dispatch.failures
+        assert len(server.calls) == calls
+    assert cache.get_many([request("text 1").key]) == {request("text 1").key: Split()}
+
+
+async def test_a_prompt_that_is_always_too_long_is_a_configuration_error(cache):
+    server = Server(lambda inputs, call: EndpointError("too_long", "400 too long", status=400))
+    _, _, error = await run(cache, server, [texts(60)], endpoint(concurrency=1, batch_size=1))
+    assert isinstance(error, UsageError)
+    assert len(server.calls) == 20
