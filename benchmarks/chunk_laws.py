@@ -28,7 +28,9 @@ COLUMNS = {
     "en sentence": "cuts in mid-sentence in hard-wrapped English",
 }
 MAX_CHARS = 150_000
-"""No text but the adversarial ones repeats itself within so many."""
+"""Some texts repeat themselves within so many: the adversarial ones, and the wrapped one every
+47,728 characters. `_located` reads the place of a piece that occurs several times in favour of the
+chunker."""
 
 _CJK = "\u2e80-\u31ff\u3400-\u9fff\uf900-\ufaff"
 _ZH_END = re.compile(r"[。！？；…｡][”’」』）】》\"')\]]*\s*|\n\s*")

@@ -93,11 +93,26 @@ def chunker(name: str) -> Callable[..., Iterator[Chunk]]:
         return CHUNKERS[name]
     for point in entry_points(group=GROUP, name=name):
         try:
-            found: Callable[..., Iterator[Chunk]] = point.load()
-        except Exception as error:  # whatever the other package raises
+            return _checked(name, point.load())
+        except (Exception, SystemExit) as error:  # whatever the other package raises
             raise UsageError(f"chunker `{name}` cannot be loaded: {error}") from None
-        return found
     raise UsageError(f"no chunker `{name}`", hint=", ".join(CHUNKERS))
+
+
+def _checked(name: str, cut: Callable[..., Iterator[Chunk]]) -> Callable[..., Iterator[Chunk]]:
+    """The same, held to what every chunker promises: a wrong span would be a wrong answer."""
+
+    def chunks(text: str, **options: Any) -> Iterator[Chunk]:
+        try:
+            for chunk in cut(text, **options):
+                spans = isinstance(chunk, Chunk) and 0 <= chunk.start_char < chunk.end_char
+                if not spans or chunk.end_char > len(text) or chunk.tokens < 1:
+                    raise ValueError(f"{chunk!r} is no chunk of {len(text):,} characters")
+                yield chunk
+        except (Exception, SystemExit) as error:
+            raise UsageError(f"chunker `{name}`: {error or type(error).__name__}") from None
+
+    return chunks
 
 
 def revision(name: str) -> int | str:

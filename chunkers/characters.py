@@ -77,6 +77,7 @@ _CJK_RANGES = (
 
 
 _PADDING = "\0" * PAD
+_MOSTLY = 8
 
 
 def classify(text: str) -> Characters:
@@ -86,11 +87,18 @@ def classify(text: str) -> Characters:
         raw = bytearray(padded, "ascii")
         points: Array = np.frombuffer(raw, np.uint8)
         low = points
-        classes = np.frombuffer(raw.translate(_ascii_table()), np.uint8)
+        classes = np.frombuffer(raw.translate(_latin_table()), np.uint8)
     else:
         points = np.frombuffer(padded.encode("utf-32-le", "surrogatepass"), np.uint32)
         low = points.astype(np.uint8)
-        classes = class_table().take(points)
+        wide = points > 0xFF
+        if np.count_nonzero(wide) * _MOSTLY < len(points):
+            # A table of bytes is twice as fast, and few characters must be put right.
+            classes = np.frombuffer(bytearray(low).translate(_latin_table()), np.uint8)
+            place = np.flatnonzero(wide)
+            classes[place] = class_table().take(points.take(place))
+        else:
+            classes = class_table().take(points)
     classes[:PAD] = classes[-PAD:] = NEWLINE
     return Characters(points, classes, low)
 
@@ -134,7 +142,7 @@ def class_table() -> NDArray[np.uint8]:
 
 
 @lru_cache(maxsize=1)
-def _ascii_table() -> bytes:
+def _latin_table() -> bytes:
     return class_table()[:256].tobytes()
 
 

@@ -8,6 +8,7 @@ the few tokens beside an unclean cut are encoded again.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +17,7 @@ from typing import Self
 import numpy as np
 
 from chunkers.graphemes import is_break
-from chunkers.tokens import LETTER, SEAM, Ends, Tokenizer, segments
+from chunkers.tokens import LETTER, SEAM, Ends, Tokenizer, joined, segments
 from pipeline.errors import UsageError
 
 MIN_SIZE = 8
@@ -39,6 +40,7 @@ CLEAN = re.compile(
     rf"|(?=[{_SYMBOL}][{_SYMBOL}])"
 )
 _REACH = 256
+_LOCATED = 64
 
 
 class Encoded:
@@ -56,8 +58,9 @@ class Encoded:
         self._forgotten = 0
         self._edge = 0  # where the last forgotten token ends
         self.torn: list[int] = []
-        """Segment ends that are no seam."""
-        self._segments: Iterator[tuple[int, int]] = segments(text)
+        """Segment ends that are no seam; ascending."""
+        self._located: dict[int, tuple[int, bool]] = {}
+        self._segments: Iterator[tuple[int, int]] = joined(text, segments(text))
         self._pool: ThreadPoolExecutor | None = None
         self._ahead: deque[tuple[int, int, Future[Ends]]] = deque()
 
@@ -75,6 +78,7 @@ class Encoded:
         start, end, ends = self._next()
         ends += start
         self._ends = np.concatenate((self._ends, ends)) if len(self._ends) else ends
+        self._located.clear()
         self.complete = end == len(self.text)
         if not self.complete and not SEAM.match(self.text, end):
             self.torn.append(end)
@@ -134,9 +138,14 @@ class Encoded:
 
     def locate(self, position: int) -> tuple[int, bool]:
         """The tokens that end at `position` or before it, and whether one ends exactly there."""
-        index = int(self._ends.searchsorted(position, "right"))
-        last = int(self._ends[index - 1]) if index else self._edge
-        return self._forgotten + index, last == position
+        known = self._located.get(position)  # beside a cut the same places are asked for again
+        if known is None:
+            index = int(self._ends.searchsorted(position, "right"))
+            last = int(self._ends[index - 1]) if index else self._edge
+            if len(self._located) > _LOCATED:
+                self._located.clear()
+            known = self._located[position] = self._forgotten + index, last == position
+        return known
 
     def is_clean(self, position: int, whole: bool) -> bool:
         """Whether a text that starts here, where a token ends or not, is encoded as in place."""
@@ -146,11 +155,18 @@ class Encoded:
 
     def is_clean_at(self, position: int) -> bool:
         """As `is_clean`, for a place of which nothing is known."""
-        return self.is_clean(position, self.locate(position)[1])
+        if not position or CLEAN.match(self.text, position):
+            return self.tokenizer.additive and self.locate(position)[1]
+        return False
+
+    def is_clean_end(self, position: int) -> bool:
+        """As `is_clean`, for a place where a token ends."""
+        return self.is_clean(position, True)
 
     def is_torn(self, start: int, end: int) -> bool:
         """Whether a segment ended between, where there was no seam."""
-        return bool(self.torn) and any(start < place < end for place in self.torn)
+        index = bisect_right(self.torn, start)
+        return index < len(self.torn) and self.torn[index] < end
 
     def last_ends(self, end: int, count: int) -> list[int]:
         """The last `count` token ends up to `end`."""

@@ -33,27 +33,39 @@ def is_break(text: str, position: int) -> bool:
     before, after = text[position - 1], text[position]
     if before < "\u0300" and after < "\u0300":
         return before != "\r" or after != "\n"
+    between = _between(before, after)
+    if between == _FLAGS:
+        return _flags_before(text, position) % 2 == 0
+    if between == _CONJUNCT:
+        place = position - 1
+        while place >= 0 and position - place < 8 and _extends(text[place]):
+            if unicodedata.combining(text[place]) == 9:
+                return False
+            place -= 1
+        return True
+    return between == _BREAK
+
+
+_JOINED, _BREAK, _FLAGS, _CONJUNCT = range(4)
+
+
+@lru_cache(maxsize=4096)
+def _between(before: str, after: str) -> int:
+    """What two characters alone tell; for two letters of flags and before the consonant of a
+    conjunct it depends on what stands before them."""
     if before in "\r\n" or after in "\r\n":
-        return True
-    kind = unicodedata.category(before)
-    if kind == "Cc" or before in "\u2028\u2029":
-        return True
-    if _extends(after):
-        return False
-    if before == _JOINER or _prepends(before):
-        return False
+        return _BREAK
+    if unicodedata.category(before) == "Cc" or before in "\u2028\u2029":
+        return _BREAK
+    if _extends(after) or before == _JOINER or _prepends(before):
+        return _JOINED
     point, next_point = ord(before), ord(after)
     if 0x1F1E6 <= next_point <= 0x1F1FF and 0x1F1E6 <= point <= 0x1F1FF:
-        return _flags_before(text, position) % 2 == 0
+        return _FLAGS
     if _hangul(next_point) and _hangul(point):
-        return not _joins_hangul(point, next_point)
-    # Between a virama (with marks after it) and the next consonant of a conjunct.
-    place = position - 1
-    while place >= 0 and position - place < 8 and _extends(text[place]):
-        if unicodedata.combining(text[place]) == 9:
-            return unicodedata.category(after) != "Lo"
-        place -= 1
-    return True
+        return _JOINED if _joins_hangul(point, next_point) else _BREAK
+    # After a virama (with marks after it).
+    return _CONJUNCT if _extends(before) and unicodedata.category(after) == "Lo" else _BREAK
 
 
 _FLAG_LETTERS = "".join(map(chr, range(0x1F1E6, 0x1F200)))

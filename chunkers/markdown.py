@@ -61,10 +61,10 @@ def _chunks(text: str, tokenizer: Tokenizer, figures: Limits) -> Iterator[Chunk]
         units = Units(encoded)
         small = max(1, int(figures.size * SMALL))
         path: list[tuple[int, str]] = []
-        heading = previous = 0
-        cut = Cut(0, 0, True, tokenizer.additive)
+        heading = 0
+        previous = cut = Cut(0, 0, True, tokenizer.additive, 0)
         while cut.at < len(text):
-            units.reach(cut.ended + 2 * figures.size + 64, previous)
+            units.reach(cut.ended + 2 * figures.size + 64, previous.at)
             while heading < len(units.headings) and units.headings[heading] <= cut.at:
                 level, title = read_heading(text, units.headings[heading])
                 path = [above for above in path if above[0] < level]
@@ -82,7 +82,7 @@ def _chunks(text: str, tokenizer: Tokenizer, figures: Limits) -> Iterator[Chunk]
             yield Chunk(
                 start.at, end.at, tokens, SEPARATOR.join(title for _, title in path) or None
             )
-            previous, cut = cut.at, end
+            previous, cut = cut, end
 
 
 def _section_end(units: Units, start: Cut, cut: Cut, size: int, small: int) -> tuple[Cut, int]:
@@ -93,7 +93,7 @@ def _section_end(units: Units, start: Cut, cut: Cut, size: int, small: int) -> t
         end = units.at[index]
         if end > cut.at and units.strength[index] == HEADING:
             tokens = encoded.alone(start.at, end)
-            return cut_at(encoded, end), tokens * (tokens <= size)
+            return cut_at(units, end), tokens * (tokens <= size)
         index += 1
     return cut, 0
 

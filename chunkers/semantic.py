@@ -140,30 +140,29 @@ def _chunks(
         return
     with Encoded(text, tokenizer) as encoded:
         units = Units(encoded)
-        previous = 0
-        cut = Cut(0, 0, True, tokenizer.additive)
+        previous = cut = Cut(0, 0, True, tokenizer.additive, 0)
         planned: list[int] = []
         ahead = (WINDOW + 2) * figures.size + 64
         overlap = figures.overlap
         while cut.at < len(text):
             if not planned:
-                units.reach(cut.ended + ahead, previous)
+                units.reach(cut.ended + ahead, previous.at)
                 planned = plan(units, cut, figures, embed, aim)[::-1]
             start = overlap_start(units, previous, cut, overlap) if overlap and cut.at else cut
             end, tokens = cut, 0
             if planned:
-                end = cut_at(encoded, planned.pop())
+                end = cut_at(units, planned.pop())
                 tokens = encoded.alone(start.at, end.at, start.clean)
             if not 0 < tokens <= figures.size:
                 # A sentence that is too long, or a chunk that has more tokens alone than in place.
                 planned = []
-                units.reach(cut.ended + 2 * figures.size + 64, previous)
+                units.reach(cut.ended + 2 * figures.size + 64, previous.at)
                 end, tokens = next_cut(units, start, cut, figures)
             if end.at <= cut.at:
                 start = cut
                 end, tokens = next_cut(units, start, cut, figures)
             yield Chunk(start.at, end.at, tokens)
-            previous, cut = cut.at, end
+            previous, cut = cut, end
 
 
 def plan(units: Units, cut: Cut, figures: Limits, embed: Embed, aim: Aim) -> list[int]:

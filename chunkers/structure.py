@@ -11,6 +11,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from chunkers.boundaries import ROW
 from chunkers.encoded import Encoded, check_sizes
 from chunkers.graphemes import TOKENS_BACK, first_cut, last_cut
@@ -39,7 +41,7 @@ class Limits(NamedTuple):
     cut_from: int
 
 
-class Cut(NamedTuple):
+class Cut(Struct, frozen=True, gc=False):
     """A place between two chunks, with what is known of the tokens there."""
 
     at: int
@@ -49,6 +51,8 @@ class Cut(NamedTuple):
     """A token ends here."""
     clean: bool
     """A chunk that begins here has alone the tokens that it has in place."""
+    unit: int
+    """The first unit that ends after it, counted from the beginning of the text."""
 
 
 def limits(size: int, overlap: int, close_at: float, cut_from: float) -> Limits:
@@ -100,20 +104,19 @@ def _chunks(text: str, tokenizer: Tokenizer, figures: Limits) -> Iterator[Chunk]
             return
     with Encoded(text, tokenizer) as encoded:
         units = Units(encoded, whole_to=0 if figures.overlap else figures.size)
-        previous = 0
-        cut = Cut(0, 0, True, tokenizer.additive)
+        previous = cut = Cut(0, 0, True, tokenizer.additive, 0)
         ahead = 2 * figures.size + 64
         overlap = figures.overlap
         while cut.at < len(text):
             if units.known < cut.ended + ahead:
-                units.reach(cut.ended + ahead, previous)
+                units.reach(cut.ended + ahead, previous.at)
             start = overlap_start(units, previous, cut, overlap) if overlap and cut.at else cut
             end, tokens = next_cut(units, start, cut, figures)
             if end.at <= cut.at:  # the overlap leaves no room for a single character
                 start = cut
                 end, tokens = next_cut(units, start, cut, figures)
             yield Chunk(start.at, end.at, tokens)
-            previous, cut = cut.at, end
+            previous, cut = cut, end
 
 
 def _is_one_line(text: str, size: int) -> bool:
@@ -140,29 +143,33 @@ def next_cut(units: Units, start: Cut, cut: Cut, figures: Limits) -> tuple[Cut, 
         else:
             tokens = encoded.alone(start.at, end, start.clean)
         if tokens <= figures.size:
-            return Cut(end, ended, whole, units.clean[index] == 1), tokens
+            unit = units.dropped + index + 1
+            return Cut(end, ended, whole, units.clean[index] == 1, unit), tokens
         # Encoded by itself it is longer than in place: leave that much more room, at least.
         room -= tokens - figures.size
-    return _inner_cut(encoded, start, cut, figures.size)
+    return _inner_cut(units, start, cut, figures.size)
 
 
-def _inner_cut(encoded: Encoded, start: Cut, cut: Cut, size: int) -> tuple[Cut, int]:
+def _inner_cut(units: Units, start: Cut, cut: Cut, size: int) -> tuple[Cut, int]:
     """As `next_cut`, inside a unit that is too long."""
+    encoded = units.encoded
     high = encoded.reach_of(start.ended + size)
     if high > cut.at:
         ends = encoded.last_ends(high, TOKENS_BACK)
-        end = last_cut(encoded.text, cut.at, high, ends, encoded.is_clean_at)
+        end = last_cut(encoded.text, cut.at, high, ends, encoded.is_clean_end)
         tokens = encoded.alone(start.at, end)
         if tokens <= size:
-            return cut_at(encoded, end), tokens
+            return cut_at(units, end), tokens
     end, tokens = encoded.fill(start.at, cut.at, size)
-    return cut_at(encoded, end), tokens
+    return cut_at(units, end), tokens
 
 
-def cut_at(encoded: Encoded, place: int) -> Cut:
+def cut_at(units: Units, place: int) -> Cut:
     """What is known of any place."""
+    encoded = units.encoded
     ended, whole = encoded.locate(place)
-    return Cut(place, ended, whole, encoded.is_clean(place, whole))
+    unit = units.dropped + bisect_right(units.at, place)
+    return Cut(place, ended, whole, encoded.is_clean(place, whole), unit)
 
 
 def choose(units: Units, base: int, cut: Cut, room: int, figures: Limits) -> int:
@@ -185,7 +192,7 @@ def choose(units: Units, base: int, cut: Cut, room: int, figures: Limits) -> int
         return min(units.strong[low:high], key=units.choice.__getitem__)
     if high < len(strong) and strong[high] <= full and units.at[units.strong[high]] > cut.at:
         return units.strong[high]
-    first = bisect_right(units.at, cut.at)
+    first = cut.unit - units.dropped
     last = bisect_right(begun, full, first)
     if last == first:
         return -1
@@ -195,7 +202,7 @@ def choose(units: Units, base: int, cut: Cut, room: int, figures: Limits) -> int
     if before >= 0:
         return before
     low = bisect_left(begun, min(cut.ended + figures.cut_from, begun[last - 1]), first, last)
-    return min(range(low, last), key=units.choice.__getitem__)
+    return units.best(low, last)
 
 
 def _before_block(units: Units, high: int, first: int, size: int) -> int:
@@ -209,28 +216,29 @@ def _before_block(units: Units, high: int, first: int, size: int) -> int:
     return -1
 
 
-def overlap_start(units: Units, previous: int, cut: Cut, overlap: int) -> Cut:
+def overlap_start(units: Units, previous: Cut, cut: Cut, overlap: int) -> Cut:
     """Where the overlap before `cut` begins: after `previous`, at a sentence where one fits."""
     encoded = units.encoded
     floor = cut.ended - overlap
     at, ended = units.at, units.ended
-    last = bisect_left(at, cut.at)
-    first = bisect_left(ended, floor, 0, last)
-    if first < last and at[first] <= previous:
-        first = bisect_right(at, previous, first, last)
+    last = cut.unit - units.dropped
+    if last and at[last - 1] == cut.at:
+        last -= 1
+    first = bisect_left(ended, floor, previous.unit - units.dropped, last)
     for index in range(first, min(last, first + 4)):
         clean = units.clean[index] == 1
         if (clean and cut.whole and not encoded.torn) or (
             encoded.alone(at[index], cut.at, clean) <= overlap
         ):
-            return Cut(at[index], ended[index], ended[index] == units.begun[index], clean)
-    begin = max(previous + 1, encoded.place(floor))
+            whole = ended[index] == units.begun[index]
+            return Cut(at[index], ended[index], whole, clean, units.dropped + index + 1)
+    begin = max(previous.at + 1, encoded.place(floor))
     while begin < cut.at:
         place = first_cut(encoded.text, begin, cut.at, encoded.is_clean_at)
         if place >= cut.at:
             break
         tokens = encoded.alone(place, cut.at)
         if tokens <= overlap:
-            return cut_at(encoded, place)
+            return cut_at(units, place)
         begin = max(place + 1, encoded.place(encoded.locate(place)[0] + tokens - overlap))
     return cut

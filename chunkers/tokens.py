@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 Ends = NDArray[np.int64]
 
 SEGMENT_CHARS = 1 << 18
-"""Long enough to hide the cost of a call, short enough that its arrays stay in the CPU's cache."""
+"""Long enough to hide the cost of a call; a run without any seam is encoded in pieces so long:
+the encoder takes more than linear time for it."""
 
 RANKS = {
     "o200k_base": "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
@@ -76,6 +77,7 @@ LETTER = (
 SEAM = re.compile(
     rf"(?<=\S)(?= [{LETTER}])|(?<=\S\n)(?=[{LETTER}])|(?<=[{LETTER}])(?=[,.;:!?)，。！？；：、）])"
 )
+_SEAM_MARK = re.compile("[ \n,.;:!?)，。！？；：、）]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -113,15 +115,36 @@ def segments(text: str, chars: int = SEGMENT_CHARS) -> Iterator[tuple[int, int]]
         end = start + chars
         cut = end
         for reach in (chars >> 8, chars >> 3):
-            found = [match.start() for match in SEAM.finditer(text, end - reach, end)]
-            # The first places of the window may look back to before it only where text is there.
-            if found and found[-1] > start:
-                cut = found[-1]
+            seam = _last_seam(text, end - reach, end)
+            if seam:
+                cut = seam
                 break
         yield start, cut
         start = cut
     if start < len(text):
         yield start, len(text)
+
+
+def _last_seam(text: str, low: int, end: int) -> int:
+    """The last seam in [low, end), or 0; `SEAM` is tried only where one of its characters is."""
+    for match in reversed([*_SEAM_MARK.finditer(text, low - 1, end)]):
+        place = match.end() if match[0] == "\n" else match.start()
+        if place >= low and SEAM.match(text, place, end):
+            return place
+    return 0
+
+
+def joined(text: str, spans: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Each two spans of `segments` as one, where they meet at a seam: the same tokens.
+
+    Cost: a scan costs half a millisecond for each span beside its length (measured on code: 1.51
+        encode passes with 1 << 17 code points, 1.38 with 1 << 18, 1.31 with 1 << 19, no fewer
+        above).
+    """
+    for start, end in spans:
+        if SEAM.match(text, end):
+            end = next(spans, (end, end))[1]
+        yield start, end
 
 
 class RankTokenizer:
@@ -144,9 +167,11 @@ class RankTokenizer:
         codes = self._codes.take(self._encode(text), mode="clip")
         if text.isascii():
             return np.cumsum(codes, dtype=np.int64)
-        ends = np.cumsum(codes & ~_INSIDE, dtype=np.int64)
+        inside = codes >= _INSIDE
+        codes &= ~_INSIDE
+        ends = np.cumsum(codes, dtype=np.int64)
         # A token whose successor begins inside a code point ends where the next whole one does.
-        broken = np.flatnonzero(codes[1:] >= _INSIDE)
+        broken = np.flatnonzero(inside[1:])
         if len(broken):
             last = np.append(np.diff(broken) != 1, True)
             run = np.cumsum(last) - last

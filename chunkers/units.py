@@ -58,6 +58,8 @@ class Units:
         self.strong_begun = array("q")
         self.headings: list[int] = []
         """Where each heading begins; never forgotten."""
+        self.dropped = 0
+        """Units forgotten, all before these."""
         self.known = 0
         """Tokens read, without bound when all are."""
         self._in_fence = False
@@ -77,6 +79,13 @@ class Units:
                 found = scan(encoded.text, start, end, in_fence=self._in_fence)
                 self._take(found)
             self.known = sys.maxsize if encoded.complete else encoded.total()
+
+    def best(self, low: int, high: int) -> int:
+        """The unit in [low, high) with the smallest choice, of equals the first."""
+        if isinstance(self.choice, array):
+            window = self.choice[low:high]
+            return low + window.index(min(window))
+        return min(range(low, high), key=self.choice.__getitem__)
 
     def _take(self, found: Boundaries) -> None:
         ended, begun = self.encoded.before(found.at)
@@ -128,6 +137,7 @@ class Units:
         assert isinstance(self.clean, bytearray) and isinstance(self.choice, array)
         for units in (self.at, self.ended, self.begun, self.choice):
             del units[:count]
+        self.dropped += count
         del self.clean[:count], self.strength[:count]
         first = bisect_left(self.strong, count)
         self.strong_begun = self.strong_begun[first:]

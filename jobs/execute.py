@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -47,12 +48,14 @@ def _run(source: str, overrides: Sequence[str], flags: Mapping[str, object], as_
     with placed(job) as (job, publish):
         pipeline = build(job)
         shown = display(as_json=as_json)
+        at_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             ended: Ended = anyio.run(
                 engine.run, pipeline, shown.on, backend_options={"use_uvloop": _has_uvloop()}
             )
         finally:
             shown.close()
+            signal.signal(signal.SIGTERM, at_sigterm)  # the loop left the default behind
         if ended.error is not None:
             tell(ended.error)
         else:
@@ -142,7 +145,8 @@ def _last_line(code: int, is_resumable: bool) -> None:
     from pipeline.run import CLASSES
 
     summary = Summary(exit=code, class_=CLASSES[code], resumable=is_resumable)
-    print(msgspec.json.encode(summary).decode(), flush=True)
+    with suppress(OSError):
+        print(msgspec.json.encode(summary).decode(), flush=True)
 
 
 def tell(error: TextmillError) -> None:

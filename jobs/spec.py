@@ -83,8 +83,8 @@ KEYS = (
         '{ file = "path" } with mode 0600; never the key'),
     Key("endpoint.max_input_tokens", "integer", None, "what the model reads at once", least=1),
     Key("endpoint.requests_per_minute", "number", None, "calls per minute; else learned from "
-        "headers and refusals", above=0),
-    Key("endpoint.tokens_per_minute", "number", None, "tokens per minute, the same", above=0),
+        "headers and refusals", least=0.01),
+    Key("endpoint.tokens_per_minute", "number", None, "tokens per minute, the same", least=1),
     Key("endpoint.concurrency", "integer", None, "calls in flight; default: 16, local 2", least=1,
         most=10_000),
     Key("endpoint.batch_size", "integer", None, "requests per call; default: 32 for embeddings "

@@ -82,10 +82,11 @@ class Control:
         """Learn what a reply says of limits, whatever else it says."""
         told = said(headers, now_wall)
         calls, tokens, _ = self._limits
-        if told.calls.per_minute:
-            calls = limits.learn(calls, now, told.calls.per_minute)
-        if told.tokens.per_minute:
-            tokens = limits.learn(tokens, now, told.tokens.per_minute)
+        # Less than one a minute is no limit but a mistake, and would be a standstill.
+        if (told.calls.per_minute or 0) >= 1:
+            calls = limits.learn(calls, now, told.calls.per_minute or 0)
+        if (told.tokens.per_minute or 0) >= 1:
+            tokens = limits.learn(tokens, now, told.tokens.per_minute or 0)
         self._limits = self._limits._replace(calls=calls, tokens=tokens)
         if exhausted := exhausted_seconds(told):
             self._limits = limits.pause(self._limits, now, exhausted)
@@ -139,11 +140,6 @@ class Control:
         is_new = now + seconds > self._limits.until
         self._limits = limits.pause(self._limits, now, seconds)
         return Rest(seconds, True) if is_new else None
-
-    @property
-    def is_well(self) -> bool:
-        """True while the endpoint neither rests nor is tried after a rest."""
-        return not self._breaker.streak
 
     def _ended(self, ticket: Ticket, now: float, came: concurrency.Came) -> None:
         self._slots = concurrency.ended(self._slots, now, ticket.round, now - ticket.started, came)

@@ -130,7 +130,8 @@ class Dispatch:
         self._control = Control(endpoint, clock(), uniform)
         self._started = clock()
         self._is_proven = False
-        self._last_answer = clock()
+        self._troubled_since = math.inf
+        """When the first call began that failed for the endpoint's sake, since it last replied."""
         self._in_flight = 0
         self._estimated_usd = 0.0
         self._output_tokens_bound = output_tokens_bound(endpoint.task, endpoint.parameters)
@@ -141,6 +142,7 @@ class Dispatch:
         self._kept_durable = anyio.Event()
         self._kept_some = anyio.Event()
         self._wake = anyio.Event()
+        self._turn = anyio.Lock(fast_acquire=True)
         self._is_closed = False
         self._stopped_by: TextmillError | None = None
         self._scope = anyio.CancelScope()
@@ -165,8 +167,6 @@ class Dispatch:
                 new.append(flight)
         if new:
             found = await run_sync(self._cache.get_many, [f.request.key for f in new])
-            if len(self._flights) == len(new):
-                self._last_answer = self._clock()  # an idle endpoint is no outage
             for flight in new:
                 answer = found.get(flight.request.key)
                 if isinstance(answer, Split):
@@ -243,7 +243,7 @@ class Dispatch:
         leased = self._control.lease(now, self._tokens(flights), again.cost if again else 0.0)
         if isinstance(leased, float):
             # Whoever waits looks up when an outage is over its bound.
-            outage_ends = self._last_answer + self._max_outage_seconds
+            outage_ends = self._troubled_since + self._max_outage_seconds
             return min(leased, max(0.0, outage_ends - now) or leased)
         if again:
             heapq.heappop(self._again)
@@ -297,22 +297,27 @@ class Dispatch:
 
     async def _work(self) -> None:
         while True:
-            taken = self.take(self._clock())
+            # One worker asks and waits, the others stand in line: none wakes for nothing.
+            async with self._turn:
+                taken = await self._next()
             if taken is None:
-                self._wake_workers()  # the others may go, too
                 return
+            await self._call(*taken)
+
+    async def _next(self) -> tuple[list[Flight], Ticket] | None:
+        """The next call, when it may go; None: there is none to come."""
+        while True:
+            taken = self.take(self._clock())
             if isinstance(taken, float):
                 with anyio.move_on_after(taken):
                     await self._wake.wait()
                 self._check_outage()
                 continue
-            flights, ticket = taken
-            forbidden = self._forbids(flights)
-            if forbidden is not None:
-                self._unsent(flights)
+            if taken is not None and (forbidden := self._forbids(taken[0])) is not None:
+                self._unsent(taken[0])
                 self.stop(forbidden)
                 continue
-            await self._call(flights, ticket)
+            return taken
 
     async def _call(self, flights: list[Flight], ticket: Ticket) -> None:
         expected = self._estimate(flights)
@@ -341,7 +346,7 @@ class Dispatch:
         started = ticket.started
         used = sum(a.input_tokens + a.output_tokens for a in settled if isinstance(a, Answer))
         self._control.answered(ticket, now, used)
-        self._last_answer = now
+        self._troubled_since = math.inf
         if (other := self._other_model(settled)) is not None:
             # Not kept: under this key another model's answer would stand for ever.
             self._unsent(flights)
@@ -376,7 +381,7 @@ class Dispatch:
         now = self._clock()
         self.tally.calls += error.kind != "unreachable"
         # Sent, and perhaps answered: what it may have cost counts, or a budget would not hold.
-        spent = self._estimate(flights) if error.kind == "ambiguous" else 0.0
+        spent = self._estimate(flights) if error.kind in ("ambiguous", "invalid") else 0.0
         self.tally.cost_usd += spent
         self._emit(
             events.CallEnded(
@@ -388,6 +393,10 @@ class Dispatch:
                 message=str(error),
             )
         )
+        if error.kind in PAUSING or error.kind in ("transient", "ambiguous"):
+            self._troubled_since = min(self._troubled_since, ticket.started)
+        else:
+            self._troubled_since = math.inf  # it replied
         rest = self._control.refused(ticket, now, error)
         if rest is not None:
             self.tally.pauses += 1
@@ -492,7 +501,8 @@ class Dispatch:
             self.endpoint.price,
             requests=len(flights),
             input_tokens=input_tokens,
-            output_tokens=output_tokens,
+            # What brought no answer was written all the same, perhaps to its bound.
+            output_tokens=output_tokens + (len(flights) - len(answers)) * self._output_tokens_bound,
             seconds=seconds,
         )
         self.tally.input_tokens += input_tokens
@@ -523,8 +533,8 @@ class Dispatch:
             durable.set()
 
     def _check_outage(self) -> None:
-        waited = self._clock() - self._last_answer
-        if self._flights and not self._is_well() and waited >= self._max_outage_seconds:
+        waited = self._clock() - self._troubled_since
+        if self._flights and waited >= self._max_outage_seconds:
             self.stop(
                 OutageError(
                     f"endpoint `{self.endpoint.name}`: no answer for {waited:.0f} s "
@@ -533,10 +543,6 @@ class Dispatch:
                 ),
                 0.0,
             )
-
-    def _is_well(self) -> bool:
-        """True while no pause is on and no error stands: waiting for work is no outage."""
-        return self._control.is_well and not self._again
 
     def _wake_workers(self) -> None:
         self._wake.set()

@@ -77,7 +77,7 @@ def verdict(
         return Stop(RefusedError(f"endpoint `{endpoint}`: {error}", hint=_HINTS[kind]))
     if kind == "config":
         return Stop(UsageError(f"endpoint `{endpoint}`: {error}", hint=_HINTS[kind]))
-    if kind == "rate" and not error.retry_after:
+    if kind == "rate" and not (error.retry_after and error.retry_after > 0):
         return Retry(backoff(0, 1.0, uniform), uses_attempt=False)  # nobody said how long
     if kind in PAUSING:
         return Retry(0.0, uses_attempt=False)  # the endpoint's pause is the wait

@@ -155,6 +155,8 @@ class _Turn:
                 await self._mill(surveyed, cache, answering)
                 recheck(surveyed.files)
                 sink.check_loss()
+                if self.dispatch and self.dispatch.stopped_by:
+                    raise self.dispatch.stopped_by
                 self.is_committing = True
                 rows = await run_sync(sink.commit)
                 self.emit(events.Committed(pipeline.output, rows))
@@ -294,7 +296,11 @@ class _Turn:
 
     async def watch_signals(self, group: TaskGroup) -> None:
         """The first signal drains, the second one leaves at once; a commit is never torn."""
-        with anyio.open_signal_receiver(*SIGNALS) as received:
+        # What the caller ignores, as nohup does, is ignored here, too.
+        heeded = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+        if not heeded:
+            return
+        with anyio.open_signal_receiver(*heeded) as received:
             async for number in received:
                 # A terminal that closes asks for an orderly end, as SIGTERM does.
                 error = Interrupted(number.name, 130 if number == signal.SIGINT else 143)

@@ -637,3 +637,39 @@ def test_fault_51_a_chunk_too_long_for_its_model_is_split_and_its_pieces_are_in_
         assert ran.code == 3, ran.err
         assert {row["reason"] for row in failures(place)} == {
             "too long for the model, and too short to be cut again"}
+
+
+def test_a_key_that_a_long_message_cuts_in_half_is_masked_all_the_same(place, mill):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    body = {"error": "x" * 285 + " bearer " + KEY}
+    with serving([Fault("status", status=400, body=body)], key=KEY) as mock:
+        assert mill("run", job(place, mock.url)).code == 3
+    for file in place.rglob("*"):
+        assert not file.is_file() or KEY[:8].encode() not in file.read_bytes()
+
+
+def test_a_model_name_that_is_our_key_is_masked(place, mill):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    with serving([f"other_model after=1 body={KEY}"], key=KEY) as mock:
+        ran = mill("run", job(place, mock.url, batch=1), "--concurrency", "1")
+        assert ran.code == 14
+        assert KEY not in ran.err
+
+
+def test_calls_that_brought_no_answer_count_against_the_budget(place, mill):
+    rows = [{"id": n, "text": f"Row {n}."} for n in range(40)]
+    (place / "in.jsonl").write_bytes(lines(rows))
+    with serving(["wrong_count"], key=KEY) as mock:
+        ran = mill("run", job(place, mock.url, batch=8, extra="price = { request = 1.0 }"),
+                   "--max-cost-usd", "60")
+        assert ran.code == 8
+        assert mock.bill.totals().inputs <= 60
+
+
+@pytest.mark.parametrize("asked", ["-1", "0", "Fri, 01 Jan 2010 00:00:00 GMT", "soon"])
+def test_fault_43_a_429_without_a_time_to_wait_is_no_reason_to_hurry(place, mill, asked):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    fault = Fault("status", status=429, headers={"retry-after": asked}, times=3)
+    with serving([fault], key=KEY) as mock:
+        assert mill("run", job(place, mock.url)).code == 0
+        assert mock.bill.totals().calls == 4

@@ -74,16 +74,22 @@ class HttpEndpoint:
             self.confirm = None
         try:
             reply = await self._exchange(call.url, call.body, dict(call.headers), most)
+            body = reply.body
+            if reply.status != 200:  # before anything is cut out of it
+                body = self._masked(body.decode("utf-8", "replace")).encode()
             settled = self.protocol.decode(
-                self.endpoint, len(requests), reply.status, reply.headers, reply.body
+                self.endpoint, len(requests), reply.status, reply.headers, body
             )
         except EndpointError as error:
             error.args = (self._masked(str(error)),)
             raise
-        return [
-            replace(each, message=self._masked(each.message)) if isinstance(each, Failure) else each
-            for each in settled
-        ]
+        return [self._without_key(each) for each in settled]
+
+    def _without_key(self, settled: Answer | Failure) -> Answer | Failure:
+        if isinstance(settled, Failure):
+            return replace(settled, message=self._masked(settled.message))
+        model = self._masked(settled.model)
+        return settled if model == settled.model else replace(settled, model=model)
 
     async def get(self, url: str) -> Reply:
         """What the server says of itself. Raises: EndpointError where it says nothing."""

@@ -45,3 +45,21 @@ def test_one_that_cannot_be_loaded_or_is_unknown_is_one_line(plugged, mill, tmp_
     ran = mill("chunks", "README.md", "--method", "thirds")
     assert ran.code == 2
     assert "must be one of structure, fixed, markdown, semantic" in ran.err
+
+
+@pytest.mark.parametrize("chunk", [Chunk(-5, 2, 1), Chunk(0, 99, 1), Chunk(3, 3, 1),
+                                   Chunk(0, 2, -100), (0, 2), None])
+def test_a_wrong_span_of_another_package_is_refused(monkeypatch, mill, tmp_path, chunk):
+    def wrong(text, **options):
+        yield chunk
+
+    monkeypatch.setattr(chunkers, "entry_points", lambda **_: [
+        type("Point", (), {"load": staticmethod(lambda: wrong), "dist": None})])
+    monkeypatch.setattr(keys, "entry_points", lambda **_: [1])
+    path = tmp_path / "in.jsonl"
+    path.write_text(json.dumps({"id": 1, "text": "left|right"}) + "\n")
+    ran = mill("run", "embed", "-i", path, "--id", "id", "-o", tmp_path / "o.jsonl", "--method",
+               "wrong")
+    assert ran.code == 2
+    assert "chunker `wrong`: " in ran.err
+    assert not (tmp_path / "o.jsonl").exists()

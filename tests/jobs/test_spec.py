@@ -471,7 +471,7 @@ def test_parameters_in_another_order_have_the_same_fingerprint() -> None:
          'got "opnai" (did you mean `openai`?)'),
         ({"endpoint.weight": 3}, "`weight` is not supported yet in this version"),
         ({"endpoint.requests_per_minute": 0},
-         "endpoint.requests_per_minute must be more than 0, got 0"),
+         "endpoint.requests_per_minute must be at least 0.01, got 0"),
         ({"route": "ordered"}, "`route` is not supported yet in this version"),
         ({"guard.canary": 3}, "`guard.canary` is not supported yet in this version"),
         ({"notify.url": "x"}, "`[notify]` is not supported yet in this version"),

@@ -376,11 +376,12 @@ async def test_a_server_that_only_fails_is_an_outage_and_fails_no_rows(cache):
 async def test_answers_that_came_after_the_grace_are_still_kept(cache):
     import threading
 
-    slow, put = threading.Event(), cache.put_many
+    slow, entered, put = threading.Event(), threading.Event(), cache.put_many
     dispatch = Dispatch(endpoint(concurrency=2, batch_size=1), Server(), cache, lambda event: None,
                         free_bytes=lambda: 1 << 40)
 
     def stalled(answers):
+        entered.set()
         slow.wait(5)
         put(answers)
 
@@ -389,7 +390,7 @@ async def test_answers_that_came_after_the_grace_are_still_kept(cache):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(dispatch.run)
             await dispatch.admit(Group(), texts(2))
-            while len(dispatch._kept) == 0:  # one group is being stored, another waits
+            while not (entered.is_set() and dispatch.tally.calls == 2):
                 await anyio.lowlevel.checkpoint()
             dispatch.stop(OutageError("over"), 0.0)
             slow.set()
