@@ -1,4 +1,4 @@
-"""The faults of ../shared/FAULTS.md by their numbers, each against the command line and real HTTP.
+"""The numbered faults, each against the command line and real HTTP.
 
 Every test goes through `check`, which also asserts what must hold after any fault: rows balance,
 neighbours are intact, no byte that a run leaves holds the key, and a run after the fault is gone
