@@ -15,10 +15,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
@@ -28,12 +28,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pipeline import events
+from pipeline.answering import Answering, answering_of
 from pipeline.cache import AnswerCache
 from pipeline.dispatch import Dispatch, Group
 from pipeline.errors import (
     BudgetError,
     Interrupted,
-    StateError,
     TextmillError,
     TooManyFailed,
 )
@@ -41,11 +41,12 @@ from pipeline.files import recheck
 from pipeline.folder import RunRecord, new_run_id, run_folder
 from pipeline.keys import model_name
 from pipeline.memory import give_back
+from pipeline.outcomes import Outcomes
 from pipeline.place import lock
 from pipeline.plan import plan
 from pipeline.prepare import Opened, Pipeline, prepared, split
 from pipeline.prices import rent
-from pipeline.records import Answer, Endpoint, Failure, Outcome, Request, Split
+from pipeline.records import Failure
 from pipeline.sink import Sink
 from pipeline.survey import Survey, survey
 from pipeline.window import Window
@@ -58,9 +59,6 @@ if sys.platform != "win32":
     SIGNALS.append(signal.SIGHUP)
 
 OPEN_BYTES = 48 << 20
-AT_ONCE = 1_024
-"""Answers read back at once: a document of a million chunks is never whole in memory."""
-
 CLASSES = {
     0: "complete",
     1: "internal",
@@ -130,7 +128,7 @@ class _Turn:
             self.emit(events.Surveyed(surveyed.rows, len(surveyed.part_rows)))
             cache = await run_sync(AnswerCache, Path(pipeline.home) / "answers")
             with closing(cache):
-                async with _answering(pipeline, cache) as answering:
+                async with answering_of(pipeline, cache) as answering:
                     self.pipeline = replace(pipeline, endpoint=answering.endpoint)
                     await self._published(surveyed, cache, answering)
 
@@ -287,7 +285,7 @@ class _Turn:
         assert sink is not None and record is not None
         for each in opened:
             document = each.document
-            outcomes = _Outcomes(each.requests, cache, failures)
+            outcomes = Outcomes(each.requests, cache, failures)
             sink.write(document, self.pipeline.aggregator.step(document, outcomes))
             if document.error is not None:
                 record.isolated(document)
@@ -339,91 +337,6 @@ class _Turn:
         )
         path = self.record.failures_path if self.record and has_failures else None
         return Ended(summary, error, path)
-
-
-class _Outcomes:
-    """A document's outcomes in span order, read back from the cache; can be iterated again."""
-
-    def __init__(
-        self, requests: list[Request], cache: AnswerCache, failures: dict[bytes, Failure]
-    ) -> None:
-        self._requests = requests
-        self._cache = cache
-        self._failures = failures
-        self._small: list[Outcome] | None = None
-
-    def __iter__(self) -> Iterator[Outcome]:
-        if len(self._requests) > AT_ONCE:
-            return self._read()
-        if self._small is None:
-            self._small = list(self._read())
-        return iter(self._small)
-
-    def failed(self) -> Iterator[tuple[int, Outcome]]:
-        """The outcomes that are failures, with their positions."""
-        for position, request in enumerate(self._requests):
-            failure = self._failures.get(request.key)
-            if failure is not None:
-                yield position, Outcome(request, failure)
-
-    def _read(self) -> Iterator[Outcome]:
-        for start in range(0, len(self._requests), AT_ONCE):
-            some = self._requests[start : start + AT_ONCE]
-            keys = [request.key for request in some if request.key not in self._failures]
-            answers = self._cache.get_many(keys)
-            for request in some:
-                settled: Answer | Split | Failure | None = self._failures.get(request.key)
-                settled = settled or answers.get(request.key)
-                if settled is None or isinstance(settled, Split):
-                    raise StateError(
-                        f"{self._cache.folder}: a settled answer cannot be read back "
-                        f"(key {request.key.hex()[:12]})",
-                        hint="run again: it is the only one that will be asked for again",
-                    )
-                yield Outcome(request, settled)
-
-
-class Answering(Protocol):
-    """An endpoint, open for the whole run."""
-
-    endpoint: Endpoint
-    """As it is known now: with the identity and limits that its server names."""
-    listen: Callable[[Mapping[str, str]], None] | None
-    """Called with the headers of every reply."""
-
-    async def answer(self, requests: Sequence[Request]) -> Sequence[Answer | Failure]:
-        """One answer or failure per request. Raises: EndpointError for the call as a whole."""
-
-
-class _Local:
-    """The embedded model: a plain function in a worker thread."""
-
-    listen: Callable[[Mapping[str, str]], None] | None = None
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        from pipeline.endpoints import local
-
-        self.endpoint = pipeline.endpoint
-        self._answer = local.answering(pipeline.endpoint, pipeline.sentences)
-        self._limiter = anyio.CapacityLimiter(pipeline.endpoint.concurrency)
-
-    async def answer(self, requests: Sequence[Request]) -> Sequence[Answer | Failure]:
-        return await run_sync(self._answer, requests, limiter=self._limiter)
-
-
-@asynccontextmanager
-async def _answering(pipeline: Pipeline, cache: AnswerCache) -> AsyncIterator[Answering]:
-    if pipeline.endpoint.kind == "local":
-        yield await run_sync(_Local, pipeline)
-        return
-    from pipeline.endpoints.http import HttpEndpoint
-    from pipeline.endpoints.info import introduced
-
-    async with HttpEndpoint(pipeline.endpoint) as http:
-        http.endpoint = await introduced(
-            http, cache, pipeline.chunk_tokens, pipeline.max_outage_seconds
-        )
-        yield http
 
 
 def _weight(opened: Sequence[Opened]) -> int:

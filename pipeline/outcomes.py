@@ -1,0 +1,58 @@
+"""A document's outcomes, read back for its aggregator.
+
+Dispatch holds keys, never answers: what an aggregator sees comes from the cache, in span order, and
+is freed with the document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pipeline.cache import AnswerCache
+from pipeline.errors import StateError
+from pipeline.records import Answer, Failure, Outcome, Request, Split
+
+AT_ONCE = 1_024
+"""Answers read back at once: those of a document of a million chunks are never all in memory."""
+
+
+class Outcomes:
+    """A document's outcomes in span order, read back from the cache; can be iterated again."""
+
+    def __init__(
+        self, requests: list[Request], cache: AnswerCache, failures: dict[bytes, Failure]
+    ) -> None:
+        self._requests = requests
+        self._cache = cache
+        self._failures = failures
+        self._small: list[Outcome] | None = None
+
+    def __iter__(self) -> Iterator[Outcome]:
+        if len(self._requests) > AT_ONCE:
+            return self._read()
+        if self._small is None:
+            self._small = list(self._read())
+        return iter(self._small)
+
+    def failed(self) -> Iterator[tuple[int, Outcome]]:
+        """The outcomes that are failures, with their positions."""
+        for position, request in enumerate(self._requests):
+            failure = self._failures.get(request.key)
+            if failure is not None:
+                yield position, Outcome(request, failure)
+
+    def _read(self) -> Iterator[Outcome]:
+        for start in range(0, len(self._requests), AT_ONCE):
+            some = self._requests[start : start + AT_ONCE]
+            keys = [request.key for request in some if request.key not in self._failures]
+            answers = self._cache.get_many(keys)
+            for request in some:
+                settled: Answer | Split | Failure | None = self._failures.get(request.key)
+                settled = settled or answers.get(request.key)
+                if settled is None or isinstance(settled, Split):
+                    raise StateError(
+                        f"{self._cache.folder}: a settled answer cannot be read back "
+                        f"(key {request.key.hex()[:12]})",
+                        hint="run again: it is the only one that will be asked for again",
+                    )
+                yield Outcome(request, settled)
