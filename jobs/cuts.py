@@ -14,6 +14,7 @@ from jobs.execute import pairs, placed, reported, say
 from jobs.page import CutDocument, Cutting, page
 from pipeline.errors import StorageError, UsageError
 from pipeline.escape import printable
+from pipeline.files import JSONL, PARQUET
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from pipeline.survey import Survey
 
 TEXT_FILES = (".txt", ".md", ".markdown", ".rst")
-TABLES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 PAGES = (".html", ".htm")
 
 COLOURS = ("cyan", "green")
@@ -238,7 +238,11 @@ def _opened(
 
 def _is_file(source: str) -> bool:
     """False: a job file, or the name of a template."""
-    return source == "-" or source.lower().endswith(TEXT_FILES + TABLES) or Path(source).is_dir()
+    return (
+        source == "-"
+        or source.lower().endswith(TEXT_FILES + JSONL + PARQUET)
+        or Path(source).is_dir()
+    )
 
 
 def _is_plain(spooled: Path) -> bool:

@@ -20,12 +20,10 @@ from pipeline import identity
 from pipeline.errors import GuardError, StorageError
 from pipeline.files import shown
 from pipeline.parts import PIECE_ROWS, PartFile, RowGroups, conformed, rows_of
-from pipeline.place import Place, lock, storing
+from pipeline.place import Place, storing
 from pipeline.records import Column, Document, Kept, Result, Row
 from pipeline.schema import output_schema, row_weights, vector_array, with_vectors
 from pipeline.survey import Survey
-
-__all__ = ["Counts", "Part", "Sink", "lock"]
 
 PIECE_BYTES = 2_000_000
 

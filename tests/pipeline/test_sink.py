@@ -17,8 +17,9 @@ from hypothesis import HealthCheck, given, settings
 
 from pipeline import parts, place, sink
 from pipeline.errors import LockedError, StorageError, UsageError
+from pipeline.place import lock
 from pipeline.records import Chunk, Column, Result, Row
-from pipeline.sink import Sink, lock
+from pipeline.sink import Sink
 from pipeline.source import read
 from pipeline.survey import InputSpec, survey
 
