@@ -187,6 +187,20 @@ class Endpoint(Struct, frozen=True):
     price: Price | None = None
     deadline: Deadline = Deadline()
     allow_model_change: bool = False
+    weight: float = 1.0
+    """Its share of the load under `route = "weighted"`."""
+    is_fallback: bool = False
+    """It gets a request only after the others failed it or while they rest."""
+    replica_of: str = ""
+    """The endpoint whose model it serves, too: they share keys and load."""
+
+
+class Rule(Struct, frozen=True):
+    """Rows whose column holds this value go to these endpoints only; see `pipeline.router`."""
+
+    column: str
+    value: bool | int | str
+    endpoints: tuple[str, ...]
 
 
 Chunker = Callable[[str], Iterator[Chunk]]
