@@ -81,6 +81,35 @@ class Block(NamedTuple):
         return f"{self.file.name}{between}{self.numbers[at]}"
 
 
+class Chosen:
+    """Which of the rows of an input are to be read, asked row by row in order."""
+
+    def __init__(self, rows: Iterable[int]) -> None:
+        self._rows = iter(rows)
+        self._next = next(self._rows, None)
+        self._at = 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no further row is wanted."""
+        return self._next is None
+
+    def takes(self) -> bool:
+        """Whether the row that comes now is wanted."""
+        is_wanted = self._at == self._next
+        if is_wanted:
+            self._next = next(self._rows, None)
+        self._at += 1
+        return is_wanted
+
+    def skips(self, rows: int) -> bool:
+        """Whether none of so many rows is wanted; then they count as passed."""
+        if self._next is not None and self._next < self._at + rows:
+            return False
+        self._at += rows
+        return True
+
+
 def shown(path: str) -> str:
     """The path as messages show it."""
     return printable(path, 4096)

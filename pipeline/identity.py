@@ -9,6 +9,7 @@ column of 1, 2, 2.5 becomes 1.0, 2.0, 2.5 in Parquet), and an absent key is a nu
 from __future__ import annotations
 
 import datetime as dt
+import math
 import struct
 from collections.abc import Callable, Mapping
 from decimal import Decimal
@@ -63,7 +64,7 @@ def _other(value: Any) -> tuple[bytes, bytes]:
 
 
 def _float(value: float) -> tuple[bytes, bytes]:
-    if value.is_integer():
+    if value.is_integer() and (value or math.copysign(1, value) > 0):
         return b"i", b"%d" % int(value)
     return b"f", b"nan" if value != value else struct.pack(">d", value)
 

@@ -18,7 +18,7 @@ import msgspec
 
 from pipeline import identity
 from pipeline.escape import printable
-from pipeline.files import Block, InputFile, InputSpec
+from pipeline.files import Block, Chosen, InputFile, InputSpec
 
 PIECE_BYTES = 1 << 20
 MAX_DEPTH = 64
@@ -151,14 +151,23 @@ def _malformed(raw: bytes, error: Exception) -> str:
 
 Opener = Callable[[InputFile], AbstractContextManager[BinaryIO]]
 _ID_KINDS: dict[type, type] = {str: str, int: float, float: float, bool: bool}
+ID_KINDS = {"string": str, "integer": float, "float": float, "boolean": bool}
+"""By the type of the id column: what `id_kind` is once the survey knows it."""
 
 
-def jsonl_blocks(spec: InputSpec, files: Sequence[InputFile], opened: Opener) -> Iterator[Block]:
-    """All rows of all files, decoded."""
-    id_kind: type | None = None
+def jsonl_blocks(
+    spec: InputSpec,
+    files: Sequence[InputFile],
+    opened: Opener,
+    chosen: Chosen | None = None,
+    id_kind: type | None = None,
+) -> Iterator[Block]:
+    """All rows of all files, decoded; or only the chosen ones, then with the kind of the ids."""
     for file in files:
+        if chosen is not None and chosen.is_done:
+            return
         with opened(file) as stream:
-            for group in _grouped(lines(stream, spec.max_row_bytes)):
+            for group in _grouped(_chosen(lines(stream, spec.max_row_bytes), chosen)):
                 block = Block(file, [line.number for line in group], [], [], [], [], [])
                 for line in group:
                     row, error = decoded(line, spec.max_row_bytes)
@@ -185,6 +194,18 @@ def jsonl_blocks(spec: InputSpec, files: Sequence[InputFile], opened: Opener) ->
                     block.errors.append(error)
                     block.rows.append(row)
                 yield block
+
+
+def _chosen(each: Iterator[Line], chosen: Chosen | None) -> Iterator[Line]:
+    if chosen is None:
+        yield from each
+        return
+    while not chosen.is_done:
+        line = next(each, None)
+        if line is None:
+            return
+        if chosen.takes():
+            yield line
 
 
 def _grouped(each: Iterator[Line]) -> Iterator[list[Line]]:

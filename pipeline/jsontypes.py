@@ -98,5 +98,14 @@ def changed_fields(fields: Mapping[str, JsonType], row: dict[str, Any]) -> dict[
     return changes
 
 
+def widens(before: JsonType, after: JsonType) -> bool:
+    """Whether integers have become floats on the way, however deep."""
+    if isinstance(before, ListOf) and isinstance(after, ListOf):
+        return widens(before.element, after.element)
+    if isinstance(before, ObjectOf) and isinstance(after, ObjectOf):
+        return any(widens(each, after.fields[key]) for key, each in before.fields.items())
+    return before == "integer" and after == "float"
+
+
 def _name(known: JsonType) -> str:
     return known if isinstance(known, str) else "list" if isinstance(known, ListOf) else "object"

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 import numpy as np
@@ -28,6 +28,8 @@ from pipeline.schema import python_values, row_weights
 PIECE_ROWS = 256
 GROUP_ROWS = 4_096
 GROUP_BYTES = 32_000_000
+
+CAN_CUT_BY_CONTENT = int(pa.__version__.split(".")[0]) >= 21
 
 _encoder = msgspec.json.Encoder()
 
@@ -89,10 +91,18 @@ class RowGroups:
 class PartFile:
     """A file that has its name only once it is whole and durable."""
 
-    def __init__(self, path: Path, schema: pa.Schema, temporary: Path | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        schema: pa.Schema,
+        temporary: Path | None = None,
+        *,
+        for_hub: bool = False,
+    ) -> None:
         self.path = path
+        self._for_hub = for_hub
         self.temporary = temporary or path.with_name(f"{path.name}.tmp")
-        self._is_json = path.suffix == ".jsonl"
+        self._is_json = path.suffix.lower() == ".jsonl"
         self._open(self.temporary, schema)
 
     def write(self, group: pa.Table) -> None:
@@ -107,6 +117,11 @@ class PartFile:
         """Adds a finished file of lines."""
         with storing(self.path), part.open("rb") as stream:
             shutil.copyfileobj(stream, self._stream, 1 << 20)
+
+    def append_lines(self, lines: bytes) -> None:
+        """Adds lines of a finished file."""
+        with storing(self.path):
+            self._stream.write(lines)
 
     def rewrite(self, schema: pa.Schema) -> None:
         """Begins anew with another schema, and takes over the row groups written so far."""
@@ -124,27 +139,39 @@ class PartFile:
                     self.write(conformed([group], schema))
             before.unlink()
 
-    def finish(self) -> tuple[int, str]:
-        """Durable under its own name. Returns: size in bytes, SHA-256."""
+    def finish(self, *, by_hash: bool = False) -> tuple[int, str]:
+        """Durable under its own name, or under its hash. Returns: size in bytes, SHA-256."""
+        size, digest = self.seal()
+        if by_hash:
+            self.path = self.path.with_name(f"{digest[:32]}{self.path.suffix}")
+        self.publish()
+        return size, digest
+
+    def seal(self) -> tuple[int, str]:
+        """Whole and durable, but not under its name yet. Returns: size in bytes, SHA-256."""
         try:
             with storing(self.path):
-                return self._finish()
+                if self._writer is not None:
+                    self._writer.close()
+                self._stream.flush()
+                os.fsync(self._stream.fileno())
+                self._stream.close()
+                with self.temporary.open("rb") as stream:
+                    digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                    return os.fstat(stream.fileno()).st_size, digest
         except BaseException:
             self.discard()
             raise
 
-    def _finish(self) -> tuple[int, str]:
-        if self._writer is not None:
-            self._writer.close()
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        self._stream.close()
-        with self.temporary.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            size = os.fstat(stream.fileno()).st_size
-        self.temporary.replace(self.path)
-        sync_folder(self.path.parent)
-        return size, digest
+    def publish(self) -> None:
+        """Gives the sealed file its name."""
+        try:
+            with storing(self.path):
+                self.temporary.replace(self.path)
+                sync_folder(self.path.parent)
+        except BaseException:
+            self.discard()
+            raise
 
     def discard(self) -> None:
         """Closes and removes it. pyarrow writes a footer even then: the name tells the truth."""
@@ -159,7 +186,95 @@ class PartFile:
     def _open(self, path: Path, schema: pa.Schema) -> None:
         with storing(path):
             self._stream = path.open("wb")
-            self._writer = None if self._is_json else _parquet_writer(self._stream, schema)
+            self._writer = (
+                None if self._is_json else _parquet_writer(self._stream, schema, self._for_hub)
+            )
+
+
+class PartRows:
+    """The rows of a finished part, by their numbers: cheap for runs that come in order.
+
+    Cost: holds one row group, or for lines 8 bytes for each.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._is_json = path.suffix == ".jsonl"
+        self._file: Any = None
+        self._starts = np.zeros(1, np.int64)
+        self._at = -1
+        self._group: pa.Table | None = None
+
+    def tables(self, start: int, stop: int) -> Iterator[pa.Table]:
+        """The rows from `start` to before `stop`, dictionaries decoded."""
+        if self._file is None:
+            self._file = pq.ParquetFile(self.path, page_checksum_verification=True)
+            groups = [
+                self._file.metadata.row_group(at).num_rows
+                for at in range(self._file.num_row_groups)
+            ]
+            self._starts = np.cumsum([0, *groups])
+        while start < stop:
+            at = int(np.searchsorted(self._starts, start, "right")) - 1
+            if at != self._at or self._group is None:
+                self._group = None  # never two at once
+                self._group, self._at = _decoded(self._file.read_row_group(at)), at
+            take = min(stop, int(self._starts[at + 1])) - start
+            yield self._group.slice(start - int(self._starts[at]), take)
+            start += take
+
+    def lines(self, start: int, stop: int) -> Iterator[bytes]:
+        """The lines from `start` to before `stop`."""
+        if self._file is None:
+            self._file = self.path.open("rb")
+            ends = [np.zeros(1, np.int64)]
+            offset = 0
+            while piece := self._file.read(1 << 20):
+                ends.append(np.flatnonzero(np.frombuffer(piece, np.uint8) == 10) + offset + 1)
+                offset += len(piece)
+            self._starts = np.concatenate(ends)
+        self._file.seek(int(self._starts[start]))
+        left = int(self._starts[stop] - self._starts[start])
+        while left:
+            piece = self._file.read(min(left, 1 << 20))
+            left -= len(piece)
+            yield piece
+
+    def json(self, start: int, stop: int) -> Iterator[bytes]:
+        """The rows as lines of JSON, whatever the part's format."""
+        if self._is_json:
+            yield from b"".join(self.lines(start, stop)).splitlines(keepends=True)
+            return
+        for table in self.tables(start, stop):
+            for at in range(0, len(table), PIECE_ROWS):
+                yield from json_lines(table.slice(at, PIECE_ROWS)).splitlines(keepends=True)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _decoded(table: pa.Table) -> pa.Table:
+    """With the values of dictionaries in place of them, as rows come from the input."""
+    for at, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            kind = field.type.value_type
+            table = table.set_column(at, field.with_type(kind), table.column(at).cast(kind))
+    return table
+
+
+def is_whole(path: Path, rows: int) -> bool:
+    """Whether a finished part ends as it must and has so many rows, by a look at its end."""
+    if path.suffix == ".jsonl":
+        with path.open("rb") as file:
+            if not rows or not file.seek(0, os.SEEK_END):
+                return not rows and not file.tell()
+            file.seek(-1, os.SEEK_END)
+            return file.read() == b"\n"
+    try:
+        return int(pq.read_metadata(path).num_rows) == rows
+    except pa.ArrowException:
+        return False
 
 
 def rows_of(path: Path) -> int:
@@ -172,7 +287,9 @@ def rows_of(path: Path) -> int:
         return 1
 
 
-def _parquet_writer(stream: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
+def _parquet_writer(stream: IO[bytes], schema: pa.Schema, for_hub: bool) -> pq.ParquetWriter:
+    """For the Hub pages are cut by content, so that an upload sends only what changed."""
+    by_content: dict[str, Any] = {"use_content_defined_chunking": True}
     few = ("section", "_status", "_error", "_model")
     return pq.ParquetWriter(
         stream,
@@ -183,6 +300,7 @@ def _parquet_writer(stream: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
         compression_level=3,
         use_dictionary=[name for name in schema.names if name in few],
         write_page_checksum=True,
+        **(by_content if for_hub and CAN_CUT_BY_CONTENT else {}),
     )
 
 

@@ -11,7 +11,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
@@ -54,12 +54,18 @@ class Place:
             )
         self.suffix = suffix if suffix in (".parquet", ".jsonl") else ""
         self.run_folder = Path(f"{self.path}.run")
-        self.parts = self.run_folder / "parts" / run_id
+        self.parts = self.run_folder / "parts"
+        self.part_suffix = self.suffix or ".parquet"
         self.version = self.run_folder / "versions" / run_id
         self.temporary = self.path.with_name(f".{self.path.name}.textmill.tmp")
 
     def part_path(self, part: int) -> Path:
-        return self.parts / f"{part:05d}{self.suffix or '.parquet'}"
+        """Where a part is written; finished, it is named by its hash."""
+        return self.parts / f"{part:05d}{self.part_suffix}"
+
+    def part_name(self, part: int) -> str:
+        """The name of a part in a directory output."""
+        return f"part-{part:05d}.parquet"
 
     def prepare(self, given: str, inputs: Sequence[str]) -> None:
         """Refuses before any call what would fail at the commit, and clears what a killed run left.
@@ -101,12 +107,20 @@ class Place:
         with storing(self.parts):
             self.run_folder.mkdir(mode=0o700, exist_ok=True)
             self.parts.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for stale in self.parts.parent.iterdir():
-                if stale != self.parts:
-                    shutil.rmtree(stale, ignore_errors=True)
+            for folder in self.parts.iterdir():  # one for each run, as earlier versions made them
+                if folder.is_dir():
+                    shutil.rmtree(folder, ignore_errors=True)
             if self.suffix == "":
                 self.run_folder.chmod(0o755)  # what the output's link leads to must be readable
                 self.version.parent.mkdir(exist_ok=True)
+
+    def exists(self) -> bool:
+        """Whether an output stands."""
+        return self.path.exists()
+
+    def linked_version(self) -> str | None:
+        """The version that a directory output links to."""
+        return self.path.readlink().name if self.path.is_symlink() and self._is_ours() else None
 
     def published(self) -> list[Path]:
         """The files of the output that stands."""
@@ -139,10 +153,19 @@ class Place:
                     os.fsync(file.fileno())
 
     def clean(self) -> None:
-        """Removes what is not published: the answers that it was made of are in the cache."""
+        """Removes what is not finished; finished parts are of use to the next run."""
         with suppress(OSError):
             self.temporary.unlink(missing_ok=True)
-        shutil.rmtree(self.parts, ignore_errors=True)
+        with suppress(OSError):
+            for half in self.parts.glob("*.tmp"):
+                half.unlink(missing_ok=True)
+
+    def sweep(self, names: Collection[str]) -> None:
+        """After a commit: removes the parts that are not of these names (without suffix)."""
+        with suppress(OSError):
+            for each in self.parts.iterdir():
+                if each.stem not in names:
+                    each.unlink(missing_ok=True)
 
     def _is_ours(self) -> bool:
         return self.path.readlink().parent == Path(self.run_folder.name, "versions")

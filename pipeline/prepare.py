@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator, Set
 from msgspec import Struct
 from msgspec.structs import replace
 
+from pipeline.jsonl import BATCH_ROWS
 from pipeline.keys import keyed
 from pipeline.prompts import Render, chunk_text
 from pipeline.records import Aggregator, Chunk, Chunker, Document, Endpoint, Request
+from pipeline.reuse import Copied, Reuse
 from pipeline.source import read
 from pipeline.survey import InputSpec, Survey
 
@@ -45,6 +47,9 @@ class Pipeline(Struct, frozen=True, kw_only=True):
     """Of the vectors, where the job or the model says it."""
     sentences: Callable[[str], list[tuple[int, int]]]
     max_failed: float = 0.1
+    max_removed: float = 0.25
+    canary: int = 3
+    changes: str | None = None
     max_chunks: int = 1_000_000
     max_outage_seconds: float = 1_800.0
     grace_seconds: float = 30.0
@@ -64,6 +69,38 @@ def prepared(pipeline: Pipeline, survey: Survey) -> Iterator[list[Opened]]:
     key = keyed(pipeline.endpoint)
     for documents in read(survey):
         yield [_open(pipeline, document, key) for document in documents]
+
+
+def resumed(pipeline: Pipeline, survey: Survey, reuse: Reuse) -> Iterator[list[Opened | Copied]]:
+    """As `prepared`, with the runs of rows whose output stands in their places.
+
+    Only the other rows are read, chunked and keyed.
+    """
+    key = keyed(pipeline.endpoint)
+    runs = reuse.runs()
+    to_do = 0
+    group: list[Opened | Copied] = []
+    documents = () if reuse.keeps_all else read(survey, reuse.needed)
+    for batch in documents:
+        for document in batch:
+            while not to_do:
+                run = next(runs)
+                if isinstance(run, Copied):
+                    group.append(run)
+                else:
+                    to_do = run
+            group.append(_open(pipeline, document, key))
+            to_do -= 1
+        yield group
+        group = []
+    for run in runs:  # behind the last document there are only these
+        assert isinstance(run, Copied)
+        group.append(run)
+        if len(group) == BATCH_ROWS:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def split(

@@ -194,6 +194,12 @@ def with_vectors(schema: pa.Schema, dimensions: Mapping[str, int]) -> pa.Schema:
     return schema
 
 
+def dimension_of(schema: pa.Schema) -> int | None:
+    """The dimension of its vectors, where it is known."""
+    told = (schema.metadata or {}).get(b"textmill.dimension")
+    return int(told) if told else None
+
+
 def vector_array(values: Sequence[bytes | None], kind: pa.DataType) -> pa.Array:
     """The vector column of these little-endian float32 bytes.
 
@@ -218,7 +224,9 @@ def row_weights(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:
     if isinstance(column, pa.ChunkedArray):
         return np.concatenate([row_weights(chunk) for chunk in column.chunks] or [np.zeros(0)])
     if pa.types.is_fixed_size_list(kind):
-        return np.full(len(column), 8.0 * kind.list_size)
+        # A null weighs what it does before the size is known: else row groups would depend on that.
+        present = column.is_valid().to_numpy(zero_copy_only=False)
+        return np.where(present, 8.0 * kind.list_size, 8.0)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
         ends = np.cumsum(lengths)

@@ -1,31 +1,48 @@
 """Results into files: parts while the run goes on, one rename at its end.
 
 Nothing stands under the output's name before it is complete, and the same answers give the same
-bytes (see `pipeline.parts`).
+bytes (see `pipeline.parts`), whether a row's output is made anew or copied from a part that stands.
 """
 
 from __future__ import annotations
 
 import hashlib
-import shutil
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline import identity
-from pipeline.errors import GuardError, StorageError
-from pipeline.files import shown
-from pipeline.parts import PIECE_ROWS, PartFile, RowGroups, conformed, rows_of
+from pipeline.errors import GuardError
+from pipeline.files import digest_of, shown
+from pipeline.index import (
+    ENTRY,
+    FIRST,
+    OUTCOMES,
+    REUSABLE,
+    Header,
+    Indexed,
+    recipe,
+    stamp_of,
+    write_index,
+)
+from pipeline.parts import PIECE_ROWS, PartFile, PartRows, RowGroups, conformed, rows_of
 from pipeline.place import Place, storing
+from pipeline.publish import publish
 from pipeline.records import Column, Document, Kept, Result, Row
-from pipeline.schema import output_schema, row_weights, vector_array, with_vectors
+from pipeline.reuse import Copied, Reuse
+from pipeline.schema import dimension_of, output_schema, row_weights, vector_array, with_vectors
+from pipeline.standing import Standing, StandingRecord
 from pipeline.survey import Survey
 
 PIECE_BYTES = 2_000_000
+WRITER_REVISION = 1
+"""Raised when the same rows give other bytes than before: every part is then made anew."""
+OPEN_PARTS = 2
+"""Parts that rows are copied from, open at a time; each holds a row group."""
 
 
 class Counts(NamedTuple):
@@ -35,16 +52,6 @@ class Counts(NamedTuple):
     partial: int = 0
     failed: int = 0
     rows: int = 0
-
-
-class Part(NamedTuple):
-    """A finished part."""
-
-    path: Path
-    documents: int
-    rows: int
-    size_bytes: int
-    sha256: str
 
 
 class Sink:
@@ -66,10 +73,12 @@ class Sink:
         per_chunk: bool,
         metadata: Mapping[str, str] | None = None,
         dimension: int | None = None,
+        fingerprint: str = "",
     ) -> None:
         spec = survey.spec
         self.counts = Counts()
-        self.parts: list[Part] = []
+        self.parts: list[Indexed] = []
+        """The finished ones, in order."""
         self.schema = output_schema(
             survey.schema,
             columns,
@@ -80,7 +89,11 @@ class Sink:
             metadata=metadata,
         )
         self._survey, self._columns, self._per_chunk = survey, columns, per_chunk
-        self._place = Place(output, run_id)
+        self.place = Place(output, run_id)
+        self.fingerprint = _fingerprint(fingerprint, survey, self.schema, self.place.part_suffix)
+        """Of everything that the bytes of a part depend on, but its rows and their answers."""
+        self.standing: Standing | None = None
+        """What stands when the run begins."""
         self._unknown = {each.name for each in columns if each.type == "vector" and not dimension}
         self._carried = set(survey.schema.names)
         if per_chunk:
@@ -88,20 +101,34 @@ class Sink:
         self._batch: Any = None
         self._weights = np.zeros(0)
         self._part = -1
-        self._part_documents = self._part_rows = 0
+        self._rows = survey.rows_by_part()
+        self._sizes, self._flags = array("Q"), bytearray()
+        self._written: set[str] = set()
+        self._readers: dict[Path, PartRows] = {}
         self._file: PartFile | None = None
         self._groups = RowGroups()
         self._own: dict[str, list[Any]] = {}
         self._kept: list[Kept] = []
         self._pending_bytes = 0
-        self._place.prepare(spec.path, [file.path for file in survey.files])
+        self.place.prepare(spec.path, [file.path for file in survey.files])
+        self._record = StandingRecord(self.place)
+        self.standing = self._record.read()
         self._clear()
 
-    def write(self, document: Document, result: Result) -> None:
-        """Adds one document. Its rows are taken one by one and never held together."""
-        if document.part != self._part:
-            self._finish_part()
-            self._part = document.part
+    def expect(self, reuse: Reuse) -> None:
+        """Parts of this plan will come. Their dimension is the job's where it names none."""
+        known = reuse.dimension
+        if known is not None and self._unknown:
+            self.schema = with_vectors(self.schema, dict.fromkeys(sorted(self._unknown), known))
+            self._unknown.clear()
+
+    def write(self, document: Document, result: Result, *, is_first: bool = True) -> None:
+        """Adds one document. Its rows are taken one by one and never held together.
+
+        Unless `is_first` it was answered by another endpoint than the first one that it may use,
+        and will be looked up again.
+        """
+        self._turn_to(document.part)
         rows = 0
         repeats: dict[int, int] = {}
         for row in result.rows:
@@ -112,22 +139,59 @@ class Sink:
             rows = 1
         if rows > 1 and not self._per_chunk:
             raise ValueError(f"{document.address}: {rows} rows for one document")
-        self._part_documents += 1
-        self._part_rows += rows
+        self._sizes.append(rows)
+        self._flags.append(OUTCOMES.index(result.status) | (FIRST if is_first else 0))
         count = {result.status: getattr(self.counts, result.status) + 1}
         self.counts = self.counts._replace(rows=self.counts.rows + rows, **count)
 
+    def copy(self, copied: Copied) -> None:
+        """Adds documents whose output stands: a part as it is, or rows of one."""
+        self._turn_to(copied.part)
+        self.counts = self.counts._replace(
+            ok=self.counts.ok + copied.documents, rows=self.counts.rows + copied.rows
+        )
+        if copied.entries is None or copied.starts is None:
+            next(self._rows)
+            self.parts.append(copied.source)
+            return
+        sizes = copied.entries["rows"]
+        self._sizes.extend(sizes.tolist())
+        self._flags.extend(bytes([REUSABLE]) * len(sizes))
+        ends = copied.starts + sizes.astype(np.int64)
+        jumps = np.flatnonzero(copied.starts[1:] != ends[:-1]) + 1
+        self._flush()
+        for run in np.split(np.arange(len(sizes)), jumps):
+            self._copy(copied.source.path, int(copied.starts[run[0]]), int(ends[run[-1]]))
+
+    def _copy(self, path: Path, start: int, stop: int) -> None:
+        if path not in self._readers:
+            while len(self._readers) >= OPEN_PARTS:
+                self._readers.pop(next(iter(self._readers))).close()
+            self._readers[path] = PartRows(path)
+        rows = self._readers[path]
+        with storing(path):
+            if self.place.suffix == ".jsonl":
+                self._write(self._groups.rest())
+                file = self._opened()
+                for lines in rows.lines(start, stop):
+                    file.append_lines(lines)
+                return
+            for table in rows.tables(start, stop):
+                self._groups.add(table)
+                self._write(self._groups.whole())
+
     def check_loss(self) -> None:
         """Raises: GuardError where an output with rows would be replaced by one without results."""
-        if self.counts.ok + self.counts.partial == 0 and any(map(rows_of, self._place.published())):
+        if self.counts.ok + self.counts.partial == 0 and any(map(rows_of, self.place.published())):
             what = "the input is empty" if not self._survey.rows else "every row failed"
             raise GuardError(
-                f"{shown(str(self._place.path))}: {what}, and the output so far has rows",
+                f"{shown(str(self.place.path))}: {what}, and the output so far has rows",
                 hint="it stands as it was; remove it to publish without them",
             )
 
-    def commit(self) -> int:
-        """Publishes all that was written, in one rename. Returns: rows written.
+    def commit(self, *, with_changes: bool = False) -> int:
+        """Publishes all that was written, in one rename; nothing, where it stands already. Returns:
+        rows written.
 
         Raises: StorageError; then the old output stands. ValueError where documents are missing.
         """
@@ -135,7 +199,16 @@ class Sink:
         done = self.counts.ok + self.counts.partial + self.counts.failed
         if done != self._survey.rows:
             raise ValueError(f"{done} documents written, {self._survey.rows} read")
-        self._publish()
+        self.parts = publish(
+            self.place,
+            self._record,
+            self.schema,
+            self.parts,
+            written=self._written,
+            fingerprint=self.fingerprint,
+            before=self.standing,
+            with_changes=with_changes,
+        )
         return self.counts.rows
 
     def close(self) -> None:
@@ -143,8 +216,11 @@ class Sink:
         file, self._file = self._file, None
         if file is not None:
             file.discard()
+        for reader in self._readers.values():
+            reader.close()
+        self._readers.clear()
         self._clear()
-        self._place.clean()
+        self.place.clean()
 
     def _add(
         self, document: Document, result: Result, row: Row, at: int, repeats: dict[int, int]
@@ -225,59 +301,50 @@ class Sink:
 
     def _write(self, groups: Iterator[list[pa.Table]]) -> None:
         for pieces in groups:
-            if self._file is None:
-                self._file = PartFile(self._place.part_path(self._part), self.schema)
-            self._file.write(conformed(pieces, self.schema))
+            self._opened().write(conformed(pieces, self.schema))
+
+    def _opened(self) -> PartFile:
+        if self._file is None:
+            self._file = PartFile(self.place.part_path(self._part), self.schema)
+        return self._file
+
+    def _turn_to(self, part: int) -> None:
+        if part != self._part:
+            self._finish_part()
+            self._part = part
 
     def _finish_part(self) -> None:
+        """Part, then index: only with both it counts."""
         self._flush()
         self._write(self._groups.rest())
         file, self._file = self._file, None
-        if file is not None:
-            size, digest = file.finish()
-            part = Part(file.path, self._part_documents, self._part_rows, size, digest)
-            self.parts.append(part)
-        self._part_documents = self._part_rows = 0
-
-    def _publish(self) -> None:
-        place = self._place
-        for part in self.parts:
-            with storing(part.path), part.path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != part.sha256:
-                    raise StorageError(f"{shown(str(part.path))}: damaged since it was written")
-        if place.suffix == "":
-            with storing(place.version):
-                shutil.rmtree(place.version, ignore_errors=True)
-                place.version.mkdir()
-            for number, part in enumerate(self.parts):
-                target = place.version / f"part-{number:05d}.parquet"
-                with storing(part.path):
-                    whole = pq.read_schema(part.path).equals(self.schema)
-                if whole:
-                    place.link_part(part.path, target)
-                else:  # it was finished before the first vector came
-                    self._assemble([part], target)
-            if not self.parts:
-                self._assemble([], place.version / "part-00000.parquet")
-            place.switch()
-        else:
-            self._assemble(self.parts, place.path, place.temporary)
-        place.clean()
-
-    def _assemble(self, parts: Sequence[Part], target: Path, temporary: Path | None = None) -> None:
-        """One file of these parts, in row groups that do not know of parts."""
-        file = PartFile(target, self.schema, temporary)
-        try:
-            if self._place.suffix == ".jsonl":
-                for part in parts:
-                    file.append(part.path)
-            else:
-                for pieces in _regrouped(parts):
-                    file.write(conformed(pieces, self.schema))
-            file.finish()
-        except BaseException:
+        if file is None:
+            return
+        rows = next(self._rows)
+        if len(rows) != len(self._sizes):
             file.discard()
-            raise
+            raise ValueError(f"{len(self._sizes)} documents of a part of {len(rows)}")
+        entries = np.zeros(len(rows), ENTRY)
+        for name in rows.dtype.names:
+            entries[name] = rows[name]
+        entries["rows"] = self._sizes
+        entries["flags"] = np.frombuffer(bytes(self._flags), np.uint8)
+        _, digest = file.finish(by_hash=True)
+        with storing(file.path):
+            stamp = stamp_of(file.path)
+        header = Header(
+            fingerprint=self.fingerprint,
+            recipe=recipe(rows),
+            sha256=digest,
+            stamp=stamp,
+            documents=len(rows),
+            rows=sum(self._sizes),
+            dimension=dimension_of(self.schema),
+            is_reusable=bool((entries["flags"] == REUSABLE).all()),
+        )
+        self._written.add(file.path.name)
+        self.parts.append(write_index(file.path, header, entries))
+        self._sizes, self._flags = array("Q"), bytearray()
 
     def _clear(self) -> None:
         self._own = {name: [] for name in self.schema.names if name not in self._carried}
@@ -285,14 +352,12 @@ class Sink:
         self._pending_bytes = 0
 
 
-def _regrouped(parts: Sequence[Part]) -> Iterator[list[pa.Table]]:
-    groups = RowGroups()
-    for part in parts:
-        with storing(part.path), pq.ParquetFile(part.path) as file:
-            for index in range(file.num_row_groups):
-                groups.add(file.read_row_group(index, use_threads=False))
-                yield from groups.whole()
-    yield from groups.rest()
+def _fingerprint(job: str, survey: Survey, schema: pa.Schema, suffix: str) -> str:
+    """Of the job, the columns in and out, and what writes them."""
+    spec = survey.spec
+    told = [WRITER_REVISION, pa.__version__, suffix, job, schema.to_string(show_schema_metadata=True)]
+    used = [spec.text, spec.id, spec.keep, spec.fields, sorted(survey.widened)]
+    return digest_of(map(repr, [*told, *used]))
 
 
 def _chunk_id(name: bytes, text: str, repeats: dict[int, int]) -> str:

@@ -10,18 +10,30 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import identity
 from pipeline.errors import InputError
 from pipeline.escape import printable
-from pipeline.files import Block, InputFile, InputSpec, buffered, family, reason, unchanged
-from pipeline.jsonl import BATCH_BYTES, BATCH_ROWS, jsonl_blocks
+from pipeline.files import (
+    Block,
+    Chosen,
+    InputFile,
+    InputSpec,
+    buffered,
+    family,
+    reason,
+    shown,
+    unchanged,
+)
+from pipeline.jsonl import BATCH_BYTES, BATCH_ROWS, ID_KINDS, jsonl_blocks
 from pipeline.jsontypes import JsonType, Misfit, changed_fields, widened
 from pipeline.records import Document, Kept
 from pipeline.schema import hashable, is_text, json_array, python_values, readable
@@ -30,28 +42,37 @@ if TYPE_CHECKING:
     from pipeline.survey import Survey
 
 
-def read(survey: Survey) -> Iterator[list[Document]]:
+def read(
+    survey: Survey, needed: Callable[[], Iterator[npt.NDArray[np.int64]]] | None = None
+) -> Iterator[list[Document]]:
     """The documents in input order, in batches of at most 256 rows and about 8 MB; a larger row
-    comes alone.
+    comes alone. `needed` gives for each part the numbers of its rows that are wanted; None: all.
 
     Invariant: a batch lies within one part; identities and parts are those of the survey.
     Raises: InputError where the input is not what was surveyed, or a page of it is damaged.
     Cost: holds one batch.
     """
-    spec, seen, part = survey.spec, 0, 0
+    spec, part, last = survey.spec, 0, (survey.rows, -1)
     names = None if spec.id is None else [*survey.schema.names, spec.text, *spec.fields]
     repeats = iter(survey.occurrences)
     repeat = next(repeats, None)
-    border = survey.part_rows[0] if survey.rows else 0
-    for block in blocks(spec, survey.files, names):
+    places = _places(survey, needed)
+    chosen = id_kind = None
+    if needed is not None:
+        chosen = Chosen(row for row, _ in _places(survey, needed))
+        kind = (survey.types or {}).get(spec.id or "")
+        id_kind = ID_KINDS.get(kind) if isinstance(kind, str) else None
+    for block in blocks(spec, survey.files, names, chosen, id_kind):
         typed = _parquet_rows if survey.types is None else _jsonl_rows
         texts, fields, errors, kept = typed(block, survey)
         batch: list[Document] = []
         size = 0
         for at, (hashed, text, error) in enumerate(zip(block.hashes, texts, errors, strict=True)):
-            if seen == border and seen < survey.rows:
-                part += 1
-                border += survey.part_rows[part]
+            row, mine = next(places, last)
+            if mine < 0:
+                raise _changed(survey)
+            if mine != part:
+                part = mine
                 size = BATCH_BYTES + 1
             if batch and size + (len(text) if text else 0) > BATCH_BYTES:
                 yield batch
@@ -60,7 +81,9 @@ def read(survey: Survey) -> Iterator[list[Document]]:
             name = hashed
             if not block.unique[at]:
                 nth = 0
-                if repeat is not None and repeat[0] == seen:
+                while repeat is not None and repeat[0] < row:
+                    repeat = next(repeats, None)
+                if repeat is not None and repeat[0] == row:
                     nth, repeat = repeat[1], next(repeats, None)
                 name = identity.numbered(hashed, nth)
             batch.append(
@@ -75,21 +98,43 @@ def read(survey: Survey) -> Iterator[list[Document]]:
                     error=error,
                 )
             )
-            seen += 1
         if batch:
             yield batch
-    if seen != survey.rows:
-        raise InputError(f"{spec.path}: changed while it was read ({seen} rows, not {survey.rows})")
+    if next(places, None) is not None:
+        raise _changed(survey)
+
+
+def _places(
+    survey: Survey, needed: Callable[[], Iterator[npt.NDArray[np.int64]]] | None
+) -> Iterator[tuple[int, int]]:
+    """Number and part of each row to come."""
+    start, wanted = 0, needed() if needed is not None else None
+    for part, count in enumerate(survey.part_rows):
+        rows = range(start, start + count) if wanted is None else next(wanted).tolist()
+        for row in rows:
+            yield row, part
+        start += count
+
+
+def _changed(survey: Survey) -> InputError:
+    return InputError(f"{shown(survey.spec.path)}: changed while it was read (other rows)")
 
 
 def blocks(
-    spec: InputSpec, files: Sequence[InputFile], columns: Sequence[str] | None
+    spec: InputSpec,
+    files: Sequence[InputFile],
+    columns: Sequence[str] | None,
+    chosen: Chosen | None = None,
+    id_kind: type | None = None,
 ) -> Iterator[Block]:
-    """All rows of all files; of Parquet files these columns, None = all."""
+    """All rows of all files, or the chosen ones; of Parquet files these columns, None = all.
+
+    `id_kind` is that of JSON ids, for a reader who does not begin at the first row.
+    """
     if family(files[0].path) == "jsonl":
-        yield from jsonl_blocks(spec, files, _opened)
+        yield from jsonl_blocks(spec, files, _opened, chosen, id_kind)
     else:
-        yield from _parquet_blocks(spec, files, columns)
+        yield from _parquet_blocks(spec, files, columns, chosen)
 
 
 # JSONL
@@ -173,18 +218,32 @@ def open_parquet(file: InputFile) -> pq.ParquetFile:
 
 
 def _parquet_blocks(
-    spec: InputSpec, files: Sequence[InputFile], columns: Sequence[str] | None
+    spec: InputSpec,
+    files: Sequence[InputFile],
+    columns: Sequence[str] | None,
+    chosen: Chosen | None,
 ) -> Iterator[Block]:
     for file in files:
+        if chosen is not None and chosen.is_done:
+            return
         with unchanged(file), open_parquet(file) as parquet:
             first = 0
             for group in range(parquet.num_row_groups):
                 start = first
+                held = parquet.metadata.row_group(group).num_rows
+                if chosen is not None and chosen.skips(held):
+                    first += held
+                    continue
                 # A row without a readable id is named by all its values, which are read only then.
                 contents = enumerate(_contents(file, parquet, group))
                 for batch in _batches(file, parquet, group, columns):
-                    numbers = range(first, first + len(batch))
+                    numbers: Sequence[int] = range(first, first + len(batch))
                     first += len(batch)
+                    if chosen is not None:
+                        at = [n for n in range(len(batch)) if chosen.takes()]
+                        batch, numbers = batch.take(pa.array(at, pa.int64())), [numbers[n] for n in at]
+                        if not at:
+                            continue
                     block = Block(file, numbers, [], [], [], [], batch)
                     hashes = _content_hashes(batch) if spec.id is None else iter(())
                     values, problems = _parquet_ids(batch, spec.id)

@@ -9,25 +9,24 @@ the rows: hashes are packed and, above 100,000 rows, sorted into buckets of a te
 from __future__ import annotations
 
 import os
-import tempfile
-import weakref
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pipeline.errors import InputError, StorageError, UsageError
+from pipeline.errors import InputError, UsageError
 from pipeline.escape import printable
 from pipeline.files import InputFile, InputSpec, digest_of, family, find, reason, shown
-from pipeline.jsontypes import MAX_KEYS, JsonType, Misfit, changed_fields
+from pipeline.jsontypes import MAX_KEYS, JsonType, Misfit, changed_fields, widens
 from pipeline.schema import arrow_type, is_text
 from pipeline.source import blocks, open_parquet
+from pipeline.spill import PACKED_ROWS, Packed, Records, Spill
+from pipeline.used import misfit, used_by, used_columns
 
 __all__ = ["InputSpec", "Occurrences", "Survey", "survey"]
 
@@ -35,7 +34,12 @@ MIN_PART_ROWS = 250
 MAX_PART_ROWS = 4_000
 BORDER_ODDS = 750
 """One row in so many begins a part, which makes about 1,000 rows with the minimum before it."""
-PACKED_ROWS = 100_000
+
+
+_MARK = np.dtype([("hash", "V16"), ("unique", "?"), ("used", "V16")])
+ROW = np.dtype([("hash", "V16"), ("nth", "<u8"), ("unique", "?"), ("used", "V16")])
+"""What a row is known by: the hash of its id (`unique`) or of its content, how often that content
+came before, and the hash of the columns used."""
 
 
 class Survey(Struct, frozen=True):
@@ -56,6 +60,26 @@ class Survey(Struct, frozen=True):
     fingerprint: str
     types: Mapping[str, JsonType] | None
     """The types of JSON keys; None for Parquet, which brings its own."""
+    marks: Packed
+    """Name and hash of the columns used of each row, in order."""
+    widened: frozenset[str] = frozenset()
+    """JSON keys in which floats followed integers, which may isolate a row before them."""
+
+    def rows_by_part(self) -> Iterator[Records]:
+        """What each part's rows are known by, in order: one array of `ROW` for each part."""
+        repeats = iter(self.occurrences)
+        repeat = next(repeats, None)
+        start = 0
+        for count in self.part_rows:
+            marks = self.marks.slice(start, start + count)
+            rows = np.zeros(count, ROW)
+            for name in ("hash", "used", "unique"):
+                rows[name] = marks[name]
+            while repeat is not None and repeat[0] < start + count:
+                rows["nth"][repeat[0] - start] = repeat[1]
+                repeat = next(repeats, None)
+            start += count
+            yield rows
 
 
 def survey(spec: InputSpec) -> Survey:
@@ -63,7 +87,7 @@ def survey(spec: InputSpec) -> Survey:
 
     Raises: UsageError for a file or column that is not there; InputError for an input that cannot
     be read, changes meanwhile, or has an id twice.
-    Cost: one pass; of Parquet with an id only that column is read.
+    Cost: one pass; of Parquet with an id only the columns used are read.
     """
     files = find(spec.path)
     described = None if family(files[0].path) == "jsonl" else _parquet_schema(spec, files)
@@ -71,7 +95,9 @@ def survey(spec: InputSpec) -> Survey:
     hashes = _Hashes()
     part_rows, size = array("I"), 0
     keys: set[str] = set()
-    for block in blocks(spec, files, None if spec.id is None else [spec.id]):
+    marks, widened, names = Packed(_MARK), set[str](), used_columns(spec)
+    for block in blocks(spec, files, None if spec.id is None else names):
+        uses = used_by(block, names, is_named=spec.id is not None)
         for at, (hashed, unique) in enumerate(zip(block.hashes, block.unique, strict=True)):
             if size == MAX_PART_ROWS or (size >= MIN_PART_ROWS and _is_border(hashed)):
                 part_rows.append(size)
@@ -81,8 +107,9 @@ def survey(spec: InputSpec) -> Survey:
             if described is None and (row := block.rows[at]) is not None:
                 if len(keys) < MAX_KEYS and not keys >= row.keys():
                     keys.update(row)
-                if block.errors[at] is None:
-                    _learn(types, row)
+                if block.errors[at] is None and not _learn(types, row, widened):
+                    uses[at] = misfit(uses[at])
+            marks.add(hashed + (b"\1" if unique else b"\0") + uses[at])
     if size:
         part_rows.append(size)
     occurrences, twice = hashes.occurrences()
@@ -92,7 +119,7 @@ def survey(spec: InputSpec) -> Survey:
         described = _json_schema(spec, types, keys)
     schema = _carried(spec, described)
     kind = "text" if spec.id is None else _logical(schema.field(spec.id).type)
-    names = (f"{each.path.rpartition(os.sep)[2]}\n{tuple(each.fingerprint)}" for each in files)
+    told = (f"{each.path.rpartition(os.sep)[2]}\n{tuple(each.fingerprint)}" for each in files)
     return Survey(
         spec=spec,
         files=files,
@@ -101,8 +128,10 @@ def survey(spec: InputSpec) -> Survey:
         id_type=kind,
         part_rows=part_rows,
         occurrences=occurrences,
-        fingerprint=digest_of(names),
+        fingerprint=digest_of(told),
         types=types if family(files[0].path) == "jsonl" else None,
+        marks=marks,
+        widened=frozenset(widened),
     )
 
 
@@ -110,11 +139,16 @@ def _is_border(hashed: bytes) -> bool:
     return int.from_bytes(hashed[:4], "big") % BORDER_ODDS == 0
 
 
-def _learn(types: dict[str, JsonType], row: dict[str, Any]) -> None:
+def _learn(types: dict[str, JsonType], row: dict[str, Any], widened: set[str]) -> bool:
+    """Takes the row's types in; False where it does not fit, for which the source isolates it."""
     try:
-        types.update(changed_fields(types, row))
+        changes = changed_fields(types, row)
     except Misfit:
-        return  # the source isolates it, for the same reason
+        return False
+    if changes:
+        widened.update(name for name, new in changes.items() if widens(types.get(name), new))
+        types.update(changes)
+    return True
 
 
 def _json_schema(spec: InputSpec, types: dict[str, JsonType], keys: set[str]) -> pa.Schema:
@@ -248,60 +282,20 @@ _HASH = np.dtype([("hash", "V16"), ("row", "<u8")])
 _REPEAT = np.dtype([("row", "<u8"), ("nth", "<u8")])
 
 
-class _Segment(NamedTuple):
-    offset: int
-    length: int
-
-
-class _Spill:
-    """Records of one type in buckets of a temporary file, which stays in memory while small."""
-
-    def __init__(self, kind: np.dtype[Any]) -> None:
-        self._kind = kind
-        self._file = tempfile.SpooledTemporaryFile(PACKED_ROWS * kind.itemsize)  # noqa: SIM115
-        weakref.finalize(self, self._file.close)
-        self._segments: dict[int, list[_Segment]] = {}
-        self._end = 0
-
-    def add(self, buckets: npt.NDArray[Any], records: npt.NDArray[Any]) -> None:
-        order = np.argsort(buckets, kind="stable")
-        found, starts = np.unique(buckets[order], return_index=True)
-        ends = [*starts[1:], len(buckets)]
-        try:
-            self._file.seek(self._end)
-            self._file.write(records[order].tobytes())
-        except OSError as error:
-            raise StorageError(f"{tempfile.gettempdir()}: {reason(error)}") from None
-        for bucket, start, end in zip(found.tolist(), starts.tolist(), ends, strict=True):
-            offset = self._end + start * self._kind.itemsize
-            self._segments.setdefault(bucket, []).append(_Segment(offset, int(end) - start))
-        self._end += len(records) * self._kind.itemsize
-
-    def buckets(self) -> list[int]:
-        return sorted(self._segments)
-
-    def segments(self, bucket: int) -> Iterator[npt.NDArray[Any]]:
-        for segment in self._segments[bucket]:
-            self._file.seek(segment.offset)
-            raw = self._file.read(segment.length * self._kind.itemsize)
-            yield np.frombuffer(raw, self._kind)
-
-
 class Occurrences:
     """The rows whose content came before, with how often: pairs (row, nth), sorted by row."""
 
     def __init__(self) -> None:
-        self._spill = _Spill(_REPEAT)
+        self._spill = Spill(_REPEAT)
 
     def add(self, rows: list[int], counts: list[int]) -> None:
         records = np.empty(len(rows), _REPEAT)
         records["row"], records["nth"] = rows, counts
-        if len(records):
-            self._spill.add(records["row"] // PACKED_ROWS, records)
+        self._spill.add(records["row"] // PACKED_ROWS, records)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         for bucket in self._spill.buckets():
-            block = np.concatenate(list(self._spill.segments(bucket)))
+            block = self._spill.bucket(bucket)
             yield from block[np.argsort(block["row"])].tolist()
 
 
@@ -316,7 +310,7 @@ class _Hashes:
     def __init__(self) -> None:
         self.rows = 0
         self._pending = bytearray()
-        self._spill = _Spill(_HASH)
+        self._spill = Spill(_HASH)
 
     def add(self, hashed: bytes, unique: bool) -> None:
         self._pending += _packed(hashed, unique)
@@ -328,8 +322,7 @@ class _Hashes:
         records = np.empty(len(self._pending) // 16, _HASH)
         records["hash"] = np.frombuffer(bytes(self._pending), "V16")
         records["row"] = np.arange(self.rows - len(records), self.rows)
-        if len(records):
-            self._spill.add(np.frombuffer(bytes(self._pending), np.uint8)[::16], records)
+        self._spill.add(np.frombuffer(bytes(self._pending), np.uint8)[::16], records)
         self._pending.clear()
 
     def occurrences(self) -> tuple[Occurrences, bytes | None]:
