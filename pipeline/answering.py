@@ -34,9 +34,9 @@ class _Local:
     def __init__(self, pipeline: Pipeline) -> None:
         from pipeline.endpoints import local
 
-        self.endpoint = pipeline.endpoint
-        self._answer = local.answering(pipeline.endpoint, pipeline.sentences)
-        self._limiter = anyio.CapacityLimiter(pipeline.endpoint.concurrency)
+        self.endpoint = pipeline.endpoints[0]
+        self._answer = local.answering(pipeline.endpoints[0], pipeline.sentences)
+        self._limiter = anyio.CapacityLimiter(pipeline.endpoints[0].concurrency)
 
     async def answer(self, requests: Sequence[Request]) -> Sequence[Answer | Failure]:
         return await run_sync(self._answer, requests, limiter=self._limiter)
@@ -45,13 +45,13 @@ class _Local:
 @asynccontextmanager
 async def answering_of(pipeline: Pipeline, cache: AnswerCache) -> AsyncIterator[Answering]:
     """What answers this pipeline's requests, introduced where its server has a name to tell."""
-    if pipeline.endpoint.kind == "local":
+    if pipeline.endpoints[0].kind == "local":
         yield await run_sync(_Local, pipeline)
         return
     from pipeline.endpoints.http import HttpEndpoint
     from pipeline.endpoints.info import introduced
 
-    async with HttpEndpoint(pipeline.endpoint) as http:
+    async with HttpEndpoint(pipeline.endpoints[0]) as http:
         http.endpoint = await introduced(
             http, cache, pipeline.chunk_tokens, pipeline.max_outage_seconds
         )

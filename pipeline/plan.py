@@ -34,8 +34,8 @@ class Plan(Struct, frozen=True):
 
 def plan(pipeline: Pipeline, survey: Survey, cache: AnswerCache | None) -> Plan:
     """The plan of this job against the answers in this cache. Blocks: run it in a thread."""
-    endpoint = recalled(pipeline.endpoint, cache, pipeline.chunk_tokens)
-    pipeline = replace(pipeline, endpoint=endpoint)
+    endpoint = recalled(pipeline.endpoints[0], cache, pipeline.chunk_tokens)
+    pipeline = replace(pipeline, endpoints=(endpoint, *pipeline.endpoints[1:]))
     seen: set[bytes] = set()
     requests = cached = new = tokens = calls = batched = batched_tokens = 0
     for group in prepared(pipeline, survey):

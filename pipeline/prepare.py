@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from pipeline.keys import keyed
 from pipeline.prompts import Render, chunk_text
-from pipeline.records import Aggregator, Chunk, Chunker, Document, Endpoint, Request
+from pipeline.records import Aggregator, Chunk, Chunker, Document, Endpoint, Request, Rule
 from pipeline.source import read
 from pipeline.survey import InputSpec, Survey
 
@@ -35,7 +35,8 @@ class Pipeline(Struct, frozen=True, kw_only=True):
     tokens, without overlap."""
     count_tokens: Callable[[str], int] | None
     """Counts a rendered prompt; None where the input is the chunk and its tokens are known."""
-    endpoint: Endpoint
+    endpoints: tuple[Endpoint, ...]
+    """In the order of the job file."""
     aggregator: Aggregator
     output: str
     home: str
@@ -44,6 +45,8 @@ class Pipeline(Struct, frozen=True, kw_only=True):
     dimension: int | None
     """Of the vectors, where the job or the model says it."""
     sentences: Callable[[str], list[tuple[int, int]]]
+    route: str = "ordered"
+    rules: tuple[Rule, ...] = ()
     max_failed: float = 0.1
     max_chunks: int = 1_000_000
     max_outage_seconds: float = 1_800.0
@@ -61,7 +64,7 @@ class Opened(Struct, frozen=True):
 
 def prepared(pipeline: Pipeline, survey: Survey) -> Iterator[list[Opened]]:
     """The documents in input order, in groups of at most some hundred and some MB of text."""
-    key = keyed(pipeline.endpoint)
+    key = keyed(pipeline.endpoints[0])
     for documents in read(survey):
         yield [_open(pipeline, document, key) for document in documents]
 
@@ -71,7 +74,7 @@ def split(
 ) -> tuple[Opened, list[Request], list[Request]]:
     """The document with the pieces of its requests that are too long in their place; the pieces;
     and those that are too short to be cut again."""
-    key = keyed(pipeline.endpoint)
+    key = keyed(pipeline.endpoints[0])
     document, requests = opened.document, list[Request]()
     pieces: list[Request] = []
     hopeless: list[Request] = []

@@ -129,7 +129,9 @@ class _Turn:
             cache = await run_sync(AnswerCache, Path(pipeline.home) / "answers")
             with closing(cache):
                 async with answering_of(pipeline, cache) as answering:
-                    self.pipeline = replace(pipeline, endpoint=answering.endpoint)
+                    self.pipeline = replace(
+                        pipeline, endpoints=(answering.endpoint, *pipeline.endpoints[1:])
+                    )
                     await self._published(surveyed, cache, answering)
 
     async def _published(self, surveyed: Survey, cache: AnswerCache, answering: Answering) -> None:
@@ -141,7 +143,7 @@ class _Turn:
             survey=surveyed,
             columns=pipeline.aggregator.columns,
             per_chunk=pipeline.aggregator.per_chunk,
-            metadata=pipeline.metadata | {"textmill.model": model_name(pipeline.endpoint)},
+            metadata=pipeline.metadata | {"textmill.model": model_name(pipeline.endpoints[0])},
             dimension=pipeline.dimension,
         )
         with closing(sink):
@@ -173,7 +175,7 @@ class _Turn:
             )
 
     async def _mill(self, surveyed: Survey, cache: AnswerCache, answering: Answering) -> None:
-        pipeline, endpoint = self.pipeline, self.pipeline.endpoint
+        pipeline, endpoint = self.pipeline, self.pipeline.endpoints[0]
         in_flight = endpoint.concurrency * endpoint.batch_size
         window = Window(OPEN_BYTES, max(4_096, 4 * in_flight))
         dispatch = self.dispatch = Dispatch(
@@ -318,7 +320,7 @@ class _Turn:
         failed = (counts.failed + counts.partial) if counts else 0
         code = error.exit_code if error else 3 if failed else 0
         seconds = time.monotonic() - self.started
-        spent = tally.cost_usd + rent(self.pipeline.endpoint.price, seconds) if tally else 0.0
+        spent = tally.cost_usd + rent(self.pipeline.endpoints[0].price, seconds) if tally else 0.0
         has_failures = self.record is not None and self.record.failures_path.exists()
         summary = events.Summary(
             exit=code,
@@ -355,7 +357,7 @@ def _manifest(pipeline: Pipeline, surveyed: Survey, run_id: str) -> dict[str, An
         "input": surveyed.fingerprint,
         "rows": surveyed.rows,
         "output": pipeline.output,
-        "model": list(pipeline.endpoint.identity),
+        "model": list(pipeline.endpoints[0].identity),
         "committed": False,
     }
 
