@@ -90,6 +90,19 @@ def test_endpoints_route_and_rules_are_handed_on_in_the_order_of_the_file(
     assert other.secret is not None and other.secret.reveal() == "canary-2"
 
 
+def test_a_credential_that_is_not_there_is_named_with_its_endpoint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("OPEN_KEY", raising=False)
+    job = load(chat(HUB, OPEN + 'api_key = { env = "OPEN_KEY" }\n'))
+    with pytest.raises(UsageError) as raised:
+        build(job)
+    assert str(raised.value) == (
+        "endpoint.openai.api_key: environment variable `OPEN_KEY` is not set"
+    )
+    assert [endpoint.secret for endpoint in build(job, with_secret=False).endpoints] == [None] * 2
+
+
 def test_one_endpoint_is_routed_ordered_without_rules() -> None:
     pipeline = build(load(chat(OPEN)))
     assert (pipeline.route, pipeline.rules, len(pipeline.endpoints)) == ("ordered", (), 1)
