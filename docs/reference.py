@@ -51,9 +51,11 @@ endpoints = ["local"]
   also where only a rule or a fallback leads there.
 - `route = "cheapest"` and `budget.max_cost_usd` need a price of every endpoint but the embedded
   model.
-- A row for which a rule's column has the rule's value goes to the rule's endpoints only. `is` is
-  compared with its type: `1` is neither `true` nor `"1"`. The column need not be in the input: a
-  missing or null value counts as the strictest of its rules.
+- A row for which a rule's column has the rule's value goes to the rule's endpoints only, whatever
+  the route and the fallbacks. `is` is compared with its type: `1` is neither `true` nor `"1"`. The
+  column need not be in the input. Where it is missing, null or of a type that no rule on it has,
+  all rules on it hold. Several rules that hold leave the endpoints that all of them name; a row
+  for which none is left is sent nowhere and fails.
 """
 
 WIDTH: dict[str, Any] = {"terminal_width": 80, "max_content_width": 80}

@@ -133,8 +133,7 @@ def _private_text(path: Path, name: str, key: str) -> str:
             raise UsageError(f"{key}: {name} is not a regular file")
         if mode & 0o077:
             raise UsageError(
-                f"{key}: {name} has mode {stat.S_IMODE(mode):04o}, "
-                "must be 0600 or stricter",
+                f"{key}: {name} has mode {stat.S_IMODE(mode):04o}, must be 0600 or stricter",
                 hint="chmod 600",
             )
         content = os.read(descriptor, _LARGEST_KEY_BYTES + 1)
