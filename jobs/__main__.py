@@ -36,6 +36,7 @@ FLAGS = {
     "max_cost_usd": "budget.max_cost_usd",
     "partial": "budget.partial",
     "max_failed": "guard.max_failed",
+    "max_removed": "guard.max_removed",
     "max_outage": "run.max_outage_seconds",
     "grace": "run.grace_seconds",
 }
@@ -64,6 +65,7 @@ def job_options(command: Command) -> Command:
         click.option("--max-cost-usd", metavar="USD", type=float, help="Refuse to cost more."),
         click.option("--partial", is_flag=True, default=None, help="Work up to that cost."),
         click.option("--max-failed", metavar="SHARE", type=float, help="Of rows; above: exit 4."),
+        click.option("--max-removed", metavar="SHARE", type=float, help="Of rows; above: exit 14."),
         click.option("--max-outage", metavar="SECONDS", type=float, help="Without any answer."),
         click.option("--grace", metavar="SECONDS", type=float, help="To drain after ctrl-C."),
         click.option(

@@ -218,6 +218,7 @@ def closing_line(ended: Ended) -> str:
         counts = [f"{told.failed:,} failed"] if told.failed else []
         counts += [f"{told.partial:,} partial"] if told.partial else []
         parts.append(" and ".join(counts) + where)
+    parts += _since(told)
     parts += [
         f"{told.requests:,} requests",
         f"{share} % cached",
@@ -225,6 +226,33 @@ def closing_line(ended: Ended) -> str:
         duration(told.seconds),
     ]
     return ", ".join(parts)
+
+
+def _since(told: events.Summary) -> list[str]:
+    """What is new since the last commit, where there was one."""
+    if told.added == told.documents and not told.removed:
+        return []
+    counts = [
+        (told.added, "added"),
+        (told.changed, "changed"),
+        (told.removed, "removed"),
+        (told.retried, "tried again"),
+        (told.unchanged, "unchanged"),
+    ]
+    return [f"{count:,} {what}" for count, what in counts if count]
+
+
+def endpoint_lines(told: events.Summary) -> list[str]:
+    """What each endpoint did, where there are several."""
+    if len(told.endpoints) < 2:
+        return []
+    width = max(len(each.name) for each in told.endpoints)
+    return [
+        f"  {each.name:<{width}}  {each.requests:,} requests in {each.calls:,} calls, "
+        f"{each.errors:,} error{'' if each.errors == 1 else 's'}, "
+        f"p50 {each.p50_seconds:.2f} s, p95 {each.p95_seconds:.2f} s, ${each.cost_usd:,.2f}"
+        for each in told.endpoints
+    ]
 
 
 def duration(seconds: float) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from pipeline.traffic import EndpointFigures
+
 
 class Surveyed(Struct, frozen=True, tag_field="event", tag="surveyed"):
     """The input was read once: what is to be done is known."""
@@ -93,3 +95,12 @@ class Summary(Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
     tokens: int = 0
     cost_usd: float = 0.0
     seconds: float = 0.0
+    endpoints: tuple[EndpointFigures, ...] = ()
+    """What each endpoint did, in job-file order."""
+    added: int = 0
+    """Rows against those of the last commit: added + changed + unchanged + retried = documents."""
+    changed: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    retried: int = 0
+    """Unchanged, but failed or partial the last time."""

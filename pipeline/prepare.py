@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator, Set
 from msgspec import Struct
 from msgspec.structs import replace
 
+from pipeline.files import digest_of
 from pipeline.jsonl import BATCH_ROWS
-from pipeline.keys import keyed
+from pipeline.keys import Keys
 from pipeline.prompts import Render, chunk_text
-from pipeline.records import Aggregator, Chunk, Chunker, Document, Endpoint, Request
+from pipeline.records import Aggregator, Chunk, Chunker, Document, Endpoint, Request, Route, Rule
 from pipeline.reuse import Copied, Reuse
+from pipeline.router import Router
 from pipeline.source import read
 from pipeline.survey import InputSpec, Survey
 
@@ -37,7 +39,8 @@ class Pipeline(Struct, frozen=True, kw_only=True):
     tokens, without overlap."""
     count_tokens: Callable[[str], int] | None
     """Counts a rendered prompt; None where the input is the chunk and its tokens are known."""
-    endpoint: Endpoint
+    endpoints: tuple[Endpoint, ...]
+    """Who answers, in job-file order."""
     aggregator: Aggregator
     output: str
     home: str
@@ -46,6 +49,8 @@ class Pipeline(Struct, frozen=True, kw_only=True):
     dimension: int | None
     """Of the vectors, where the job or the model says it."""
     sentences: Callable[[str], list[tuple[int, int]]]
+    route: str = "ordered"
+    rules: tuple[Rule, ...] = ()
     max_failed: float = 0.1
     max_removed: float = 0.25
     canary: int = 3
@@ -63,23 +68,50 @@ class Opened(Struct, frozen=True):
     document: Document
     requests: list[Request]
 
+    @property
+    def documents(self) -> int:
+        return 1
+
+    @property
+    def weight_bytes(self) -> int:
+        """What it holds in memory but its kept columns: a chunk's text stands in the document and
+        once more in its request."""
+        return len(self.document.text or "") + sum(len(each.input) for each in self.requests)
+
+
+def parts_fingerprint(pipeline: Pipeline) -> str:
+    """Of all of the job that parts depend on: a row whose own columns are equal has an equal output
+    under an equal fingerprint. That a chunk is asked of another endpoint first makes it another."""
+    models = {each.name: each.identity for each in pipeline.endpoints}
+    tiers = [(each.identity, each.is_fallback) for each in pipeline.endpoints]
+    rules = [
+        (rule.column, rule.value, [models[name] for name in rule.endpoints])
+        for rule in pipeline.rules
+    ]
+    told = [pipeline.fingerprint, list(dict.fromkeys(tiers)), rules, pipeline.max_chunks]
+    return digest_of(map(repr, told))
+
 
 def prepared(pipeline: Pipeline, survey: Survey) -> Iterator[list[Opened]]:
     """The documents in input order, in groups of at most some hundred and some MB of text."""
-    key = keyed(pipeline.endpoint)
+    asking = _Asking(pipeline)
     for documents in read(survey):
-        yield [_open(pipeline, document, key) for document in documents]
+        yield [_open(pipeline, document, asking) for document in documents]
 
 
-def resumed(pipeline: Pipeline, survey: Survey, reuse: Reuse) -> Iterator[list[Opened | Copied]]:
+Entry = Opened | Copied
+"""What travels from source to sink."""
+
+
+def resumed(pipeline: Pipeline, survey: Survey, reuse: Reuse) -> Iterator[list[Entry]]:
     """As `prepared`, with the runs of rows whose output stands in their places.
 
     Only the other rows are read, chunked and keyed.
     """
-    key = keyed(pipeline.endpoint)
+    asking = _Asking(pipeline)
     runs = reuse.runs()
     to_do = 0
-    group: list[Opened | Copied] = []
+    group: list[Entry] = []
     documents = () if reuse.keeps_all else read(survey, reuse.needed)
     for batch in documents:
         for document in batch:
@@ -89,7 +121,7 @@ def resumed(pipeline: Pipeline, survey: Survey, reuse: Reuse) -> Iterator[list[O
                     group.append(run)
                 else:
                     to_do = run
-            group.append(_open(pipeline, document, key))
+            group.append(_open(pipeline, document, asking))
             to_do -= 1
         yield group
         group = []
@@ -104,22 +136,40 @@ def resumed(pipeline: Pipeline, survey: Survey, reuse: Reuse) -> Iterator[list[O
 
 
 def split(
-    pipeline: Pipeline, opened: Opened, too_long: Set[bytes]
-) -> tuple[Opened, list[Request], list[Request]]:
+    pipeline: Pipeline, opened: Entry, too_long: Set[bytes]
+) -> tuple[Entry, list[Request], list[Request]]:
     """The document with the pieces of its requests that are too long in their place; the pieces;
     and those that are too short to be cut again."""
-    key = keyed(pipeline.endpoint)
+    if isinstance(opened, Copied):
+        return opened, [], []
+    asking = _Asking(pipeline)
     document, requests = opened.document, list[Request]()
     pieces: list[Request] = []
     hopeless: list[Request] = []
     for request in opened.requests:
-        cut = _pieces(pipeline, document, request.chunk) if request.key in too_long else []
-        made = [_request(pipeline, document, chunk, key) for chunk in cut]
-        if request.key in too_long and not made:
+        is_long = request.flight in too_long
+        cut = _pieces(pipeline, document, request.chunk) if is_long else []
+        made = [asking.request(document, chunk, request.route) for chunk in cut]
+        if is_long and not made:
             hopeless.append(request)
         requests += made or [request]
         pieces += made
     return Opened(document, requests), pieces, hopeless
+
+
+class _Asking:
+    """Makes requests of chunks: rendered, routed, keyed."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.router = Router(pipeline.endpoints, pipeline.rules)
+        self._pipeline = pipeline
+        self._keys = Keys(pipeline.endpoints)
+
+    def request(self, document: Document, chunk: Chunk, route: Route) -> Request:
+        rendered = self._pipeline.render(document, chunk)
+        key, count = self._keys.first(route)(rendered), self._pipeline.count_tokens
+        tokens = count(rendered) if count else chunk.tokens
+        return Request(key, rendered, tokens, chunk, route, self.router.name(route, key))
 
 
 def _pieces(pipeline: Pipeline, document: Document, chunk: Chunk) -> list[Chunk]:
@@ -135,21 +185,20 @@ def _pieces(pipeline: Pipeline, document: Document, chunk: Chunk) -> list[Chunk]
     return cut if len(cut) > 1 else []
 
 
-def _open(pipeline: Pipeline, document: Document, key: Callable[[str], bytes]) -> Opened:
+def _open(pipeline: Pipeline, document: Document, asking: _Asking) -> Opened:
     if document.text is None:
         return Opened(document, [])
+    route = asking.router.route(document.fields)
+    if route is None:
+        return _isolated(document, "the rules of the job leave no endpoint that may answer it")
     requests: list[Request] = []
     for chunk in pipeline.chunk(document.text):
         if len(requests) == pipeline.max_chunks:
-            reason = f"more than guard.max_chunks = {pipeline.max_chunks:,} chunks"
-            return Opened(replace(document, text=None, error=reason), [])
-        requests.append(_request(pipeline, document, chunk, key))
+            most = f"{pipeline.max_chunks:,}"
+            return _isolated(document, f"more than guard.max_chunks = {most} chunks")
+        requests.append(asking.request(document, chunk, route))
     return Opened(document, requests)
 
 
-def _request(
-    pipeline: Pipeline, document: Document, chunk: Chunk, key: Callable[[str], bytes]
-) -> Request:
-    rendered = pipeline.render(document, chunk)
-    count = pipeline.count_tokens
-    return Request(key(rendered), rendered, count(rendered) if count else chunk.tokens, chunk)
+def _isolated(document: Document, reason: str) -> Opened:
+    return Opened(replace(document, text=None, error=reason), [])

@@ -9,6 +9,7 @@ from a run that was killed, makes no difference: resuming has no path of its own
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,14 @@ from pipeline.errors import GuardError, StateError
 from pipeline.files import shown
 from pipeline.index import OUTCOMES, REUSABLE, Indexed, indexed, recipe
 from pipeline.place import Place
+from pipeline.records import Request
 from pipeline.spill import PACKED_ROWS, Records, Spill
 from pipeline.standing import Standing, StandingPart
 from pipeline.survey import Survey
 
 LEAST_REMOVED = 20
-"""`guard.max_removed` never means fewer rows than this: five of eight rows are no sign of a fault."""
+"""`guard.max_removed` never means fewer rows than this: five of eight rows are no sign of a
+fault."""
 MOST_SOURCES = 8
 LEAST_COPIED = 16
 """Where rows of a part come from more parts than `MOST_SOURCES`, fewer than this are not worth
@@ -32,9 +35,7 @@ opening one for: they are looked up."""
 
 _ORIGIN = np.dtype([("row", "<u8"), ("part", "<i4"), ("entry", "<u4")])
 _NEW = np.dtype([("key", "S24"), ("used", "S16"), ("row", "<u8")])
-_OLD = np.dtype(
-    [("key", "S24"), ("used", "S16"), ("part", "<i4"), ("entry", "<u4"), ("how", "u1")]
-)
+_OLD = np.dtype([("key", "S24"), ("used", "S16"), ("part", "<i4"), ("entry", "<u4"), ("how", "u1")])
 _STANDS, _USABLE = 1, 2
 """`how`: it is in the output that stands; its output may be copied. The outcome is above these."""
 
@@ -64,6 +65,11 @@ class Copied(Struct, frozen=True):
     """The rows in `source` to copy, in their new order; None: all of it, kept as it stands."""
     starts: npt.NDArray[np.int64] | None = None
     """Where each one's output begins in `source`."""
+
+    @property
+    def requests(self) -> list[Request]:
+        """None: that is the point."""
+        return []
 
     @property
     def rows(self) -> int:
@@ -154,7 +160,7 @@ class Reuse:
         opened: dict[int, tuple[Records, npt.NDArray[np.int64]]] = {}
         parts = origins[:, 0]
         borders = [0, *(np.flatnonzero(np.diff(parts)) + 1).tolist(), len(parts)]
-        for start, stop in zip(borders[:-1], borders[1:], strict=True):
+        for start, stop in pairwise(borders):
             part = int(parts[start])
             if part < 0:
                 yield stop - start
@@ -311,11 +317,11 @@ def _pairs(records: Records) -> npt.NDArray[Any]:
 def _buckets(rows: Records) -> npt.NDArray[Any]:
     """256 of them; equal rows, which share a hash, are spread by their number."""
     first = np.ascontiguousarray(rows["hash"]).view(np.uint8)[::16]
-    return (first + rows["nth"]) & 255
+    return np.asarray((first + rows["nth"]) & 255)
 
 
 def _drop_scattered(origins: npt.NDArray[np.int64]) -> None:
-    """Of rows from many parts only those that come in numbers are copied: each part must be read."""
+    """Of rows from many parts only those that come in numbers are copied: each must be read."""
     parts, counts = np.unique(origins[:, 0], return_counts=True)
     if len(parts) > MOST_SOURCES:
         origins[np.isin(origins[:, 0], parts[counts < LEAST_COPIED]), 0] = -1

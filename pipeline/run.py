@@ -17,10 +17,12 @@ import threading
 import time
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from anyio.to_thread import run_sync
@@ -30,7 +32,7 @@ from msgspec.structs import replace
 from pipeline import events
 from pipeline.answering import Answering, answering_of
 from pipeline.cache import AnswerCache
-from pipeline.dispatch import Dispatch, Group
+from pipeline.dispatch import Dispatch
 from pipeline.errors import (
     BudgetError,
     Interrupted,
@@ -38,15 +40,16 @@ from pipeline.errors import (
     TooManyFailed,
 )
 from pipeline.files import recheck
+from pipeline.flights import Group
 from pipeline.folder import RunRecord, new_run_id, run_folder
-from pipeline.keys import model_name
+from pipeline.keys import Keys, model_name
 from pipeline.memory import give_back
 from pipeline.outcomes import Outcomes
 from pipeline.place import lock
 from pipeline.plan import plan
-from pipeline.prepare import Opened, Pipeline, prepared, split
-from pipeline.prices import rent
+from pipeline.prepare import Entry, Opened, Pipeline, parts_fingerprint, resumed, split
 from pipeline.records import Failure
+from pipeline.reuse import Copied, Reuse, check_removed, reusing
 from pipeline.sink import Sink
 from pipeline.survey import Survey, survey
 from pipeline.window import Window
@@ -78,7 +81,7 @@ CLASSES = {
     143: "interrupted",
 }
 
-Opening = tuple[list[Opened], Group, int, int]
+Opening = tuple[list[Entry], Group, int, int]
 
 
 class Ended(Struct, frozen=True):
@@ -117,6 +120,7 @@ class _Turn:
         self.dispatch: Dispatch | None = None
         self.sink: Sink | None = None
         self.record: RunRecord | None = None
+        self.reuse: Reuse | None = None
         self.killed_by: TextmillError | None = None
         self.is_committing = False
 
@@ -129,10 +133,13 @@ class _Turn:
             cache = await run_sync(AnswerCache, Path(pipeline.home) / "answers")
             with closing(cache):
                 async with answering_of(pipeline, cache) as answering:
-                    self.pipeline = replace(pipeline, endpoint=answering.endpoint)
+                    endpoints = tuple(each.endpoint for each in answering)
+                    self.pipeline = replace(pipeline, endpoints=endpoints)
                     await self._published(surveyed, cache, answering)
 
-    async def _published(self, surveyed: Survey, cache: AnswerCache, answering: Answering) -> None:
+    async def _published(
+        self, surveyed: Survey, cache: AnswerCache, answering: Sequence[Answering]
+    ) -> None:
         """Everything between a manifest and a commit."""
         pipeline, run_id = self.pipeline, new_run_id()
         sink = self.sink = Sink(
@@ -141,10 +148,12 @@ class _Turn:
             survey=surveyed,
             columns=pipeline.aggregator.columns,
             per_chunk=pipeline.aggregator.per_chunk,
-            metadata=pipeline.metadata | {"textmill.model": model_name(pipeline.endpoint)},
+            metadata=pipeline.metadata | {"textmill.model": model_name(pipeline.endpoints[0])},
             dimension=pipeline.dimension,
+            fingerprint=parts_fingerprint(pipeline),
         )
         with closing(sink):
+            reuse = self.reuse = await self._reuse(surveyed, sink)
             record = self.record = RunRecord(pipeline.output, run_id)
             with closing(record):
                 manifest = _manifest(pipeline, surveyed, run_id)
@@ -156,9 +165,23 @@ class _Turn:
                 if self.dispatch and self.dispatch.stopped_by:
                     raise self.dispatch.stopped_by
                 self.is_committing = True
-                rows = await run_sync(sink.commit)
+                commit = partial(sink.commit, with_changes=pipeline.changes is not None)
+                rows = await run_sync(commit)
                 self.emit(events.Committed(pipeline.output, rows))
-            record.write_manifest(manifest | {"committed": True, "rows_out": rows})
+            told = {"committed": True, "rows_out": rows, **_told(sink, reuse)}
+            record.write_manifest(manifest | told)
+
+    async def _reuse(self, surveyed: Survey, sink: Sink) -> Reuse:
+        """What stands already; the guards look at it before anything is paid."""
+        pipeline = self.pipeline
+        reuse = await run_sync(
+            reusing, surveyed, sink.place, sink.fingerprint, sink.standing, abandon_on_cancel=True
+        )
+        if surveyed.rows:  # of an empty input `Sink.check_loss` tells what is wrong
+            check_removed(reuse, pipeline.max_removed, pipeline.output)
+        sink.expect(reuse)
+        self.pipeline = replace(pipeline, dimension=pipeline.dimension or reuse.dimension)
+        return reuse
 
     async def _check_budget(self, surveyed: Survey, cache: AnswerCache) -> None:
         most = self.pipeline.max_cost_usd
@@ -172,22 +195,25 @@ class _Turn:
                 hint="raise the budget, or work up to it with --partial",
             )
 
-    async def _mill(self, surveyed: Survey, cache: AnswerCache, answering: Answering) -> None:
-        pipeline, endpoint = self.pipeline, self.pipeline.endpoint
-        in_flight = endpoint.concurrency * endpoint.batch_size
+    async def _mill(
+        self, surveyed: Survey, cache: AnswerCache, answering: Sequence[Answering]
+    ) -> None:
+        pipeline = self.pipeline
+        in_flight = sum(each.concurrency * each.batch_size for each in pipeline.endpoints)
         window = Window(OPEN_BYTES, max(4_096, 4 * in_flight))
         dispatch = self.dispatch = Dispatch(
-            endpoint,
-            answering.answer,
+            [(each.endpoint, each.answer) for each in answering],
             cache,
             self.emit,
+            policy=pipeline.route,
             dimension=pipeline.dimension,
             grace_seconds=pipeline.grace_seconds,
             free_bytes=lambda: shutil.disk_usage(cache.folder).free,
             max_outage_seconds=pipeline.max_outage_seconds,
             max_cost_usd=pipeline.max_cost_usd,
         )
-        answering.listen = dispatch.hear
+        for position, each in enumerate(answering):
+            each.listen = partial(dispatch.hear, position=position)
         put, get = anyio.create_memory_object_stream[Opening](float("inf"))
         # The streams outlive both stages: one that ended early must not break the other.
         with put, get:
@@ -211,7 +237,7 @@ class _Turn:
         window: Window,
         put: MemoryObjectSendStream[Opening],
     ) -> None:
-        groups = prepared(self.pipeline, surveyed)
+        groups = resumed(self.pipeline, surveyed, self.reuse or Reuse(surveyed))
         with put:
             while dispatch.stopped_by is None:
                 opened = await run_sync(next, groups, None, abandon_on_cancel=True)
@@ -222,7 +248,7 @@ class _Turn:
                 await window.enter(weight, entries)
                 group = Group()
                 cached = await dispatch.admit(group, requests)
-                self.emit(events.Admitted(len(opened), len(requests), cached))
+                self.emit(events.Admitted(_documents(opened), len(requests), cached))
                 put.send_nowait((opened, group, weight, entries))
 
     async def _drain(
@@ -245,7 +271,7 @@ class _Turn:
             counts = sink.counts
             self.emit(
                 events.Written(
-                    len(opened),
+                    _documents(opened),
                     counts.ok - before.ok,
                     counts.partial - before.partial,
                     counts.failed - before.failed,
@@ -259,17 +285,17 @@ class _Turn:
                 )
         dispatch.close()
 
-    async def _with_pieces(self, opened: list[Opened], dispatch: Dispatch) -> list[Opened]:
+    async def _with_pieces(self, opened: list[Entry], dispatch: Dispatch) -> list[Entry]:
         """The documents with pieces in the place of requests that were too long, all settled."""
         while dispatch.splits:
-            keys = {request.key for each in opened for request in each.requests} & dispatch.splits
-            if not keys - dispatch.failures.keys():
+            too_long = {r.flight for each in opened for r in each.requests} & dispatch.splits
+            if not too_long - dispatch.failures.keys():
                 return opened
-            cut = [split(self.pipeline, each, keys) for each in opened]
+            cut = [split(self.pipeline, each, too_long) for each in opened]
             for _, _, hopeless in cut:
                 for request in hopeless:
                     why = "too long for the model, and too short to be cut again"
-                    dispatch.failures[request.key] = Failure("too_long", why)
+                    dispatch.failures[request.flight] = Failure("too_long", why)
             opened = [whole for whole, _, _ in cut]
             group, pieces = Group(), [piece for _, made, _ in cut for piece in made]
             cached = await dispatch.admit(group, pieces)
@@ -278,15 +304,19 @@ class _Turn:
         return opened
 
     def _write(
-        self, opened: list[Opened], cache: AnswerCache, failures: dict[bytes, Failure]
+        self, opened: list[Entry], cache: AnswerCache, failures: dict[bytes, Failure]
     ) -> None:
         """Aggregate and write these documents; in a worker thread, one group at a time."""
-        sink, record = self.sink, self.record
+        sink, record, keys = self.sink, self.record, Keys(self.pipeline.endpoints)
         assert sink is not None and record is not None
         for each in opened:
+            if isinstance(each, Copied):
+                sink.copy(each)
+                continue
             document = each.document
-            outcomes = Outcomes(each.requests, cache, failures)
-            sink.write(document, self.pipeline.aggregator.step(document, outcomes))
+            outcomes = Outcomes(each.requests, cache, failures, keys)
+            result = self.pipeline.aggregator.step(document, outcomes)
+            sink.write(document, result, outcomes)
             if document.error is not None:
                 record.isolated(document)
             for position, outcome in outcomes.failed():
@@ -318,7 +348,7 @@ class _Turn:
         failed = (counts.failed + counts.partial) if counts else 0
         code = error.exit_code if error else 3 if failed else 0
         seconds = time.monotonic() - self.started
-        spent = tally.cost_usd + rent(self.pipeline.endpoint.price, seconds) if tally else 0.0
+        spent = tally.cost_usd + self.dispatch.rent_usd if tally and self.dispatch else 0.0
         has_failures = self.record is not None and self.record.failures_path.exists()
         summary = events.Summary(
             exit=code,
@@ -334,17 +364,28 @@ class _Turn:
             tokens=tally.input_tokens + tally.output_tokens if tally else 0,
             cost_usd=round(spent, 6),
             seconds=round(seconds, 3),
+            endpoints=self.dispatch.endpoints if self.dispatch else (),
+            **(msgspec.structs.asdict(self.reuse.accounting) if self.reuse else {}),
         )
         path = self.record.failures_path if self.record and has_failures else None
         return Ended(summary, error, path)
 
 
-def _weight(opened: Sequence[Opened]) -> int:
-    """What a group holds in memory, in bytes or so: a chunk's text stands in the document and once
-    more in its request, kept columns lie in the group's one record batch."""
-    texts = sum(len(each.document.text or "") for each in opened)
-    inputs = sum(len(request.input) for each in opened for request in each.requests)
-    return texts + inputs + int(opened[0].document.kept.batch.nbytes)
+def _documents(opened: Sequence[Entry]) -> int:
+    return sum(each.documents for each in opened)
+
+
+def _weight(opened: Sequence[Entry]) -> int:
+    """What a group holds in memory, in bytes or so; kept columns lie in one record batch each."""
+    batches = [each.document.kept.batch for each in opened if isinstance(each, Opened)]
+    kept = {id(batch): int(batch.nbytes) for batch in batches}
+    return sum(each.weight_bytes for each in opened) + sum(kept.values())
+
+
+def _told(sink: Sink, reuse: Reuse) -> dict[str, Any]:
+    """What the manifest says of a commit."""
+    parts = [[part.path.name, part.header.sha256] for part in sink.parts]
+    return {"accounting": reuse.accounting, "parts": parts}
 
 
 def _manifest(pipeline: Pipeline, surveyed: Survey, run_id: str) -> dict[str, Any]:
@@ -355,7 +396,7 @@ def _manifest(pipeline: Pipeline, surveyed: Survey, run_id: str) -> dict[str, An
         "input": surveyed.fingerprint,
         "rows": surveyed.rows,
         "output": pipeline.output,
-        "model": list(pipeline.endpoint.identity),
+        "models": [list(endpoint.identity) for endpoint in pipeline.endpoints],
         "committed": False,
     }
 

@@ -29,6 +29,7 @@ from pipeline.index import (
     stamp_of,
     write_index,
 )
+from pipeline.outcomes import Outcomes
 from pipeline.parts import PIECE_ROWS, PartFile, PartRows, RowGroups, conformed, rows_of
 from pipeline.place import Place, storing
 from pipeline.publish import publish
@@ -36,7 +37,7 @@ from pipeline.records import Column, Document, Kept, Result, Row
 from pipeline.reuse import Copied, Reuse
 from pipeline.schema import dimension_of, output_schema, row_weights, vector_array, with_vectors
 from pipeline.standing import Standing, StandingRecord
-from pipeline.survey import Survey
+from pipeline.survey import ROW, Survey
 
 PIECE_BYTES = 2_000_000
 WRITER_REVISION = 1
@@ -122,11 +123,10 @@ class Sink:
             self.schema = with_vectors(self.schema, dict.fromkeys(sorted(self._unknown), known))
             self._unknown.clear()
 
-    def write(self, document: Document, result: Result, *, is_first: bool = True) -> None:
+    def write(self, document: Document, result: Result, outcomes: Outcomes | None = None) -> None:
         """Adds one document. Its rows are taken one by one and never held together.
 
-        Unless `is_first` it was answered by another endpoint than the first one that it may use,
-        and will be looked up again.
+        Its outcomes tell, once all rows are taken, whether they may be copied by a later run.
         """
         self._turn_to(document.part)
         rows = 0
@@ -139,6 +139,7 @@ class Sink:
             rows = 1
         if rows > 1 and not self._per_chunk:
             raise ValueError(f"{document.address}: {rows} rows for one document")
+        is_first = outcomes is None or outcomes.is_first
         self._sizes.append(rows)
         self._flags.append(OUTCOMES.index(result.status) | (FIRST if is_first else 0))
         count = {result.status: getattr(self.counts, result.status) + 1}
@@ -325,7 +326,7 @@ class Sink:
             file.discard()
             raise ValueError(f"{len(self._sizes)} documents of a part of {len(rows)}")
         entries = np.zeros(len(rows), ENTRY)
-        for name in rows.dtype.names:
+        for name in ROW.names or ():
             entries[name] = rows[name]
         entries["rows"] = self._sizes
         entries["flags"] = np.frombuffer(bytes(self._flags), np.uint8)
@@ -355,7 +356,13 @@ class Sink:
 def _fingerprint(job: str, survey: Survey, schema: pa.Schema, suffix: str) -> str:
     """Of the job, the columns in and out, and what writes them."""
     spec = survey.spec
-    told = [WRITER_REVISION, pa.__version__, suffix, job, schema.to_string(show_schema_metadata=True)]
+    told = [
+        WRITER_REVISION,
+        pa.__version__,
+        suffix,
+        job,
+        schema.to_string(show_schema_metadata=True),
+    ]
     used = [spec.text, spec.id, spec.keep, spec.fields, sorted(survey.widened)]
     return digest_of(map(repr, [*told, *used]))
 

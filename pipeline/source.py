@@ -241,7 +241,10 @@ def _parquet_blocks(
                     first += len(batch)
                     if chosen is not None:
                         at = [n for n in range(len(batch)) if chosen.takes()]
-                        batch, numbers = batch.take(pa.array(at, pa.int64())), [numbers[n] for n in at]
+                        batch, numbers = (
+                            batch.take(pa.array(at, pa.int64())),
+                            [numbers[n] for n in at],
+                        )
                         if not at:
                             continue
                     block = Block(file, numbers, [], [], [], [], batch)
@@ -316,7 +319,10 @@ def _parquet_rows(block: Block, survey: Survey) -> _Rows:
         else pa.nulls(count, field.type)
         for field in survey.schema
     ]
-    fields = {name: batch.column(name) for name in spec.fields}
+    fields = {
+        name: batch.column(name) if name in batch.schema.names else pa.nulls(count)
+        for name in spec.fields
+    }
     for name, column in [*zip(survey.schema.names, columns, strict=True), *fields.items()]:
         if not readable(column):
             for at in range(count):
