@@ -97,14 +97,24 @@ def cli() -> None:
 @cli.command()
 @click.argument("job")
 @job_options
+@click.option("--changes", metavar="PATH", help="Write what changed since the last commit.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done: `plan`.")
 @as_json
-def run(job: str, overrides: tuple[str, ...], dry_run: bool, as_json: bool, **options: Any) -> None:
+def run(
+    job: str,
+    overrides: tuple[str, ...],
+    changes: str | None,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Run JOB, a job file or the name of a template; goes on where the last run stopped."""
     from jobs import execute
 
-    command = execute.plan if dry_run else execute.run
-    sys.exit(command(job, overrides, flags_of(options), as_json=as_json))
+    flags = flags_of(options)
+    if dry_run:
+        sys.exit(execute.plan(job, overrides, flags, as_json=as_json))
+    sys.exit(execute.run(job, overrides, flags, as_json=as_json, changes=changes))
 
 
 @cli.command()

@@ -30,23 +30,37 @@ MAGIC = {b"PAR1": ".parquet", b"\x1f\x8b": ".jsonl.gz", b"\x28\xb5\x2f\xfd": ".j
 
 
 def run(
-    source: str, overrides: Sequence[str], flags: Mapping[str, object], *, as_json: bool
+    source: str,
+    overrides: Sequence[str],
+    flags: Mapping[str, object],
+    *,
+    as_json: bool,
+    changes: str | None = None,
 ) -> int:
-    """Run a job; the exit code. Data on stdout, talk on stderr."""
-    return reported(lambda: _run(source, overrides, flags, as_json), as_json=as_json)
+    """Run a job; the exit code. Data on stdout, talk on stderr, what changed in `changes`."""
+    return reported(lambda: _run(source, overrides, flags, as_json, changes), as_json=as_json)
 
 
-def _run(source: str, overrides: Sequence[str], flags: Mapping[str, object], as_json: bool) -> int:
+def _run(
+    source: str,
+    overrides: Sequence[str],
+    flags: Mapping[str, object],
+    as_json: bool,
+    changes: str | None,
+) -> int:
     from jobs.build import build
     from jobs.display import closing_line, display, endpoint_lines
+    from jobs.paths import refuse_changes
     from jobs.spec import load
     from pipeline import run as engine
 
     job = load(source, pairs(overrides), flags)
     if as_json and job.output.path == "-":
         raise UsageError("--json and output `-` both want stdout", hint="give -o a path")
+    if changes is not None:
+        refuse_changes(job, changes)
     with placed(job) as (job, publish):
-        pipeline = build(job)
+        pipeline = replace(build(job), changes=changes)
         shown = display(as_json=as_json)
         at_sigterm = signal.getsignal(signal.SIGTERM)
         try:
@@ -198,6 +212,7 @@ def placed(job: Job) -> Iterator[tuple[Job, Callable[[], None]]]:
             yield job, publish
         finally:
             path.unlink(missing_ok=True)
+            shutil.rmtree(f"{path}.run/parts", ignore_errors=True)  # no run comes after this one
             if not list(path.parent.rglob("failures.jsonl")):
                 shutil.rmtree(path.parent, ignore_errors=True)
 

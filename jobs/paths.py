@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.keys import NOT_YET, Places, shown
+from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from jobs.job import Job
@@ -40,6 +41,21 @@ def refuse_paths(job: Job, output_as_typed: str, places: Places) -> None:
         _refuse_output(job, output_as_typed, places)
     except OSError as error:
         raise places.wrong(key, f"cannot be looked at: {error.strerror}") from None
+
+
+def refuse_changes(job: Job, path: str) -> None:
+    """Refuses a file of changes that would stand where the data is."""
+    written = job.output.path
+    if written == "-":
+        raise UsageError("--changes: output `-` has no last commit", hint="give -o a path")
+    real, output = os.path.realpath(path), os.path.realpath(written)
+    if not path.endswith(".jsonl"):
+        raise UsageError(f"--changes: must be a file ending in .jsonl, got {shown(path)}")
+    folders = [os.path.realpath(f"{written}.run")]
+    folders += [output] if job.output.format == "directory" else []
+    inside = any(_within_folder(real, folder) for folder in folders)
+    if real in (output, os.path.realpath(job.input.path)) or inside or Path(path).is_dir():
+        raise UsageError(f"--changes: {shown(path)} is where the job's data lies")
 
 
 def _refuse_output(job: Job, output_as_typed: str, places: Places) -> None:

@@ -111,8 +111,8 @@ KEYS = (
     Key("budget.max_cost_usd", "number", None, "refuses a run that would cost more", above=0),
     Key("budget.partial", "boolean", False, "true: work up to the cap, exit 8, go on next time"),
     Key("guard.max_failed", "number", 0.1, "share of rows; more and nothing is published", most=1),
-    Key("guard.max_removed", "number", 0.25, "share of the last commit's rows, and never fewer than "
-        "20 rows; more are gone and nothing is published", most=1),
+    Key("guard.max_removed", "number", 0.25, "share of the last commit's rows, never below 20 of "
+        "them; more are gone and nothing is published", most=1),
     Key("guard.canary", "integer", 3, "texts sent again before new ones: has the model changed? "
         "0 = off"),
     Key("guard.max_chunks", "integer", 1_000_000, "per document; above, it is isolated", least=1),

@@ -17,13 +17,12 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from pipeline.parts import is_whole
+from pipeline.parts import INDEX_SUFFIX, is_whole
 from pipeline.place import storing, sync_folder
 from pipeline.spill import Records
 from pipeline.survey import ROW
 
 MAGIC = b"textmill index 1\n"
-SUFFIX = ".index"
 ENTRY = np.dtype([*ROW.descr, ("rows", "<u8"), ("flags", "u1")])
 """A row of the input, with the number of its rows in the part and how they came about."""
 
@@ -64,7 +63,7 @@ class Indexed(Struct, frozen=True):
 
     def entries(self) -> Records | None:
         """Its rows, in order; None where the index is damaged. Cost: reads the index."""
-        found = _read(self.path.with_suffix(SUFFIX))
+        found = _read(self.path.with_suffix(INDEX_SUFFIX))
         return None if found is None or found[0] != self.header else found[1]
 
     def is_sound(self, known: Stamp | None = None) -> bool:
@@ -104,7 +103,7 @@ def write_index(path: Path, header: Header, entries: Records) -> Indexed:
     raw = msgspec.json.encode(header)
     body = entries.tobytes()
     head = len(raw).to_bytes(4, "big") + zlib.crc32(raw).to_bytes(4, "big")
-    target = path.with_suffix(SUFFIX)
+    target = path.with_suffix(INDEX_SUFFIX)
     temporary = target.with_name(f"{target.name}.tmp")
     with storing(target):
         with temporary.open("wb") as file:
@@ -118,7 +117,7 @@ def write_index(path: Path, header: Header, entries: Records) -> Indexed:
 
 def indexed(folder: Path, suffix: str) -> Iterator[Indexed]:
     """The finished parts in this folder, by name; a part or an index without the other is none."""
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
+    for path in sorted(folder.glob(f"*{INDEX_SUFFIX}")):
         part = path.with_suffix(suffix)
         found = _read(path, is_header_enough=True)
         if found is not None and part.exists():

@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.decimals import shortest
+from pipeline.errors import StateError
+from pipeline.files import reason, shown
 from pipeline.place import storing, sync_folder
 from pipeline.schema import python_values, row_weights
 
@@ -29,6 +31,7 @@ PIECE_ROWS = 256
 GROUP_ROWS = 4_096
 GROUP_BYTES = 32_000_000
 
+INDEX_SUFFIX = ".index"
 CAN_CUT_BY_CONTENT = int(pa.__version__.split(".")[0]) >= 21
 
 _encoder = msgspec.json.Encoder()
@@ -189,6 +192,21 @@ class PartFile:
             self._writer = (
                 None if self._is_json else _parquet_writer(self._stream, schema, self._for_hub)
             )
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Reads a finished part. One that cannot be read is no part any more: without its index the
+    next run makes it anew. Raises: StateError."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        with suppress(OSError):
+            path.with_suffix(INDEX_SUFFIX).unlink(missing_ok=True)
+        raise StateError(
+            f"{shown(str(path))}: damaged ({reason(error)})",
+            hint="run again: it is built anew, from answers that are kept",
+        ) from error
 
 
 class PartRows:

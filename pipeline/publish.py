@@ -7,7 +7,7 @@ part changed, what stands is left alone.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from pipeline.errors import StateError, StorageError
 from pipeline.files import shown
 from pipeline.index import Indexed, sha256_of, stamp_of, write_index
-from pipeline.parts import PartFile, RowGroups, conformed
+from pipeline.parts import PartFile, RowGroups, conformed, reading
 from pipeline.place import Place, storing
 from pipeline.schema import dimension_of
 from pipeline.standing import Standing, StandingPart, StandingRecord, file_stamp
@@ -32,9 +32,10 @@ def publish(
     written: Collection[str],
     fingerprint: str,
     before: Standing | None,
-    with_changes: bool = False,
+    changes: Callable[[Path, Sequence[Indexed]], None] | None = None,
 ) -> list[Indexed]:
-    """Publishes these parts; they come back as they stand. `written` names those of this run.
+    """Publishes these parts; they come back as they stand. `written` names those of this run,
+    `changes` writes what they change.
 
     Raises: StorageError; then what stood before stands.
     Cost: reads what this run wrote once more, and for a file output all parts.
@@ -60,12 +61,14 @@ def publish(
         rows=sum(part.header.rows for part in parts),
         parts=_listed(parts, with_stamps=False),
         file=None,
-        has_changes=with_changes,
+        has_changes=changes is not None,
     )
     if before is not None and _is_same(before, coming) and record.is_published(before):
-        coming = replace(coming, run=before.run, file=before.file)
+        coming = replace(coming, run=before.run, file=before.file, has_changes=False)
     elif place.suffix == "":
         _build_version(place, schema, parts)
+        if changes is not None:
+            changes(record.next_changes, parts)
         record.announce(coming)
         place.switch()
     else:
@@ -78,6 +81,8 @@ def publish(
             raise
         with storing(place.path):
             coming = replace(coming, file=file_stamp(place.temporary))
+        if changes is not None:
+            changes(record.next_changes, parts)
         record.announce(coming)
         file.publish()
     record.settle(replace(coming, parts=_listed(parts, with_stamps=True)))
@@ -125,7 +130,7 @@ def _remade(place: Place, part: Indexed, schema: pa.Schema) -> Indexed:
         )
     file = PartFile(place.parts / f"remade-{part.path.name}", schema)
     try:
-        with storing(part.path), pq.ParquetFile(part.path) as source:
+        with reading(part.path), pq.ParquetFile(part.path) as source:
             for at in range(source.num_row_groups):
                 file.write(conformed([source.read_row_group(at, use_threads=False)], schema))
     except BaseException:
@@ -151,7 +156,7 @@ def _assemble(file: PartFile, parts: Sequence[Indexed], schema: pa.Schema) -> No
 def _regrouped(paths: Iterator[Path]) -> Iterator[list[pa.Table]]:
     groups = RowGroups()
     for path in paths:
-        with storing(path), pq.ParquetFile(path) as file:
+        with reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
             for index in range(file.num_row_groups):
                 groups.add(file.read_row_group(index, use_threads=False))
                 yield from groups.whole()

@@ -99,6 +99,11 @@ class Reuse:
         self._sources: Sequence[Indexed] = ()
         self._origins = Spill(_ORIGIN)
 
+    def readable_former(self) -> list[Indexed]:
+        """The parts of the last commit that are as they were written."""
+        listed = {part.name: part for part in self.standing.parts} if self.standing else {}
+        return [part for part in self.former if _is_sound(part, listed)]
+
     def __contains__(self, part: int) -> bool:
         return part in self._kept
 

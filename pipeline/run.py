@@ -153,7 +153,7 @@ class _Turn:
             fingerprint=parts_fingerprint(pipeline),
         )
         with closing(sink):
-            reuse = self.reuse = await self._reuse(surveyed, sink)
+            reuse = await self._reuse(surveyed, sink)
             record = self.record = RunRecord(pipeline.output, run_id)
             with closing(record):
                 manifest = _manifest(pipeline, surveyed, run_id)
@@ -165,8 +165,8 @@ class _Turn:
                 if self.dispatch and self.dispatch.stopped_by:
                     raise self.dispatch.stopped_by
                 self.is_committing = True
-                commit = partial(sink.commit, with_changes=pipeline.changes is not None)
-                rows = await run_sync(commit)
+                changes = Path(pipeline.changes) if pipeline.changes else None
+                rows = await run_sync(sink.commit, changes)
                 self.emit(events.Committed(pipeline.output, rows))
             told = {"committed": True, "rows_out": rows, **_told(sink, reuse)}
             record.write_manifest(manifest | told)
@@ -174,7 +174,7 @@ class _Turn:
     async def _reuse(self, surveyed: Survey, sink: Sink) -> Reuse:
         """What stands already; the guards look at it before anything is paid."""
         pipeline = self.pipeline
-        reuse = await run_sync(
+        reuse = self.reuse = await run_sync(
             reusing, surveyed, sink.place, sink.fingerprint, sink.standing, abandon_on_cancel=True
         )
         if surveyed.rows:  # of an empty input `Sink.check_loss` tells what is wrong

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import identity
+from pipeline.changes import Copies, deliver, write_changes
 from pipeline.errors import GuardError
 from pipeline.files import digest_of, shown
 from pipeline.index import (
@@ -30,7 +31,15 @@ from pipeline.index import (
     write_index,
 )
 from pipeline.outcomes import Outcomes
-from pipeline.parts import PIECE_ROWS, PartFile, PartRows, RowGroups, conformed, rows_of
+from pipeline.parts import (
+    PIECE_ROWS,
+    PartFile,
+    PartRows,
+    RowGroups,
+    conformed,
+    reading,
+    rows_of,
+)
 from pipeline.place import Place, storing
 from pipeline.publish import publish
 from pipeline.records import Column, Document, Kept, Result, Row
@@ -103,8 +112,13 @@ class Sink:
         self._weights = np.zeros(0)
         self._part = -1
         self._rows = survey.rows_by_part()
-        self._sizes, self._flags = array("Q"), bytearray()
+        self._sizes, self._flags, self._part_rows = array("Q"), bytearray(), 0
         self._written: set[str] = set()
+        self._reuse: Reuse | None = None
+        self._former: set[str] = set()
+        self._copies = Copies()
+        self._copied: list[tuple[int, int]] = []
+        """Ranges of rows of this part that the last commit has, too."""
         self._readers: dict[Path, PartRows] = {}
         self._file: PartFile | None = None
         self._groups = RowGroups()
@@ -118,6 +132,8 @@ class Sink:
 
     def expect(self, reuse: Reuse) -> None:
         """Parts of this plan will come. Their dimension is the job's where it names none."""
+        self._reuse = reuse
+        self._former = {part.path.name for part in reuse.former}
         known = reuse.dimension
         if known is not None and self._unknown:
             self.schema = with_vectors(self.schema, dict.fromkeys(sorted(self._unknown), known))
@@ -140,6 +156,7 @@ class Sink:
         if rows > 1 and not self._per_chunk:
             raise ValueError(f"{document.address}: {rows} rows for one document")
         is_first = outcomes is None or outcomes.is_first
+        self._part_rows += rows
         self._sizes.append(rows)
         self._flags.append(OUTCOMES.index(result.status) | (FIRST if is_first else 0))
         count = {result.status: getattr(self.counts, result.status) + 1}
@@ -156,13 +173,20 @@ class Sink:
             self.parts.append(copied.source)
             return
         sizes = copied.entries["rows"]
+        is_former = copied.source.path.name in self._former
+        if is_former:
+            self._copied.append((self._part_rows, self._part_rows + copied.rows))
+        self._part_rows += copied.rows
         self._sizes.extend(sizes.tolist())
         self._flags.extend(bytes([REUSABLE]) * len(sizes))
         ends = copied.starts + sizes.astype(np.int64)
         jumps = np.flatnonzero(copied.starts[1:] != ends[:-1]) + 1
         self._flush()
         for run in np.split(np.arange(len(sizes)), jumps):
-            self._copy(copied.source.path, int(copied.starts[run[0]]), int(ends[run[-1]]))
+            start, stop = int(copied.starts[run[0]]), int(ends[run[-1]])
+            self._copy(copied.source.path, start, stop)
+            if is_former:
+                self._copies.add(copied.source.path.name, start, stop)
 
     def _copy(self, path: Path, start: int, stop: int) -> None:
         if path not in self._readers:
@@ -170,7 +194,7 @@ class Sink:
                 self._readers.pop(next(iter(self._readers))).close()
             self._readers[path] = PartRows(path)
         rows = self._readers[path]
-        with storing(path):
+        with reading(path):
             if self.place.suffix == ".jsonl":
                 self._write(self._groups.rest())
                 file = self._opened()
@@ -190,9 +214,10 @@ class Sink:
                 hint="it stands as it was; remove it to publish without them",
             )
 
-    def commit(self, *, with_changes: bool = False) -> int:
-        """Publishes all that was written, in one rename; nothing, where it stands already. Returns:
-        rows written.
+    def commit(self, changes: Path | None = None) -> int:
+        """Publishes all that was written, in one rename; nothing, where it stands already. Then
+        what that changed goes to `changes`, with what is owed of earlier commits: a kill between
+        the two loses none. Returns: rows written.
 
         Raises: StorageError; then the old output stands. ValueError where documents are missing.
         """
@@ -200,6 +225,7 @@ class Sink:
         done = self.counts.ok + self.counts.partial + self.counts.failed
         if done != self._survey.rows:
             raise ValueError(f"{done} documents written, {self._survey.rows} read")
+        is_asked = changes is not None or self._record.owed_changes.exists()
         self.parts = publish(
             self.place,
             self._record,
@@ -208,9 +234,16 @@ class Sink:
             written=self._written,
             fingerprint=self.fingerprint,
             before=self.standing,
-            with_changes=with_changes,
+            changes=self._write_changes if is_asked else None,
         )
+        if changes is not None:
+            deliver(self._record.owed_changes, changes)
         return self.counts.rows
+
+    def _write_changes(self, target: Path, parts: Sequence[Indexed]) -> None:
+        former = self._reuse.readable_former() if self._reuse else []
+        id = None if self._per_chunk else self._survey.spec.id or "id"
+        write_changes(target, former, parts, self._copies, id=id)
 
     def close(self) -> None:
         """Removes what is unfinished; after `commit` there is nothing left to remove."""
@@ -339,13 +372,16 @@ class Sink:
             sha256=digest,
             stamp=stamp,
             documents=len(rows),
-            rows=sum(self._sizes),
+            rows=self._part_rows,
             dimension=dimension_of(self.schema),
             is_reusable=bool((entries["flags"] == REUSABLE).all()),
         )
         self._written.add(file.path.name)
         self.parts.append(write_index(file.path, header, entries))
-        self._sizes, self._flags = array("Q"), bytearray()
+        for start, stop in self._copied:
+            self._copies.add(file.path.name, start, stop)
+        self._sizes, self._flags, self._copied = array("Q"), bytearray(), []
+        self._part_rows = 0
 
     def _clear(self) -> None:
         self._own = {name: [] for name in self.schema.names if name not in self._carried}

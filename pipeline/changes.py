@@ -1,0 +1,192 @@
+"""What a commit changes in the output, line by line, for a vector store that follows it.
+
+    {"op": "upsert", ... the row as in a JSONL output ...}
+    {"op": "delete", "chunk_id": ...}                    one row per chunk
+    {"op": "delete", "id": ..., "identity": ...}         one row per document
+
+Whoever applies them to what the last commit gave has what this one gives. Rows that were copied are
+equal by construction; of all others the old and the new ones are compared as they would be written.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from pipeline import identity
+from pipeline.index import Indexed
+from pipeline.parts import PartRows, reading
+from pipeline.place import storing, sync_folder
+from pipeline.spill import Records, Spill
+
+_LINE = np.dtype(
+    [("name", "V16"), ("hash", "V16"), ("is_new", "?"), ("at", "<u8"), ("length", "<u8")]
+)
+_BLOCK_BYTES = 1 << 26
+
+
+class Copies:
+    """Which rows of the last commit's parts came into which new ones as they were."""
+
+    def __init__(self) -> None:
+        self._ranges: dict[str, array[int]] = {}
+
+    def add(self, name: str, start: int, stop: int) -> None:
+        """The rows of this part from `start` to before `stop` are in both commits."""
+        self._ranges.setdefault(name, array("Q")).extend((start, stop))
+
+    def rest(self, part: Indexed) -> list[tuple[int, int]]:
+        """The ranges of the part's rows that are not."""
+        is_left = np.ones(part.header.rows + 2, np.bool_)
+        is_left[0] = is_left[-1] = False
+        pairs = np.array(self._ranges.get(part.path.name, ()), np.int64).reshape(-1, 2)
+        for start, stop in pairs.tolist():
+            is_left[start + 1 : stop + 1] = False
+        borders = np.flatnonzero(np.diff(is_left.view(np.int8))).reshape(-1, 2)
+        return [(start, stop) for start, stop in borders.tolist()]
+
+
+def write_changes(
+    target: Path,
+    before: Sequence[Indexed],
+    now: Sequence[Indexed],
+    copies: Copies,
+    *,
+    id: str | None,
+) -> None:
+    """Writes what turns `before` into `now`: deletions, then rows, each in their order. `id` names
+    the id column of an output with one row per document; None: one row per chunk. Durable when it
+    returns.
+
+    Cost: reads each part that is not in both commits once; memory for a 256th of its rows.
+    """
+    both = {part.path.name for part in before} & {part.path.name for part in now}
+    lines, chosen = Spill(_LINE), Spill(_LINE)
+    # The lines themselves: which of them count is known only at the end.
+    with storing(target), tempfile.TemporaryFile(dir=target.parent) as spool:
+        for is_new, parts in ((False, before), (True, now)):
+            for part in parts:
+                if part.path.name not in both:
+                    _spool(spool, lines, part, copies.rest(part), is_new=is_new, id=id)
+        for bucket in lines.buckets():
+            for records in _differing(lines.bucket(bucket)):
+                chosen.add(records["at"] // _BLOCK_BYTES, records)
+        with target.open("wb") as file:
+            for block in chosen.buckets():
+                for record in np.sort(chosen.bucket(block), order="at"):
+                    spool.seek(int(record["at"]))
+                    file.write(spool.read(int(record["length"])))
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(target.parent)
+
+
+def deliver(owed: Path, target: Path) -> None:
+    """Puts the changes where they were asked for, whole or not at all."""
+    temporary = target.with_name(f".{target.name}.textmill.tmp")
+    with storing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            if owed.exists():
+                with owed.open("rb") as source:
+                    while piece := source.read(1 << 20):
+                        file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+        sync_folder(target.parent)
+        owed.unlink(missing_ok=True)
+
+
+def _spool(
+    spool: IO[bytes],
+    lines: Spill,
+    part: Indexed,
+    ranges: list[tuple[int, int]],
+    *,
+    is_new: bool,
+    id: str | None,
+) -> None:
+    """The part's rows in these ranges as lines of changes."""
+    if not ranges:
+        return
+    names = _identities(part) if id is not None else None
+    rows = PartRows(part.path)
+    at = spool.seek(0, os.SEEK_END)
+    with reading(part.path), closing(rows):
+        for start, stop in ranges:
+            found: list[tuple[bytes, bytes, bool, int, int]] = []
+            for number, row in enumerate(rows.json(start, stop), start):
+                name = names[number] if names is not None else _chunk_name(row)
+                if name is None:  # a row without a chunk has no place in a vector store
+                    continue
+                line = b'{"op":"upsert",' + row[1:] if is_new else _deletion(row, name, id)
+                spool.write(line)
+                found.append((name, sha256(row).digest()[:16], is_new, at, len(line)))
+                at += len(line)
+            records = np.array(found, _LINE) if found else np.empty(0, _LINE)
+            lines.add(np.ascontiguousarray(records["name"]).view(np.uint8)[::16], records)
+
+
+def _identities(part: Indexed) -> list[bytes]:
+    entries = part.entries()
+    if entries is None:
+        return [b"?" * 16] * part.header.rows
+    return [
+        hashed if is_unique else identity.numbered(hashed, nth)
+        for hashed, nth, is_unique in zip(
+            entries["hash"].tolist(),
+            entries["nth"].tolist(),
+            entries["unique"].tolist(),
+            strict=True,
+        )
+    ]
+
+
+class _Named(msgspec.Struct):
+    chunk_id: str | None = None
+
+
+_named = msgspec.json.Decoder(_Named).decode
+
+
+def _chunk_name(row: bytes) -> bytes | None:
+    name = _named(row).chunk_id
+    return None if name is None else bytes.fromhex(name)
+
+
+def _deletion(row: bytes, name: bytes, id: str | None) -> bytes:
+    told: dict[str, Any] = {"op": "delete"}
+    if id is None:
+        told["chunk_id"] = name.hex()
+    else:
+        told |= {"id": msgspec.json.decode(row).get(id), "identity": name.hex()}
+    return msgspec.json.encode(told) + b"\n"
+
+
+def _differing(records: Records) -> Iterator[Records]:
+    """The deletions, then the new rows, that make a difference."""
+    old, new = records[~records["is_new"]], records[records["is_new"]]
+    yield old[~np.isin(_text(old["name"]), _text(new["name"]))]
+    same = np.isin(_pairs(new), _pairs(old))
+    yield new[~same]
+
+
+def _text(names: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(names).view("S16")
+
+
+def _pairs(records: Records) -> npt.NDArray[Any]:
+    pairs = np.empty(len(records), [("name", "V16"), ("hash", "V16")])
+    pairs["name"], pairs["hash"] = records["name"], records["hash"]
+    return pairs.view("S32")
