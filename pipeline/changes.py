@@ -39,18 +39,21 @@ class Copies:
     """Which rows of the last commit's parts came into which new ones as they were."""
 
     def __init__(self) -> None:
-        self._ranges: dict[str, array[int]] = {}
+        self._old: dict[str, array[int]] = {}
+        self._new: dict[int, array[int]] = {}
 
-    def add(self, name: str, start: int, stop: int) -> None:
-        """The rows of this part from `start` to before `stop` are in both commits."""
-        self._ranges.setdefault(name, array("Q")).extend((start, stop))
+    def add(self, name: str, part: int, start: int, stop: int, at: int) -> None:
+        """The rows of the old part `name` from `start` to before `stop` are those of the new part
+        from `at` on."""
+        self._old.setdefault(name, array("Q")).extend((start, stop))
+        self._new.setdefault(part, array("Q")).extend((at, at + stop - start))
 
-    def rest(self, part: Indexed) -> list[tuple[int, int]]:
-        """The ranges of the part's rows that are not."""
+    def rest(self, part: Indexed, number: int | None = None) -> list[tuple[int, int]]:
+        """The ranges of rows of an old part, or of the new one of this number, that are not."""
+        ranges = self._old.get(part.path.name) if number is None else self._new.get(number)
         is_left = np.ones(part.header.rows + 2, np.bool_)
         is_left[0] = is_left[-1] = False
-        pairs = np.array(self._ranges.get(part.path.name, ()), np.int64).reshape(-1, 2)
-        for start, stop in pairs.tolist():
+        for start, stop in np.array(ranges or (), np.int64).reshape(-1, 2).tolist():
             is_left[start + 1 : stop + 1] = False
         borders = np.flatnonzero(np.diff(is_left.view(np.int8))).reshape(-1, 2)
         return [(start, stop) for start, stop in borders.tolist()]
@@ -75,9 +78,10 @@ def write_changes(
     # The lines themselves: which of them count is known only at the end.
     with storing(target), tempfile.TemporaryFile(dir=target.parent) as spool:
         for is_new, parts in ((False, before), (True, now)):
-            for part in parts:
+            for number, part in enumerate(parts):
                 if part.path.name not in both:
-                    _spool(spool, lines, part, copies.rest(part), is_new=is_new, id=id)
+                    ranges = copies.rest(part, number if is_new else None)
+                    _spool(spool, lines, part, ranges, is_new=is_new, id=id)
         for bucket in lines.buckets():
             for records in _differing(lines.bucket(bucket)):
                 chosen.add(records["at"] // _BLOCK_BYTES, records)

@@ -384,7 +384,7 @@ def _weight(opened: Sequence[Entry]) -> int:
 
 def _told(sink: Sink, reuse: Reuse) -> dict[str, Any]:
     """What the manifest says of a commit."""
-    parts = [[part.path.name, part.header.sha256] for part in sink.parts]
+    parts = [[part.path.name, part.header.sha256] for part in sink.published]
     return {"accounting": reuse.accounting, "parts": parts}
 
 

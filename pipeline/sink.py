@@ -7,8 +7,7 @@ bytes (see `pipeline.parts`), whether a row's output is made anew or copied from
 from __future__ import annotations
 
 import hashlib
-from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,33 +19,26 @@ from pipeline.changes import Copies, deliver, write_changes
 from pipeline.errors import GuardError
 from pipeline.files import digest_of, shown
 from pipeline.index import (
-    ENTRY,
     FIRST,
     OUTCOMES,
     REUSABLE,
-    Header,
     Indexed,
-    recipe,
-    stamp_of,
-    write_index,
 )
 from pipeline.outcomes import Outcomes
 from pipeline.parts import (
     PIECE_ROWS,
-    PartFile,
     PartRows,
-    RowGroups,
-    conformed,
     reading,
     rows_of,
 )
-from pipeline.place import Place, storing
+from pipeline.partswriter import PartsWriter
+from pipeline.place import Place
 from pipeline.publish import publish
 from pipeline.records import Column, Document, Kept, Result, Row
 from pipeline.reuse import Copied, Reuse
-from pipeline.schema import dimension_of, output_schema, row_weights, vector_array, with_vectors
+from pipeline.schema import output_schema, row_weights, vector_array, with_vectors
 from pipeline.standing import Standing, StandingRecord
-from pipeline.survey import ROW, Survey
+from pipeline.survey import Survey
 
 PIECE_BYTES = 2_000_000
 WRITER_REVISION = 1
@@ -87,8 +79,6 @@ class Sink:
     ) -> None:
         spec = survey.spec
         self.counts = Counts()
-        self.parts: list[Indexed] = []
-        """The finished ones, in order."""
         self.schema = output_schema(
             survey.schema,
             columns,
@@ -110,18 +100,14 @@ class Sink:
             self._carried -= {spec.text} - {spec.id}
         self._batch: Any = None
         self._weights = np.zeros(0)
-        self._part = -1
-        self._rows = survey.rows_by_part()
-        self._sizes, self._flags, self._part_rows = array("Q"), bytearray(), 0
-        self._written: set[str] = set()
         self._reuse: Reuse | None = None
         self._former: set[str] = set()
         self._copies = Copies()
-        self._copied: list[tuple[int, int]] = []
-        """Ranges of rows of this part that the last commit has, too."""
         self._readers: dict[Path, PartRows] = {}
-        self._file: PartFile | None = None
-        self._groups = RowGroups()
+        self._part = -1
+        self.published: list[Indexed] = []
+        """The parts of the output, once they stand."""
+        self._parts = PartsWriter(self.place, survey, self.fingerprint, self.schema)
         self._own: dict[str, list[Any]] = {}
         self._kept: list[Kept] = []
         self._pending_bytes = 0
@@ -138,6 +124,12 @@ class Sink:
         if known is not None and self._unknown:
             self.schema = with_vectors(self.schema, dict.fromkeys(sorted(self._unknown), known))
             self._unknown.clear()
+            self._parts.schema = self.schema
+
+    @property
+    def parts(self) -> list[Indexed]:
+        """The finished ones, in order."""
+        return self._parts.finished()
 
     def write(self, document: Document, result: Result, outcomes: Outcomes | None = None) -> None:
         """Adds one document. Its rows are taken one by one and never held together.
@@ -156,9 +148,8 @@ class Sink:
         if rows > 1 and not self._per_chunk:
             raise ValueError(f"{document.address}: {rows} rows for one document")
         is_first = outcomes is None or outcomes.is_first
-        self._part_rows += rows
-        self._sizes.append(rows)
-        self._flags.append(OUTCOMES.index(result.status) | (FIRST if is_first else 0))
+        flags = OUTCOMES.index(result.status) | (FIRST if is_first else 0)
+        self._parts.count([rows], bytes([flags]))
         count = {result.status: getattr(self.counts, result.status) + 1}
         self.counts = self.counts._replace(rows=self.counts.rows + rows, **count)
 
@@ -169,24 +160,21 @@ class Sink:
             ok=self.counts.ok + copied.documents, rows=self.counts.rows + copied.rows
         )
         if copied.entries is None or copied.starts is None:
-            next(self._rows)
-            self.parts.append(copied.source)
+            self._parts.keep(copied.source)
             return
         sizes = copied.entries["rows"]
         is_former = copied.source.path.name in self._former
-        if is_former:
-            self._copied.append((self._part_rows, self._part_rows + copied.rows))
-        self._part_rows += copied.rows
-        self._sizes.extend(sizes.tolist())
-        self._flags.extend(bytes([REUSABLE]) * len(sizes))
         ends = copied.starts + sizes.astype(np.int64)
         jumps = np.flatnonzero(copied.starts[1:] != ends[:-1]) + 1
         self._flush()
+        at = self._parts.rows
         for run in np.split(np.arange(len(sizes)), jumps):
             start, stop = int(copied.starts[run[0]]), int(ends[run[-1]])
             self._copy(copied.source.path, start, stop)
             if is_former:
-                self._copies.add(copied.source.path.name, start, stop)
+                self._copies.add(copied.source.path.name, copied.part, start, stop, at)
+            at += stop - start
+        self._parts.count(sizes.tolist(), bytes([REUSABLE]) * len(sizes))
 
     def _copy(self, path: Path, start: int, stop: int) -> None:
         if path not in self._readers:
@@ -196,14 +184,11 @@ class Sink:
         rows = self._readers[path]
         with reading(path):
             if self.place.suffix == ".jsonl":
-                self._write(self._groups.rest())
-                file = self._opened()
                 for lines in rows.lines(start, stop):
-                    file.append_lines(lines)
+                    self._parts.add_lines(lines)
                 return
             for table in rows.tables(start, stop):
-                self._groups.add(table)
-                self._write(self._groups.whole())
+                self._parts.add(table)
 
     def check_loss(self) -> None:
         """Raises: GuardError where an output with rows would be replaced by one without results."""
@@ -226,12 +211,12 @@ class Sink:
         if done != self._survey.rows:
             raise ValueError(f"{done} documents written, {self._survey.rows} read")
         is_asked = changes is not None or self._record.owed_changes.exists()
-        self.parts = publish(
+        self.published = publish(
             self.place,
             self._record,
             self.schema,
             self.parts,
-            written=self._written,
+            written=self._parts.written,
             fingerprint=self.fingerprint,
             before=self.standing,
             changes=self._write_changes if is_asked else None,
@@ -247,9 +232,7 @@ class Sink:
 
     def close(self) -> None:
         """Removes what is unfinished; after `commit` there is nothing left to remove."""
-        file, self._file = self._file, None
-        if file is not None:
-            file.discard()
+        self._parts.close()
         for reader in self._readers.values():
             reader.close()
         self._readers.clear()
@@ -313,8 +296,7 @@ class Sink:
         """The first vector came: from now on, and in what is written already, the type is known."""
         self._unknown.discard(name)
         self.schema = with_vectors(self.schema, {name: dimension})
-        if self._file is not None:
-            self._file.rewrite(self.schema)
+        self._parts.rewrite(self.schema)
 
     def _flush(self) -> None:
         """Turns the rows so far into Arrow; whole row groups go to the file."""
@@ -330,58 +312,17 @@ class Sink:
             else:
                 arrays.append(pa.array(self._own[field.name], field.type))
         self._clear()
-        self._groups.add(pa.Table.from_arrays(arrays, self.schema.names))
-        self._write(self._groups.whole())
-
-    def _write(self, groups: Iterator[list[pa.Table]]) -> None:
-        for pieces in groups:
-            self._opened().write(conformed(pieces, self.schema))
-
-    def _opened(self) -> PartFile:
-        if self._file is None:
-            self._file = PartFile(self.place.part_path(self._part), self.schema)
-        return self._file
+        self._parts.add(pa.Table.from_arrays(arrays, self.schema.names))
 
     def _turn_to(self, part: int) -> None:
         if part != self._part:
             self._finish_part()
             self._part = part
+            self._parts.turn_to(part)
 
     def _finish_part(self) -> None:
-        """Part, then index: only with both it counts."""
         self._flush()
-        self._write(self._groups.rest())
-        file, self._file = self._file, None
-        if file is None:
-            return
-        rows = next(self._rows)
-        if len(rows) != len(self._sizes):
-            file.discard()
-            raise ValueError(f"{len(self._sizes)} documents of a part of {len(rows)}")
-        entries = np.zeros(len(rows), ENTRY)
-        for name in ROW.names or ():
-            entries[name] = rows[name]
-        entries["rows"] = self._sizes
-        entries["flags"] = np.frombuffer(bytes(self._flags), np.uint8)
-        _, digest = file.finish(by_hash=True)
-        with storing(file.path):
-            stamp = stamp_of(file.path)
-        header = Header(
-            fingerprint=self.fingerprint,
-            recipe=recipe(rows),
-            sha256=digest,
-            stamp=stamp,
-            documents=len(rows),
-            rows=self._part_rows,
-            dimension=dimension_of(self.schema),
-            is_reusable=bool((entries["flags"] == REUSABLE).all()),
-        )
-        self._written.add(file.path.name)
-        self.parts.append(write_index(file.path, header, entries))
-        for start, stop in self._copied:
-            self._copies.add(file.path.name, start, stop)
-        self._sizes, self._flags, self._copied = array("Q"), bytearray(), []
-        self._part_rows = 0
+        self._parts.finish()
 
     def _clear(self) -> None:
         self._own = {name: [] for name in self.schema.names if name not in self._carried}
@@ -392,13 +333,8 @@ class Sink:
 def _fingerprint(job: str, survey: Survey, schema: pa.Schema, suffix: str) -> str:
     """Of the job, the columns in and out, and what writes them."""
     spec = survey.spec
-    told = [
-        WRITER_REVISION,
-        pa.__version__,
-        suffix,
-        job,
-        schema.to_string(show_schema_metadata=True),
-    ]
+    columns = schema.serialize().to_pybytes()
+    told = [WRITER_REVISION, pa.__version__, suffix, job, columns]
     used = [spec.text, spec.id, spec.keep, spec.fields, sorted(survey.widened)]
     return digest_of(map(repr, [*told, *used]))
 

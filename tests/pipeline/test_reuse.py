@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from reusing import Reused, small
 
+from pipeline import partswriter
 from pipeline import place as place_module
 from pipeline import reuse as reuse_module
 from pipeline import sink as sink_module
@@ -273,7 +274,7 @@ def kill(mill, monkeypatch, module, name, at=1):
 def test_finished_parts_of_a_killed_run_are_kept(of, out, monkeypatch):
     mill = of(input__id="id", out=out)
     mill.rows(plain(60))
-    kill(mill, monkeypatch, sink_module, "write_index", 5)
+    kill(mill, monkeypatch, partswriter, "write_index", 5)
     assert not (mill.folder / out).exists()
     left = mill.parts()
     told = mill.run()
