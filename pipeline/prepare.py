@@ -6,8 +6,11 @@ both see the same requests.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
+from functools import partial
 
+import numpy as np
+import numpy.typing as npt
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -97,6 +100,25 @@ def prepared(pipeline: Pipeline, survey: Survey) -> Iterator[list[Opened]]:
     asking = _Asking(pipeline)
     for documents in read(survey):
         yield [_open(pipeline, document, asking) for document in documents]
+
+
+def first_requests(pipeline: Pipeline, survey: Survey, rows: Sequence[int]) -> list[Request]:
+    """The first request of each of these rows that has one."""
+    asking, found = _Asking(pipeline), list[Request]()
+    for documents in read(survey, partial(_by_part, survey, rows)) if rows else ():
+        for document in documents:
+            route = asking.router.route(document.fields)
+            chunk = next(pipeline.chunk(document.text), None) if document.text else None
+            if chunk is not None and route is not None:
+                found.append(asking.request(document, chunk, route))
+    return found
+
+
+def _by_part(survey: Survey, rows: Sequence[int]) -> Iterator[npt.NDArray[np.int64]]:
+    start, numbers = 0, np.array(rows, np.int64)
+    for count in survey.part_rows:
+        yield numbers[(numbers >= start) & (numbers < start + count)]
+        start += count
 
 
 Entry = Opened | Copied

@@ -32,6 +32,7 @@ from msgspec.structs import replace
 from pipeline import events
 from pipeline.answering import Answering, answering_of
 from pipeline.cache import AnswerCache
+from pipeline.canary import Canary, Send, has_passed, known_texts, mark_passed
 from pipeline.dispatch import Dispatch
 from pipeline.errors import (
     BudgetError,
@@ -48,7 +49,8 @@ from pipeline.outcomes import Outcomes
 from pipeline.place import lock
 from pipeline.plan import plan
 from pipeline.prepare import Entry, Opened, Pipeline, parts_fingerprint, resumed, split
-from pipeline.records import Failure
+from pipeline.prices import cost
+from pipeline.records import Answer, Endpoint, Failure
 from pipeline.reuse import Copied, Reuse, check_removed, reusing
 from pipeline.sink import Sink
 from pipeline.survey import Survey, survey
@@ -202,7 +204,7 @@ class _Turn:
         in_flight = sum(each.concurrency * each.batch_size for each in pipeline.endpoints)
         window = Window(OPEN_BYTES, max(4_096, 4 * in_flight))
         dispatch = self.dispatch = Dispatch(
-            [(each.endpoint, each.answer) for each in answering],
+            await self._watched(surveyed, cache, answering),
             cache,
             self.emit,
             policy=pipeline.route,
@@ -221,6 +223,49 @@ class _Turn:
                 group.start_soon(dispatch.run)
                 group.start_soon(self._drained, self._feed(surveyed, dispatch, window, put))
                 group.start_soon(self._drained, self._drain(surveyed, cache, dispatch, window, get))
+
+    async def _watched(
+        self, surveyed: Survey, cache: AnswerCache, answering: Sequence[Answering]
+    ) -> list[tuple[Endpoint, Send]]:
+        """The endpoints, each behind a canary where vectors must not mix with those of a commit."""
+        pipeline, reuse = self.pipeline, self.reuse
+        asked: list[tuple[Endpoint, Send]]
+        asked = [(each.endpoint, each.answer) for each in answering]
+        standing = reuse.standing if reuse else None
+        embeds = pipeline.endpoints[0].task == "feature-extraction" and pipeline.canary
+        if reuse is None or standing is None or reuse.keeps_all or not embeds:
+            return asked
+        marker = run_folder(pipeline.output) / "canary"
+        if has_passed(marker, standing.run):
+            return asked
+        known = await run_sync(known_texts, pipeline, surveyed, reuse, cache)
+        passed = partial(mark_passed, marker, standing.run)
+        return [
+            (endpoint, Canary(endpoint, send, texts, passed, self._asked_again).answer)
+            for (endpoint, send), texts in zip(asked, known, strict=True)
+        ]
+
+    def _asked_again(
+        self, endpoint: Endpoint, requests: int, seconds: float, answers: Sequence[Answer]
+    ) -> None:
+        """The canary's calls are paid like all others."""
+        assert self.dispatch is not None
+        tally = self.dispatch.tally
+        tokens_in = sum(each.input_tokens for each in answers)
+        tokens_out = sum(each.output_tokens for each in answers)
+        spent = cost(
+            endpoint.price,
+            requests=requests,
+            input_tokens=tokens_in,
+            output_tokens=tokens_out,
+            seconds=seconds,
+        )
+        tally.calls += 1
+        tally.input_tokens += tokens_in
+        tally.output_tokens += tokens_out
+        tally.cost_usd += spent
+        told = (endpoint.name, requests, seconds, tokens_in, tokens_out, spent)
+        self.emit(events.CallEnded(*told))
 
     async def _drained(self, stage: Coroutine[Any, Any, None]) -> None:
         """A stage that ends the run lets the calls under way come in first: they are paid for."""

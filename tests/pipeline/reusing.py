@@ -22,7 +22,8 @@ class Answerer:
 
     def __init__(self, endpoint):
         self.endpoint, self.listen = endpoint, None
-        self.asked, self.poison = [], "poison"
+        self.asked, self.poison, self.turn = [], "poison", 0.0
+        """`turn`: how far the model's vectors are turned away."""
 
     async def answer(self, requests):
         self.asked += [request.input for request in requests]
@@ -34,6 +35,7 @@ class Answerer:
         raw = hashlib.sha256(request.input.encode()).digest()
         if self.endpoint.task == "feature-extraction":
             vector = np.frombuffer(raw[:16], "<u4").astype("<f4") / 2**32 + 0.01
+            vector[0] += self.turn
             return Answer(vector.astype("<f4").tobytes(), 1, 0, False, "m")
         return Answer(raw.hex(), 1, 1, False, "m")
 
@@ -46,7 +48,7 @@ class Reused:
         self.out, self.flags, self.template = out, flags, template
         self.input = self.folder / flags.pop("name", "in.jsonl")
         self.answerer = None
-        self.poison = "poison"
+        self.poison, self.turn = "poison", 0.0
 
     def rows(self, rows):
         if self.input.suffix == ".parquet":
@@ -68,7 +70,7 @@ class Reused:
         @contextlib.asynccontextmanager
         async def answering(pipeline, cache):
             self.answerer = Answerer(pipeline.endpoints[0])
-            self.answerer.poison = self.poison
+            self.answerer.poison, self.answerer.turn = self.poison, self.turn
             yield [self.answerer]
 
         self.events = []

@@ -436,3 +436,68 @@ def test_rows_answered_by_another_endpoint_than_the_first_are_looked_up(of, monk
     told = mill.run()
     assert (told.unchanged, told.requests, told.calls) == (20, 40, 0)
     assert mill.run().requests == 0
+
+
+def night(mill, rows, **flags):
+    """One more row, with the canary on."""
+    rows.append({"id": len(rows), "text": f"one more {len(rows)}", "kept": 1.5})
+    mill.rows(rows)
+    return mill.run(guard__canary=3, **flags)
+
+
+def test_a_model_that_moved_is_found_before_its_vectors_mix(of):
+    mill = of(input__id="id")
+    rows = plain(20)
+    assert night(mill, rows).exit == 0
+    content = mill.content()
+    mill.turn = 0.00001  # noise
+    told = night(mill, rows)
+    assert (told.calls, mill.asked()) == (2, 4)
+    assert told.tokens == 4
+    mill.turn = 2.0
+    told = night(mill, rows, code=14)
+    assert (told.exit, mill.asked()) == (14, 3)
+    assert "the model answers other vectors than before" in str(mill.error)
+    assert mill.content() != content
+    content = mill.content()
+    mill.turn = 0.0
+    assert night(mill, rows).exit == 0
+    assert mill.content() == mill.anew()
+    mill.turn = 2.0
+    rows.append({"id": 99, "text": "another", "kept": 1.5})
+    mill.rows(rows)
+    told = mill.run(guard__canary=0)
+    assert (told.exit, mill.asked()) == (0, 1)
+
+
+def test_a_run_that_asks_nothing_new_sends_no_canary(of):
+    mill = of(input__id="id")
+    rows = plain(20)
+    night(mill, rows)
+    mill.turn = 2.0
+    rows.pop()
+    mill.rows(rows)
+    told = mill.run(guard__canary=3)
+    assert (told.removed, told.calls, mill.asked()) == (1, 0, 0)
+
+
+def test_a_run_that_goes_on_after_a_kill_sends_no_second_canary(of, monkeypatch):
+    mill = of(input__id="id")
+    rows = plain(20)
+    night(mill, rows)
+    mill.flags["guard__canary"] = 3
+    rows.append({"id": 98, "text": "another", "kept": 1.5})
+    mill.rows(rows)
+    kill(mill, monkeypatch, sink_module, "publish")
+    assert mill.asked() == 4
+    rows.append({"id": 99, "text": "and one more", "kept": 1.5})
+    mill.rows(rows)
+    assert (mill.run().exit, mill.asked()) == (0, 1)
+
+
+def test_text_tasks_have_no_canary(of):
+    mill = of(template="ask", input__id="id", parameters__prompt="{chunk}", input__keep=["kept"])
+    rows = plain(5)
+    night(mill, rows)
+    night(mill, rows)
+    assert mill.asked() == 1

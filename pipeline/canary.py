@@ -1,0 +1,156 @@
+"""Has the model changed under its name? A few texts of the last commit, sent again.
+
+Vectors of two models can be compared, and every such comparison is wrong. A service may change its
+model without a word, and then the new rows of a night would lie in another space than the old ones.
+So ahead of the first new call after a commit a few texts whose answers are kept are asked again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+
+import anyio
+import numpy as np
+
+from pipeline.cache import AnswerCache
+from pipeline.errors import EndpointError, GuardError
+from pipeline.escape import printable
+from pipeline.keys import Keys
+from pipeline.place import storing
+from pipeline.prepare import Pipeline, first_requests
+from pipeline.records import Answer, Endpoint, Failure, Request
+from pipeline.reuse import Reuse
+from pipeline.survey import Survey
+
+LEAST_COSINE = 0.999
+"""Other hardware, batches or half precision leave a cosine above 0.9999; another model, or another
+version of one, is far below this."""
+GOOD_FOR_SECONDS = 43_200
+"""So long a run that goes on after a kill does not ask again."""
+ROWS_PER_PART = 2
+ITS_OWN = frozenset({"too_long", "poison", "invalid"})
+"""Errors of these texts; all others are the server's, and end the call that waits as well."""
+
+Send = Callable[[Sequence[Request]], Awaitable[Sequence[Answer | Failure]]]
+Told = Callable[[Endpoint, int, float, Sequence[Answer]], None]
+"""Endpoint, requests, seconds, answers of a call that is paid for, too."""
+
+
+class Canary:
+    """Stands before an endpoint, and asks these texts again ahead of its first call.
+
+    Raises: GuardError where the model has moved.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        send: Send,
+        known: Sequence[tuple[Request, bytes]],
+        passed: Callable[[], None],
+        told: Told,
+    ) -> None:
+        self._endpoint, self._send, self._known = endpoint, send, list(known)
+        self._passed, self._told = passed, told
+        self._lock = anyio.Lock()
+
+    async def answer(self, requests: Sequence[Request]) -> Sequence[Answer | Failure]:
+        """The endpoint's answer to these."""
+        if self._known:
+            async with self._lock:
+                if self._known:
+                    await self._ask()
+                    self._known.clear()
+        return await self._send(requests)
+
+    async def _ask(self) -> None:
+        endpoint = self._endpoint
+        for start in range(0, len(self._known), endpoint.batch_size):
+            known = self._known[start : start + endpoint.batch_size]
+            began = time.monotonic()
+            try:
+                answers = await self._send([request for request, _ in known])
+            except EndpointError as error:
+                if error.kind in ITS_OWN:
+                    return  # nothing can be said of the model
+                raise  # the call that waits is made again, and so is this one
+            good = [each for each in answers if isinstance(each, Answer)]
+            self._told(endpoint, len(known), time.monotonic() - began, good)
+            for (_, vector), answer in zip(known, answers, strict=True):
+                if isinstance(answer, Answer) and isinstance(answer.value, bytes):
+                    self._compare(vector, answer.value)
+            if endpoint.requests_per_minute:
+                await anyio.sleep(60 / endpoint.requests_per_minute)
+        self._passed()
+
+    def _compare(self, before: bytes, now: bytes) -> None:
+        if (near := cosine(before, now)) < LEAST_COSINE:
+            raise GuardError(
+                f"{printable(self._endpoint.name)}: the model answers other vectors than before "
+                f"(cosine {near:.3f} for a text of the last commit): nothing was published",
+                hint="a new model is named in endpoint.model or endpoint.revision; "
+                "--set guard.canary=0 mixes its vectors with the old ones",
+            )
+
+
+def known_texts(
+    pipeline: Pipeline, survey: Survey, reuse: Reuse, cache: AnswerCache
+) -> list[list[tuple[Request, bytes]]]:
+    """For each endpoint the texts to ask again: from rows that are unchanged, with the vectors that
+    are kept under its own key. Blocks: run it in a thread."""
+    wanted = pipeline.canary
+    rows = list(_unchanged(reuse, 4 * wanted))
+    asked = first_requests(pipeline, survey, rows)
+    keys = Keys(pipeline.endpoints)
+    found: list[list[tuple[Request, bytes]]] = []
+    for position in range(len(pipeline.endpoints)):
+        named = {
+            keys.under(position, request): request
+            for request in asked
+            if position in request.route.positions
+        }
+        kept = cache.get_many(named)
+        vectors = [
+            (named[key], answer.value)
+            for key, answer in kept.items()
+            if isinstance(answer, Answer) and isinstance(answer.value, bytes)
+        ]
+        found.append(vectors[:wanted])
+    return found
+
+
+def has_passed(marker: Path, run: str) -> bool:
+    """Whether the texts of this commit were asked again a short while ago, by a run that ended."""
+    try:
+        is_new = time.time() - marker.stat().st_mtime < GOOD_FOR_SECONDS
+        return is_new and marker.read_text("utf-8") == run
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def mark_passed(marker: Path, run: str) -> None:
+    with storing(marker):
+        marker.write_text(run, "utf-8")
+
+
+def _unchanged(reuse: Reuse, most: int) -> Iterator[int]:
+    """Numbers of some rows that are not to be done, from as many parts as it takes."""
+    start = 0
+    for count, origins in zip(reuse.part_rows, reuse.origins(), strict=True):
+        rows = np.arange(count) if origins is None else np.flatnonzero(origins[:, 0] >= 0)
+        for row in rows[: min(ROWS_PER_PART, most)].tolist():
+            yield start + row
+            most -= 1
+        start += count
+        if not most:
+            return
+
+
+def cosine(one: bytes, other: bytes) -> float:
+    """Of two vectors as float32 bytes; -1 where they have not even the same dimension."""
+    a, b = (np.frombuffer(raw, "<f4").astype(np.float64) for raw in (one, other))
+    if len(a) != len(b):
+        return -1.0
+    return float(a @ b / max(1e-300, np.linalg.norm(a) * np.linalg.norm(b)))
