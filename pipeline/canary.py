@@ -153,4 +153,5 @@ def cosine(one: bytes, other: bytes) -> float:
     a, b = (np.frombuffer(raw, "<f4").astype(np.float64) for raw in (one, other))
     if len(a) != len(b):
         return -1.0
-    return float(a @ b / max(1e-300, np.linalg.norm(a) * np.linalg.norm(b)))
+    length = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / length if length else -1.0
