@@ -19,6 +19,7 @@ from pipeline.errors import StorageError
 from pipeline.files import reason
 
 PACKED_ROWS = 100_000
+TOGETHER = 50_000
 
 Records = npt.NDArray[Any]
 
@@ -36,11 +37,24 @@ class Spill:
         self._lock = threading.Lock()  # source and sink read at once, in threads of their own
         self._segments: dict[int, list[_Segment]] = {}
         self._end = 0
+        self._pending: list[tuple[npt.NDArray[Any], Records]] = []
+        self._waiting = 0
 
     def add(self, buckets: npt.NDArray[Any], records: Records) -> None:
         """Adds each record to its bucket."""
-        if not len(records):
+        self._pending.append((buckets, records))
+        self._waiting += len(records)
+        if self._waiting >= TOGETHER:
+            with self._lock:
+                self._flush()
+
+    def _flush(self) -> None:
+        """Many at once: each bucket of each flush is a segment, which costs memory."""
+        pending, self._pending, self._waiting = self._pending, [], 0
+        if not sum(len(records) for _, records in pending):
             return
+        buckets = np.concatenate([some for some, _ in pending])
+        records = np.concatenate([some for _, some in pending])
         order = np.argsort(buckets, kind="stable")
         found, starts = np.unique(buckets[order], return_index=True)
         ends = [*starts[1:], len(buckets)]
@@ -56,10 +70,14 @@ class Spill:
 
     def buckets(self) -> list[int]:
         """Those that hold records, in order."""
+        with self._lock:
+            self._flush()
         return sorted(self._segments)
 
     def segments(self, bucket: int) -> Iterator[Records]:
         """The records of a bucket, piece by piece."""
+        with self._lock:
+            self._flush()
         for segment in self._segments.get(bucket, ()):
             with self._lock:
                 self._file.seek(segment.offset)

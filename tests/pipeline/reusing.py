@@ -110,7 +110,7 @@ def small(monkeypatch):
 
     for module, name, value in [
         (survey, "MIN_PART_ROWS", 3), (survey, "MAX_PART_ROWS", 9), (survey, "BORDER_ODDS", 4),
-        (parts, "GROUP_ROWS", 5), (spill, "PACKED_ROWS", 7), (survey, "PACKED_ROWS", 7),
+        (parts, "GROUP_ROWS", 5), (spill, "PACKED_ROWS", 7), (spill, "TOGETHER", 7), (survey, "PACKED_ROWS", 7),
         (reuse, "PACKED_ROWS", 7),
     ]:  # fmt: skip
         monkeypatch.setattr(module, name, value)
