@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import diskcache
 import msgspec
@@ -24,6 +26,12 @@ from pipeline.records import Answer, Split
 BUSY_SECONDS = 60
 """So long a look-up or a commit waits for another process that writes; then storage has failed."""
 
+STORED_ROWS = 64
+LOOK_UP_KEYS = 32
+"""Rows of one statement. sqlite3 gives up the GIL at every step and has to win it back from a busy
+loop, which takes up to 5 ms: a step for many rows, not for each."""
+
+_T = TypeVar("_T")
 _RAW = diskcache.core.MODE_RAW
 _SPLIT = (None, 0, 0, False, "")
 _encode = msgspec.msgpack.Encoder().encode
@@ -64,7 +72,7 @@ class AnswerCache:
     """Answers by key. Calls block on SQLite: use it from worker threads, one writer at a time.
 
     Raises: StorageError when the folder or the file cannot be used, or the disk is full.
-    Cost: a look-up that misses 4 us, a hit 7-10 us, a stored answer 24-40 us in groups of 64.
+    Cost: a look-up that misses 1.5 us, a hit 4 us, a stored answer 14 us in groups of 64.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -85,6 +93,7 @@ class AnswerCache:
                     statistics=0,
                     tag_index=0,
                     sqlite_synchronous=2,
+                    sqlite_wal_autocheckpoint=4_000,  # pages: 16 MB of log, a quarter of the syncs
                     sqlite_cache_size=1 << 9,  # pages of 4 kB, for each thread that reads
                     sqlite_mmap_size=0,  # 64 MB by default, all of which count as ours
                     disk_min_file_size=1 << 62,
@@ -98,25 +107,32 @@ class AnswerCache:
     def get_many(self, keys: Iterable[bytes]) -> dict[bytes, Answer | Split]:
         """The answers there are; a damaged entry counts as absent and is paid again."""
         found: dict[bytes, Answer | Split] = {}
-        get = self._store.get
+        wanted = list(keys)
         try:
-            for key in keys:
-                sealed = get(key)
-                if sealed is not None:
-                    answer = _unseal(key, sealed)
-                    if answer is not None:
-                        found[key] = answer
+            execute = self._store._sql
+            for some in _in_statements(wanted, LOOK_UP_KEYS):
+                (row,) = execute(_look_up(len(some)), [*some, time.time()]).fetchall()
+                for key, sealed in zip(some, row, strict=True):
+                    if type(sealed) is bytes:
+                        answer = _unseal(key, sealed)
+                        if answer is not None:
+                            found[key] = answer
         except (OSError, sqlite3.Error, diskcache.Timeout) as error:
             raise _failed(self.folder, error) from error
         return found
 
     def put_many(self, answers: Sequence[tuple[bytes, Answer | Split]]) -> None:
         """Return when all of them are durable: one transaction, one sync."""
+        rows = [(key, _seal(key, answer)) for key, answer in answers]
         store = self._store
         try:
             with store.transact():
-                for key, answer in answers:
-                    store.set(key, _seal(key, answer))
+                execute = store._sql
+                for some in _in_statements(rows, STORED_ROWS):
+                    values: list[Any] = [time.time()]
+                    for key, sealed in some:
+                        values += (key, len(sealed), sealed)
+                    execute(_upsert(len(some)), values)
         except (OSError, sqlite3.Error, diskcache.Timeout) as error:
             raise _failed(self.folder, error) from error
 
@@ -137,6 +153,49 @@ class AnswerCache:
 
     def close(self) -> None:
         self._store.close()
+
+
+def _in_statements(rows: Sequence[_T], most: int) -> Iterator[Sequence[_T]]:
+    """The rows in runs of `most`, then of powers of two: few different statements to prepare."""
+    at = 0
+    while at < len(rows):
+        while most > len(rows) - at:
+            most //= 2
+        yield rows[at : at + most]
+        at += most
+
+
+@cache
+def _upsert(rows: int) -> str:
+    """What `diskcache.Cache.set` does to a row, for so many rows at once.
+
+    Parameters: the time, then key, length and value of each row.
+    """
+    values = ",".join(
+        f"(?{at},1,?1,NULL,?1,0,NULL,?{at + 1},{_RAW},NULL,?{at + 2})"
+        for at in range(2, 2 + 3 * rows, 3)
+    )
+    return (
+        "INSERT INTO Cache(key, raw, store_time, expire_time, access_time, access_count, tag,"
+        f" size, mode, filename, value) VALUES {values} ON CONFLICT(key, raw) DO UPDATE SET"
+        " store_time = excluded.store_time, expire_time = NULL, access_time = excluded.access_time,"
+        " access_count = 0, tag = NULL, size = excluded.size, mode = excluded.mode,"
+        " filename = NULL, value = excluded.value"
+    )
+
+
+@cache
+def _look_up(keys: int) -> str:
+    """What `diskcache.Cache.get` does for a key, for so many keys in one row: value or NULL.
+
+    Parameters: the keys, then the time.
+    """
+    values = ",".join(
+        f"(SELECT value FROM Cache WHERE key = ?{at} AND raw = 1 AND mode = {_RAW}"
+        f" AND filename IS NULL AND (expire_time IS NULL OR expire_time > ?{keys + 1}))"
+        for at in range(1, keys + 1)
+    )
+    return f"SELECT {values}"
 
 
 def _seal(key: bytes, answer: Answer | Split) -> bytes:
