@@ -186,8 +186,9 @@ async def _textmill(url: str, calls: int, size: int, concurrency: int, is_kept: 
 
 async def _alone(calls: int, size: int, is_plain: bool) -> complex:
     """Only the sets: ours, or diskcache's own of the same sealed values."""
-    from pipeline.cache import AnswerCache, _seal
+    from pipeline.cache import AnswerCache
     from pipeline.records import Answer
+    from pipeline.sealed import seal
 
     vector = os.urandom(384 * 4)
     answers = [(n.to_bytes(32, "big"), Answer(vector, 20)) for n in range(calls * size)]
@@ -203,7 +204,7 @@ async def _alone(calls: int, size: int, is_plain: bool) -> complex:
                 continue
             with store.transact():
                 for key, answer in some:
-                    store.set(key, _seal(key, answer))
+                    store.set(key, seal(key, answer))
         took = _now() - started
         cache.close()
     return took
