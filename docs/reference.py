@@ -23,7 +23,11 @@ def command_line() -> str:
     root = click.Context(cli, info_name="textmill", **(cli.context_settings | WIDTH))
     contexts = [root]
     for name in sorted(cli.commands):
-        contexts.append(click.Context(cli.commands[name], root, name, **WIDTH))
+        command = cli.commands[name]
+        context = click.Context(command, root, name, **WIDTH)
+        contexts.append(context)
+        for each in sorted(command.commands) if isinstance(command, click.Group) else ():
+            contexts.append(click.Context(command.commands[each], context, each, **WIDTH))
     for context in contexts:
         told = context.command.get_help(context)
         pages.append(f"## {context.command_path}\n\n```\n{told}\n```\n")

@@ -172,6 +172,61 @@ def templates(name: str | None, as_json: bool) -> None:
     sys.exit(show.templates(name, as_json=as_json))
 
 
+@cli.group()
+def cache() -> None:
+    """The answers that are kept: what they are, whether they are whole, and a way in and out."""
+
+
+@cache.command()
+@as_json
+def stats(as_json: bool) -> None:
+    """Say how many answers are kept, of what kind and size, and since when."""
+    from jobs import cache_commands
+
+    sys.exit(cache_commands.stats(as_json=as_json))
+
+
+@cache.command()
+@click.option("--repair", "--delete", is_flag=True, help="Remove damaged ones: ask again.")
+@as_json
+def verify(repair: bool, as_json: bool) -> None:
+    """Check every answer; exit 12 where damage was found and not removed."""
+    from jobs import cache_commands
+
+    sys.exit(cache_commands.verify(repair=repair, as_json=as_json))
+
+
+@cache.command()
+@click.option("--older-than", metavar="AGE", required=True, help="Such as 90d; h, d, w or y.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@as_json
+def prune(older_than: str, dry_run: bool, as_json: bool) -> None:
+    """Remove old answers; nothing else ever removes one."""
+    from jobs import cache_commands
+
+    sys.exit(cache_commands.prune(older_than, dry_run=dry_run, as_json=as_json))
+
+
+@cache.command("export")
+@click.argument("file")
+@as_json
+def export_(file: str, as_json: bool) -> None:
+    """Write all answers to FILE (- for stdout), to carry or to keep."""
+    from jobs import cache_commands
+
+    sys.exit(cache_commands.export_to(file, as_json=as_json))
+
+
+@cache.command("import")
+@click.argument("file")
+@as_json
+def import_(file: str, as_json: bool) -> None:
+    """Add the answers of FILE (- for stdin) that are not here yet."""
+    from jobs import cache_commands
+
+    sys.exit(cache_commands.import_from(file, as_json=as_json))
+
+
 @cli.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8080, show_default=True, help="0: a free one.")

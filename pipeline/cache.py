@@ -22,7 +22,7 @@ import diskcache
 from pipeline.errors import StateError, StorageError, TextmillError
 from pipeline.place import used
 from pipeline.records import Answer, Split
-from pipeline.sealed import PREFIX, RAW, SERVER, Entry, entry_of, seal, unseal
+from pipeline.sealed import MARK, PREFIX, RAW, SERVER, Entry, entry_of, seal, unseal
 from pipeline.statements import (
     LOOK_UP_KEYS,
     READ,
@@ -116,7 +116,7 @@ class AnswerCache:
                 )
             finally:
                 os.umask(mask)
-            self._store.set(b"textmill", b"1")  # a read-only folder must show before money is spent
+            self._store.set(MARK, b"1")  # a read-only folder must show before money is spent
         except (OSError, sqlite3.Error, diskcache.Timeout) as error:
             self._leave()
             raise _failed(folder, error) from error

@@ -16,6 +16,9 @@ from pipeline.records import Answer, Split
 SERVER, PREFIX = b"server ", b"prefix "
 """How the names of what is no answer begin."""
 
+MARK = b"textmill"
+"""Written at every start, to see whether the file can be written."""
+
 RAW = 1
 """diskcache's mode of a value that is stored as it is."""
 
@@ -57,9 +60,18 @@ class Entry(Struct, frozen=True):
     sealed: bytes | None
 
     @property
+    def is_name(self) -> bool:
+        """What a server said of itself, or another remembered thing with a name."""
+        return self.key.startswith((SERVER, PREFIX))
+
+    @property
     def is_answer(self) -> bool:
-        """False: what a server said of itself, or another remembered thing with a name."""
-        return len(self.key) == 32 and not self.key.startswith((SERVER, PREFIX))
+        return len(self.key) == 32 and not self.is_name
+
+    @property
+    def name(self) -> str:
+        """How people and programs call it: the key in hex, or the name."""
+        return self.key.decode("utf-8", "replace") if self.is_name else self.key.hex()
 
     @property
     def answer(self) -> Answer | Split | None:
