@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
@@ -42,7 +43,7 @@ FLAGS = {
 """Flags that stand for a key of the job file; all others are reached with --set."""
 
 
-def job_options(command: Command) -> Command:
+def job_options(command: Command, without: str = "") -> Command:
     """The options that set a key of the job file, in the order of the file."""
     options = [
         click.option("-i", "--input", metavar="PATH", help="File, glob, directory, or -."),
@@ -70,8 +71,8 @@ def job_options(command: Command) -> Command:
             "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Any key of the file."
         ),
     ]
-    for option in reversed(options):
-        command = option(command)
+    for name, option in reversed(list(zip([*FLAGS, "set"], options, strict=True))):
+        command = command if name == without else option(command)
     return command
 
 
@@ -114,6 +115,19 @@ def plan(job: str, overrides: tuple[str, ...], as_json: bool, **options: Any) ->
     from jobs import execute
 
     sys.exit(execute.plan(job, overrides, flags_of(options), as_json=as_json))
+
+
+@cli.command()
+@click.argument("job")
+@click.option("--id", "name", metavar="ID", required=True, help="Of the row to explain.")
+@partial(job_options, without="id")
+@as_json
+def explain(job: str, name: str, overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Say why the answers of a row of JOB are kept, or would have to be paid for."""
+    from jobs import explain_command
+
+    flags = flags_of(options)
+    sys.exit(explain_command.explain(job, name, overrides, flags, as_json=as_json))
 
 
 @cli.command()

@@ -21,6 +21,7 @@ from aggregators import REVISIONS as AGGREGATOR_REVISIONS
 from chunkers.boundaries import sentences
 from chunkers.tokens import tokenizer
 from jobs.refusals import most_own_tokens
+from jobs.shaping import shaping
 from jobs.spec import EndpointSpec, Job, fingerprint
 from pipeline.endpoints import local
 from pipeline.errors import UsageError
@@ -68,6 +69,7 @@ def build(job: Job, *, with_secret: bool = True) -> Pipeline:
         output=job.output.path,
         home=str(home()),
         fingerprint=_fingerprint(job),
+        shaping=shaping(job, tokenizer_name(job)),
         metadata=_metadata(job),
         dimension=_dimension(job, spec),
         sentences=sentences,

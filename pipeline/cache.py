@@ -24,6 +24,7 @@ from pipeline.place import used
 from pipeline.records import Answer, Split
 from pipeline.sealed import MARK, PREFIX, RAW, SERVER, Entry, entry_of, seal, unseal
 from pipeline.statements import (
+    HOLDS,
     LOOK_UP_KEYS,
     READ,
     READ_SIZES,
@@ -135,6 +136,11 @@ class AnswerCache:
                         if answer is not None:
                             found[key] = answer
         return found
+
+    def holds(self, key: bytes) -> bool:
+        """Whether anything stands under this key, also what `get_many` passes over as damaged."""
+        with _troubles(self.folder):
+            return bool(self._store._sql(HOLDS, (key,)).fetchall())
 
     def put_many(self, answers: Sequence[tuple[bytes, Answer | Split]]) -> None:
         """Return when all of them are durable: one transaction, one sync."""

@@ -7,6 +7,7 @@ both see the same requests.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Set
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -40,6 +41,9 @@ class Pipeline(Struct, frozen=True, kw_only=True):
     output: str
     home: str
     fingerprint: str
+    shaping: dict[str, Any] = {}
+    """What of the job decides how a row becomes inputs, by the keys of the job file: for `explain`,
+    which compares it with that of the last run."""
     metadata: dict[str, str]
     dimension: int | None
     """Of the vectors, where the job or the model says it."""
@@ -63,7 +67,7 @@ def prepared(pipeline: Pipeline, survey: Survey) -> Iterator[list[Opened]]:
     """The documents in input order, in groups of at most some hundred and some MB of text."""
     key = keyed(pipeline.endpoint)
     for documents in read(survey):
-        yield [_open(pipeline, document, key) for document in documents]
+        yield [opened(pipeline, document, key) for document in documents]
 
 
 def split(
@@ -98,7 +102,8 @@ def _pieces(pipeline: Pipeline, document: Document, chunk: Chunk) -> list[Chunk]
     return cut if len(cut) > 1 else []
 
 
-def _open(pipeline: Pipeline, document: Document, key: Callable[[str], bytes]) -> Opened:
+def opened(pipeline: Pipeline, document: Document, key: Callable[[str], bytes]) -> Opened:
+    """The document and its requests; without any where it cannot be read or has too many chunks."""
     if document.text is None:
         return Opened(document, [])
     requests: list[Request] = []

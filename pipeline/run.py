@@ -24,7 +24,7 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from anyio.to_thread import run_sync
-from msgspec import Struct
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from pipeline import events
@@ -39,7 +39,7 @@ from pipeline.errors import (
 )
 from pipeline.files import recheck
 from pipeline.folder import RunRecord, new_run_id, run_folder
-from pipeline.keys import model_name
+from pipeline.keys import model_name, prefix
 from pipeline.memory import give_back
 from pipeline.outcomes import Outcomes
 from pipeline.place import lock
@@ -149,6 +149,7 @@ class _Turn:
             with closing(record):
                 manifest = _manifest(pipeline, surveyed, run_id)
                 record.write_manifest(manifest)
+                await run_sync(cache.remember_prefix, prefix(pipeline.endpoint))
                 await self._check_budget(surveyed, cache)
                 await self._mill(surveyed, cache, answering)
                 recheck(surveyed.files)
@@ -356,6 +357,8 @@ def _manifest(pipeline: Pipeline, surveyed: Survey, run_id: str) -> dict[str, An
         "rows": surveyed.rows,
         "output": pipeline.output,
         "model": list(pipeline.endpoint.identity),
+        "shaping": pipeline.shaping,
+        "prefixes": [Raw(prefix(pipeline.endpoint))],
         "committed": False,
     }
 

@@ -15,6 +15,7 @@ STORED_ROWS = 64
 LOOK_UP_KEYS = 32
 """Rows of one statement."""
 
+HOLDS = "SELECT 1 FROM Cache WHERE key = ? AND raw = 1"
 READ_SIZES = """SELECT rowid, length(value) FROM Cache WHERE rowid > ? AND rowid <= ?
     ORDER BY rowid LIMIT ?"""
 READ = """SELECT rowid, key, raw, store_time, mode, filename, value FROM Cache
