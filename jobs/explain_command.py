@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec.structs import replace
 
 from jobs.execute import pairs, placed, reported
 from pipeline.errors import UsageError
@@ -43,8 +42,8 @@ def _explain(
     from jobs.build import build
     from jobs.spec import load
     from pipeline.cache import AnswerCache
-    from pipeline.endpoints.info import recalled
     from pipeline.explain import explained
+    from pipeline.plan import as_recalled
     from pipeline.survey import survey
 
     job = load(source, pairs(overrides), flags, needs_output=False)
@@ -56,9 +55,7 @@ def _explain(
         answers = Path(pipeline.home) / "answers"
         if (answers / "cache.db").exists():
             with closing(AnswerCache(answers)) as cache:
-                endpoint = recalled(pipeline.endpoint, cache, pipeline.chunk_tokens)
-                pipeline = replace(pipeline, endpoint=endpoint)
-                told = explained(pipeline, document, cache, past or _nothing())
+                told = explained(as_recalled(pipeline, cache), document, cache, past or _nothing())
         else:
             told = explained(pipeline, document, None, past or _nothing())
     if as_json:

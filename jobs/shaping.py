@@ -9,7 +9,7 @@ import msgspec
 import chunkers
 
 if TYPE_CHECKING:
-    from jobs.spec import Job
+    from jobs.job import Job
 
 
 def shaping(job: Job, tokenizer: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ run tells what shaped it otherwise, and its output whether the row was there.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -17,7 +17,8 @@ from msgspec import Struct
 
 from pipeline import identity
 from pipeline.cache import AnswerCache
-from pipeline.keys import keyed_by, parts_of, prefix
+from pipeline.keys import Keys, keyed_by, parts_of, prefix
+from pipeline.lookup import look_up
 from pipeline.prepare import Opened, Pipeline, opened, split
 from pipeline.prompts import chunk_text
 from pipeline.records import Document, Request, Split
@@ -76,58 +77,49 @@ class Past(Struct, frozen=True):
     """Of this row in the output that stands; None: it is not there."""
 
 
-def own_prefixes(pipeline: Pipeline) -> list[bytes]:
-    """The prefixes under which this pipeline looks for an answer, in this order."""
-    return [prefix(pipeline.endpoint)]
+class _Asked(Struct, frozen=True):
+    """A prefix, its parts, and the positions of the endpoints that it stands for."""
+
+    prefix: bytes
+    parts: dict[str, Any]
+    positions: frozenset[int]
 
 
 def explained(
     pipeline: Pipeline, document: Document, cache: AnswerCache | None, past: Past
 ) -> RowTold:
     """The row, each of its requests, and why it is missing where it is. Sends nothing."""
-    own = own_prefixes(pipeline)
-    first = keyed_by(own[0])
-    whole = _with_pieces(pipeline, opened(pipeline, document, first), cache)
-    changed = _changed(pipeline, own, past.manifest)
-    others = [p for p in (cache.prefixes() if cache else ())[-PREFIXES:] if p not in own]
+    keys = Keys(pipeline.endpoints)
+    whole = _with_pieces(pipeline, opened(pipeline, document), keys, cache)
+    asked = _asked(pipeline, cache)
+    changed = _changed(pipeline, past.manifest)
     failed = {(f.get("start_char"), f.get("end_char")): dict(f) for f in past.failures}
     seen: Counter[str] = Counter()
     chunks: list[ChunkTold] = []
     for start in range(0, len(whole.requests), AT_ONCE):
         some = whole.requests[start : start + AT_ONCE]
-        states = _states(some, own, cache)
-        missing = [request for request in some if states[request.key] != "cached"]
-        nearest = _nearest(missing, own, others, cache)
+        found = look_up(cache, keys, some) if cache else {}
+        missing = [request for request in some if request.flight not in found]
+        nearest = _nearest(missing, asked, cache)
         for at, request in enumerate(some, start):
-            text = chunk_text(document, request.chunk)
+            text = chunk_text(whole.document, request.chunk)
             name = identity.chunk_id(document.identity, text.encode(), seen[text])
             seen[text] += 1
-            failure = failed.get((request.chunk.start_char, request.chunk.end_char))
+            span = (request.chunk.start_char, request.chunk.end_char)
+            failure = failed.get(span)
+            state: State = "cached" if request.flight in found else "missing"
             differs: list[Difference] = []
             why = None
-            if states[request.key] == "damaged":
-                why = "its entry is damaged and will be asked for again"
-            elif states[request.key] == "missing":
-                differs = nearest.get(request.key, [])
-                if failure is not None:
-                    why = f"failed in the last run: {failure.get('reason')}"
-                elif differs:
-                    why = "answered under another key"
-                else:
-                    why = _why_new(changed, past, name)
-            chunks.append(
-                ChunkTold(
-                    at,
-                    request.chunk.start_char,
-                    request.chunk.end_char,
-                    request.tokens,
-                    request.key.hex()[:12],
-                    states[request.key],
-                    why,
-                    differs,
-                    failure,
-                )
-            )
+            if state == "missing" and cache is not None and cache.holds(request.key):
+                state, why = "damaged", "it will be asked for again"
+            elif state == "missing" and failure is not None:
+                why = f"failed in the last run: {failure.get('reason')}"
+            elif state == "missing":
+                near = nearest.get(request.flight)
+                differs = near[0] if near else []
+                why = near[1] if near else _why_new(changed, past, name)
+            key = request.key.hex()[:12]
+            chunks.append(ChunkTold(at, *span, request.tokens, key, state, why, differs, failure))
     return RowTold(
         document.id,
         document.identity.hex(),
@@ -161,81 +153,74 @@ def _why_new(changed: list[Difference] | None, past: Past, name: str) -> str:
     return "the text changed, or a column that the prompt reads"
 
 
-def _changed(
-    pipeline: Pipeline, own: Sequence[bytes], manifest: Mapping[str, Any] | None
-) -> list[Difference] | None:
+def _changed(pipeline: Pipeline, manifest: Mapping[str, Any] | None) -> list[Difference] | None:
     """What shapes inputs and keys, then and now."""
     if manifest is None:
         return None
-    found: list[Difference] = []
     shaping = manifest.get("shaping")
-    if isinstance(shaping, dict):
-        found += differences(shaping, pipeline.shaping)
+    found = differences(shaping, pipeline.shaping) if isinstance(shaping, dict) else []
     prefixes = manifest.get("prefixes")
-    if isinstance(prefixes, list):
-        before = [parts_of(msgspec.json.encode(each, order="sorted")) for each in prefixes]
-        now = [parts_of(each) for each in own]
-        if before and before[0] and now[0] and before != now:
-            found += differences(before[0], now[0])
+    if not isinstance(prefixes, list):
+        return found
+    before = [parts_of(msgspec.json.encode(each, order="sorted")) or {} for each in prefixes]
+    now = [parts_of(prefix(endpoint)) or {} for endpoint in pipeline.endpoints]
+    if len(before) == len(now):
+        for then, each in zip(before, now, strict=True):
+            found += [d for d in differences(then, each) if d not in found]
+    else:
+        models = [[each.get("endpoint.model") for each in side] for side in (before, now)]
+        found.append(Difference("endpoint", *models))
     return found
 
 
-def _states(
-    requests: Sequence[Request], own: Sequence[bytes], cache: AnswerCache | None
-) -> dict[bytes, State]:
-    """By the first key of each request: whether it is answered under any of its keys."""
-    states: dict[bytes, State] = {request.key: "missing" for request in requests}
-    if cache is None:
-        return states
-    for each in own:
-        keys = _keys(requests, each)
-        found = cache.get_many(keys)
-        for request, key in zip(requests, keys, strict=True):
-            if key in found:
-                states[request.key] = "cached"
-            elif states[request.key] == "missing" and cache.holds(key):
-                states[request.key] = "damaged"
-    return states
+def _asked(pipeline: Pipeline, cache: AnswerCache | None) -> list[_Asked]:
+    """What this pipeline asks, then what else was ever asked, the latest first."""
+    own: dict[bytes, set[int]] = {}
+    for position, endpoint in enumerate(pipeline.endpoints):
+        own.setdefault(prefix(endpoint), set()).add(position)
+    known = reversed(cache.prefixes()[-PREFIXES:] if cache else [])
+    found = dict.fromkeys([*own, *known])
+    return [
+        _Asked(each, parts, frozenset(own.get(each, ())))
+        for each in found
+        if (parts := parts_of(each)) is not None
+    ]
 
 
 def _nearest(
-    requests: Sequence[Request],
-    own: Sequence[bytes],
-    others: Sequence[bytes],
-    cache: AnswerCache | None,
-) -> dict[bytes, list[Difference]]:
-    """By the first key of a request: what the nearest prefix that has an answer says otherwise."""
-    nearest: dict[bytes, list[Difference]] = {}
-    now = parts_of(own[0])
-    if cache is None or now is None or not requests:
+    requests: Sequence[Request], asked: Sequence[_Asked], cache: AnswerCache | None
+) -> dict[bytes, tuple[list[Difference], str]]:
+    """By flight: what the nearest prefix that has an answer says otherwise, and in words."""
+    nearest: dict[bytes, tuple[list[Difference], str]] = {}
+    if cache is None or not requests:
         return nearest
-    for other in reversed(others):  # of equally near ones, the latest
-        before = parts_of(other)
-        if before is None:
-            continue
-        differs = differences(before, now)
-        keys = _keys(requests, other)
+    for other in asked:  # of equally near ones the first
+        key = keyed_by(other.prefix)
+        keys = [key(request.input) for request in requests]
         found = cache.get_many(keys)
-        for request, key in zip(requests, keys, strict=True):
-            known = nearest.get(request.key)
-            if key in found and (known is None or len(differs) < len(known)):
-                nearest[request.key] = differs
+        for request, each in zip(requests, keys, strict=True):
+            if each not in found or other.positions & set(request.route.positions):
+                continue
+            mine = [one.parts for one in asked if one.positions & set(request.route.positions)]
+            differs = min((differences(other.parts, parts) for parts in mine), key=len)
+            known = nearest.get(request.flight)
+            if known is None or len(differs) < len(known[0]):
+                barred = "answered by an endpoint that the job's rules keep from this row"
+                why = barred if other.positions else "answered under another key"
+                nearest[request.flight] = (differs, why)
     return nearest
 
 
-def _keys(requests: Sequence[Request], prefix: bytes) -> list[bytes]:
-    key: Callable[[str], bytes] = keyed_by(prefix)
-    return [key(request.input) for request in requests]
-
-
-def _with_pieces(pipeline: Pipeline, whole: Opened, cache: AnswerCache | None) -> Opened:
+def _with_pieces(
+    pipeline: Pipeline, whole: Opened, keys: Keys, cache: AnswerCache | None
+) -> Opened:
     """With pieces in the place of what was found to be too long for the model."""
     hopeless: set[bytes] = set()
     while cache is not None:
-        found = cache.get_many(request.key for request in whole.requests)
-        too_long = {key for key, answer in found.items() if isinstance(answer, Split)} - hopeless
-        if not too_long:
+        found = look_up(cache, keys, whole.requests)
+        split_ones = {name for name, each in found.items() if isinstance(each.settled, Split)}
+        if not split_ones - hopeless:
             break
-        whole, _, rest = split(pipeline, whole, too_long)
-        hopeless |= {request.key for request in rest}
+        whole, _, rest = split(pipeline, whole, split_ones - hopeless)
+        hopeless |= {request.flight for request in rest}
     return whole
