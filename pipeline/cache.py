@@ -257,7 +257,8 @@ def _failed(folder: Path, error: Exception) -> TextmillError:
             f"{folder}: the file of answers is damaged: {error}",
             hint="textmill cache verify --repair keeps what can be read",
         )
-    reason = "busy for too long" if isinstance(error, diskcache.Timeout) else str(error)
+    is_busy = isinstance(error, diskcache.Timeout) or "is locked" in str(error)
+    reason = "busy for too long" if is_busy else str(error)
     return StorageError(
         f"{folder}: the answer cache cannot be used: {reason}",
         hint="free space, or set TEXTMILL_HOME to a folder on another disk; no kept answer is lost",
