@@ -1,7 +1,6 @@
 """`textmill cache`, as a person and as a script meet it."""
 
 import json
-import os
 import sqlite3
 import subprocess
 import sys
@@ -200,7 +199,7 @@ def test_answers_travel_to_another_home(place, own_home, mill, monkeypatch):
     before = Path("v.parquet").read_bytes()
     ran = mill("cache", "export", "x.answers", "--json")
     assert (ran.code, ran.last["answers"], ran.last["exit"]) == (0, 12, 0)
-    assert os.stat("x.answers").st_mode & 0o077 == 0
+    assert Path("x.answers").stat().st_mode & 0o077 == 0
     monkeypatch.setenv("TEXTMILL_HOME", str(place / "other"))
     ran = mill("cache", "import", "x.answers")
     assert (ran.code, ran.out) == (0, "12 answers read, 12 were new\n")

@@ -282,3 +282,61 @@ def test_what_is_remembered_holds_no_secret(place, own_home, mill, monkeypatch):
         content = file.read_bytes()
         assert b"canary" not in content
         assert str(server.url).encode() not in content
+
+
+TWO = """
+task = "chat-completion"
+[input]
+path = "in.jsonl"
+id = "id"
+[parameters]
+prompt = "Shorten: {{chunk}}"
+[[endpoint]]
+name = "near"
+kind = "openai"
+model = "near"
+url = "{url}/v1"
+[[endpoint]]
+name = "far"
+kind = "openai"
+model = "far"
+url = "{url}/v1"
+fallback = true
+[output]
+path = "a.jsonl"
+"""
+RULE = """
+[[rule]]
+column = "private"
+is = true
+endpoints = ["far"]
+"""
+
+
+def test_an_answer_of_any_endpoint_that_may_answer_counts(place, mill):
+    with serving(models=["near", "far"]) as server:
+        text = TWO.format(url=server.url)
+        Path("two.toml").write_text(text)
+        write([ROWS[1]])
+        Path("one.toml").write_text(
+            text.split('[[endpoint]]\nname = "near"')[0]
+            + '[[endpoint]]\nname = "far"'
+            + text.split('[[endpoint]]\nname = "far"')[1].replace("fallback = true\n", "")
+        )
+        assert mill("run", "one.toml").code == 0
+    ran = mill("explain", "two.toml", "--id", "short", "--json")
+    assert [chunk["state"] for chunk in ran.last["chunks"]] == ["cached"]
+    assert changed(ran.last) == [("endpoint", ["far"], ["near", "far"])]
+
+
+def test_an_answer_that_a_rule_keeps_from_a_row_is_told(place, mill):
+    with serving(models=["near", "far"]) as server:
+        write([ROWS[1] | {"private": False}])
+        Path("two.toml").write_text(TWO.format(url=server.url) + RULE)
+        assert mill("run", "two.toml").code == 0
+        write([ROWS[1] | {"private": True}])
+        (chunk,) = mill("explain", "two.toml", "--id", "short", "--json").last["chunks"]
+        assert chunk["state"] == "missing"
+        assert chunk["why"] == "answered by an endpoint that the job's rules keep from this row"
+        assert chunk["differs"] == [{"name": "endpoint.model", "before": "near", "now": "far"}]
+        assert server.bill.calls == 1

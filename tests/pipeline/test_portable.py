@@ -5,6 +5,7 @@ import io
 import struct
 import time
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -273,10 +274,8 @@ def test_no_flipped_byte_gives_a_wrong_answer(tmp_path_factory, at, flip):
     whole[at % len(whole)] ^= flip
     (folder / "file").write_bytes(whole)
     cache = AnswerCache(folder / "answers")
-    try:
+    with suppress(InputError):
         taken(cache, folder / "file")
-    except InputError:
-        pass
     for name, answer in cache.get_many(key(n) for n in range(6)).items():
         assert answer == dict(answers)[name]
     cache.close()
