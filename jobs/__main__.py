@@ -173,6 +173,18 @@ def templates(name: str | None, as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("what", metavar="[JOB_OR_OUTPUT]", required=False)
+@click.option("--watch", is_flag=True, help="Follow what runs until it has ended.")
+@click.option("--limit", default=20, show_default=True, help="How many runs.")
+@as_json
+def status(what: str | None, watch: bool, limit: int, as_json: bool) -> None:
+    """What ran, when, how it ended, what it cost, and what is open."""
+    from jobs import status as shown
+
+    sys.exit(shown.status(what, limit, watch=watch, as_json=as_json))
+
+
+@cli.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8080, show_default=True, help="0: a free one.")
 @click.option("--key", metavar="KEY", help="Refuse calls without this bearer key.")
