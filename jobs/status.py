@@ -17,7 +17,7 @@ import msgspec
 
 from jobs.display import PLAIN_EVERY_SECONDS, duration
 from jobs.execute import reported, say
-from jobs.register import Run, is_running, ledger, moment, runs
+from jobs.register import KILLED, Run, is_running, ledger, moment, runs
 from pipeline.errors import UsageError
 from pipeline.escape import printable
 
@@ -59,7 +59,7 @@ def _status(what: str | None, limit: int, watch: bool, as_json: bool) -> int:
     if not told:
         print("no runs yet")
         return 0
-    _console().print(table(told[:limit], _now()))
+    _console().print(table(told, _now(), limit))
     for line in open_lines(told):
         _console().print(line, soft_wrap=True, highlight=False, markup=False)
     return 0
@@ -127,7 +127,7 @@ def command(run: Run) -> str:
     return f"cd {shlex.quote(run.cwd)} && {run.command}"
 
 
-def ending(run: Run) -> str:
+def ending(run: Run, *, is_open: bool = False) -> str:
     """How it ended, in words."""
     if is_running(run):
         state = run.live.state if run.live else "running"
@@ -135,6 +135,8 @@ def ending(run: Run) -> str:
         if state == "working" and run.documents:
             return f"running, {int(done * 100 / run.documents)} %"
         return "running" if state == "working" else state
+    if run.exit == KILLED:
+        return "open (killed)" if is_open else "killed"
     return f"{run.exit} {run.class_}"
 
 
@@ -146,24 +148,24 @@ def when(told: str, now: datetime) -> str:
     return at.strftime("%m-%d %H:%M" if at.year == now.year else "%Y-%m-%d")
 
 
-def table(told: Sequence[Run], now: datetime) -> RenderableType:
-    """One line a run, for 80 columns."""
-    from rich.box import SIMPLE_HEAD
+def table(told: Sequence[Run], now: datetime, limit: int) -> RenderableType:
+    """One line a run, for 80 columns: the newest ones, so many."""
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
+    still_open = {run.entry for run in unfinished(told)}
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     shown.add_column("when", no_wrap=True)
     shown.add_column("job", no_wrap=True, overflow="ellipsis", min_width=8, ratio=1)
     shown.add_column("ended", no_wrap=True)
     for name in ("rows", "failed", "calls", "cost", "took"):
         shown.add_column(name, justify="right", no_wrap=True)
-    for run in told:
+    for run in told[:limit]:
         seconds = run.seconds or (0.0 if run.ended_at else _since(run, now))
         shown.add_row(
             Text(when(run.started_at, now)),
             Text(printable(run.job, 200)),
-            Text(ending(run), style=_style(run)),
+            Text(ending(run, is_open=run.entry in still_open), style=_style(run)),
             Text(f"{run.documents:,}" if run.documents else "-"),
             Text(f"{run.failed + run.partial:,}"),
             Text(f"{run.calls:,}"),
@@ -221,15 +223,15 @@ def _watch_live(
 
     def shown(told: Sequence[Run]) -> RenderableType:
         of_runs = [Text(printable(each, 500)) for run in told for each in live_lines(run, _now())]
-        return Group(table(told[:limit], _now()), *of_runs)
+        return Group(table(told, _now(), most), *of_runs)
 
     told = look()
-    most = max(3, console.height - 6)
-    with Live(shown(told[:most]), console=console, auto_refresh=False) as live:
+    most = min(limit, max(3, console.height - 6))
+    with Live(shown(told), console=console, auto_refresh=False) as live:
         while any(map(is_running, told)):
             wait(1.0)
             told = look()
-            live.update(shown(told[:most]), refresh=True)
+            live.update(shown(told), refresh=True)
 
 
 def _watch_plain(look: Callable[[], list[Run]], wait: Callable[[float], Any]) -> None:
