@@ -184,6 +184,16 @@ def status(what: str | None, watch: bool, limit: int, as_json: bool) -> None:
     sys.exit(shown.status(what, limit, watch=watch, as_json=as_json))
 
 
+@cli.command()
+@click.argument("what", metavar="[JOB_OR_OUTPUT]", required=False)
+@as_json
+def report(what: str | None, as_json: bool) -> None:
+    """What a run did and what is to be done, for the morning; without one, all of a day."""
+    from jobs import report as told
+
+    sys.exit(told.report(what, as_json=as_json))
+
+
 @cli.group()
 def schedule() -> None:
     """Run a job every night: by a systemd timer, or a line of the crontab."""

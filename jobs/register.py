@@ -299,16 +299,17 @@ def moment(told: str) -> datetime:
 
 def command_line(source: str, overrides: Iterable[str], flags: Mapping[str, object]) -> list[str]:
     """The words of the command that does this job again."""
+    from jobs.__main__ import FLAGS
+
+    names = {key: "--" + flag.replace("_", "-") for flag, key in FLAGS.items()}
+    names |= {"input.path": "-i", "output.path": "-o"}
     words = ["textmill", "run", source]
     for key, value in flags.items():
-        flag = {"input.path": "-i", "output.path": "-o"}.get(key)
-        flag = flag or "--" + key.rpartition(".")[2].removesuffix("_seconds").replace("_", "-")
         if value is True:
-            words.append(flag)
-        elif isinstance(value, (list, tuple)):
-            words += [word for each in value for word in (flag, str(each))]
+            words.append(names[key])
         else:
-            words += [flag, str(value)]
+            each = value if isinstance(value, (list, tuple)) else [value]
+            words += [word for one in each for word in (names[key], str(one))]
     return words + [word for each in overrides for word in ("--set", each)]
 
 
