@@ -59,9 +59,10 @@ def _status(what: str | None, limit: int, watch: bool, as_json: bool) -> int:
     if not told:
         print("no runs yet")
         return 0
-    _console().print(table(told, _now(), limit))
+    console = _console()
+    console.print(table(told, _now(), limit, console.width))
     for line in open_lines(told):
-        _console().print(line, soft_wrap=True, highlight=False, markup=False)
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     return 0
 
 
@@ -148,31 +149,63 @@ def when(told: str, now: datetime) -> str:
     return at.strftime("%m-%d %H:%M" if at.year == now.year else "%Y-%m-%d")
 
 
-def table(told: Sequence[Run], now: datetime, limit: int) -> RenderableType:
-    """One line a run, for 80 columns: the newest ones, so many."""
+def table(told: Sequence[Run], now: datetime, limit: int, width: int = 80) -> RenderableType:
+    """One line a run: the newest ones, so many. Long names of jobs are cut; 80 columns suffice."""
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
     still_open = {run.entry for run in unfinished(told)}
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    shown.add_column("when", no_wrap=True)
-    shown.add_column("job", no_wrap=True, overflow="ellipsis", min_width=8, ratio=1)
-    shown.add_column("ended", no_wrap=True)
-    for name in ("rows", "failed", "calls", "cost", "took"):
-        shown.add_column(name, justify="right", no_wrap=True)
-    for run in told[:limit]:
-        seconds = run.seconds or (0.0 if run.ended_at else _since(run, now))
-        shown.add_row(
-            Text(when(run.started_at, now)),
-            Text(printable(run.job, 200)),
-            Text(ending(run, is_open=run.entry in still_open), style=_style(run)),
-            Text(f"{run.documents:,}" if run.documents else "-"),
-            Text(f"{run.failed + run.partial:,}"),
-            Text(f"{run.calls:,}"),
-            Text(f"${run.cost_usd:,.2f}"),
-            Text(duration(seconds)),
-        )
+    rows = [_cells(run, now, is_open=run.entry in still_open) for run in told[:limit]]
+    widths = [max(map(cell_len, cells)) for cells in zip(COLUMNS, *rows, strict=True)]
+    others = sum(widths) - widths[1]
+    gap = 2 if others + min(12, widths[1]) + 2 * len(COLUMNS) <= width else 1
+    for_names = max(8, width - others - gap * len(COLUMNS))
+    shown = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="dim")
+    for name in COLUMNS:
+        side: Any = "left" if name in TEXTS else "right"
+        most = min(widths[1], for_names) if name == "job" else None
+        shown.add_column(name, no_wrap=True, overflow="ellipsis", justify=side, width=most)
+    for run, cells in zip(told, rows, strict=False):
+        styled = [Text(cell, style=_style(run) if at == 2 else "") for at, cell in enumerate(cells)]
+        shown.add_row(*styled)
     return shown
+
+
+COLUMNS = ("when", "job", "ended", "rows", "failed", "calls", "cost", "took")
+TEXTS = ("when", "job", "ended")
+UNITS = (("G", 1e9), ("M", 1e6), ("k", 1e3))
+
+
+def _cells(run: Run, now: datetime, *, is_open: bool) -> tuple[str, ...]:
+    seconds = run.seconds or (0.0 if run.ended_at else _since(run, now))
+    return (
+        when(run.started_at, now),
+        printable(run.job, 200),
+        ending(run, is_open=is_open),
+        many(run.documents) if run.documents else "-",
+        many(run.failed + run.partial),
+        many(run.calls),
+        f"${run.cost_usd:,.2f}",
+        took(seconds),
+    )
+
+
+def many(number: int) -> str:
+    """A count in at most six columns: `1,204`, `12.0M`."""
+    if number < 100_000:
+        return f"{number:,}"
+    unit, size = next(each for each in UNITS if number >= each[1])
+    return f"{number / size:.{0 if number >= 100 * size else 1}f}{unit}"
+
+
+def took(seconds: float) -> str:
+    """A length of time in few columns: `0.7 s`, `27:03`, `1:27:03`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def _style(run: Run) -> str:
@@ -223,7 +256,7 @@ def _watch_live(
 
     def shown(told: Sequence[Run]) -> RenderableType:
         of_runs = [Text(printable(each, 500)) for run in told for each in live_lines(run, _now())]
-        return Group(table(told, _now(), most), *of_runs)
+        return Group(table(told, _now(), most, console.width), *of_runs)
 
     told = look()
     most = min(limit, max(3, console.height - 6))
