@@ -145,7 +145,7 @@ class Journal:
                 window_seconds=seconds,
                 endpoint=_plain(endpoint),
                 error=_plain(error),
-                **{name: each for name, each in asdict(rounded(total)).items() if name != "errors"},
+                **asdict(rounded(total)),
             )
         if any(rows.values()):
             self.line(event="rows", window_seconds=seconds, **rows)
@@ -168,7 +168,7 @@ def window_seconds(elapsed_seconds: float) -> float:
 def spent(event: events.CallEnded) -> Spent:
     """What one call took."""
     return Spent(
-        calls=1,
+        calls=int(event.error != "unreachable"),  # nothing was sent
         errors=int(event.error is not None),
         requests=event.requests,
         input_tokens=event.input_tokens,

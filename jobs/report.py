@@ -108,8 +108,14 @@ def told_of(run: Run) -> Report:
         _changes(folder),
         _failures(folder),
         _paused(folder),
-        "nothing yet: it is running" if is_running(run) else NEXT.get(run.exit or 0, NEXT[1]),
+        _next(run),
     )
+
+
+def _next(run: Run) -> str:
+    if is_running(run):
+        return "nothing yet: it is running"
+    return run.hint or NEXT.get(run.exit or 0, NEXT[1])
 
 
 def lines(told: Report) -> list[str]:
@@ -122,9 +128,7 @@ def lines(told: Report) -> list[str]:
         facts.append(f"output: {printable(run.output, 4_096)}{stands}")
     if run.error:
         facts.append(f"why: {printable(run.error, 2_000)}")
-    if run.hint:
-        facts.append(f"hint: {printable(run.hint, 500)}")
-    facts.append(f"to do: {told.next}")
+    facts.append(f"to do: {printable(told.next, 500)}")
     if run.exit not in (0, 11, None):
         facts.append(f"again: {printable(command(run), 4_000)}")
     head += [f"- {fact}" for fact in facts]
@@ -174,7 +178,7 @@ def _endpoints(told: Report) -> list[str]:
         return []
 
     def mean(spent: Spent) -> float:
-        return spent.seconds / spent.calls if spent.calls else 0.0
+        return spent.seconds / max(1, spent.calls, spent.errors)
 
     lines = ["", "## Endpoints, the slowest first", ""]
     for name, spent in sorted(told.run.endpoints.items(), key=lambda each: -mean(each[1])):

@@ -146,7 +146,7 @@ def _remove(name: str) -> int:
 
 def _schedule(path: str, at: str, name: str | None, delay: str) -> tuple[Schedule, list[str]]:
     """The schedule of a job file that can run, and the variables which it reads keys from."""
-    from jobs.build import home
+    from jobs.build import build, home
     from jobs.spec import load
 
     if not Path(path).is_file():
@@ -157,6 +157,7 @@ def _schedule(path: str, at: str, name: str | None, delay: str) -> tuple[Schedul
     job = load(path, (), {})
     if "-" in (job.input.path, job.output.path):
         raise UsageError(f"{shown(path)}: a schedule has no standard input or output")
+    build(job, with_secret=False)  # what is not installed is told now, not at night
     name = name or job.name
     if not _NAME.fullmatch(name):
         raise UsageError(f"--name = {printable(name, 80)} must be letters, digits, `-` or `_`")

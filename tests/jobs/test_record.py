@@ -57,9 +57,9 @@ def test_a_journal_of_a_short_run(tmp_path):
     assert lines(tmp_path) == [
         at | {"event": "surveyed", "documents": 3, "parts": 1},
         at | {"event": "began", "run": "20261121T020000Z-abcdef", "folder": "/out.run/runs/1"},
-        at | {"event": "calls", "window_seconds": 1.0, "endpoint": "hub", "error": None, "calls": 3, "requests": 24,
+        at | {"event": "calls", "window_seconds": 1.0, "endpoint": "hub", "error": None, "calls": 3, "errors": 0, "requests": 24,
               "input_tokens": 300, "output_tokens": 21, "cost_usd": 0.3, "seconds": 1.5, "slowest_seconds": 0.5},
-        at | {"event": "calls", "window_seconds": 1.0, "endpoint": "hub", "error": "rate", "calls": 1, "requests": 8,
+        at | {"event": "calls", "window_seconds": 1.0, "endpoint": "hub", "error": "rate", "calls": 1, "errors": 1, "requests": 8,
               "input_tokens": 0, "output_tokens": 0, "cost_usd": 0.0, "seconds": 1.5, "slowest_seconds": 1.5},
         at | {"event": "rows", "window_seconds": 1.0, "admitted": 3, "requests": 40, "cached": 8},
         at | {"event": "pauses", "window_seconds": 1.0, "endpoint": "hub", "kind": "rate", "times": 1, "seconds": 7.0},
@@ -70,6 +70,10 @@ def test_a_journal_of_a_short_run(tmp_path):
     ]
     assert "secret" not in (tmp_path / "events.jsonl").read_text("utf-8")
     assert stat.S_IMODE((tmp_path / "events.jsonl").stat().st_mode) == 0o600
+
+
+def test_what_was_never_sent_is_an_error_and_no_call():
+    assert record.spent(events.CallEnded("hub", 8, 0.5, error="unreachable")) == Spent(0, 1, 8, 0, 0, 0.0, 0.5, 0.5)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 9), st.sampled_from([None, "rate"]),
@@ -86,6 +90,7 @@ def test_folded_calls_add_up(tmp_path_factory, calls):
     for name in ("a", "b"):
         mine = [line for line in folded if line["endpoint"] == name]
         assert sum(line["calls"] for line in mine) == sum(1 for each in calls if each[0] == name)
+        assert sum(line["errors"] for line in mine) == sum(1 for each in calls if each[0] == name and each[2])
         assert sum(line["requests"] for line in mine) == sum(each[1] for each in calls if each[0] == name)
 
 
