@@ -1,11 +1,11 @@
 """The register of runs: one file that says what ran, when, how it ended and what it cost.
 
-`$TEXTMILL_HOME/runs.jsonl` gets a line when a run starts and one when it ends; the ledger is summed
-from it, and nothing else is kept of money. `$TEXTMILL_HOME/running/<entry>.json` holds the figures
-of a run under way and its lock, which the kernel frees on kill -9: a run that is gone without a
-last line is told from one that works without asking a process number, which another process or
-another machine may have. The lock of the run folder would tell it, too, but to ask for that one is
-to hold it for a moment, and a run that starts in this moment would be refused.
+`$TEXTMILL_HOME/runs.jsonl` gets a line when a run starts and one when it ends; the ledger
+(`jobs.ledger`) is summed from it, and nothing else is kept of money. In `running/<entry>.json` are
+the figures of a run under way, with a lock that the kernel frees on kill -9: a run that is gone
+without a last line is told from one that works without asking for a process number, which another
+process or machine may have. The lock of the run folder would tell it, too, but to ask for that one
+is to hold it for a moment, and a run that starts in this moment would be refused.
 
 Nothing here ever ends a run: what cannot be written is told at its end.
 """
@@ -25,25 +25,13 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from jobs.ledger import Spent
 from pipeline.errors import StorageError
 from pipeline.files import reason
 from pipeline.folder import new_run_id
 
 KILLED = 137
 """The exit code that a shell reports for kill -9: no program can report its own."""
-
-
-class Spent(Struct, frozen=True):
-    """What the calls to one endpoint took. Units: seconds of all calls together, tokens, USD."""
-
-    calls: int = 0
-    errors: int = 0
-    requests: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost_usd: float = 0.0
-    seconds: float = 0.0
-    slowest_seconds: float = 0.0
 
 
 class Live(Struct, frozen=True):
@@ -222,63 +210,6 @@ def killed(run: Run) -> Run:
         class_="killed",
         resumable=True,
         seconds=max(0.0, (moment(seen) - moment(run.started_at)).total_seconds()),
-    )
-
-
-def ledger(told: Iterable[Run]) -> list[dict[str, object]]:
-    """What was spent, by local day and job, newest day first; `endpoints` holds the shares.
-
-    The cost of a day can be more than that of its endpoints: rent by the hour is of none of them.
-    """
-    days: dict[tuple[str, str], list[Run]] = {}
-    for run in told:
-        day = moment(run.started_at).astimezone().strftime("%Y-%m-%d")
-        days.setdefault((day, run.job), []).append(run)
-    return [
-        {
-            "day": day,
-            "job": job,
-            "runs": len(of_day),
-            "calls": sum(run.calls for run in of_day),
-            "requests": sum(run.requests for run in of_day),
-            "cached": sum(run.cached for run in of_day),
-            "tokens": sum(run.tokens for run in of_day),
-            "cost_usd": round(sum(run.cost_usd for run in of_day), 6),
-            "endpoints": _by_endpoint(of_day),
-        }
-        for (day, job), of_day in sorted(days.items(), reverse=True)
-    ]
-
-
-def _by_endpoint(told: Iterable[Run]) -> dict[str, Spent]:
-    total: dict[str, Spent] = {}
-    for run in told:
-        for name, spent in run.endpoints.items():
-            total[name] = added(total.get(name, Spent()), spent)
-    return {name: rounded(spent) for name, spent in sorted(total.items())}
-
-
-def added(one: Spent, other: Spent) -> Spent:
-    """Both together."""
-    return Spent(
-        one.calls + other.calls,
-        one.errors + other.errors,
-        one.requests + other.requests,
-        one.input_tokens + other.input_tokens,
-        one.output_tokens + other.output_tokens,
-        one.cost_usd + other.cost_usd,
-        one.seconds + other.seconds,
-        max(one.slowest_seconds, other.slowest_seconds),
-    )
-
-
-def rounded(spent: Spent) -> Spent:
-    """As it is written: sums of floats have tails that nobody asked for."""
-    return replace(
-        spent,
-        cost_usd=round(spent.cost_usd, 9),
-        seconds=round(spent.seconds, 3),
-        slowest_seconds=round(spent.slowest_seconds, 3),
     )
 
 

@@ -6,6 +6,7 @@ journal of events. Nothing is counted twice: the figures are those that the run 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,7 +17,8 @@ from msgspec import Struct
 
 from jobs.display import duration
 from jobs.execute import reported
-from jobs.register import KILLED, Run, Spent, is_running, moment, runs
+from jobs.ledger import Spent
+from jobs.register import KILLED, Run, is_running, moment, runs
 from jobs.status import NOT_OPEN, chosen, command, ending
 from pipeline.escape import printable
 
@@ -62,6 +64,10 @@ class Report(Struct, frozen=True):
     paused: dict[str, float]
     """Seconds that each endpoint rested."""
     next: str
+
+
+Line = tuple[int, str]
+"""How deep it stands, from 1, and what it says, safe for a terminal."""
 
 
 def report(what: str | None, *, as_json: bool) -> int:
@@ -120,19 +126,46 @@ def _next(run: Run) -> str:
 
 def lines(told: Report) -> list[str]:
     """The report as Markdown, safe for a terminal."""
+    shown = [f"# {head(told)}", "", *(_bullet(*line) for line in facts(told))]
+    for name, of_section in sections(told):
+        shown += ["", f"## {name}", "", *(_bullet(*line) for line in of_section)]
+    return shown
+
+
+def _bullet(depth: int, line: str) -> str:
+    return "  " * (depth - 1) + f"- {line}"
+
+
+def head(told: Report) -> str:
+    """The job and how it ended."""
     run = told.run
-    head = [f"# {printable(run.job)}: {ending(run, is_open=run.exit == KILLED)}", ""]
-    facts = [_when(run)]
+    return f"{printable(run.job)}: {ending(run, is_open=run.exit == KILLED)}"
+
+
+def facts(told: Report) -> list[Line]:
+    """What comes first: when, where, why and what to do."""
+    run = told.run
+    found = [_when(run)]
     if run.output:
         stands = "" if run.exit in NOT_OPEN or is_running(run) else " (as it was before)"
-        facts.append(f"output: {printable(run.output, 4_096)}{stands}")
+        found.append(f"output: {printable(run.output, 4_096)}{stands}")
     if run.error:
-        facts.append(f"why: {printable(run.error, 2_000)}")
-    facts.append(f"to do: {printable(told.next, 500)}")
+        found.append(f"why: {printable(run.error, 2_000)}")
+    found.append(f"to do: {printable(told.next, 500)}")
     if run.exit not in (0, 11, None):
-        facts.append(f"again: {printable(command(run), 4_000)}")
-    head += [f"- {fact}" for fact in facts]
-    return [*head, "", *_rows(told), *_of_failures(told), *_endpoints(told), *_notes(run)]
+        found.append(f"again: {printable(command(run), 4_000)}")
+    return [(1, fact) for fact in found]
+
+
+def sections(told: Report) -> list[tuple[str, list[Line]]]:
+    """The rest, under its headings; a heading without anything is left out."""
+    found = [
+        ("Rows", _rows(told)),
+        ("Failures", _of_failures(told)),
+        ("Endpoints, the slowest first", _endpoints(told)),
+        ("Notes", [(1, printable(note, 500)) for note in told.run.notes]),
+    ]
+    return [(name, of_section) for name, of_section in found if of_section]
 
 
 def _when(run: Run) -> str:
@@ -145,60 +178,50 @@ def _when(run: Run) -> str:
     return f"{began:%a %Y-%m-%d %H:%M} to {end}, {duration(run.seconds)}"
 
 
-def _rows(told: Report) -> list[str]:
+def _rows(told: Report) -> list[Line]:
     run = told.run
     parts = [f"{run.ok:,} ok"]
     parts += [f"{run.partial:,} partial"] if run.partial else []
     parts += [f"{run.failed:,} failed"] if run.failed else []
     left = run.documents - run.ok - run.partial - run.failed
     parts += [f"{left:,} not reached"] if left > 0 else []
-    lines = ["## Rows", "", f"- {_many(run.documents, 'row')}: {', '.join(parts)}"]
+    found = [f"{_many(run.documents, 'row')}: {', '.join(parts)}"]
     if told.changes:
         of = ", ".join(f"{number:,} {name}" for name, number in told.changes.items())
-        lines.append(f"- against the run before: {of}")
+        found.append(f"against the run before: {of}")
     share = run.cached * 100 // run.requests if run.requests else 0
-    lines.append(
-        f"- {_many(run.requests, 'request')}, {share} % cached, {_many(run.calls, 'call')}"
-    )
-    return [*lines, f"- {_many(run.tokens, 'token')}, ${run.cost_usd:,.2f}"]
+    asked = f"{_many(run.requests, 'request')}, {share} % cached"
+    found.append(f"{asked}, {_many(run.calls, 'call')}")
+    return [(1, each) for each in [*found, f"{_many(run.tokens, 'token')}, ${run.cost_usd:,.2f}"]]
 
 
-def _of_failures(told: Report) -> list[str]:
-    if not told.failures:
-        return []
-    lines = ["", "## Failures", ""]
+def _of_failures(told: Report) -> list[Line]:
+    found: list[Line] = []
     for each in told.failures:
-        lines.append(f"- {printable(each.kind)}: {each.count:,}")
-        lines += [f"  - {example}" for example in each.examples]
-    return [*lines, f"- all of them: {printable(told.run.folder, 4_096)}/failures.jsonl"]
+        found.append((1, f"{printable(each.kind)}: {each.count:,}"))
+        found += [(2, example) for example in each.examples]
+    if found:
+        found.append((1, f"all of them: {printable(told.run.folder, 4_096)}/failures.jsonl"))
+    return found
 
 
-def _endpoints(told: Report) -> list[str]:
-    if not told.run.endpoints:
-        return []
-
+def _endpoints(told: Report) -> list[Line]:
     def mean(spent: Spent) -> float:
         return spent.seconds / max(1, spent.calls, spent.errors)
 
-    lines = ["", "## Endpoints, the slowest first", ""]
+    found: list[Line] = []
     for name, spent in sorted(told.run.endpoints.items(), key=lambda each: -mean(each[1])):
         parts = [_many(spent.calls, "call")]
         parts += [_many(spent.errors, "error")] if spent.errors else []
         parts += [f"{mean(spent):.2f} s each, {spent.slowest_seconds:.2f} s the slowest"]
         if paused := told.paused.get(name):
             parts.append(f"rested {duration(paused)}")
-        lines.append(f"- {printable(name)}: {', '.join(parts)}, ${spent.cost_usd:,.2f}")
-    return lines
+        found.append((1, f"{printable(name)}: {', '.join(parts)}, ${spent.cost_usd:,.2f}"))
+    return found
 
 
 def _many(number: int, name: str) -> str:
     return f"{number:,} {name}{'s' * (number != 1)}"
-
-
-def _notes(run: Run) -> list[str]:
-    if not run.notes:
-        return []
-    return ["", "## Notes", "", *(f"- {printable(note, 500)}" for note in run.notes)]
 
 
 def _changes(folder: Path | None) -> dict[str, int]:
@@ -241,6 +264,33 @@ def _example(told: dict[str, Any]) -> str:
     chunk = f" chunk {told['chunk']}" if "chunk" in told else ""
     reason = printable(str(told.get("reason") or ""), 200)
     return f"{printable(place, 200)}{named}{chunk}: {reason}"
+
+
+def leave_page(run: Run) -> None:
+    """Writes `report.html` into the folder of a run that ended. Raises: OSError."""
+    from jobs.report_page import Beat, page
+
+    began = moment(run.started_at)
+    beats = [
+        Beat(
+            (moment(str(told.get("at"))) - began).total_seconds(),
+            _count(told, "calls"),
+            _count(told, "errors"),
+        )
+        for told in _json_lines(Path(run.folder), "events.jsonl")
+        if told.get("event") == "calls"
+    ]
+    path = Path(run.folder, "report.html")
+    temporary = path.with_suffix(".tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    with os.fdopen(os.open(temporary, flags, 0o600), "w", encoding="utf-8") as file:
+        file.write(page(told_of(run), beats))
+    temporary.replace(path)
+
+
+def _count(told: dict[str, Any], name: str) -> int:
+    value = told.get(name)
+    return value if isinstance(value, int) else 0
 
 
 def _paused(folder: Path | None) -> dict[str, float]:

@@ -17,7 +17,8 @@ import msgspec
 
 from jobs.display import PLAIN_EVERY_SECONDS, duration
 from jobs.execute import reported, say
-from jobs.register import KILLED, Run, is_running, ledger, moment, runs
+from jobs.ledger import ledger
+from jobs.register import KILLED, Run, is_running, moment, runs
 from pipeline.errors import UsageError
 from pipeline.escape import printable
 

@@ -10,9 +10,12 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from jobs import journal as journals
 from jobs import record, register
-from jobs.record import Journal, Recording, recorded, window_seconds
-from jobs.register import Entry, Spent, runs, started
+from jobs.journal import Journal, spent, window_seconds
+from jobs.ledger import Spent
+from jobs.record import Recording, recorded
+from jobs.register import Entry, runs, started
 from pipeline import events
 from pipeline.errors import OutageError, UsageError
 
@@ -73,7 +76,7 @@ def test_a_journal_of_a_short_run(tmp_path):
 
 
 def test_what_was_never_sent_is_an_error_and_no_call():
-    assert record.spent(events.CallEnded("hub", 8, 0.5, error="unreachable")) == Spent(0, 1, 8, 0, 0, 0.0, 0.5, 0.5)
+    assert spent(events.CallEnded("hub", 8, 0.5, error="unreachable")) == Spent(0, 1, 8, 0, 0, 0.0, 0.5, 0.5)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 9), st.sampled_from([None, "rate"]),
@@ -109,7 +112,7 @@ def test_a_week_of_calls_takes_few_lines(tmp_path):
 
 
 def test_lines_that_nobody_folds_are_bounded_and_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(record, "MOST_LINES", 50)
+    monkeypatch.setattr(journals, "MOST_LINES", 50)
     told = journal(tmp_path)
     for number in range(60):
         told.on(events.Committed("out", number))
@@ -142,7 +145,7 @@ def test_a_full_disk_loses_lines_and_says_so(tmp_path, monkeypatch):
 
 
 def test_a_disk_that_has_room_again_gets_what_waited(tmp_path, monkeypatch):
-    monkeypatch.setattr(record, "MOST_WAITING", 3)
+    monkeypatch.setattr(journals, "MOST_WAITING", 3)
     disk, told = Disk(monkeypatch), journal(tmp_path)
     disk.is_full = True
     for number in range(5):

@@ -12,14 +12,13 @@ import pytest
 from msgspec.structs import replace
 
 from jobs.__main__ import FLAGS
+from jobs.ledger import Spent, ledger
 from jobs.register import (
     Entry,
     Live,
     Run,
-    Spent,
     command_line,
     is_running,
-    ledger,
     runs,
     started,
     utc,

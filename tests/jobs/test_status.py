@@ -15,8 +15,9 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from jobs import report, status
+from jobs.ledger import Spent
 from jobs.mock import serving
-from jobs.register import Entry, Live, Run, Spent
+from jobs.register import Entry, Live, Run
 
 ROOT = Path(__file__).parent.parent.parent
 NOW = datetime.fromisoformat("2026-11-21T09:00:00+00:00").astimezone()
