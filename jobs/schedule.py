@@ -72,7 +72,11 @@ def _add(
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("nothing was written: nobody to ask", hint="--yes writes it")
-        if not click.confirm("Write this?", err=True):
+        try:
+            is_wanted = click.confirm("Write this?", err=True)
+        except click.Abort:
+            is_wanted = False
+        if not is_wanted:
             say("nothing was written")
             return 130
     by.write(schedule)

@@ -3,6 +3,7 @@
 import json
 import sys
 
+import click
 import pytest
 
 JOB = """\
@@ -114,6 +115,13 @@ def test_nothing_is_written_without_a_yes(machine, mill, monkeypatch):
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     monkeypatch.setattr("click.confirm", lambda *_, **__: False)
     assert mill("schedule", "add", job, "--at", "02:00").code == 130
+
+    def interrupted(*_, **__):
+        raise click.Abort
+
+    monkeypatch.setattr("click.confirm", interrupted)
+    ran = mill("schedule", "add", job, "--at", "02:00")
+    assert (ran.code, ran.err) == (130, "nothing was written\n")
     assert machine.left == []
 
 
