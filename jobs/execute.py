@@ -24,8 +24,8 @@ from pipeline.escape import printable
 from pipeline.secret import mask
 
 if TYPE_CHECKING:
+    from jobs.job import Job
     from jobs.register import Run
-    from jobs.spec import Job
     from pipeline.events import Emit, Event
     from pipeline.run import Ended
 
@@ -42,7 +42,7 @@ def run(
 
 def _run(source: str, overrides: Sequence[str], flags: Mapping[str, object], as_json: bool) -> int:
     from jobs.build import build, home
-    from jobs.display import closing_line, display
+    from jobs.display import closing_line, display, endpoint_lines
     from jobs.record import recorded
     from jobs.spec import load
     from pipeline import run as engine
@@ -77,6 +77,8 @@ def _run(source: str, overrides: Sequence[str], flags: Mapping[str, object], as_
         else:
             publish()
             say(closing_line(ended))
+        for line in endpoint_lines(ended.summary):
+            say(line)
         if as_json:
             print(msgspec.json.encode(ended.summary).decode(), flush=True)
         return ended.summary.exit

@@ -60,8 +60,10 @@ class Recording:
         self._journal.on(event)
         match event:
             case events.CallEnded():
-                before = self._spent.get(event.endpoint, Spent())
-                self._spent[event.endpoint] = added(before, spent(event))
+                before, more = self._spent.get(event.endpoint, Spent()), spent(event)
+                # What a call in vain carried is sent again: a request is counted once.
+                more = replace(more, requests=0) if event.error else more
+                self._spent[event.endpoint] = added(before, more)
             case events.Written():
                 self._run = replace(
                     self._run,
@@ -96,6 +98,7 @@ class Recording:
                 tokens=told.tokens,
                 cost_usd=told.cost_usd,
                 seconds=told.seconds,
+                latency={e.name: (e.p50_seconds, e.p95_seconds) for e in told.endpoints if e.calls},
             )
 
     def close(self, exit_code: int, class_: str, *, resumable: bool, error: str = "") -> list[str]:

@@ -213,7 +213,10 @@ def _endpoints(told: Report) -> list[Line]:
     for name, spent in sorted(told.run.endpoints.items(), key=lambda each: -mean(each[1])):
         parts = [_many(spent.calls, "call")]
         parts += [_many(spent.errors, "error")] if spent.errors else []
-        parts += [f"{mean(spent):.2f} s each, {spent.slowest_seconds:.2f} s the slowest"]
+        usual = f"{mean(spent):.2f} s each"
+        if name in told.run.latency:
+            usual = "p50 {:.2f} s, p95 {:.2f} s".format(*told.run.latency[name])
+        parts += [f"{usual}, {spent.slowest_seconds:.2f} s the slowest"]
         if paused := told.paused.get(name):
             parts.append(f"rested {duration(paused)}")
         found.append((1, f"{printable(name)}: {', '.join(parts)}, ${spent.cost_usd:,.2f}"))

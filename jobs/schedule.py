@@ -27,7 +27,7 @@ from pipeline.escape import printable
 from pipeline.files import shown
 
 if TYPE_CHECKING:
-    from jobs.spec import Job
+    from jobs.job import Job
 
 _NAME = re.compile(r"[^\W_][\w-]{0,63}")
 
