@@ -49,8 +49,6 @@ def add(
 def _add(
     path: str, at: str, name: str | None, random_delay: str, crontab: bool, dry_run: bool, yes: bool
 ) -> int:
-    import click
-
     schedule, named = _schedule(path, at, name, random_delay)
     try:
         by = keeper(wants_crontab=crontab)
@@ -69,21 +67,26 @@ def _add(
         say(line)
     if dry_run:
         return 0
-    if not yes:
-        if not sys.stdin.isatty():
-            raise UsageError("nothing was written: nobody to ask", hint="--yes writes it")
-        try:
-            is_wanted = click.confirm("Write this?", err=True)
-        except click.Abort:
-            is_wanted = False
-        if not is_wanted:
-            say("nothing was written")
-            return 130
+    if not yes and not _is_wanted():
+        say("nothing was written")
+        return 130
     by.write(schedule)
     for remark in by.remarks:
         say(remark)
     print(f"`{schedule.name}` is scheduled: {_when(schedule)}, by {by.name}")
     return 0
+
+
+def _is_wanted() -> bool:
+    """What the user answers, also through a pipe. Raises: UsageError where there is no answer."""
+    import click
+
+    try:
+        return click.confirm("Write this?", err=True)
+    except (click.Abort, OSError):  # ctrl-C, or an input that has ended or was closed
+        if sys.stdin.isatty():
+            return False
+        raise UsageError("nothing was written: nobody to ask", hint="--yes writes it") from None
 
 
 def listed(*, as_json: bool) -> int:

@@ -228,3 +228,43 @@ def test_a_home_that_cannot_be_written_is_told_and_the_run_goes_on(tmp_path, mon
         recording.on(events.Surveyed(1, 1))
         recording._run = record.replace(recording._run, exit=0, class_="complete")
     assert said == ["/home/x: Read-only file system: `status` may not show this run as it was"]
+
+
+@pytest.mark.parametrize("name", ["open", "write", "pwrite", "fsync", "pread", "flock"])
+def test_whatever_the_system_refuses_the_run_goes_on_and_the_register_stays_readable(tmp_path, monkeypatch, name):
+    """The N-th call fails, N = 1.. until none is left; then every later one fails, too."""
+    module = register.fcntl if name == "flock" else os
+    real = getattr(module, name)
+    for is_for_good in (False, True):
+        number = 0
+        while True:
+            number += 1
+            calls = iter(range(1, 10_000))
+
+            def failing(*arguments, calls=calls, number=number, is_for_good=is_for_good, **more):
+                at = next(calls)
+                if at == number or (is_for_good and at > number):
+                    raise OSError(errno.EIO, "Input/output error", "/x")
+                return real(*arguments, **more)
+
+            home, folder = tmp_path / f"{is_for_good}{number}", tmp_path / f"run{is_for_good}{number}"
+            folder.mkdir()
+            said = []
+            with monkeypatch.context() as patched:
+                patched.setattr(module, name, failing)
+                with recorded(home, told_of(home), said.append) as recording:
+                    recording.on(events.Began("r", str(folder)))
+                    recording.on(events.CallEnded("hub", 1, 0.5))
+                    recording._run = record.replace(recording._run, exit=0, class_="complete")
+                reached = next(calls) > number
+            found, unread = runs(home)
+            assert len(found) <= 1 and unread <= 1
+            if not reached:
+                assert (said, found[0].exit) == ([], 0)
+                break
+            assert said or found[0].exit == 0, number
+            # The next run finds nothing in its way.
+            with recorded(home, told_of(home), said.append) as recording:
+                recording._run = record.replace(recording._run, exit=0, class_="complete")
+            assert runs(home)[0][0].exit == 0
+        assert number > 1

@@ -1,5 +1,6 @@
 """The commands of `schedule`, against a systemctl and a crontab that write down what they are told."""
 
+import io
 import json
 import sys
 
@@ -111,7 +112,9 @@ def test_nothing_is_written_without_a_yes(machine, mill, monkeypatch):
     job = machine.job()
     assert "OnCalendar" in mill("schedule", "add", job, "--at", "02:00", "--dry-run").out
     ran = mill("schedule", "add", job, "--at", "02:00")
-    assert (ran.code, ran.err) == (2, "nothing was written: nobody to ask\nhint: --yes writes it\n")
+    assert ran.code == 2 and ran.err.endswith("nothing was written: nobody to ask\nhint: --yes writes it\n")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    assert mill("schedule", "add", job, "--at", "02:00").code == 130
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     monkeypatch.setattr("click.confirm", lambda *_, **__: False)
     assert mill("schedule", "add", job, "--at", "02:00").code == 130
@@ -123,6 +126,13 @@ def test_nothing_is_written_without_a_yes(machine, mill, monkeypatch):
     ran = mill("schedule", "add", job, "--at", "02:00")
     assert (ran.code, ran.err) == (130, "nothing was written\n")
     assert machine.left == []
+
+
+def test_an_answer_may_come_through_a_pipe(machine, mill, monkeypatch):
+    machine.with_systemd()
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    assert mill("schedule", "add", machine.job(), "--at", "02:00").code == 0
+    assert len(machine.left) == 3
 
 
 def test_a_crontab_is_used_where_there_is_no_systemd(machine, mill, own_home):
