@@ -68,10 +68,12 @@ def command_line() -> str:
     contexts = [root]
     for name in sorted(cli.commands):
         command = cli.commands[name]
-        context = click.Context(command, root, name, **WIDTH)
-        contexts.append(context)
-        for each in sorted(command.commands) if isinstance(command, click.Group) else ():
-            contexts.append(click.Context(command.commands[each], context, each, **WIDTH))
+        contexts.append(click.Context(command, root, name, **WIDTH))
+        if isinstance(command, click.Group):
+            group = contexts[-1]
+            contexts += [
+                click.Context(each, group, its, **WIDTH) for its, each in command.commands.items()
+            ]
     for context in contexts:
         told = context.command.get_help(context)
         pages.append(f"## {context.command_path}\n\n```\n{told}\n```\n")
