@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
@@ -43,7 +44,7 @@ FLAGS = {
 """Flags that stand for a key of the job file; all others are reached with --set."""
 
 
-def job_options(command: Command) -> Command:
+def job_options(command: Command, without: str = "") -> Command:
     """The options that set a key of the job file, in the order of the file."""
     options = [
         click.option("-i", "--input", metavar="PATH", help="File, glob, directory, or -."),
@@ -72,8 +73,8 @@ def job_options(command: Command) -> Command:
             "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Any key of the file."
         ),
     ]
-    for option in reversed(options):
-        command = option(command)
+    for name, option in reversed(list(zip([*FLAGS, "set"], options, strict=True))):
+        command = command if name == without else option(command)
     return command
 
 
@@ -126,6 +127,19 @@ def plan(job: str, overrides: tuple[str, ...], as_json: bool, **options: Any) ->
     from jobs import execute
 
     sys.exit(execute.plan(job, overrides, flags_of(options), as_json=as_json))
+
+
+@cli.command()
+@click.argument("job")
+@click.option("--id", "name", metavar="ID", required=True, help="Of the row to explain.")
+@partial(job_options, without="id")
+@as_json
+def explain(job: str, name: str, overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Say why the answers of a row of JOB are kept, or would have to be paid for."""
+    from jobs import explain_command
+
+    flags = flags_of(options)
+    sys.exit(explain_command.explain(job, name, overrides, flags, as_json=as_json))
 
 
 @cli.command()
@@ -182,6 +196,140 @@ def templates(name: str | None, as_json: bool) -> None:
     from jobs import show
 
     sys.exit(show.templates(name, as_json=as_json))
+
+
+@cli.group()
+def cache() -> None:
+    """The answers that are kept: what they are, whether they are whole, and a way in and out."""
+
+
+@cache.command()
+@as_json
+def stats(as_json: bool) -> None:
+    """Say how many answers are kept, of what kind and size, and since when."""
+    from jobs import cache_commands
+
+    sys.exit(cache_commands.stats(as_json=as_json))
+
+
+@cache.command()
+@click.option("--repair", "--delete", is_flag=True, help="Remove damaged ones: ask again.")
+@as_json
+def verify(repair: bool, as_json: bool) -> None:
+    """Check every answer; exit 12 where damage was found and not removed."""
+    from jobs import cache_commands
+
+    sys.exit(cache_commands.verify(repair=repair, as_json=as_json))
+
+
+@cache.command()
+@click.option("--older-than", metavar="AGE", required=True, help="Such as 90d; h, d, w or y.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@as_json
+def prune(older_than: str, dry_run: bool, as_json: bool) -> None:
+    """Remove old answers; nothing else ever removes one."""
+    from jobs import cache_commands
+
+    sys.exit(cache_commands.prune(older_than, dry_run=dry_run, as_json=as_json))
+
+
+@cache.command("export")
+@click.argument("file")
+@as_json
+def export_(file: str, as_json: bool) -> None:
+    """Write all answers to FILE (- for stdout), to carry or to keep."""
+    from jobs import cache_commands
+
+    sys.exit(cache_commands.export_to(file, as_json=as_json))
+
+
+@cache.command("import")
+@click.argument("file")
+@as_json
+def import_(file: str, as_json: bool) -> None:
+    """Add the answers of FILE (- for stdin) that are not here yet."""
+    from jobs import cache_commands
+
+    sys.exit(cache_commands.import_from(file, as_json=as_json))
+
+
+@cli.command()
+@click.argument("what", metavar="[JOB_OR_OUTPUT]", required=False)
+@click.option("--watch", is_flag=True, help="Follow what runs until it has ended.")
+@click.option("--limit", default=20, show_default=True, help="How many runs.")
+@as_json
+def status(what: str | None, watch: bool, limit: int, as_json: bool) -> None:
+    """What ran, when, how it ended, what it cost, and what is open."""
+    from jobs import status as shown
+
+    sys.exit(shown.status(what, limit, watch=watch, as_json=as_json))
+
+
+@cli.command()
+@click.argument("what", metavar="[JOB_OR_OUTPUT]", required=False)
+@as_json
+def report(what: str | None, as_json: bool) -> None:
+    """What a run did and what is to be done, for the morning; without one, all of a day."""
+    from jobs import report as told
+
+    sys.exit(told.report(what, as_json=as_json))
+
+
+@cli.group()
+def schedule() -> None:
+    """Run a job every night: by a systemd timer, or a line of the crontab."""
+
+
+@schedule.command()
+@click.argument("job")
+@click.option("--at", required=True, metavar="HH:MM", help="Local time of day.")
+@click.option("--name", help="Of the schedule; default: the job's.")
+@click.option(
+    "--random-delay", default="10m", show_default=True, metavar="TIME", help="Start up to so late."
+)
+@click.option("--crontab", is_flag=True, help="Not by systemd.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be written.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def add(
+    job: str,
+    at: str,
+    name: str | None,
+    random_delay: str,
+    crontab: bool,
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    """Run the job file JOB every day at a time."""
+    from jobs import schedule as schedules
+
+    sys.exit(schedules.add(job, at, name, random_delay, crontab=crontab, dry_run=dry_run, yes=yes))
+
+
+@schedule.command("list")
+@as_json
+def list_(as_json: bool) -> None:
+    """Every schedule: its time, its job, who keeps it."""
+    from jobs import schedule as schedules
+
+    sys.exit(schedules.listed(as_json=as_json))
+
+
+@schedule.command("next")
+@as_json
+def next_(as_json: bool) -> None:
+    """When each schedule is due next."""
+    from jobs import schedule as schedules
+
+    sys.exit(schedules.upcoming(as_json=as_json))
+
+
+@schedule.command()
+@click.argument("name")
+def remove(name: str) -> None:
+    """Take the schedule NAME away; its job and its answers stay."""
+    from jobs import schedule as schedules
+
+    sys.exit(schedules.remove(name))
 
 
 @cli.command()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Set
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +49,9 @@ class Pipeline(Struct, frozen=True, kw_only=True):
     output: str
     home: str
     fingerprint: str
+    shaping: dict[str, Any] = {}
+    """What of the job decides how a row becomes inputs, by the keys of the job file: for `explain`,
+    which compares it with that of the last run."""
     metadata: dict[str, str]
     dimension: int | None
     """Of the vectors, where the job or the model says it."""
@@ -158,12 +162,10 @@ def resumed(pipeline: Pipeline, survey: Survey, reuse: Reuse) -> Iterator[list[E
 
 
 def split(
-    pipeline: Pipeline, opened: Entry, too_long: Set[bytes]
-) -> tuple[Entry, list[Request], list[Request]]:
+    pipeline: Pipeline, opened: Opened, too_long: Set[bytes]
+) -> tuple[Opened, list[Request], list[Request]]:
     """The document with the pieces of its requests that are too long in their place; the pieces;
     and those that are too short to be cut again."""
-    if isinstance(opened, Copied):
-        return opened, [], []
     asking = _Asking(pipeline)
     document, requests = opened.document, list[Request]()
     pieces: list[Request] = []
@@ -205,6 +207,11 @@ def _pieces(pipeline: Pipeline, document: Document, chunk: Chunk) -> list[Chunk]
         for each in pipeline.split(chunk_text(document, chunk), half)
     ]
     return cut if len(cut) > 1 else []
+
+
+def opened(pipeline: Pipeline, document: Document) -> Opened:
+    """One document and its requests; without any where it cannot be read or must not be sent."""
+    return _open(pipeline, document, _Asking(pipeline))
 
 
 def _open(pipeline: Pipeline, document: Document, asking: _Asking) -> Opened:

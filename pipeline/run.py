@@ -26,7 +26,7 @@ import msgspec
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from anyio.to_thread import run_sync
-from msgspec import Struct
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from pipeline import events
@@ -43,14 +43,14 @@ from pipeline.errors import (
 from pipeline.files import recheck
 from pipeline.flights import Group
 from pipeline.folder import RunRecord, new_run_id, run_folder
-from pipeline.keys import Keys, model_name
+from pipeline.keys import Keys, model_name, prefix
 from pipeline.memory import give_back
 from pipeline.outcomes import Outcomes
 from pipeline.place import lock
 from pipeline.plan import plan
 from pipeline.prepare import Entry, Opened, Pipeline, parts_fingerprint, resumed, split
 from pipeline.prices import cost
-from pipeline.records import Answer, Endpoint, Failure
+from pipeline.records import Answer, Endpoint, Failure, Request
 from pipeline.reuse import Copied, Reuse, check_removed, reusing
 from pipeline.sink import Sink
 from pipeline.survey import Survey, survey
@@ -158,8 +158,11 @@ class _Turn:
             reuse = await self._reuse(surveyed, sink)
             record = self.record = RunRecord(pipeline.output, run_id)
             with closing(record):
+                self.emit(events.Began(run_id, str(record.folder)))
                 manifest = _manifest(pipeline, surveyed, run_id)
                 record.write_manifest(manifest)
+                for each in _prefixes(pipeline):
+                    await run_sync(cache.remember_prefix, each)
                 await self._check_budget(surveyed, cache)
                 await self._mill(surveyed, cache, answering)
                 recheck(surveyed.files)
@@ -336,7 +339,10 @@ class _Turn:
             too_long = {r.flight for each in opened for r in each.requests} & dispatch.splits
             if not too_long - dispatch.failures.keys():
                 return opened
-            cut = [split(self.pipeline, each, too_long) for each in opened]
+            cut: list[tuple[Entry, list[Request], list[Request]]] = [
+                (each, [], []) if isinstance(each, Copied) else split(self.pipeline, each, too_long)
+                for each in opened
+            ]
             for _, _, hopeless in cut:
                 for request in hopeless:
                     why = "too long for the model, and too short to be cut again"
@@ -442,8 +448,15 @@ def _manifest(pipeline: Pipeline, surveyed: Survey, run_id: str) -> dict[str, An
         "rows": surveyed.rows,
         "output": pipeline.output,
         "models": [list(endpoint.identity) for endpoint in pipeline.endpoints],
+        "shaping": pipeline.shaping,
+        "prefixes": [Raw(each) for each in _prefixes(pipeline)],
         "committed": False,
     }
+
+
+def _prefixes(pipeline: Pipeline) -> list[bytes]:
+    """What stands before the input in the keys of each endpoint, for `explain`."""
+    return [prefix(endpoint) for endpoint in pipeline.endpoints]
 
 
 def _leaves(errors: BaseExceptionGroup[Any]) -> Iterator[TextmillError]:

@@ -21,7 +21,8 @@ HOMES = {
     "tiktoken": ("chunkers/tokens.py",),
     "tokenizers": ("chunkers/tokens.py",),
     "pyarrow": tuple(
-        f"pipeline/{name}.py" for name in ("source", "survey", "schema", "sink", "parts", "partswriter", "publish", "corpus", "memory")
+        f"pipeline/{name}.py"
+        for name in ("source", "survey", "schema", "sink", "parts", "partswriter", "publish", "corpus", "memory", "portable")
     ),
     "click": ("jobs/",),
     "rich": ("jobs/",),
