@@ -100,7 +100,7 @@ def known_texts(
 ) -> list[list[tuple[Request, bytes]]]:
     """For each endpoint the texts to ask again: from rows that are unchanged, with the vectors that
     are kept under its own key. Blocks: run it in a thread."""
-    wanted = pipeline.canary
+    wanted = pipeline.drift_texts
     rows = list(_unchanged(reuse, 4 * wanted))
     asked = first_requests(pipeline, survey, rows)
     keys = Keys(pipeline.endpoints)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -11,9 +11,10 @@ from pipeline.cache import AnswerCache
 from pipeline.endpoints.info import recalled
 from pipeline.keys import Keys
 from pipeline.lookup import look_up
-from pipeline.prepare import Pipeline, prepared
+from pipeline.prepare import Entry, Pipeline, prepared, resumed
 from pipeline.prices import cost, output_tokens_bound, rent
 from pipeline.records import Endpoint, Request
+from pipeline.reuse import Reuse
 from pipeline.survey import Survey
 
 ASSUMED_CALL_SECONDS = 0.5
@@ -37,14 +38,20 @@ class Plan(Struct, frozen=True):
     seconds: float
 
 
-def plan(pipeline: Pipeline, survey: Survey, cache: AnswerCache | None) -> Plan:
-    """The plan of this job against the answers in this cache. Blocks: run it in a thread."""
+def plan(
+    pipeline: Pipeline, survey: Survey, cache: AnswerCache | None, reuse: Reuse | None = None
+) -> Plan:
+    """The plan of this job against the answers in this cache, without the rows whose output stands
+    where `reuse` is given. Blocks: run it in a thread."""
     pipeline = as_recalled(pipeline, cache)
     endpoints = pipeline.endpoints
     keys, packed = Keys(endpoints), [_Packed(endpoint) for endpoint in endpoints]
     seen: set[bytes] = set()
     requests = cached = 0
-    for group in prepared(pipeline, survey):
+    groups: Iterator[Sequence[Entry]] = (
+        prepared(pipeline, survey) if reuse is None else resumed(pipeline, survey, reuse)
+    )
+    for group in groups:
         unseen = []
         for opened in group:
             requests += len(opened.requests)

@@ -60,7 +60,8 @@ class Pipeline(Struct, frozen=True, kw_only=True):
     rules: tuple[Rule, ...] = ()
     max_failed: float = 0.1
     max_removed: float = 0.25
-    canary: int = 3
+    drift_texts: int = 3
+    """So many are asked again, to see whether a model moved under its name."""
     changes: str | None = None
     max_chunks: int = 1_000_000
     max_outage_seconds: float = 1_800.0

@@ -192,7 +192,8 @@ class _Turn:
         most = self.pipeline.max_cost_usd
         if most is None or self.pipeline.is_partial:
             return
-        planned = await run_sync(plan, self.pipeline, surveyed, cache, abandon_on_cancel=True)
+        left = partial(plan, self.pipeline, surveyed, cache, self.reuse)
+        planned = await run_sync(left, abandon_on_cancel=True)
         if planned.cost_usd > most:
             raise BudgetError(
                 f"the plan costs up to ${planned.cost_usd:.4f}, over "
@@ -235,7 +236,7 @@ class _Turn:
         asked: list[tuple[Endpoint, Send]]
         asked = [(each.endpoint, each.answer) for each in answering]
         standing = reuse.standing if reuse else None
-        embeds = pipeline.endpoints[0].task == "feature-extraction" and pipeline.canary
+        embeds = pipeline.endpoints[0].task == "feature-extraction" and pipeline.drift_texts
         if reuse is None or standing is None or reuse.keeps_all or not embeds:
             return asked
         marker = run_folder(pipeline.output) / "canary"

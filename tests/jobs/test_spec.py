@@ -281,7 +281,7 @@ def test_a_whole_file_becomes_a_job(tmp_path: Path) -> None:
         "directory",
     )
     assert job.budget == records.BudgetSpec(None, False)
-    assert job.guard == records.GuardSpec(0.1, 1_000_000, 1_000_000_000)
+    assert job.guard == records.GuardSpec(0.1, 0.25, 3, 1_000_000, 1_000_000_000)
     assert job.run == records.RunSpec(1800.0, 30.0)
 
 
@@ -475,7 +475,8 @@ def test_parameters_in_another_order_have_the_same_fingerprint() -> None:
         ({"endpoint.weight": 3}, 'endpoint.weight = 3 is not used by route = "ordered"'),
         ({"endpoint.requests_per_minute": 0},
          "endpoint.requests_per_minute must be at least 0.01, got 0"),
-        ({"guard.canary": 3}, "`guard.canary` is not supported yet in this version"),
+        ({"guard.canary": -1}, "guard.canary must be at least 0, got -1"),
+        ({"guard.max_removed": 1.5}, "guard.max_removed must be between 0 and 1, got 1.5"),
         ({"notify.url": "x"}, "`[notify]` is not supported yet in this version"),
         ({"rule": [{"column": "a"}]}, "`rule.is` is missing"),
         ({"endpoint.kind": "tgi"}, 'endpoint.kind = "tgi" is not supported yet in this version'),

@@ -82,7 +82,7 @@ def test_a_server_that_comes_back_with_another_model_is_not_believed(mill, rows,
 def test_a_server_that_was_never_seen_is_waited_for(mill, rows, tmp_path):
     with serving(["503 path=/info x2"]) as mock:
         assert mill(*arguments("run", rows, mock.url, tmp_path)).code == 0
-        assert mill(*arguments("run", rows, mock.url, tmp_path)).last["cached"] == 9
+        assert mill(*arguments("run", rows, mock.url, tmp_path)).last["unchanged"] == 9
         assert mock.bill.totals().repeated_inputs == 0
         gone = mock.url.replace("127.0.0.1", "127.0.0.2")
     ran = mill(*arguments("run", rows, gone, tmp_path, "--max-outage", "0.3"))
