@@ -33,6 +33,7 @@ _LINE = np.dtype(
     [("name", "V16"), ("hash", "V16"), ("is_new", "?"), ("at", "<u8"), ("length", "<u8")]
 )
 _BLOCK_BYTES = 1 << 26
+_AT_ONCE = 10_000
 
 
 class Copies:
@@ -138,8 +139,15 @@ def _spool(
                 spool.write(line)
                 found.append((name, sha256(row).digest()[:16], is_new, at, len(line)))
                 at += len(line)
-            records = np.array(found, _LINE) if found else np.empty(0, _LINE)
-            lines.add(np.ascontiguousarray(records["name"]).view(np.uint8)[::16], records)
+                if len(found) == _AT_ONCE:
+                    _put(lines, found)
+            _put(lines, found)
+
+
+def _put(lines: Spill, found: list[tuple[bytes, bytes, bool, int, int]]) -> None:
+    records = np.array(found, _LINE)
+    lines.add(np.ascontiguousarray(records["name"]).view(np.uint8)[::16], records)
+    found.clear()
 
 
 def _identities(part: Indexed) -> list[bytes]:

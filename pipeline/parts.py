@@ -242,15 +242,8 @@ class PartRows:
             start += take
 
     def lines(self, start: int, stop: int) -> Iterator[bytes]:
-        """The lines from `start` to before `stop`."""
-        if self._file is None:
-            self._file = self.path.open("rb")
-            ends = [np.zeros(1, np.int64)]
-            offset = 0
-            while piece := self._file.read(1 << 20):
-                ends.append(np.flatnonzero(np.frombuffer(piece, np.uint8) == 10) + offset + 1)
-                offset += len(piece)
-            self._starts = np.concatenate(ends)
+        """The lines from `start` to before `stop`, in pieces of at most 1 MB."""
+        self._find_lines()
         self._file.seek(int(self._starts[start]))
         left = int(self._starts[stop] - self._starts[start])
         while left:
@@ -258,10 +251,24 @@ class PartRows:
             left -= len(piece)
             yield piece
 
+    def _find_lines(self) -> None:
+        if self._file is not None:
+            return
+        self._file = self.path.open("rb")
+        ends = [np.zeros(1, np.int64)]
+        offset = 0
+        while piece := self._file.read(1 << 20):
+            ends.append(np.flatnonzero(np.frombuffer(piece, np.uint8) == 10) + offset + 1)
+            offset += len(piece)
+        self._starts = np.concatenate(ends)
+
     def json(self, start: int, stop: int) -> Iterator[bytes]:
         """The rows as lines of JSON, whatever the part's format."""
         if self._is_json:
-            yield from b"".join(self.lines(start, stop)).splitlines(keepends=True)
+            self._find_lines()
+            self._file.seek(int(self._starts[start]))
+            for _ in range(start, stop):
+                yield self._file.readline()
             return
         for table in self.tables(start, stop):
             for at in range(0, len(table), PIECE_ROWS):

@@ -3,10 +3,14 @@
 import datetime as dt
 import decimal
 import json
+import random
 
+import hypothesis.strategies as st
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
 
 from pipeline.errors import InputError
 from pipeline.source import read
@@ -200,3 +204,39 @@ def test_views_come_as_what_they_show(tmp_path):
     assert [each.text for each in documents] == ["one", None]
     assert surveyed.schema.types == [pa.string(), pa.string(), pa.binary(),
                                      pa.list_(pa.field("element", pa.string()))]
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 2**32), st.booleans(), st.sampled_from([".jsonl", ".parquet"]))
+def test_only_the_rows_that_are_needed_are_read_and_they_are_the_same(
+    tmp_path_factory, seed, has_id, suffix
+):
+    make = random.Random(seed)
+    folder = tmp_path_factory.mktemp("needed")
+    rows = [{"id": n, "text": make.choice(["a", "b", "c"]), "k": n % 2} for n in range(40)]
+    if not has_id:
+        rows = [{"text": row["text"]} for row in rows]
+    for half, some in enumerate((rows[:17], rows[17:])):
+        if suffix == ".parquet":
+            pq.write_table(pa.Table.from_pylist(some), folder / f"{half}{suffix}", row_group_size=4)
+        else:
+            lines = [json.dumps(row) for row in some]
+            lines[2:2] = ["", "broken" if half else " "]
+            (folder / f"{half}{suffix}").write_text("\n".join(lines) + "\n")
+    surveyed = survey(InputSpec(str(folder), "text", id="id" if has_id else None))
+    whole = [each for batch in read(surveyed) for each in batch]
+    wanted = sorted(make.sample(range(len(whole)), make.randrange(len(whole))))
+
+    def needed():
+        start = 0
+        for count in surveyed.part_rows:
+            yield np.array([n for n in wanted if start <= n < start + count], np.int64)
+            start += count
+
+    def told(document):
+        row = document.kept.batch.slice(document.kept.row, 1).to_pylist()
+        return (document.identity, document.id, document.text, document.address, document.part,
+                document.error, row)  # fmt: skip
+
+    found = [each for batch in read(surveyed, needed) for each in batch]
+    assert [told(each) for each in found] == [told(whole[n]) for n in wanted]
