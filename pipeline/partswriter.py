@@ -1,12 +1,13 @@
 """Parts, one after the other: rows in, finished parts with their indexes out.
 
-While the rows of one part are read, copied or aggregated, the one before is compressed, synced and
-hashed in a thread of its own: at night that is most of the work.
+While the rows of one part are read, copied or aggregated, those before it are compressed, synced
+and hashed in threads of their own: at night that is most of the work.
 """
 
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -21,13 +22,16 @@ from pipeline.schema import dimension_of
 from pipeline.spill import Records
 from pipeline.survey import ROW, Survey
 
+AT_ONCE = 2
+"""Parts that are finished at a time: each holds a row group."""
+
 
 class PartsWriter:
     """Writes the parts of one run in their order.
 
     Invariant: a part is followed by its index, and only then it is among `finished`.
-    Raises: StorageError, also for the part before the one at hand.
-    Cost: holds one row group of the part at hand and one of the part before it.
+    Raises: StorageError, also for parts before the one at hand.
+    Cost: holds one row group of the part at hand and of each that is being finished.
     """
 
     def __init__(self, place: Place, survey: Survey, fingerprint: str, schema: pa.Schema) -> None:
@@ -43,9 +47,9 @@ class PartsWriter:
         self._groups = RowGroups()
         self._sizes, self._flags = array("Q"), bytearray()
         self._parts: list[Indexed | None] = []
-        self._coming: tuple[int, Future[Indexed]] | None = None
-        """The one part that is being finished, and its place among them."""
-        self._threads = ThreadPoolExecutor(1, "parts")
+        self._coming: deque[tuple[int, Future[Indexed]]] = deque()
+        """Parts that are being finished, with their places among all, oldest first."""
+        self._threads = ThreadPoolExecutor(AT_ONCE, "parts")
 
     def turn_to(self, part: int) -> None:
         """What comes now belongs to this part."""
@@ -81,7 +85,7 @@ class PartsWriter:
             self._file.rewrite(schema)
 
     def finish(self) -> None:
-        """The part at hand is complete; the one before it is durable when this returns."""
+        """The part at hand is complete; it becomes durable while others are made."""
         if not self._sizes:
             return
         rows = next(self._known)
@@ -92,21 +96,24 @@ class PartsWriter:
             entries[name] = rows[name]
         entries["rows"] = self._sizes
         entries["flags"] = np.frombuffer(bytes(self._flags), np.uint8)
-        self.finished()
+        self._wait(AT_ONCE - 1)
         groups, file = list(self._groups.rest()), self._opened()
         finish = partial(self._finish, file, groups, self.schema, rows, entries)
-        self._coming = len(self._parts), self._threads.submit(finish)
+        self._coming.append((len(self._parts), self._threads.submit(finish)))
         self._parts.append(None)
         self._file = None
         self._sizes, self._flags, self.rows = array("Q"), bytearray(), 0
 
     def finished(self) -> list[Indexed]:
         """All parts so far, but the one at hand."""
-        if self._coming is not None:
-            at, coming = self._coming
-            self._coming = None
-            self._parts[at] = coming.result()
+        self._wait(0)
         return [part for part in self._parts if part is not None]
+
+    def _wait(self, most: int) -> None:
+        """Return when at most so many parts are still being finished."""
+        while len(self._coming) > most:
+            at, coming = self._coming.popleft()
+            self._parts[at] = coming.result()
 
     def close(self) -> None:
         """Removes what is unfinished."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -40,12 +41,8 @@ def publish(
     Raises: StorageError; then what stood before stands.
     Cost: reads what this run wrote once more, and for a file output all parts.
     """
-    for part in parts:
-        if part.path.name in written:
-            with storing(part.path):
-                digest = sha256_of(part.path)
-            if digest != part.header.sha256:
-                raise StorageError(f"{shown(str(part.path))}: damaged since it was written")
+    with ThreadPoolExecutor(2, "hash") as threads:
+        list(threads.map(_check, [part for part in parts if part.path.name in written]))
     dimension = dimension_of(schema)
     if place.part_suffix == ".parquet":
         # Parts that were finished before the first vector came do not know its dimension.
@@ -88,6 +85,13 @@ def publish(
     record.settle(replace(coming, parts=_listed(parts, with_stamps=True)))
     place.sweep({part.path.stem for part in parts})
     return list(parts)
+
+
+def _check(part: Indexed) -> None:
+    with storing(part.path):
+        digest = sha256_of(part.path)
+    if digest != part.header.sha256:
+        raise StorageError(f"{shown(str(part.path))}: damaged since it was written")
 
 
 def _listed(parts: Sequence[Indexed], *, with_stamps: bool) -> tuple[StandingPart, ...]:
