@@ -8,6 +8,7 @@ identity, so that the same rows in Parquet are still the same rows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
@@ -56,6 +57,13 @@ def misfit(used: bytes) -> bytes:
 def _of(pairs: Iterable[tuple[str, Any]]) -> bytes:
     total = sha256()
     for name, value in pairs:
-        if value is not None:
-            total.update(encode(name) + encode(value))
+        if type(value) is str:  # as `encode` has it, without copying a long text twice
+            raw = value.encode("utf-8", "surrogatepass")
+            total.update(_named(name) + b"s" + len(raw).to_bytes(8, "big"))
+            total.update(raw)
+        elif value is not None:
+            total.update(_named(name) + encode(value))
     return total.digest()[:16]
+
+
+_named = lru_cache(1_024)(encode)
