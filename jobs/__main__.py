@@ -38,6 +38,7 @@ FLAGS = {
     "max_failed": "guard.max_failed",
     "max_outage": "run.max_outage_seconds",
     "grace": "run.grace_seconds",
+    "until": "run.until",
 }
 """Flags that stand for a key of the job file; all others are reached with --set."""
 
@@ -66,6 +67,7 @@ def job_options(command: Command) -> Command:
         click.option("--max-failed", metavar="SHARE", type=float, help="Of rows; above: exit 4."),
         click.option("--max-outage", metavar="SECONDS", type=float, help="Without any answer."),
         click.option("--grace", metavar="SECONDS", type=float, help="To drain after ctrl-C."),
+        click.option("--until", metavar="TIME", help="Such as 06:00: drain then, and exit 10."),
         click.option(
             "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Any key of the file."
         ),
@@ -92,17 +94,49 @@ def cli() -> None:
     """A job runner for long texts: rows in, chunks to inference endpoints, ordered results out."""
 
 
-@cli.command()
+CLASSES = ("all", "ambiguous", "invalid", "poison", "too_long", "transient")
+"""Of final failures, for --retry-failed."""
+
+
+class Run(click.Command):
+    """Reads `run --retry-failed JOB` as people mean it: a word that is no class is the job."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        flag = "--retry-failed"
+        if flag in args:
+            at = args.index(flag)
+            named = args[at + 1 : at + 2]
+            if not named or named[0] not in CLASSES:
+                args[at] = f"{flag}=all"
+        return super().parse_args(ctx, args)
+
+
+@cli.command(cls=Run)
 @click.argument("job")
 @job_options
+@click.option(
+    "--retry-failed",
+    metavar="[CLASS]",
+    type=click.Choice(CLASSES),
+    help="Try the failures of an interrupted run again.",
+)
 @click.option("--dry-run", is_flag=True, help="Only say what would be done: `plan`.")
 @as_json
-def run(job: str, overrides: tuple[str, ...], dry_run: bool, as_json: bool, **options: Any) -> None:
+def run(
+    job: str,
+    overrides: tuple[str, ...],
+    retry_failed: str | None,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Run JOB, a job file or the name of a template; goes on where the last run stopped."""
     from jobs import execute
 
-    command = execute.plan if dry_run else execute.run
-    sys.exit(command(job, overrides, flags_of(options), as_json=as_json))
+    flags = flags_of(options)
+    if dry_run:
+        sys.exit(execute.plan(job, overrides, flags, as_json=as_json))
+    sys.exit(execute.run(job, overrides, flags, as_json=as_json, retry_failed=retry_failed))
 
 
 @cli.command()

@@ -75,6 +75,7 @@ def build(job: Job, *, with_secret: bool = True) -> Pipeline:
         max_chunks=job.guard.max_chunks,
         max_outage_seconds=job.run.max_outage_seconds,
         grace_seconds=job.run.grace_seconds,
+        until=job.run.until,
         max_cost_usd=job.budget.max_cost_usd,
         is_partial=job.budget.partial,
     )

@@ -30,13 +30,24 @@ MAGIC = {b"PAR1": ".parquet", b"\x1f\x8b": ".jsonl.gz", b"\x28\xb5\x2f\xfd": ".j
 
 
 def run(
-    source: str, overrides: Sequence[str], flags: Mapping[str, object], *, as_json: bool
+    source: str,
+    overrides: Sequence[str],
+    flags: Mapping[str, object],
+    *,
+    as_json: bool,
+    retry_failed: str | None = None,
 ) -> int:
     """Run a job; the exit code. Data on stdout, talk on stderr."""
-    return reported(lambda: _run(source, overrides, flags, as_json), as_json=as_json)
+    return reported(lambda: _run(source, overrides, flags, as_json, retry_failed), as_json=as_json)
 
 
-def _run(source: str, overrides: Sequence[str], flags: Mapping[str, object], as_json: bool) -> int:
+def _run(
+    source: str,
+    overrides: Sequence[str],
+    flags: Mapping[str, object],
+    as_json: bool,
+    retry_failed: str | None,
+) -> int:
     from jobs.build import build
     from jobs.display import closing_line, display
     from jobs.spec import load
@@ -51,7 +62,11 @@ def _run(source: str, overrides: Sequence[str], flags: Mapping[str, object], as_
         at_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             ended: Ended = anyio.run(
-                engine.run, pipeline, shown.on, backend_options={"use_uvloop": _has_uvloop()}
+                engine.run,
+                pipeline,
+                shown.on,
+                retry_failed,
+                backend_options={"use_uvloop": _has_uvloop()},
             )
         finally:
             shown.close()

@@ -7,11 +7,13 @@ looks like a credential is ever echoed.
 
 from __future__ import annotations
 
+import datetime as dt
 import difflib
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from importlib.metadata import entry_points
 from typing import Any, Literal, NamedTuple
 
@@ -21,7 +23,7 @@ from pipeline.errors import UsageError
 from pipeline.escape import printable
 from pipeline.secret import Reference, mask
 
-Type = Literal["string", "slug", "integer", "number", "boolean", "strings", "reference"]
+Type = Literal["string", "slug", "integer", "number", "boolean", "strings", "reference", "time"]
 NOT_YET = "is not supported yet in this version"
 _LARGEST_NUMBER = 10**12
 _LONGEST_STRING = 100_000
@@ -52,6 +54,8 @@ class Key(NamedTuple):
         """What may stand there, for a reference: `integer, at least 1`."""
         if self.choices:
             return ", ".join(self.choices)
+        if self.type == "time":
+            return "time of day"
         bounded = self.type in ("integer", "number")
         return f"{self.type}, {self.bound()}" if bounded else self.type
 
@@ -230,10 +234,24 @@ def _checked(key: Key, value: Any, places: Places) -> Any:
             return tuple(value)
         case "reference":
             return _reference(key.name, value, places)
+        case "time":
+            return _time(value, wrong)
     if not isinstance(value, str):
         raise wrong("must be a string")
     _check_string(key, value, places)
     return value
+
+
+def _time(value: object, wrong: Callable[[str], UsageError]) -> str | None:
+    """A time of day as ISO 8601 says it; empty: none."""
+    if value == "":
+        return None
+    if isinstance(value, str) and re.fullmatch(r"\d\d:\d\d(:\d\d)?", value):
+        with suppress(ValueError):
+            value = dt.time.fromisoformat(value)
+    if not isinstance(value, dt.time):
+        raise wrong('must be a time of day such as "06:00"')
+    return value.isoformat("auto" if value.second else "minutes")
 
 
 def _check_string(key: Key, value: str, places: Places) -> None:

@@ -118,11 +118,13 @@ KEYS = (
     Key("run.max_outage_seconds", "number", 1800.0, "without any answer", above=0, most=_DAYS_30),
     Key("run.grace_seconds", "number", 30.0, "to finish calls in flight after ctrl-C",
         most=_DAYS_30),
+    Key("run.until", "time", None, "local time such as 06:00: when it comes the run drains and "
+        "exits 10; the next one goes on"),
 )
 # fmt: on
 
 LATER = frozenset(
-    ["route", "rule", "notify", "quota", "policy", "run.until", "run.salvage", "guard.canary",
+    ["route", "rule", "notify", "quota", "policy", "run.salvage", "guard.canary",
      "guard.max_removed", "endpoint.weight", "endpoint.fallback",
      "endpoint.replica_of"]
 )  # fmt: skip
@@ -214,6 +216,7 @@ class RunSpec(Struct, frozen=True):
 
     max_outage_seconds: float
     grace_seconds: float
+    until: str | None
 
 
 class Job(Struct, frozen=True):

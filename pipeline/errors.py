@@ -60,6 +60,13 @@ class BudgetError(TextmillError):
     resumable = True
 
 
+class TimeLimit(TextmillError):
+    """`run.until` was reached: what was under way was drained, the next run goes on."""
+
+    exit_code = 10
+    resumable = True
+
+
 class LockedError(TextmillError):
     """Another run holds the run folder."""
 

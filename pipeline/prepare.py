@@ -48,6 +48,8 @@ class Pipeline(Struct, frozen=True, kw_only=True):
     max_chunks: int = 1_000_000
     max_outage_seconds: float = 1_800.0
     grace_seconds: float = 30.0
+    until: str | None = None
+    """Local time at which the run drains and ends: `06:00`."""
     max_cost_usd: float | None = None
     is_partial: bool = False
 

@@ -15,8 +15,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,13 @@ from pipeline.dispatch import Dispatch, Group
 from pipeline.errors import (
     BudgetError,
     Interrupted,
+    StorageError,
     TextmillError,
+    TimeLimit,
     TooManyFailed,
 )
 from pipeline.files import recheck
-from pipeline.folder import RunRecord, new_run_id, run_folder
+from pipeline.folder import RunRecord, manifests, run_folder
 from pipeline.keys import model_name
 from pipeline.memory import give_back
 from pipeline.outcomes import Outcomes
@@ -47,8 +50,10 @@ from pipeline.plan import plan
 from pipeline.prepare import Opened, Pipeline, prepared, split
 from pipeline.prices import rent
 from pipeline.records import Failure
+from pipeline.runs import Manifest, new_run_id, this_run
 from pipeline.sink import Sink
 from pipeline.survey import Survey, survey
+from pipeline.until import next_moment, steady
 from pipeline.window import Window
 
 LEAST_FAILED = 20
@@ -59,6 +64,8 @@ if sys.platform != "win32":
     SIGNALS.append(signal.SIGHUP)
 
 OPEN_BYTES = 48 << 20
+LOOK_SECONDS = 30.0
+"""So often `run.until` is compared with the clock: a machine that slept wakes late otherwise."""
 CLASSES = {
     0: "complete",
     1: "internal",
@@ -89,19 +96,24 @@ class Ended(Struct, frozen=True):
     failures: Path | None
 
 
-async def run(pipeline: Pipeline, emit: events.Emit) -> Ended:
-    """Run the job to its commit. Never raises a TextmillError: it is in what comes back."""
+async def run(pipeline: Pipeline, emit: events.Emit, retry_failed: str | None = None) -> Ended:
+    """Run the job to its commit. Never raises a TextmillError: it is in what comes back.
+
+    `retry_failed`: the class of failures that an open run is to try again, or `all`.
+    """
     give_back()
-    turn = _Turn(pipeline, emit)
+    turn = _Turn(pipeline, emit, retry_failed)
     error: TextmillError | None = None
     try:
         async with anyio.create_task_group() as group:
             if threading.current_thread() is threading.main_thread():
                 group.start_soon(turn.watch_signals, group)
+            if pipeline.until:
+                group.start_soon(turn.watch_clock, group, pipeline.until)
             await turn.whole()
             group.cancel_scope.cancel()
     except* TextmillError as errors:
-        error = next(_leaves(errors))
+        error = _first(errors)
     stopped_by = turn.dispatch.stopped_by if turn.dispatch else None
     return turn.ended(error or stopped_by or turn.killed_by)
 
@@ -109,15 +121,19 @@ async def run(pipeline: Pipeline, emit: events.Emit) -> Ended:
 class _Turn:
     """The state of one run: what `run` would otherwise pass from hand to hand."""
 
-    def __init__(self, pipeline: Pipeline, emit: events.Emit) -> None:
+    def __init__(
+        self, pipeline: Pipeline, emit: events.Emit, retry_failed: str | None = None
+    ) -> None:
         self.pipeline = pipeline
         self.emit = emit
+        self.retry_failed = retry_failed
         self.started = time.monotonic()
         self.survey: Survey | None = None
         self.dispatch: Dispatch | None = None
         self.sink: Sink | None = None
         self.record: RunRecord | None = None
         self.killed_by: TextmillError | None = None
+        self.journalled: set[bytes] = set()
         self.is_committing = False
 
     async def whole(self) -> None:
@@ -134,10 +150,12 @@ class _Turn:
 
     async def _published(self, surveyed: Survey, cache: AnswerCache, answering: Answering) -> None:
         """Everything between a manifest and a commit."""
-        pipeline, run_id = self.pipeline, new_run_id()
+        pipeline = self.pipeline
         sink = self.sink = Sink(
             output=pipeline.output,
-            run_id=run_id,
+            # Not the run's id, which may be that of a run whose output stands already: a kill
+            # between the rename and the last word of its manifest leaves it open.
+            run_id=new_run_id(),
             survey=surveyed,
             columns=pipeline.aggregator.columns,
             per_chunk=pipeline.aggregator.per_chunk,
@@ -145,20 +163,37 @@ class _Turn:
             dimension=pipeline.dimension,
         )
         with closing(sink):
-            record = self.record = RunRecord(pipeline.output, run_id)
-            with closing(record):
-                manifest = _manifest(pipeline, surveyed, run_id)
-                record.write_manifest(manifest)
+            found = [each for each in manifests(pipeline.output).values() if each]
+            run = this_run(_manifest(pipeline, surveyed, sink), found)
+            record = self.record = RunRecord(pipeline.output, run)
+            with closing(record), self._closing(record):
+                record.begin()
+                if self.retry_failed:
+                    record.journal.drop(self.retry_failed)
                 await self._check_budget(surveyed, cache)
                 await self._mill(surveyed, cache, answering)
                 recheck(surveyed.files)
                 sink.check_loss()
                 if self.dispatch and self.dispatch.stopped_by:
                     raise self.dispatch.stopped_by
+                record.close()
                 self.is_committing = True
                 rows = await run_sync(sink.commit)
                 self.emit(events.Committed(pipeline.output, rows))
-            record.write_manifest(manifest | {"committed": True, "rows_out": rows})
+                counts = sink.counts
+                record.end(3 if counts.failed + counts.partial else 0, rows)
+
+    @contextmanager
+    def _closing(self, record: RunRecord) -> Iterator[None]:
+        """Closes the run where an error says that it cannot be gone on with; a kill, a bug and
+        what passes by itself leave it open. The lock is still held here."""
+        try:
+            yield
+        except BaseException as raised:
+            if (error := _first(raised)) is not None and not self.is_committing:
+                with suppress(StorageError):
+                    record.end(error.exit_code)
+            raise
 
     async def _check_budget(self, surveyed: Survey, cache: AnswerCache) -> None:
         most = self.pipeline.max_cost_usd
@@ -173,7 +208,8 @@ class _Turn:
             )
 
     async def _mill(self, surveyed: Survey, cache: AnswerCache, answering: Answering) -> None:
-        pipeline, endpoint = self.pipeline, self.pipeline.endpoint
+        pipeline, endpoint, record = self.pipeline, self.pipeline.endpoint, self.record
+        assert record is not None
         in_flight = endpoint.concurrency * endpoint.batch_size
         window = Window(OPEN_BYTES, max(4_096, 4 * in_flight))
         dispatch = self.dispatch = Dispatch(
@@ -187,14 +223,30 @@ class _Turn:
             max_outage_seconds=pipeline.max_outage_seconds,
             max_cost_usd=pipeline.max_cost_usd,
         )
+        dispatch.failures.update(await run_sync(record.journal.load))
+        self.journalled.update(dispatch.failures)
         answering.listen = dispatch.hear
         put, get = anyio.create_memory_object_stream[Opening](float("inf"))
         # The streams outlive both stages: one that ended early must not break the other.
         with put, get:
-            async with anyio.create_task_group() as group:
-                group.start_soon(dispatch.run)
-                group.start_soon(self._drained, self._feed(surveyed, dispatch, window, put))
-                group.start_soon(self._drained, self._drain(surveyed, cache, dispatch, window, get))
+            try:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(dispatch.run)
+                    group.start_soon(self._drained, self._feed(surveyed, dispatch, window, put))
+                    drain = self._drain(surveyed, cache, dispatch, window, get)
+                    group.start_soon(self._drained, drain)
+            finally:  # also of documents that are not written yet
+                with anyio.CancelScope(shield=True), suppress(StorageError):
+                    await self._journal(dispatch.failures, dispatch)
+
+    async def _journal(self, keys: Iterable[bytes], dispatch: Dispatch) -> None:
+        """Final failures are durable before their documents are written."""
+        assert self.record is not None
+        new = [key for key in keys if key in dispatch.failures and key not in self.journalled]
+        if new:
+            failures = [(key, dispatch.failures[key]) for key in new]
+            await run_sync(self.record.journal.put_many, failures)
+            self.journalled.update(new)
 
     async def _drained(self, stage: Coroutine[Any, Any, None]) -> None:
         """A stage that ends the run lets the calls under way come in first: they are paid for."""
@@ -239,6 +291,7 @@ class _Turn:
         async for opened, group, weight, entries in get:
             await group.whole.wait()
             opened = await self._with_pieces(opened, dispatch)
+            await self._journal({key for each in opened for key in _keys(each)}, dispatch)
             before = sink.counts
             await run_sync(self._write, opened, cache, dispatch.failures)
             window.leave(weight, entries)
@@ -292,6 +345,20 @@ class _Turn:
             for position, outcome in outcomes.failed():
                 record.failed(document, position, outcome)
 
+    async def watch_clock(self, group: TaskGroup, until: str) -> None:
+        """Drains at this time of day; the moment is fixed at the start, whatever the clock does."""
+        ends = steady() + next_moment(until, time.time()) - time.time()
+        while (left := ends - steady()) > 0:  # noqa: ASYNC110 - no event tells the time
+            await anyio.sleep(min(left, LOOK_SECONDS))
+        if self.is_committing or self.killed_by is not None:
+            return
+        error = TimeLimit(f"run.until = {until} reached; run the same command to go on")
+        if self.dispatch is None:
+            self.killed_by = error
+            group.cancel_scope.cancel()
+        else:
+            self.dispatch.stop(error)
+
     async def watch_signals(self, group: TaskGroup) -> None:
         """The first signal drains, the second one leaves at once; a commit is never torn."""
         # What the caller ignores, as nohup does, is ignored here, too.
@@ -339,6 +406,10 @@ class _Turn:
         return Ended(summary, error, path)
 
 
+def _keys(opened: Opened) -> Iterator[bytes]:
+    return (request.key for request in opened.requests)
+
+
 def _weight(opened: Sequence[Opened]) -> int:
     """What a group holds in memory, in bytes or so: a chunk's text stands in the document and once
     more in its request, kept columns lie in the group's one record batch."""
@@ -347,22 +418,35 @@ def _weight(opened: Sequence[Opened]) -> int:
     return texts + inputs + int(opened[0].document.kept.batch.nbytes)
 
 
-def _manifest(pipeline: Pipeline, surveyed: Survey, run_id: str) -> dict[str, Any]:
-    return {
-        "run": run_id,
-        "job": pipeline.name,
-        "fingerprint": pipeline.fingerprint,
-        "input": surveyed.fingerprint,
-        "rows": surveyed.rows,
-        "output": pipeline.output,
-        "model": list(pipeline.endpoint.identity),
-        "committed": False,
-    }
+def _manifest(pipeline: Pipeline, surveyed: Survey, sink: Sink) -> Manifest:
+    return Manifest(
+        run=new_run_id(),
+        number=1,
+        started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        job=pipeline.name,
+        fingerprint=pipeline.fingerprint,
+        input=surveyed.fingerprint,
+        rows=surveyed.rows,
+        output=pipeline.output,
+        model=list(pipeline.endpoint.identity),
+        columns={field.name: str(field.type) for field in sink.schema},
+        version=_version(),
+    )
 
 
-def _leaves(errors: BaseExceptionGroup[Any]) -> Iterator[TextmillError]:
-    for error in errors.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
+def _version() -> str:
+    try:
+        return version("textmill")
+    except PackageNotFoundError:  # run from its sources
+        return ""
+
+
+def _first(raised: BaseException) -> TextmillError | None:
+    """What ended the run: the error, or the first one in a group of nothing but such errors."""
+    if isinstance(raised, TextmillError):
+        return raised
+    if isinstance(raised, BaseExceptionGroup):
+        errors, others = raised.split(TextmillError)
+        if errors is not None and others is None:
+            return _first(errors.exceptions[0])
+    return None
