@@ -22,7 +22,7 @@ from pipeline.errors import StorageError, TextmillError, UsageError
 from pipeline.escape import printable
 
 if TYPE_CHECKING:
-    from jobs.spec import Job
+    from jobs.job import Job
     from pipeline.run import Ended
 
 MAGIC = {b"PAR1": ".parquet", b"\x1f\x8b": ".jsonl.gz", b"\x28\xb5\x2f\xfd": ".jsonl.zst"}
@@ -49,7 +49,7 @@ def _run(
     retry_failed: str | None,
 ) -> int:
     from jobs.build import build
-    from jobs.display import closing_line, display
+    from jobs.display import closing_line, display, endpoint_lines
     from jobs.spec import load
     from pipeline import run as engine
 
@@ -76,6 +76,8 @@ def _run(
         else:
             publish()
             say(closing_line(ended))
+        for line in endpoint_lines(ended.summary):
+            say(line)
         if as_json:
             print(msgspec.json.encode(ended.summary).decode(), flush=True)
         return ended.summary.exit

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from jobs.keys import NOT_YET, Places, shown
 
 if TYPE_CHECKING:
-    from jobs.spec import Job
+    from jobs.job import Job
 
 
 def refuse_paths(job: Job, output_as_typed: str, places: Places) -> None:

@@ -15,8 +15,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from msgspec.structs import replace
 from pipeline import events
 from pipeline.answering import Answering, answering_of
 from pipeline.cache import AnswerCache
-from pipeline.dispatch import Dispatch, Group
+from pipeline.dispatch import Dispatch
 from pipeline.errors import (
     BudgetError,
     Interrupted,
@@ -41,14 +42,14 @@ from pipeline.errors import (
     TooManyFailed,
 )
 from pipeline.files import recheck
+from pipeline.flights import Group
 from pipeline.folder import RunRecord, manifests, run_folder
-from pipeline.keys import model_name
+from pipeline.keys import Keys, model_name
 from pipeline.memory import give_back
 from pipeline.outcomes import Outcomes
 from pipeline.place import lock
 from pipeline.plan import plan
 from pipeline.prepare import Opened, Pipeline, prepared, split
-from pipeline.prices import rent
 from pipeline.records import Failure
 from pipeline.runs import Manifest, new_run_id, this_run
 from pipeline.sink import Sink
@@ -133,7 +134,6 @@ class _Turn:
         self.sink: Sink | None = None
         self.record: RunRecord | None = None
         self.killed_by: TextmillError | None = None
-        self.journalled: set[bytes] = set()
         self.is_committing = False
 
     async def whole(self) -> None:
@@ -145,10 +145,13 @@ class _Turn:
             cache = await run_sync(AnswerCache, Path(pipeline.home) / "answers")
             with closing(cache):
                 async with answering_of(pipeline, cache) as answering:
-                    self.pipeline = replace(pipeline, endpoint=answering.endpoint)
+                    endpoints = tuple(each.endpoint for each in answering)
+                    self.pipeline = replace(pipeline, endpoints=endpoints)
                     await self._published(surveyed, cache, answering)
 
-    async def _published(self, surveyed: Survey, cache: AnswerCache, answering: Answering) -> None:
+    async def _published(
+        self, surveyed: Survey, cache: AnswerCache, answering: Sequence[Answering]
+    ) -> None:
         """Everything between a manifest and a commit."""
         pipeline = self.pipeline
         sink = self.sink = Sink(
@@ -159,7 +162,7 @@ class _Turn:
             survey=surveyed,
             columns=pipeline.aggregator.columns,
             per_chunk=pipeline.aggregator.per_chunk,
-            metadata=pipeline.metadata | {"textmill.model": model_name(pipeline.endpoint)},
+            metadata=pipeline.metadata | {"textmill.model": model_name(pipeline.endpoints[0])},
             dimension=pipeline.dimension,
         )
         with closing(sink):
@@ -207,46 +210,35 @@ class _Turn:
                 hint="raise the budget, or work up to it with --partial",
             )
 
-    async def _mill(self, surveyed: Survey, cache: AnswerCache, answering: Answering) -> None:
-        pipeline, endpoint, record = self.pipeline, self.pipeline.endpoint, self.record
+    async def _mill(
+        self, surveyed: Survey, cache: AnswerCache, answering: Sequence[Answering]
+    ) -> None:
+        pipeline, record = self.pipeline, self.record
         assert record is not None
-        in_flight = endpoint.concurrency * endpoint.batch_size
+        in_flight = sum(each.concurrency * each.batch_size for each in pipeline.endpoints)
         window = Window(OPEN_BYTES, max(4_096, 4 * in_flight))
         dispatch = self.dispatch = Dispatch(
-            endpoint,
-            answering.answer,
+            [(each.endpoint, each.answer) for each in answering],
             cache,
             self.emit,
+            policy=pipeline.route,
             dimension=pipeline.dimension,
+            failures=await run_sync(record.journal.load),
+            journal=record.journal.put_many,
             grace_seconds=pipeline.grace_seconds,
             free_bytes=lambda: shutil.disk_usage(cache.folder).free,
             max_outage_seconds=pipeline.max_outage_seconds,
             max_cost_usd=pipeline.max_cost_usd,
         )
-        dispatch.failures.update(await run_sync(record.journal.load))
-        self.journalled.update(dispatch.failures)
-        answering.listen = dispatch.hear
+        for position, each in enumerate(answering):
+            each.listen = partial(dispatch.hear, position=position)
         put, get = anyio.create_memory_object_stream[Opening](float("inf"))
         # The streams outlive both stages: one that ended early must not break the other.
         with put, get:
-            try:
-                async with anyio.create_task_group() as group:
-                    group.start_soon(dispatch.run)
-                    group.start_soon(self._drained, self._feed(surveyed, dispatch, window, put))
-                    drain = self._drain(surveyed, cache, dispatch, window, get)
-                    group.start_soon(self._drained, drain)
-            finally:  # also of documents that are not written yet
-                with anyio.CancelScope(shield=True), suppress(StorageError):
-                    await self._journal(dispatch.failures, dispatch)
-
-    async def _journal(self, keys: Iterable[bytes], dispatch: Dispatch) -> None:
-        """Final failures are durable before their documents are written."""
-        assert self.record is not None
-        new = [key for key in keys if key in dispatch.failures and key not in self.journalled]
-        if new:
-            failures = [(key, dispatch.failures[key]) for key in new]
-            await run_sync(self.record.journal.put_many, failures)
-            self.journalled.update(new)
+            async with anyio.create_task_group() as group:
+                group.start_soon(dispatch.run)
+                group.start_soon(self._drained, self._feed(surveyed, dispatch, window, put))
+                group.start_soon(self._drained, self._drain(surveyed, cache, dispatch, window, get))
 
     async def _drained(self, stage: Coroutine[Any, Any, None]) -> None:
         """A stage that ends the run lets the calls under way come in first: they are paid for."""
@@ -291,7 +283,6 @@ class _Turn:
         async for opened, group, weight, entries in get:
             await group.whole.wait()
             opened = await self._with_pieces(opened, dispatch)
-            await self._journal({key for each in opened for key in _keys(each)}, dispatch)
             before = sink.counts
             await run_sync(self._write, opened, cache, dispatch.failures)
             window.leave(weight, entries)
@@ -315,14 +306,14 @@ class _Turn:
     async def _with_pieces(self, opened: list[Opened], dispatch: Dispatch) -> list[Opened]:
         """The documents with pieces in the place of requests that were too long, all settled."""
         while dispatch.splits:
-            keys = {request.key for each in opened for request in each.requests} & dispatch.splits
-            if not keys - dispatch.failures.keys():
+            too_long = {r.flight for each in opened for r in each.requests} & dispatch.splits
+            if not too_long - dispatch.failures.keys():
                 return opened
-            cut = [split(self.pipeline, each, keys) for each in opened]
+            cut = [split(self.pipeline, each, too_long) for each in opened]
             for _, _, hopeless in cut:
                 for request in hopeless:
                     why = "too long for the model, and too short to be cut again"
-                    dispatch.failures[request.key] = Failure("too_long", why)
+                    dispatch.failures[request.flight] = Failure("too_long", why)
             opened = [whole for whole, _, _ in cut]
             group, pieces = Group(), [piece for _, made, _ in cut for piece in made]
             cached = await dispatch.admit(group, pieces)
@@ -334,11 +325,11 @@ class _Turn:
         self, opened: list[Opened], cache: AnswerCache, failures: dict[bytes, Failure]
     ) -> None:
         """Aggregate and write these documents; in a worker thread, one group at a time."""
-        sink, record = self.sink, self.record
+        sink, record, keys = self.sink, self.record, Keys(self.pipeline.endpoints)
         assert sink is not None and record is not None
         for each in opened:
             document = each.document
-            outcomes = Outcomes(each.requests, cache, failures)
+            outcomes = Outcomes(each.requests, cache, failures, keys)
             sink.write(document, self.pipeline.aggregator.step(document, outcomes))
             if document.error is not None:
                 record.isolated(document)
@@ -385,7 +376,7 @@ class _Turn:
         failed = (counts.failed + counts.partial) if counts else 0
         code = error.exit_code if error else 3 if failed else 0
         seconds = time.monotonic() - self.started
-        spent = tally.cost_usd + rent(self.pipeline.endpoint.price, seconds) if tally else 0.0
+        spent = tally.cost_usd + self.dispatch.rent_usd if tally and self.dispatch else 0.0
         has_failures = self.record is not None and self.record.failures_path.exists()
         summary = events.Summary(
             exit=code,
@@ -401,13 +392,10 @@ class _Turn:
             tokens=tally.input_tokens + tally.output_tokens if tally else 0,
             cost_usd=round(spent, 6),
             seconds=round(seconds, 3),
+            endpoints=self.dispatch.endpoints if self.dispatch else (),
         )
         path = self.record.failures_path if self.record and has_failures else None
         return Ended(summary, error, path)
-
-
-def _keys(opened: Opened) -> Iterator[bytes]:
-    return (request.key for request in opened.requests)
 
 
 def _weight(opened: Sequence[Opened]) -> int:
@@ -428,7 +416,7 @@ def _manifest(pipeline: Pipeline, surveyed: Survey, sink: Sink) -> Manifest:
         input=surveyed.fingerprint,
         rows=surveyed.rows,
         output=pipeline.output,
-        model=list(pipeline.endpoint.identity),
+        models=[list(endpoint.identity) for endpoint in pipeline.endpoints],
         columns={field.name: str(field.type) for field in sink.schema},
         version=_version(),
     )

@@ -39,7 +39,8 @@ class Manifest(Struct, frozen=True, kw_only=True):
     """Fingerprint of the input's files."""
     rows: int
     output: str
-    model: list[str]
+    models: list[list[str]]
+    """What stands for each endpoint's model in a key."""
     columns: dict[str, str]
     """Of the output, with their Arrow types, as far as they are known before the first answer."""
     version: str = ""

@@ -13,11 +13,6 @@ import sys
 
 import faulty_disk
 
-import jobs.build
-import jobs.display
-import jobs.execute
-import jobs.mock  # brings aiohttp
-import jobs.spec
 import pipeline.endpoints.http
 import pipeline.endpoints.info
 import pipeline.run  # noqa: F401

@@ -71,7 +71,7 @@ def install(disk):
 
 def _named(descriptor):
     try:
-        return os.readlink(f"/proc/self/fd/{descriptor}")
+        return str(Path(f"/proc/self/fd/{descriptor}").readlink())
     except OSError:
         return ""
 
@@ -156,7 +156,7 @@ _alive = []  # what SQLite points to must not be collected
 
 
 class _Vfs(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("version", ctypes.c_int), ("size", ctypes.c_int), ("longest", ctypes.c_int),
         ("next", ctypes.c_void_p), ("name", ctypes.c_char_p), ("data", ctypes.c_void_p),
         ("open", ctypes.c_void_p), ("delete", ctypes.c_void_p),

@@ -17,7 +17,7 @@ from pipeline.runs import KEPT_RUNS, Manifest
 def manifest(run="run-1", number=1, **told):
     return Manifest(
         run=run, number=number, started="2026-11-20T10:00:00Z", job="j", fingerprint="f",
-        input="i", rows=3, output="out", model=["openai", "", "m"], columns={"id": "int64"}, **told,
+        input="i", rows=3, output="out", models=[["openai", "", "m"]], columns={"id": "int64"}, **told,
     )
 
 

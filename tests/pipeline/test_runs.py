@@ -14,7 +14,7 @@ def run(number=1, name=None, **told):
     told = {"fingerprint": "job", "input": "in"} | told
     return Manifest(
         run=name or f"run-{number}", number=number, started="2026-11-20T10:00:00Z", job="j",
-        rows=3, output="out", model=["openai", "", "m"], columns={}, **told,
+        rows=3, output="out", models=[["openai", "", "m"]], columns={}, **told,
     )
 
 
