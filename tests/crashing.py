@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -106,7 +107,7 @@ class Place:
             --set endpoint.api_key.env=MOCK_KEY"""
         return [*words.split(), *more]
 
-    def disk(self, action: str, at: int, **more: Any) -> dict[str, Any]:
+    def disk(self, action: str, at: int = 0, **more: Any) -> dict[str, Any]:
         """The disk of this place, that strikes at an operation."""
         return {"roots": [str(self.folder)], "action": action, "at": at, **more}
 
@@ -218,10 +219,22 @@ def after(mills: Mills, place: Place, mock: Any, first: Ended, *more: str) -> St
                   place.manifests(), place.litter())  # fmt: skip
 
 
-def boundaries(mills: Mills, place: Place, mock: Any, *more: str) -> list[str]:
-    """Every operation on the disk of one run from nothing, in order: `rename out.parquet`."""
+class Boundary(NamedTuple):
+    """The n-th operation of a name: `rename out.parquet`."""
+
+    only: str
+    at: int
+
+
+def boundaries(mills: Mills, place: Place, mock: Any, *more: str) -> list[Boundary]:
+    """Every operation on the disk of one run from nothing, in order."""
     place.clear()
     log = place.folder.with_name(f"{place.folder.name}.log")
-    ended = mills.run(place, *place.argv(mock.url, *more), disk=place.disk("count", 0, log=str(log)))
+    ended = mills.run(place, *place.argv(mock.url, *more), disk=place.disk("count", log=str(log)))
     assert ended.code == COMPLETE, ended.err
-    return log.read_text().splitlines()
+    counts: Counter[str] = Counter()
+    found = []
+    for name in log.read_text().splitlines():
+        counts[name] += 1
+        found.append(Boundary(name, counts[name]))
+    return found

@@ -15,6 +15,7 @@ import ctypes
 import errno
 import io
 import os
+import re
 import shutil
 import signal
 import threading
@@ -25,15 +26,21 @@ _SQLITE = {  # operation -> result code, for EIO; ENOSPC is SQLITE_FULL where so
     "write": 778, "truncate": 1546, "fsync": 1034, "open": 14, "unlink": 2570,
 }  # fmt: skip
 _FULL = 13
+_RUN_ID = r"\d{8}T\d{6}Z-[0-9a-f]{6}"
 
 
 class Disk:
-    """Counts the boundaries of this process and strikes at number `at`."""
+    """Counts the boundaries of this process and strikes at number `at`, of those called `only`.
 
-    def __init__(self, roots, action="count", at=0, for_good=False, log=None, match=""):
+    Their total differs from run to run, because commits gather what comes in meanwhile; the n-th
+    of a name is nearly always the same.
+    """
+
+    def __init__(self, roots, action="count", at=0, only=None, for_good=False, log=None):
         self.roots = [os.path.realpath(root) for root in roots]
-        self.action, self.at, self.for_good, self.match = action, at, for_good, match
+        self.action, self.at, self.for_good, self.only = action, at, for_good, only
         self.count = 0
+        self.struck = False
         self.log = log
         self._lock = threading.RLock()
 
@@ -43,13 +50,14 @@ class Disk:
         path = os.fsdecode(path)
         if not any(os.path.realpath(path).startswith(root) for root in self.roots):
             return None
+        name = f"{operation} {_label(path)}"
         with self._lock:
-            self.count += 1
             if self.log is not None:
-                os.write(self.log, f"{operation} {_label(path)}\n".encode())
-            if self.match not in path:
-                return None
-            if self.count != self.at and not (self.for_good and self.count >= self.at):
+                os.write(self.log, f"{name}\n".encode())
+            self.count += self.only in (None, name)
+            is_it = self.only in (None, name) and self.count == self.at
+            self.struck = self.struck or is_it
+            if not is_it and not (self.struck and self.for_good):
                 return None
             if self.action in ("kill", "tear"):
                 if self.action == "tear" and half is not None:
@@ -78,7 +86,8 @@ def _named(descriptor):
 
 def _label(path):
     """The path without what differs between runs."""
-    return "/".join("RUN" if "Z-" in part else part for part in Path(path).parts[-3:])
+    parts = Path(path).parts[-3:]
+    return "/".join("RUN" if re.fullmatch(_RUN_ID, part) else part for part in parts)
 
 
 def _wrap_os(disk):
