@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jobs.execute import pairs, placed, reported, say
+from jobs.execute import pairs, reported, say
 from jobs.page import CutDocument, Cutting, page
 from pipeline.errors import StorageError, UsageError
 from pipeline.escape import printable
@@ -226,6 +226,8 @@ def _opened(
     if source.lower().endswith(TEXT_FILES):
         yield cutting, iter([_cut(job, Path(source).name, _text(Path(source), source))]), 1
         return
+    from jobs.streams import placed
+
     with placed(job) as (job, _):
         if source == "-" and _is_plain(Path(job.input.path)):
             text = _text(Path(job.input.path), cutting.source)

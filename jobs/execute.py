@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
-from msgspec.structs import replace
 
-from pipeline.errors import StorageError, TextmillError, UsageError
+from pipeline.errors import TextmillError, UsageError
 from pipeline.escape import printable
 
 if TYPE_CHECKING:
-    from jobs.job import Job
     from pipeline.run import Ended
-
-MAGIC = {b"PAR1": ".parquet", b"\x1f\x8b": ".jsonl.gz", b"\x28\xb5\x2f\xfd": ".jsonl.zst"}
-"""How standard input says what it is."""
 
 
 def run(
@@ -51,6 +44,7 @@ def _run(
     from jobs.build import build
     from jobs.display import closing_line, display, endpoint_lines
     from jobs.spec import load
+    from jobs.streams import placed
     from pipeline import run as engine
 
     job = load(source, pairs(overrides), flags)
@@ -94,6 +88,7 @@ def _plan(source: str, overrides: Sequence[str], flags: Mapping[str, object], as
     from jobs.build import build
     from jobs.display import duration
     from jobs.spec import load
+    from jobs.streams import placed
     from pipeline.cache import AnswerCache
     from pipeline.plan import plan as planned
     from pipeline.survey import survey
@@ -188,62 +183,6 @@ def pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
             raise UsageError("--set takes KEY=VALUE, such as --set chunk.size=256")
         found.append((key.strip(), value))
     return found
-
-
-@contextmanager
-def placed(job: Job) -> Iterator[tuple[Job, Callable[[], None]]]:
-    """The job with files in the place of `-`, and what copies the result to stdout."""
-    with tempfile.TemporaryDirectory(prefix="textmill-", ignore_cleanup_errors=True) as folder:
-        publish: Callable[[], None] = _nothing
-        if job.input.path == "-":
-            job = replace(job, input=replace(job.input, path=_spool(Path(folder))))
-        if job.output.path != "-":
-            yield job, publish
-            return
-        # Its run folder outlives the run where there are failures to read.
-        path = _stream_folder() / "out.jsonl"
-        job = replace(job, output=replace(job.output, path=str(path)))
-
-        def publish() -> None:
-            with path.open("rb") as file:
-                shutil.copyfileobj(file, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
-
-        try:
-            yield job, publish
-        finally:
-            path.unlink(missing_ok=True)
-            if not list(path.parent.rglob("failures.jsonl")):
-                shutil.rmtree(path.parent, ignore_errors=True)
-
-
-def _stream_folder() -> Path:
-    from jobs.build import home
-
-    streams = home() / "streams"
-    try:
-        streams.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return Path(tempfile.mkdtemp(dir=streams))
-    except OSError as error:
-        raise StorageError(f"{streams}: cannot be written: {error.strerror}") from None
-
-
-def _nothing() -> None:
-    pass
-
-
-def _spool(folder: Path) -> str:
-    """Standard input as a file: it is read twice, and a stream can be read once."""
-    temporary = folder / "stdin"
-    try:
-        with temporary.open("wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
-        with temporary.open("rb") as file:
-            start = file.read(4)
-    except OSError as error:
-        raise StorageError(f"{folder}: cannot spool standard input: {error.strerror}") from None
-    suffix = next((end for magic, end in MAGIC.items() if start.startswith(magic)), ".jsonl")
-    return str(temporary.rename(folder / f"stdin{suffix}"))
 
 
 def _has_uvloop() -> bool:

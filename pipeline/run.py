@@ -338,7 +338,8 @@ class _Turn:
 
     async def watch_clock(self, group: TaskGroup, until: str) -> None:
         """Drains at this time of day; the moment is fixed at the start, whatever the clock does."""
-        ends = steady() + next_moment(until, time.time()) - time.time()
+        now = time.time()
+        ends = steady() + next_moment(until, now) - now
         while (left := ends - steady()) > 0:  # noqa: ASYNC110 - no event tells the time
             await anyio.sleep(min(left, LOOK_SECONDS))
         if self.is_committing or self.killed_by is not None:

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 
 import faulty_disk
 
@@ -26,12 +27,13 @@ def child(told):
     os.environ.update(told.get("env", {}))
     os.chdir(told["folder"])
     for descriptor, name, flags in (
-        (0, os.devnull, os.O_RDONLY),
+        (0, told.get("stdin") or os.devnull, os.O_RDONLY),
         (1, told["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
         (2, told["err"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
     ):
         os.dup2(os.open(name, flags, 0o600), descriptor)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    tempfile.tempdir = None  # as the environment says now
     sys.argv = ["textmill", *told["start"]]
     if disk := told.get("disk"):
         log = disk.pop("log", None)

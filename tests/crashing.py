@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -237,4 +239,45 @@ def boundaries(mills: Mills, place: Place, mock: Any, *more: str) -> list[Bounda
     for name in log.read_text().splitlines():
         counts[name] += 1
         found.append(Boundary(name, counts[name]))
+    return found
+
+
+def chain(
+    mills: Mills, place: Place, mock: Any, names: Sequence[str], action: str,
+    expected: dict[str, bytes], **more: Any,
+) -> list[str]:  # fmt: skip
+    """One job that meets one blow after another, each at the first operation of its name.
+
+    A run that gets through starts the job anew. Returns: what is wrong; nothing: it held.
+    """
+    found: list[str] = []
+    place.clear()
+    allowed = kept = 0
+    codes = (-signal.SIGKILL,) if action in ("kill", "tear") else (13,)
+    quiet(mock)
+    mock.bill.clear()
+    for name in [*names, None]:
+        blow = {"disk": place.disk(action, 1, only=name, **more)} if name else {}
+        ended = mills.run(place, *place.argv(mock.url), **blow)
+        quiet(mock)
+        bill, now, stands = mock.bill.totals(), place.kept(), place.published()
+        lost = bill.distinct_inputs - now
+        wrong = {
+            f"ended with {ended.code}: {ended.err}": ended.code not in (*codes, COMPLETE),
+            "a traceback": "Traceback" in ended.err,
+            "another output than expected": stands not in (None, expected),
+            "nothing published": ended.code == COMPLETE and stands != expected,
+            f"{kept - now} kept answers are gone": now < kept,
+            f"{lost} answers lost": lost > IN_FLIGHT,
+            f"{bill.repeated_inputs} paid again, {allowed} lost": bill.repeated_inputs > allowed,
+        }
+        found += [f"{name}: {what}" for what, is_so in wrong.items() if is_so]
+        allowed, kept = allowed + lost, now
+        if ended.code == COMPLETE:
+            states = [manifest["state"] for manifest in place.manifests()]
+            if set(states) != {"committed"} or place.litter():
+                found.append(f"{name}: {states}, {place.litter()}")
+            place.clear()
+            mock.bill.clear()
+            allowed = kept = 0
     return found
