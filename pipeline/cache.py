@@ -12,6 +12,7 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import diskcache
 import msgspec
 
 from pipeline.errors import StorageError
+from pipeline.place import sync_folder
 from pipeline.records import Answer, Split
 
 BUSY_SECONDS = 60
@@ -70,6 +72,7 @@ class AnswerCache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
+            is_new = not folder.is_dir()
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             folder.chmod(0o700)
             # diskcache creates the file with the process's umask; answers are private.
@@ -91,6 +94,10 @@ class AnswerCache:
                 )
             finally:
                 os.umask(mask)
+            if is_new:  # SQLite makes the names in the folder durable, but not the folder's own
+                for parent in (folder.parent, folder.parent.parent):
+                    with suppress(PermissionError):
+                        sync_folder(parent)
             self._store.set(b"textmill", b"1")  # a read-only folder must show before money is spent
         except (OSError, sqlite3.Error, diskcache.Timeout) as error:
             raise _failed(folder, error) from error

@@ -51,6 +51,8 @@ class Mills:
     def start(self, place: Place, *argv: str, **more: Any) -> int:
         place.turns += 1
         out, err = (place.folder / f"{end}.{place.turns}" for end in ("stdout", "stderr"))
+        out.touch()  # a kill may come before the child has opened them
+        err.touch()
         env = {"TEXTMILL_HOME": str(place.home), "MOCK_KEY": place.key}
         told = {"start": argv, "folder": str(place.folder), "out": str(out), "err": str(err)}
         pid: int = self._ask(told | more | {"env": env | more.get("env", {})})["pid"]
@@ -242,42 +244,60 @@ def boundaries(mills: Mills, place: Place, mock: Any, *more: str) -> list[Bounda
     return found
 
 
-def chain(
-    mills: Mills, place: Place, mock: Any, names: Sequence[str], action: str,
-    expected: dict[str, bytes], **more: Any,
-) -> list[str]:  # fmt: skip
-    """One job that meets one blow after another, each at the first operation of its name.
+class Life:
+    """One job that meets one blow after another, and what must hold after each of them.
 
-    A run that gets through starts the job anew. Returns: what is wrong; nothing: it held.
+    `found` is what was wrong; empty: the promise held.
     """
-    found: list[str] = []
-    place.clear()
-    allowed = kept = 0
-    codes = (-signal.SIGKILL,) if action in ("kill", "tear") else (13,)
-    quiet(mock)
-    mock.bill.clear()
-    for name in [*names, None]:
-        blow = {"disk": place.disk(action, 1, only=name, **more)} if name else {}
-        ended = mills.run(place, *place.argv(mock.url), **blow)
-        quiet(mock)
-        bill, now, stands = mock.bill.totals(), place.kept(), place.published()
+
+    def __init__(self, place: Place, mock: Any, expected: dict[str, bytes]) -> None:
+        self.place, self.mock, self.expected = place, mock, expected
+        self.found: list[str] = []
+        self.blows = self.lost = self.again = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        quiet(self.mock)
+        self.place.clear()
+        self.mock.bill.clear()
+        self.kept = self.allowed = self.paid_again = 0
+
+    def took(self, what: object, ended: Ended, codes: Sequence[int]) -> None:
+        """A run that met a blow and ended so; one that got through starts the job anew."""
+        quiet(self.mock)
+        bill, now, stands = self.mock.bill.totals(), self.place.kept(), self.place.published()
         lost = bill.distinct_inputs - now
         wrong = {
             f"ended with {ended.code}: {ended.err}": ended.code not in (*codes, COMPLETE),
             "a traceback": "Traceback" in ended.err,
-            "another output than expected": stands not in (None, expected),
-            "nothing published": ended.code == COMPLETE and stands != expected,
-            f"{kept - now} kept answers are gone": now < kept,
+            "another output than expected": stands not in (None, self.expected),
+            "nothing published": ended.code == COMPLETE and stands != self.expected,
+            f"{self.kept - now} kept answers are gone": now < self.kept,
             f"{lost} answers lost": lost > IN_FLIGHT,
-            f"{bill.repeated_inputs} paid again, {allowed} lost": bill.repeated_inputs > allowed,
+            f"{bill.repeated_inputs} paid again": bill.repeated_inputs > self.allowed,
         }
-        found += [f"{name}: {what}" for what, is_so in wrong.items() if is_so]
-        allowed, kept = allowed + lost, now
-        if ended.code == COMPLETE:
-            states = [manifest["state"] for manifest in place.manifests()]
-            if set(states) != {"committed"} or place.litter():
-                found.append(f"{name}: {states}, {place.litter()}")
-            place.clear()
-            mock.bill.clear()
-            allowed = kept = 0
-    return found
+        self.found += [f"{what}: {each}" for each, is_so in wrong.items() if is_so]
+        self.again += bill.repeated_inputs - self.paid_again
+        self.paid_again = bill.repeated_inputs
+        self.allowed, self.kept = self.allowed + lost, now
+        if ended.code != COMPLETE:
+            self.blows += 1
+            self.lost += lost
+            return
+        states = {manifest["state"] for manifest in self.place.manifests()}
+        if states != {"committed"} or self.place.litter():
+            self.found.append(f"{what}: runs are {states}, left behind {self.place.litter()}")
+        self._begin()
+
+
+def chain(
+    mills: Mills, life: Life, names: Sequence[str], action: str, *, for_good: bool = False
+) -> list[str]:
+    """One life, with a blow at the first operation of each name. Returns: what was wrong."""
+    codes = (-signal.SIGKILL,) if action in ("kill", "tear") else (13,)
+    argv = life.place.argv(life.mock.url)
+    for name in names:
+        disk = life.place.disk(action, 1, only=name, for_good=for_good)
+        life.took(name, mills.run(life.place, *argv, disk=disk), codes)
+    life.took("the end", mills.run(life.place, *argv), ())
+    return life.found
