@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -25,6 +26,7 @@ from pipeline.place import storing, sync_folder
 from pipeline.records import Answer, Document, Outcome
 from pipeline.runs import Manifest, ended, superfluous
 
+_YOUNG_SECONDS = 60
 _ADDRESS = re.compile(r"(?P<file>.*?)(?::(?P<line>\d+)|: row (?P<row>\d+))\Z", re.DOTALL)
 
 
@@ -76,6 +78,8 @@ class RunRecord:
                 runs = self.folder.parent
                 for folder in (runs, runs.parent, runs.parent.parent):
                     sync_folder(folder)
+        for name in found:
+            self._tidy(self.folder.parent / name)
         for name in self._others() - found.keys() | {*superfluous(found, self.manifest.run)}:
             shutil.rmtree(self.folder.parent / name, ignore_errors=True)
 
@@ -86,6 +90,13 @@ class RunRecord:
         if self.manifest.state != "open":
             with suppress(StorageError):  # it is of no use, and does no harm
                 self.journal.discard()
+
+    def _tidy(self, folder: Path) -> None:
+        """Removes what a kill left half written; what is young may be somebody's at work."""
+        with suppress(OSError):
+            for path in folder.glob("*.tmp"):
+                if time.time() - path.stat().st_mtime > _YOUNG_SECONDS:
+                    path.unlink()
 
     def _others(self) -> set[str]:
         with storing(self.folder.parent):

@@ -171,6 +171,7 @@ class _Turn:
             record = self.record = RunRecord(pipeline.output, run)
             with closing(record), self._closing(record):
                 record.begin()
+                self.emit(events.Began(run.run, str(record.folder)))
                 if self.retry_failed:
                     record.journal.drop(self.retry_failed)
                 await self._check_budget(surveyed, cache)

@@ -86,8 +86,7 @@ def _named(descriptor):
 
 def _label(path):
     """The path without what differs between runs."""
-    parts = Path(path).parts[-3:]
-    return "/".join("RUN" if re.fullmatch(_RUN_ID, part) else part for part in parts)
+    return re.sub(_RUN_ID, "RUN", "/".join(Path(path).parts[-3:]))
 
 
 def _wrap_os(disk):

@@ -293,7 +293,7 @@ def test_fault_63_what_cannot_be_written_is_refused_before_any_call(mills, tmp_p
     blow = {"roots": [str(place.folder / where)], "action": "EROFS", "at": 1, "for_good": True}
     ended = mills.run(place, *place.argv(mock.url, *more), disk=blow)
     assert ended.code == 13, ended.err
-    assert ended.err.count("\n") <= 2
+    assert "Traceback" not in ended.err
     assert mock.bill.totals().calls == 0
     assert mills.run(place, *place.argv(mock.url, *more)).code == COMPLETE
 
@@ -473,7 +473,8 @@ def test_what_a_kill_left_in_the_run_folder_is_gone_after_the_next_run(mills, pl
     assert mills.run(place, *place.argv(mock.url)).code == COMPLETE
     assert place.litter() == []
     (left,) = Path(f"{place.output}.run").glob("runs/*")
-    assert sorted(each.name for each in left.iterdir()) == ["failures.jsonl", "manifest.json"]
+    assert {each.name for each in left.iterdir()} >= {"failures.jsonl", "manifest.json"}
+    assert not (left / "journal").exists()
 
 
 def test_the_manifest_says_what_the_run_is_before_the_first_call(mills, place, mock):

@@ -1,6 +1,7 @@
 """What a run leaves beside its output."""
 
 import json
+import os
 import stat
 
 import hypothesis.strategies as st
@@ -136,6 +137,18 @@ def test_old_folders_go_and_what_a_kill_left_goes(tmp_path):
     assert half.name not in left
     assert damaged.parent.name not in left  # the oldest, as nobody can tell
     assert f"run-{KEPT_RUNS + 5:03d}" in left
+
+
+def test_what_a_kill_left_half_written_goes_once_it_is_old(tmp_path):
+    output = str(tmp_path / "out")
+    before = RunRecord(output, manifest("run-1", 1))
+    before.begin()
+    for name in ("report.tmp", "young.tmp"):
+        (before.folder / name).touch()
+    os.utime(before.folder / "report.tmp", (1, 1))
+    RunRecord(output, manifest("run-2", 2)).begin()
+    left = sorted(each.name for each in before.folder.iterdir())
+    assert left == ["manifest.json", "young.tmp"]
 
 
 @pytest.mark.parametrize("raw", [b"", b"{}", b"[1]", b"\xff", b'{"run": "other", "number": 1}'])
