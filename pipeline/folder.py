@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -35,7 +36,7 @@ def run_folder(output: str) -> Path:
     return Path(f"{output.rstrip('/')}.run")
 
 
-def manifests(output: str) -> dict[str, Manifest | None]:
+def runs_of(output: str) -> dict[str, Manifest | None]:
     """The runs of this output by folder, None where the manifest cannot be read.
 
     Folders without a manifest are left out: a kill left them before anything was paid.
@@ -48,6 +49,36 @@ def manifests(output: str) -> dict[str, Manifest | None]:
             found[path.parent.name] = None
         else:
             found[path.parent.name] = manifest if manifest.run == path.parent.name else None
+    return found
+
+
+def manifests(output: str) -> Iterator[dict[str, Any]]:
+    """What the runs of this output say of themselves, the last one first, whatever it is."""
+    found: list[tuple[int, str, dict[str, Any]]] = []
+    with suppress(OSError):
+        for folder in (run_folder(output) / "runs").iterdir():
+            with suppress(OSError, ValueError):
+                told = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=dict)
+                number = told.get("number")
+                found.append((number if isinstance(number, int) else 0, folder.name, told))
+    for _, name, told in sorted(found, key=lambda each: each[:2], reverse=True):
+        yield told | {"run": name}
+
+
+def failures(output: str, run_id: str, identity: bytes) -> list[dict[str, Any]]:
+    """What failed of this document in that run."""
+    found: list[dict[str, Any]] = []
+    name = identity.hex()
+    with (
+        suppress(OSError),
+        (run_folder(output) / "runs" / run_id / "failures.jsonl").open("rb") as f,
+    ):
+        for line in f:
+            if name.encode() in line:
+                with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+                    told = msgspec.json.decode(line, type=dict)
+                    if told.get("identity") == name:
+                        found.append(told)
     return found
 
 
@@ -69,7 +100,7 @@ class RunRecord:
 
     def begin(self) -> None:
         """The manifest is durable when it returns, also its name; what kills left is gone."""
-        found = manifests(self._output)
+        found = runs_of(self._output)
         with storing(self.folder):
             self.failures_path.unlink(missing_ok=True)  # of an earlier turn; it is written anew
         if found.get(self.manifest.run) != self.manifest:

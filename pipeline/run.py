@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from anyio.to_thread import run_sync
@@ -43,8 +44,8 @@ from pipeline.errors import (
 )
 from pipeline.files import recheck
 from pipeline.flights import Group
-from pipeline.folder import RunRecord, manifests, run_folder
-from pipeline.keys import Keys, model_name
+from pipeline.folder import RunRecord, run_folder, runs_of
+from pipeline.keys import Keys, model_name, prefix
 from pipeline.memory import give_back
 from pipeline.outcomes import Outcomes
 from pipeline.place import lock
@@ -166,7 +167,7 @@ class _Turn:
             dimension=pipeline.dimension,
         )
         with closing(sink):
-            found = [each for each in manifests(pipeline.output).values() if each]
+            found = [each for each in runs_of(pipeline.output).values() if each]
             run = this_run(_manifest(pipeline, surveyed, sink), found)
             record = self.record = RunRecord(pipeline.output, run)
             with closing(record), self._closing(record):
@@ -174,6 +175,8 @@ class _Turn:
                 self.emit(events.Began(run.run, str(record.folder)))
                 if self.retry_failed:
                     record.journal.drop(self.retry_failed)
+                for each in _prefixes(pipeline):
+                    await run_sync(cache.remember_prefix, each)
                 await self._check_budget(surveyed, cache)
                 await self._mill(surveyed, cache, answering)
                 recheck(surveyed.files)
@@ -419,6 +422,8 @@ def _manifest(pipeline: Pipeline, surveyed: Survey, sink: Sink) -> Manifest:
         rows=surveyed.rows,
         output=pipeline.output,
         models=[list(endpoint.identity) for endpoint in pipeline.endpoints],
+        shaping=pipeline.shaping,
+        prefixes=[msgspec.json.decode(each) for each in _prefixes(pipeline)],
         columns={field.name: str(field.type) for field in sink.schema},
         version=_version(),
     )
@@ -440,3 +445,8 @@ def _first(raised: BaseException) -> TextmillError | None:
         if errors is not None and others is None:
             return _first(errors.exceptions[0])
     return None
+
+
+def _prefixes(pipeline: Pipeline) -> list[bytes]:
+    """What stands before the input in the keys of each endpoint, for `explain`."""
+    return [prefix(endpoint) for endpoint in pipeline.endpoints]

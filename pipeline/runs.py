@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -43,6 +43,10 @@ class Manifest(Struct, frozen=True, kw_only=True):
     """What stands for each endpoint's model in a key."""
     columns: dict[str, str]
     """Of the output, with their Arrow types, as far as they are known before the first answer."""
+    shaping: dict[str, Any] = {}
+    """What of the job decides how a row becomes inputs."""
+    prefixes: list[Any] = []
+    """What stands before the input in the keys of each endpoint."""
     version: str = ""
     exit: int | None = None
     rows_out: int | None = None

@@ -10,7 +10,7 @@ from hypothesis import given
 
 from pipeline import folder
 from pipeline.errors import StorageError
-from pipeline.folder import RunRecord, manifests, run_folder
+from pipeline.folder import RunRecord, manifests, run_folder, runs_of
 from pipeline.records import Chunk, Document, Failure, Kept, Outcome, Request
 from pipeline.runs import KEPT_RUNS, Manifest
 
@@ -87,11 +87,11 @@ def test_without_failures_there_is_no_file(tmp_path):
 def test_the_manifest_is_replaced_whole_and_leaves_no_other_file(tmp_path):
     record = RunRecord(str(tmp_path / "out"), manifest())
     record.begin()
-    assert manifests(str(tmp_path / "out")) == {"run-1": manifest()}
+    assert runs_of(str(tmp_path / "out")) == {"run-1": manifest()}
     record.end(3, 7)
     assert [file.name for file in record.folder.iterdir()] == ["manifest.json"]
     told = manifest(state="committed", exit=3, rows_out=7)
-    assert manifests(str(tmp_path / "out")) == {"run-1": told}
+    assert runs_of(str(tmp_path / "out")) == {"run-1": told}
 
 
 def test_a_manifest_that_cannot_be_written_leaves_the_old_one(tmp_path):
@@ -100,7 +100,7 @@ def test_a_manifest_that_cannot_be_written_leaves_the_old_one(tmp_path):
     (record.folder / "manifest.tmp").mkdir()
     with pytest.raises(StorageError, match=r"manifest\.json: cannot be written \(Is a directory"):
         record.end(0, 3)
-    assert manifests(str(tmp_path / "out")) == {"run-1": manifest()}
+    assert runs_of(str(tmp_path / "out")) == {"run-1": manifest()}
 
 
 @pytest.mark.parametrize(("code", "stays"), [(4, False), (5, True), (143, True)])
@@ -156,7 +156,7 @@ def test_a_manifest_that_cannot_be_read_is_no_run_to_go_on_with(tmp_path, raw):
     record = RunRecord(str(tmp_path / "out"), manifest())
     record.begin()
     (record.folder / "manifest.json").write_bytes(raw)
-    assert manifests(str(tmp_path / "out")) == {"run-1": None}
+    assert runs_of(str(tmp_path / "out")) == {"run-1": None}
 
 
 def test_the_folder_is_private_and_beside_the_output(tmp_path):
@@ -177,3 +177,12 @@ def test_failures_that_cannot_be_written_are_one_line(tmp_path):
     record.failures_path.mkdir()
     with pytest.raises(StorageError, match=r"failures\.jsonl: cannot be written \(Is a directory"):
         record.failed(document(), 0, outcome())
+
+
+def test_manifests_are_told_from_the_last_run_on_whatever_the_clock_said(tmp_path):
+    output = str(tmp_path / "out")
+    for number, name in enumerate(("b", "c", "a"), 1):
+        RunRecord(output, manifest(name, number)).begin()
+    (run_folder(output) / "runs" / "b" / "manifest.json").write_text('{"number": "x"}')
+    (run_folder(output) / "runs" / "c" / "manifest.json").write_bytes(b"\xff")
+    assert [each["run"] for each in manifests(output)] == ["a", "b"]
