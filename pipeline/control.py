@@ -86,7 +86,9 @@ class Control:
     @property
     def has_room(self) -> bool:
         """Whether one more call may be under way, whatever limits say."""
-        return not self._is_adaptive or concurrency.has_room(self._slots)
+        if self._is_adaptive:
+            return concurrency.has_room(self._slots)
+        return self._slots.in_flight < self._slots.ceiling
 
     def rests(self, now: float) -> bool:
         """Whether the endpoint rests: it broke, and nothing has shown yet that it is well; or it

@@ -370,7 +370,8 @@ class Dispatch:
                 bad.append((flight, EndpointError(kind, problem.message, status=200)))  # type: ignore[arg-type]
         self._account(live, call.flights, [answer for _, answer in good], started, now)
         if good:
-            live.learned(call.halved)
+            if call.halved is not None:
+                self._live[call.halved.position].learned(call.halved)
             under = self._keys.under
             await self._writer.keep([(under(live.position, f.request), a) for f, a in good])
             live.is_proven = True
@@ -441,7 +442,7 @@ class Dispatch:
                 self._repeat(Again(now + delay, flights, price))
             case Halve():
                 middle = (len(flights) + 1) // 2
-                halved = Halved(middle) if error.kind == "too_long" else None
+                halved = Halved(live.position, middle) if error.kind == "too_long" else None
                 for half in (flights[:middle], flights[middle:]):
                     self._repeat(Again(now, half, 0.0, halved))
             case Fail():

@@ -128,10 +128,8 @@ class Live:
             hint="check `endpoint.url`, `endpoint.model` and `parameters`",
         )
 
-    def learned(self, halved: Halved | None) -> None:
+    def learned(self, halved: Halved) -> None:
         """A half of a call that was too large was answered: after both, its size is the bound."""
-        if halved is None:
-            return
         halved.answered += 1
         if halved.answered == 2:
             self.batch_size = min(self.batch_size, halved.size)

@@ -3,13 +3,14 @@
 import anyio
 import anyio.lowlevel
 import pytest
+from msgspec.structs import replace
 
 from pipeline.cache import AnswerCache
 from pipeline.dispatch import Dispatch
 from pipeline.errors import EndpointError, OutageError, TextmillError
-from pipeline.flights import Group
+from pipeline.flights import Again, Flight, Group, Lane
 from pipeline.keys import Keys
-from pipeline.records import Answer, Chunk, Endpoint, Request, Split
+from pipeline.records import SOLE, Answer, Chunk, Endpoint, Request, Split
 from pipeline.router import Router
 
 pytestmark = pytest.mark.anyio
@@ -238,3 +239,49 @@ async def test_one_text_that_is_too_long_does_not_shrink_the_batches_of_others(c
     assert dispatch.splits == {requests[5].flight}
     assert cache.get_many([requests[5].key]) == {requests[5].key: Split()}
     assert max(len(call) for call in hub.calls[-4:]) == 16
+
+
+def test_who_only_asks_does_not_break_up_the_calls_of_others():
+    hub, spare = endpoint("hub"), endpoint("spare")
+    group, lane = Group(), Lane(SOLE)
+    flights = [Flight(Request(b"%d" % n, "x", 10, Chunk(0, 1, 10)), group, n) for n in range(16)]
+    lane.repeat(Again(0.0, flights, 14.0))
+    assert len(lane.next(1.0, spare, 1).flights) == 1
+    assert lane.next(1.0, hub, 16).flights == flights
+    part = lane.next(1.0, spare, 3)
+    lane.took(part)
+    assert (part.flights, part.cost, lane.under_way) == (flights[:3], 14.0, 3)
+    rest = lane.next(1.0, hub, 16)
+    assert (rest.flights, rest.cost) == (flights[3:], 14.0)
+    lane.took(rest)
+    assert (lane.oldest, lane.next(1.0, hub, 16)) == (None, None)
+
+
+async def test_a_call_made_again_elsewhere_keeps_to_the_tokens_that_are_taken_there(cache):
+    hub, spare = Server("hub", down), Server("spare")
+    served = [(endpoint("hub", batch_size=8), hub),
+              (endpoint("spare", batch_size=8, batch_tokens=30, is_fallback=True), spare)]
+    _, _, error = await run(cache, served, 16)
+    assert error is None
+    assert max(len(call) for call in spare.calls) == 3
+    assert sorted(spare.texts) == sorted(f"text {n}" for n in range(16))
+
+
+async def test_a_batch_size_is_learned_for_the_endpoint_that_refused_it(cache):
+    def most_4(inputs, call):
+        return EndpointError("too_long", "413", status=413) if len(inputs) > 4 else None
+
+    hub, other = Server("hub", most_4, seconds=0.003), Server("other", seconds=0.003)
+    served = [(endpoint("hub", batch_size=16, concurrency=1), hub),
+              (endpoint("other", batch_size=16, concurrency=1), other)]
+    await run(cache, served, 400)
+    assert [len(call) > 4 for call in hub.calls].count(True) <= 6
+    assert max(len(call) for call in other.calls[-6:]) == 16
+
+
+async def test_the_embedded_model_has_only_as_much_room_as_it_has_workers(cache):
+    local, hub = Server("local", seconds=0.02), Server("hub", seconds=0.02)
+    served = [(endpoint("local", concurrency=2), local), (endpoint("hub", concurrency=2), hub)]
+    served[0] = (replace(served[0][0], kind="local"), local)
+    await run(cache, served, 40)
+    assert min(len(local.texts), len(hub.texts)) >= 10
