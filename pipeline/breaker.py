@@ -67,18 +67,30 @@ class Health(NamedTuple):
     at: float = float("-inf")
     failed: float = 0.0
     answered: float = 0.0
+    in_a_row: float = 0.0
+    """Failed ones since the last that was answered; they fade, too."""
 
 
 def noted(state: Health, now: float, *, failed: bool) -> Health:
     """The same with one more call."""
     fade = 0.5 ** (max(0.0, now - state.at) / HALF_LIFE_SECONDS)
-    return Health(now, state.failed * fade + failed, state.answered * fade + (not failed))
+    return Health(
+        now,
+        state.failed * fade + failed,
+        state.answered * fade + (not failed),
+        state.in_a_row * fade + 1 if failed else 0.0,
+    )
 
 
 def is_broken(state: Health) -> bool:
-    """True once half of at least twenty calls failed: this is no chance, the endpoint is down."""
+    """True once half of at least twenty calls failed: this is no chance, the endpoint is down.
+
+    Twenty in a row are enough after any number of answers: else what a fast endpoint answered a
+    moment ago would let a thousand rows fail.
+    """
     calls = state.failed + state.answered
-    return calls >= LEAST_CALLS and state.failed >= calls / 2
+    half = calls >= LEAST_CALLS and state.failed >= calls / 2
+    return half or state.in_a_row >= LEAST_CALLS
 
 
 def broken_seconds(streak: int) -> float:

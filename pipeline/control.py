@@ -129,13 +129,15 @@ class Control:
             return self._limited(ticket, now, error)
         self._ended(ticket, now, "refused" if error.kind == "overload" else "else")
         before = self._breaker
+        # Who was under way when the rest began is no later failure: it makes no longer rest.
+        earlier = before.streak - (before.streak > 0 and ticket.started < before.resting_since)
         if error.kind in PAUSING:
-            seconds = pause(error, before.streak, self._uniform)
+            seconds = pause(error, earlier, self._uniform)
         elif error.kind in ("transient", "ambiguous"):
             self._health = breaker.noted(self._health, now, failed=True)
             if not before.streak and not breaker.is_broken(self._health):
                 return None
-            seconds = breaker.broken_seconds(before.streak)
+            seconds = breaker.broken_seconds(earlier)
         else:
             self._breaker = breaker.probe_ended(before, ticket.started)
             return None

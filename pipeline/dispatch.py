@@ -400,6 +400,7 @@ class Dispatch:
                 message=str(error),
             )
         )
+        is_silent = live.troubled_since < started
         if error.kind in PAUSING or error.kind in ("transient", "ambiguous"):
             live.troubled_since = min(live.troubled_since, started)
         else:
@@ -424,15 +425,22 @@ class Dispatch:
             self._flights.splits.add(flight.request.flight)
             self._flights.settle(flight)
         else:
-            await self._fail(self._again_or_failed(live, call.flights, error, now))
+            await self._fail(self._again_or_failed(live, call.flights, error, now, is_silent))
         self._check_outage()
 
     def _again_or_failed(
-        self, live: Live, flights: list[Flight], error: EndpointError, now: float
+        self,
+        live: Live,
+        flights: list[Flight],
+        error: EndpointError,
+        now: float,
+        is_silent: bool = False,
     ) -> list[tuple[Flight, Failure]]:
         """Queue them again, at this endpoint or another; those for which nobody is left."""
         attempts = max(flight.attempts for flight in flights) + 1
-        decided = verdict(error, attempts, len(flights), live.name, self._uniform)
+        decided = verdict(
+            error, attempts, len(flights), live.name, self._uniform, is_silent=is_silent
+        )
         if not (isinstance(decided, Retry) and not decided.uses_attempt):
             for flight in flights:
                 flight.attempts += 1

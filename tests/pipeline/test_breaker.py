@@ -76,3 +76,15 @@ def test_half_of_twenty_calls_together_is_no_chance(pattern, seconds_apart, brok
 
 def test_a_broken_endpoint_rests_5_seconds_doubling_to_5_minutes():
     assert [broken_seconds(n) for n in (0, 1, 5, 6, 99)] == [5, 10, 160, 300, 300]
+
+
+def test_twenty_failures_in_a_row_break_it_however_much_it_answered_before():
+    health = Health()
+    for _ in range(10_000):
+        health = noted(health, 0.0, failed=False)
+    for _ in range(19):
+        health = noted(health, 0.0, failed=True)
+    assert not is_broken(health)
+    assert is_broken(noted(health, 0.0, failed=True))
+    health = noted(noted(health, 0.0, failed=False), 0.0, failed=True)
+    assert not is_broken(health)

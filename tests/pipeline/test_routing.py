@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from pipeline.cache import AnswerCache
+from pipeline.control import Control
 from pipeline.dispatch import Dispatch
 from pipeline.errors import EndpointError, OutageError, TextmillError
 from pipeline.flights import Again, Flight, Group, Lane
@@ -285,3 +286,14 @@ async def test_the_embedded_model_has_only_as_much_room_as_it_has_workers(cache)
     served[0] = (replace(served[0][0], kind="local"), local)
     await run(cache, served, 40)
     assert min(len(local.texts), len(hub.texts)) >= 10
+
+
+async def test_calls_under_way_when_a_rest_begins_make_it_no_longer():
+    control = Control(endpoint("hub", concurrency=64), 0.0, lambda: 0.0)
+    error = EndpointError("transient", "502", status=502)
+    tickets = [control.lease(0.0, 1) for _ in range(7)]
+    for _ in range(16):
+        assert control.refused(control.lease(0.5, 1), 0.5, error) is None
+    rests = [control.refused(ticket, 1.0, error) for ticket in tickets]
+    assert [rest.seconds for rest in rests if rest] == [5.0]
+    assert control.lease(5.9, 1) == pytest.approx(0.1)
