@@ -351,7 +351,7 @@ class Dispatch:
         used = sum(a.input_tokens + a.output_tokens for a in settled if isinstance(a, Answer))
         self.tally.calls += 1
         live.control.answered(ticket, now, used)
-        live.troubled_since = math.inf
+        live.replied(started)
         if (other := live.other_model(settled)) is not None:
             # Not kept: under this key another model's answer would stand for ever.
             self._unsent(call.flights)
@@ -400,11 +400,11 @@ class Dispatch:
                 message=str(error),
             )
         )
-        is_silent = live.troubled_since < started
+        is_silent = False
         if error.kind in PAUSING or error.kind in ("transient", "ambiguous"):
-            live.troubled_since = min(live.troubled_since, started)
+            is_silent = live.failed(started)
         else:
-            live.troubled_since = math.inf  # it replied
+            live.replied(started)
         rest = live.control.refused(ticket, now, error)
         if rest is not None:
             self.tally.pauses += 1

@@ -43,6 +43,8 @@ class Live:
         self.batch_size = endpoint.batch_size
         self.troubled_since = math.inf
         """When the first call began that failed for the endpoint's sake, since it last replied."""
+        self._silent_since = math.inf
+        """The same, since a call that began later than that brought a reply."""
         self.is_proven = False
         """It answered, now or in an earlier run: the configuration works."""
         self._model = ""
@@ -96,6 +98,20 @@ class Live:
             seconds=seconds,
         )
         return read, written, usd
+
+    def replied(self, started: float) -> None:
+        """Something came back for a call that began then."""
+        self.troubled_since = math.inf
+        if started > self._silent_since:  # what went before the trouble tells nothing of it
+            self._silent_since = math.inf
+
+    def failed(self, started: float) -> bool:
+        """A call that began then failed for the endpoint's sake; whether an earlier one did, and
+        nothing that began later has brought a reply."""
+        is_silent = self._silent_since < started
+        self.troubled_since = min(self.troubled_since, started)
+        self._silent_since = min(self._silent_since, started)
+        return is_silent
 
     def knew(self, answer: Answer) -> None:
         """It gave this answer in an earlier run."""

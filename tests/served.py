@@ -91,7 +91,9 @@ def paid(mocks, *told):
         bill = mock.bill.totals()
         figures = [each["endpoints"][at] for each in told]
         assert bill.calls == sum(each["calls"] for each in figures)
-        assert bill.inputs - bill.spoiled_inputs == sum(each["requests"] for each in figures)
+        kept = sum(each["requests"] for each in figures)
+        # An answer with one odd vector is spoiled as a whole on the bill, and the rest of it kept.
+        assert bill.inputs - bill.spoiled_inputs <= kept <= bill.distinct_inputs
         assert bill.repeated_inputs <= bill.spoiled_inputs
 
 

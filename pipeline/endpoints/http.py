@@ -130,7 +130,9 @@ class HttpEndpoint:
                     self.listen(response.headers)
                 return Reply(response.status, response.headers, read)
             waited = anyio.current_time() - started
-            raise EndpointError("ambiguous", f"no whole answer within {waited:.0f} s", status=status)
+            raise EndpointError(
+                "ambiguous", f"no whole answer within {waited:.0f} s", status=status
+            )
         except aiohttp.ConnectionTimeoutError as error:  # a TimeoutError, but nothing was sent
             raise EndpointError("unreachable", f"cannot connect: {error}") from None
         except aiohttp.ClientConnectorCertificateError as error:
