@@ -115,7 +115,7 @@ class Control:
     def answered(self, ticket: Ticket, now: float, used_tokens: float | None) -> None:
         """The call brought answers; `used_tokens` is what it cost, where the server says so."""
         self._breaker = breaker.answered(self._breaker, ticket.started)
-        self._health = breaker.noted(self._health, now, failed=False)
+        self._health = breaker.noted(self._health, now, ticket.started, failed=False)
         self._retries = retry_budget.earn(self._retries)
         tokens = self._limits.tokens
         if tokens is not None and used_tokens:
@@ -134,7 +134,7 @@ class Control:
         if error.kind in PAUSING:
             seconds = pause(error, earlier, self._uniform)
         elif error.kind in ("transient", "ambiguous"):
-            self._health = breaker.noted(self._health, now, failed=True)
+            self._health = breaker.noted(self._health, now, ticket.started, failed=True)
             if not before.streak and not breaker.is_broken(self._health):
                 return None
             seconds = breaker.broken_seconds(earlier)

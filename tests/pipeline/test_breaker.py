@@ -59,7 +59,7 @@ def test_a_stale_error_does_not_begin_a_rest_again_after_recovery():
 def failing(pattern, seconds_apart):
     health, now = Health(), 0.0
     for failed in pattern:
-        health, now = noted(health, now, failed=failed), now + seconds_apart
+        health, now = noted(health, now, now, failed=failed), now + seconds_apart
     return health
 
 
@@ -81,10 +81,11 @@ def test_a_broken_endpoint_rests_5_seconds_doubling_to_5_minutes():
 def test_twenty_failures_in_a_row_break_it_however_much_it_answered_before():
     health = Health()
     for _ in range(10_000):
-        health = noted(health, 0.0, failed=False)
+        health = noted(health, 0.0, 0.0, failed=False)
     for _ in range(19):
-        health = noted(health, 0.0, failed=True)
+        health = noted(health, 1.0, 1.0, failed=True)
+        health = noted(health, 1.0, 0.5, failed=False)  # from before: that tells nothing
     assert not is_broken(health)
-    assert is_broken(noted(health, 0.0, failed=True))
-    health = noted(noted(health, 0.0, failed=False), 0.0, failed=True)
+    assert is_broken(noted(health, 1.0, 1.0, failed=True))
+    health = noted(noted(health, 1.1, 1.1, failed=False), 1.2, 1.2, failed=True)
     assert not is_broken(health)

@@ -297,3 +297,14 @@ async def test_calls_under_way_when_a_rest_begins_make_it_no_longer():
     rests = [control.refused(ticket, 1.0, error) for ticket in tickets]
     assert [rest.seconds for rest in rests if rest] == [5.0]
     assert control.lease(5.9, 1) == pytest.approx(0.1)
+
+
+async def test_fastest_goes_round_an_endpoint_that_its_limit_holds_back(cache):
+    quick, other = Server("quick"), Server("other", seconds=0.02)
+    served = [(endpoint("quick", requests_per_minute=60.0, concurrency=1), quick),
+              (endpoint("other", concurrency=1), other)]
+    started = anyio.current_time()
+    _, _, error = await run(cache, served, 30, policy="fastest")
+    assert error is None
+    assert len(other.texts) >= 20
+    assert anyio.current_time() - started < 10
