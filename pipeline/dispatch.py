@@ -35,6 +35,7 @@ from pipeline.traffic import EndpointFigures
 from pipeline.writer import Journal, Writer
 
 Taken = tuple[Again, Ticket]
+TOO_SHORT = "too long for the model, and too short to be cut again"
 
 
 class Tally:
@@ -54,7 +55,8 @@ class Tally:
 class Dispatch:
     """Sends what is missing through these endpoints, each with `concurrency` workers of its own.
 
-    `failures` and `journal` carry final failures from one execution of an open run to the next.
+    `failures` and `journal` carry final failures from one execution of an open run to the next. A
+    chunk of fewer than `least_split_tokens` cannot be cut: too long, it is a failure and no split.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Dispatch:
         max_outage_seconds: float = 1_800.0,
         grace_seconds: float = 30.0,
         max_cost_usd: float | None = None,
+        least_split_tokens: int = 0,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         uniform: Callable[[], float] = random.random,
@@ -83,6 +86,7 @@ class Dispatch:
         self._max_outage_seconds = max_outage_seconds
         self._max_cost_usd = max_cost_usd
         self._grace_seconds = grace_seconds
+        self._least_split_tokens = least_split_tokens
         self._clock = clock
         self._wall = wall
         self._uniform = uniform
@@ -117,9 +121,9 @@ class Dispatch:
         found = await self._looked_up(new) if new else {}
         for flight in new:
             settled = found.get(flight.request.flight)
-            if isinstance(settled, Split):
+            if isinstance(settled, Split) and self._can_split(flight):
                 self._flights.splits.add(flight.request.flight)
-            elif settled is None or self._misfit(settled) is not None:
+            elif not isinstance(settled, Answer) or self._misfit(settled) is not None:
                 missing += 1
                 self._flights.lane(flight.route).add(flight)
                 continue
@@ -264,6 +268,11 @@ class Dispatch:
                 got, expected = len(answer.value) // 4, self._vector_bytes // 4
                 return Failure("invalid", f"a vector of {got} dimensions, expected {expected}")
         return None
+
+    def _can_split(self, flight: Flight) -> bool:
+        """Whether it has enough tokens to be cut; a split that has no pieces would be a failure
+        that is kept for ever."""
+        return flight.request.chunk.tokens >= self._least_split_tokens
 
     def _outage_began(self, lane: Lane) -> float:
         """When the last endpoint that may do this lane's work stopped replying."""
@@ -418,8 +427,8 @@ class Dispatch:
                     str(error),
                 )
             )
-        if error.kind == "too_long" and len(call.flights) == 1:
-            (flight,) = call.flights
+        flight = call.flights[0]
+        if error.kind == "too_long" and len(call.flights) == 1 and self._can_split(flight):
             self._stop_if(live.counted(error, 1))
             await self._writer.keep([(self._keys.under(live.position, flight.request), Split())])
             self._flights.splits.add(flight.request.flight)
@@ -455,8 +464,9 @@ class Dispatch:
                     self._repeat(Again(now, half, 0.0, halved))
             case Fail():
                 self._stop_if(live.counted(error, len(flights)))
+                why = TOO_SHORT if error.kind == "too_long" else str(error)
                 return [
-                    (flight, Failure(error.kind, str(error), flight.attempts))
+                    (flight, Failure(error.kind, why, flight.attempts))
                     for flight in flights
                     if not self._falls_back(live, flight)
                 ]

@@ -163,3 +163,17 @@ def test_fault_48_calls_during_ten_minutes_of_outage_are_probes(status, most):
     assert (len(during) <= most, at_once) == (True, 1)
     assert sum(server.answered.values()) == len(server.answered) == 2_000
     assert server.calls <= 2_000 + len(during) + 60
+
+
+@pytest.mark.parametrize("task", ["feature-extraction", "chat-completion"])
+def test_fault_51_what_cannot_be_cut_any_more_is_tried_again_by_the_next_run(
+    place, mill, monkeypatch, task
+):
+    given(place, [{"id": 1, "text": "Short."}, {"id": 2, "text": "Six words, and then a stop."}])
+    with serving(["413 match=Six"], key=KEY) as mock:
+        path = job(place, at(mock), task=task)
+        told = balanced(mill("run", path, "--json"), code=3)
+        assert [each["reason"] for each in failures(place)] == [
+            "too long for the model, and too short to be cut again"]
+        paid([mock], told)
+        assert same_as_ever(place, mill, monkeypatch, path, mock)["ok"] == 2
