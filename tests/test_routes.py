@@ -203,6 +203,20 @@ def test_replicas_share_the_load_and_the_answers(place, mill, monkeypatch):
         assert (place / "out.parquet").read_bytes() == before
 
 
+def test_a_replica_that_runs_another_model_stops_the_run_and_none_of_its_answers_is_kept(
+    place, mill
+):
+    given(place, rows(100))
+    with serving(key=KEY, models=["m-1"]) as one, serving(key=KEY, models=["m-2"]) as two:
+        tei = {"kind": "tei", "model": None}
+        path = job(place, at(one, "one", **tei) | {"url": one.url},
+                   at(two, "two", replica_of="one", **tei) | {"url": two.url})
+        ran = mill("run", path, "--json")
+        balanced(ran, code=14)
+        assert "endpoint `two`: its server runs `m-2`, not what `one` serves" in ran.err
+        assert two.bill.totals().calls == 0
+
+
 def test_fault_89_two_embedding_models_in_one_job_are_refused(place, mill):
     given(place, rows(3))
     with serving(key=KEY) as mock:

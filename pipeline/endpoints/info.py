@@ -84,11 +84,19 @@ async def _confirm(
     """Raises: GuardError where the server that came back is not the one that was remembered."""
     if not await _asked(http, cache):
         raise EndpointError("unreachable", "the server does not say which model it serves")
-    if recalled(endpoint, cache, 0).identity != identity:
+    known = recalled(endpoint, cache, 0)
+    if known.identity == identity:
+        return
+    if endpoint.replica_of:
         raise GuardError(
-            f"endpoint `{endpoint.name}`: its server came back with another model",
-            hint="run again: answers are kept under the model that gave them",
+            f"endpoint `{endpoint.name}`: its server runs `{printable(known.model, 100)}`, "
+            f"not what `{endpoint.replica_of}` serves",
+            hint="equal replicas have one model and revision; answers so far are kept",
         )
+    raise GuardError(
+        f"endpoint `{endpoint.name}`: its server came back with another model",
+        hint="run again: answers are kept under the model that gave them",
+    )
 
 
 async def _asked(http: HttpEndpoint, cache: AnswerCache) -> bool:
