@@ -45,6 +45,8 @@ class Live:
         """When the first call began that failed for the endpoint's sake, since it last replied."""
         self._silent_since = math.inf
         """The same, since a call that began later than that brought a reply."""
+        self._replied_began = -math.inf
+        """When the latest call began that brought a reply."""
         self.is_proven = False
         """It answered, now or in an earlier run: the configuration works."""
         self._model = ""
@@ -102,6 +104,7 @@ class Live:
     def replied(self, started: float) -> None:
         """Something came back for a call that began then."""
         self.troubled_since = math.inf
+        self._replied_began = max(self._replied_began, started)
         if started > self._silent_since:  # what went before the trouble tells nothing of it
             self._silent_since = math.inf
 
@@ -110,7 +113,8 @@ class Live:
         nothing that began later has brought a reply."""
         is_silent = self._silent_since < started
         self.troubled_since = min(self.troubled_since, started)
-        self._silent_since = min(self._silent_since, started)
+        if started > self._replied_began:  # else others were answered while it was not
+            self._silent_since = min(self._silent_since, started)
         return is_silent
 
     def knew(self, answer: Answer) -> None:
