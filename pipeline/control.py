@@ -53,7 +53,6 @@ class Control:
         # The embedded model shares the machine with us: its latency says nothing of its room.
         self._is_adaptive = endpoint.kind != "local"
         self._slots = concurrency.concurrency(endpoint.concurrency, now)
-        self._held_until = now
         calls, tokens = endpoint.requests_per_minute, endpoint.tokens_per_minute
         self._limits = Limits(
             limits.bucket(calls, now) if calls else None,
@@ -75,7 +74,6 @@ class Control:
             if wait:
                 return wait
         self._limits, wait = limits.lease_all(self._limits, now, tokens)
-        self._held_until = now + wait
         if wait:
             return wait
         self._retries = retries
@@ -95,9 +93,9 @@ class Control:
         asked for a pause that is worth going elsewhere for."""
         return self._breaker.streak > 0 or self._limits.until - now >= LONG_PAUSE_SECONDS
 
-    def held_seconds(self, now: float) -> float:
-        """How long limits hold the next call back, as the last one that asked was told."""
-        return max(0.0, self._held_until - now)
+    def held_seconds(self, now: float, tokens: float) -> float:
+        """How long limits would hold a call with so many tokens back."""
+        return limits.lease_all(self._limits, now, tokens)[1]
 
     def heard(self, headers: Mapping[str, str], now: float, now_wall: float) -> None:
         """Learn what a reply says of limits, whatever else it says."""

@@ -35,6 +35,8 @@ from pipeline.traffic import EndpointFigures
 from pipeline.writer import Journal, Writer
 
 Taken = tuple[Again, Ticket]
+_LOOK_AGAIN_SECONDS = 1.0
+"""Who is to take a call changes with time, too: whoever left one to another looks again."""
 TOO_SHORT = "too long for the model, and too short to be cut again"
 
 
@@ -207,6 +209,7 @@ class Dispatch:
         if self._stopped_by is not None or (self._is_closed and not len(self._flights)):
             return None
         wait = math.inf
+        live.asked_at = now
         for lane in self._flights.waiting(live.position):
             call = lane.next(now, live.endpoint, live.batch_size)
             if call is None:
@@ -214,6 +217,9 @@ class Dispatch:
                 continue
             requests = [flight.request for flight in call.flights]
             if not self._is_to_take(live, lane.route, requests, now):
+                wait = min(wait, _LOOK_AGAIN_SECONDS)
+                if live.control.has_room and any(other.asked_at < now for other in self._live):
+                    self._wake_workers()  # who is to take it may sleep since it was not
                 continue
             leased = live.control.lease(now, live.tokens(requests), call.cost)
             if isinstance(leased, float):

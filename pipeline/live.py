@@ -41,6 +41,8 @@ class Live:
         self.traffic = Traffic()
         self.turn = anyio.Lock(fast_acquire=True)
         self.batch_size = endpoint.batch_size
+        self.asked_at = -math.inf
+        """When a worker of it last looked for a call."""
         self.troubled_since = math.inf
         """When the first call began that failed for the endpoint's sake, since it last replied."""
         self._silent_since = math.inf
@@ -75,13 +77,15 @@ class Live:
     def view(self, now: float, requests: Sequence[Request]) -> View:
         """As who chooses sees it, for a call with these."""
         seconds = self.traffic.expected_seconds
+        held = self.control.held_seconds(now, self.tokens(requests))
         return View(
             self.position,
             self.control.has_room,
             self.estimate(requests),
-            seconds + self.control.held_seconds(now) if seconds else 0.0,
+            seconds + held if seconds else 0.0,
             self.traffic.share,
             len(requests) / self.endpoint.weight,
+            held,
         )
 
     def spent(

@@ -323,3 +323,32 @@ def test_silence_is_told_from_one_call_that_breaks():
     # While this one hung others were answered: when it hangs again, it is at fault, not the endpoint.
     assert not live.failed(4.2)
     assert not live.failed(5.0)
+
+
+@pytest.mark.parametrize("policy", ["ordered", "cheapest", "fastest"])
+async def test_an_endpoint_that_its_limit_holds_back_has_no_room_meanwhile(cache, policy):
+    one, two = Server("one"), Server("two")
+    same = {"identity": ("openai", "", "m", "main"), "requests_per_minute": 1_200.0}
+    served = [(endpoint("one", **same), one), (endpoint("two", replica_of="one", **same), two)]
+    started = anyio.current_time()
+    _, _, error = await run(cache, served, 60, policy=policy)
+    assert error is None
+    assert min(len(one.texts), len(two.texts)) >= 22
+    assert anyio.current_time() - started < 2.6  # alone 3.0
+
+
+@pytest.mark.parametrize("policy", ["ordered", "cheapest", "fastest", "weighted"])
+async def test_nobody_asks_again_and_again_while_all_are_busy(cache, policy, monkeypatch):
+    asked, take = 0, Dispatch.take
+
+    def counted(self, *arguments):
+        nonlocal asked
+        asked += 1
+        return take(self, *arguments)
+
+    monkeypatch.setattr(Dispatch, "take", counted)
+    served = [(endpoint(name, concurrency=32, is_fallback=name == "spare"), Server(name, seconds=0.2))
+              for name in ("one", "two", "spare")]
+    _, _, error = await run(cache, served, 40, policy=policy)
+    assert error is None
+    assert asked < 40 * 12
