@@ -98,6 +98,12 @@ def is_broken(state: Health) -> bool:
     return half or state.in_a_row >= LEAST_CALLS
 
 
-def broken_seconds(streak: int) -> float:
-    """The rest of a broken endpoint: 5 s, doubled by each probe that fails, at most 5 min."""
-    return float(min(300.0, 5.0 * 2.0 ** min(streak, 10)))
+def broken_seconds(state: Breaker, started: float) -> float:
+    """The rest after a call that began then and failed: 5 s for an endpoint that was well, twice
+    the last rest where the probe failed, at least 1 s and at most 5 min; 0 for a call from before
+    the rest, which makes it no longer."""
+    if not state.streak:
+        return 5.0
+    if started < state.resting_since:
+        return 0.0
+    return min(300.0, max(1.0, 2 * (state.until - state.resting_since)))

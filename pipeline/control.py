@@ -135,7 +135,7 @@ class Control:
             self._health = breaker.noted(self._health, now, ticket.started, failed=True)
             if not before.streak and not breaker.is_broken(self._health):
                 return None
-            seconds = breaker.broken_seconds(earlier)
+            seconds = breaker.broken_seconds(before, ticket.started)
         else:
             self._breaker = breaker.probe_ended(before, ticket.started)
             return None

@@ -75,7 +75,18 @@ def test_half_of_twenty_calls_together_is_no_chance(pattern, seconds_apart, brok
 
 
 def test_a_broken_endpoint_rests_5_seconds_doubling_to_5_minutes():
-    assert [broken_seconds(n) for n in (0, 1, 5, 6, 99)] == [5, 10, 160, 300, 300]
+    state, now, rests = Breaker(), 0.0, []
+    for _ in range(9):
+        rests.append(broken_seconds(state, now))
+        state = rest(state, now, now, rests[-1])
+        assert broken_seconds(state, now - 0.1) == 0  # was under way already
+        now = state.until
+    assert rests == [5, 10, 20, 40, 80, 160, 300, 300, 300]
+
+
+def test_a_probe_that_fails_after_a_short_rest_makes_one_twice_as_long():
+    for seconds, then in [(0.1, 1.0), (1.5, 3.0), (20.0, 40.0), (300.0, 300.0)]:
+        assert broken_seconds(rest(Breaker(), 0.0, 0.0, seconds), seconds) == pytest.approx(then)
 
 
 def test_twenty_failures_in_a_row_break_it_however_much_it_answered_before():
