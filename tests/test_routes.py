@@ -24,7 +24,7 @@ def test_fault_57_a_fallback_answers_under_its_own_key_and_name_while_the_first_
     place, mill, monkeypatch, fault
 ):
     given(place, rows(24))
-    deadline = {"first_byte_seconds": 0.1, "connect_seconds": 0.2}
+    deadline = {"first_byte_seconds": 0.05, "connect_seconds": 0.05}
     with serving(key=KEY) as first, serving(key=KEY) as spare:
         url = first.url
         if fault == "unreachable":
