@@ -7,6 +7,7 @@ both see the same requests.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Set
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -44,6 +45,9 @@ class Pipeline(Struct, frozen=True, kw_only=True):
     output: str
     home: str
     fingerprint: str
+    shaping: dict[str, Any] = {}
+    """What of the job decides how a row becomes inputs, by the keys of the job file: for `explain`,
+    which compares it with that of the last run."""
     metadata: dict[str, str]
     dimension: int | None
     """Of the vectors, where the job or the model says it."""
@@ -118,6 +122,11 @@ def _pieces(pipeline: Pipeline, document: Document, chunk: Chunk) -> list[Chunk]
         for each in pipeline.split(chunk_text(document, chunk), half)
     ]
     return cut if len(cut) > 1 else []
+
+
+def opened(pipeline: Pipeline, document: Document) -> Opened:
+    """One document and its requests; without any where it cannot be read or must not be sent."""
+    return _open(pipeline, document, _Asking(pipeline))
 
 
 def _open(pipeline: Pipeline, document: Document, asking: _Asking) -> Opened:

@@ -25,7 +25,7 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from anyio.to_thread import run_sync
-from msgspec import Struct
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from pipeline import events
@@ -41,7 +41,7 @@ from pipeline.errors import (
 from pipeline.files import recheck
 from pipeline.flights import Group
 from pipeline.folder import RunRecord, new_run_id, run_folder
-from pipeline.keys import Keys, model_name
+from pipeline.keys import Keys, model_name, prefix
 from pipeline.memory import give_back
 from pipeline.outcomes import Outcomes
 from pipeline.place import lock
@@ -154,6 +154,8 @@ class _Turn:
                 self.emit(events.Began(run_id, str(record.folder)))
                 manifest = _manifest(pipeline, surveyed, run_id)
                 record.write_manifest(manifest)
+                for each in _prefixes(pipeline):
+                    await run_sync(cache.remember_prefix, each)
                 await self._check_budget(surveyed, cache)
                 await self._mill(surveyed, cache, answering)
                 recheck(surveyed.files)
@@ -365,8 +367,15 @@ def _manifest(pipeline: Pipeline, surveyed: Survey, run_id: str) -> dict[str, An
         "rows": surveyed.rows,
         "output": pipeline.output,
         "models": [list(endpoint.identity) for endpoint in pipeline.endpoints],
+        "shaping": pipeline.shaping,
+        "prefixes": [Raw(each) for each in _prefixes(pipeline)],
         "committed": False,
     }
+
+
+def _prefixes(pipeline: Pipeline) -> list[bytes]:
+    """What stands before the input in the keys of each endpoint, for `explain`."""
+    return [prefix(endpoint) for endpoint in pipeline.endpoints]
 
 
 def _leaves(errors: BaseExceptionGroup[Any]) -> Iterator[TextmillError]:
