@@ -21,6 +21,8 @@ from pipeline.survey import InputSpec, Survey
 
 LEAST_PIECE_TOKENS = 8
 """No chunker cuts smaller."""
+LEAST_SPLIT_TOKENS = 2 * LEAST_PIECE_TOKENS - 1
+"""A chunk of fewer tokens cannot be cut in two."""
 
 
 class Pipeline(Struct, frozen=True, kw_only=True):

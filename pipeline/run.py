@@ -33,7 +33,7 @@ from msgspec.structs import replace
 from pipeline import events
 from pipeline.answering import Answering, answering_of
 from pipeline.cache import AnswerCache
-from pipeline.dispatch import Dispatch
+from pipeline.dispatch import TOO_SHORT, Dispatch
 from pipeline.errors import (
     BudgetError,
     Interrupted,
@@ -50,7 +50,7 @@ from pipeline.memory import give_back
 from pipeline.outcomes import Outcomes
 from pipeline.place import lock
 from pipeline.plan import plan
-from pipeline.prepare import Opened, Pipeline, prepared, split
+from pipeline.prepare import LEAST_SPLIT_TOKENS, Opened, Pipeline, prepared, split
 from pipeline.records import Failure
 from pipeline.runs import Manifest, new_run_id, this_run
 from pipeline.sink import Sink
@@ -233,6 +233,7 @@ class _Turn:
             free_bytes=lambda: shutil.disk_usage(cache.folder).free,
             max_outage_seconds=pipeline.max_outage_seconds,
             max_cost_usd=pipeline.max_cost_usd,
+            least_split_tokens=LEAST_SPLIT_TOKENS,
         )
         for position, each in enumerate(answering):
             each.listen = partial(dispatch.hear, position=position)
@@ -316,8 +317,7 @@ class _Turn:
             cut = [split(self.pipeline, each, too_long) for each in opened]
             for _, _, hopeless in cut:
                 for request in hopeless:
-                    why = "too long for the model, and too short to be cut again"
-                    dispatch.failures[request.flight] = Failure("too_long", why)
+                    dispatch.failures[request.flight] = Failure("too_long", TOO_SHORT)
             opened = [whole for whole, _, _ in cut]
             group, pieces = Group(), [piece for _, made, _ in cut for piece in made]
             cached = await dispatch.admit(group, pieces)
