@@ -23,6 +23,7 @@ from jobs.paths import refuse_paths
 from jobs.refusals import refuse_relations, refuse_secrets, served_url
 from pipeline.errors import UsageError
 from pipeline.escape import printable
+from pipeline.files import is_s3
 from pipeline.records import Deadline, Price
 from pipeline.secret import Reference, mask
 
@@ -56,7 +57,8 @@ KEYS = (
     Key("name", "slug", None, "names the job in logs; default: the file's name"),
     Key("task", "string", None, "what the endpoint does with each chunk",
         choices=("feature-extraction", "summarization", "chat-completion")),
-    Key("input.path", "string", None, "file, glob, directory, or - for standard input (-i)"),
+    Key("input.path", "string", None, "file, glob, directory, s3://BUCKET/KEY, or - for "
+        "standard input (-i)"),
     Key("input.text", "string", "text", "column that holds the text"),
     Key("input.id", "string", None, "column that names a row; default: the row's content"),
     Key("input.keep", "strings", None, "columns carried along; default: all for one row per "
@@ -409,6 +411,8 @@ def _job(given: dict[str, Any], places: Places, stem: str, folder: str) -> Job:
         return {k[start:]: v for k, v in values.items() if k.rpartition(".")[0] == name}
 
     def based(key: str) -> str:
+        if key == "input.path" and is_s3(values[key]):
+            return str(values[key])
         base = "" if places.on_command_line(key) else folder
         path = str(Path(base, values[key]))
         # `-` is a stream only where it was typed so.

@@ -20,7 +20,18 @@ import pyarrow.parquet as pq
 from pipeline import identity
 from pipeline.errors import InputError
 from pipeline.escape import printable
-from pipeline.files import Block, InputFile, InputSpec, buffered, family, reason, unchanged
+from pipeline.files import (
+    Block,
+    InputFile,
+    InputSpec,
+    buffered,
+    family,
+    is_s3,
+    reason,
+    seekable,
+    unchanged,
+    unreadable,
+)
 from pipeline.jsonl import BATCH_BYTES, BATCH_ROWS, jsonl_blocks
 from pipeline.jsontypes import JsonType, Misfit, changed_fields, widened
 from pipeline.records import Document, Kept
@@ -28,6 +39,9 @@ from pipeline.schema import hashable, is_text, json_array, python_values, readab
 
 if TYPE_CHECKING:
     from pipeline.survey import Survey
+
+S3_BYTES = 4 << 20
+"""Of a column, read ahead from a bucket; of a file here 1 MB."""
 
 
 def read(survey: Survey) -> Iterator[list[Document]]:
@@ -112,7 +126,7 @@ def _unpacked(file: InputFile, raw: BinaryIO) -> Iterator[BinaryIO]:
         else:
             yield buffered(raw)
     except (EOFError, zlib.error, OSError, pa.ArrowException) as error:
-        raise InputError(f"{file.name}: cannot be read ({reason(error)})") from None
+        raise unreadable(file, error) from None
 
 
 _Rows = tuple[list[str | None], list[dict[str, Any]], list[str | None], pa.RecordBatch]
@@ -166,9 +180,15 @@ def open_parquet(file: InputFile) -> pq.ParquetFile:
     """The file with its footer read. Raises: InputError for a footer that is not whole."""
     try:
         return pq.ParquetFile(
-            file.path, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True
+            seekable(file),
+            buffer_size=S3_BYTES if is_s3(file.path) else 1 << 20,
+            pre_buffer=False,
+            page_checksum_verification=True,
         )
     except (pa.ArrowException, OSError) as error:
+        told = unreadable(file, error)
+        if not isinstance(told, InputError):
+            raise told from None
         raise InputError(f"{file.name}: not a whole Parquet file ({reason(error)})") from None
 
 

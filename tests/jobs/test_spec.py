@@ -479,8 +479,8 @@ def test_parameters_in_another_order_have_the_same_fingerprint() -> None:
         ({"endpoint.kind": "tgi"}, 'endpoint.kind = "tgi" is not supported yet in this version'),
         ({"aggregate.method": "map_reduce"},
          'aggregate.method = "map_reduce" is not supported yet in this version'),
-        ({"input.path": "s3://bucket/x"},
-         "input.path = s3://... is not supported yet in this version"),
+        ({"input.path": "hf://bucket/x"},
+         "input.path = hf://... is not supported yet in this version"),
         ({"aggregate.method": "text"},
          'aggregate.method = "text" does not fit task = "feature-extraction"'),
         ({"task": "summarization"}, 'endpoint.kind = "openai" does not serve task = '
