@@ -136,8 +136,9 @@ async def _textmill(url: str, calls: int, size: int, concurrency: int, is_kept: 
     from saturation import Memory
 
     from pipeline.cache import AnswerCache
-    from pipeline.dispatch import Dispatch, Group
+    from pipeline.dispatch import Dispatch
     from pipeline.endpoints.http import HttpEndpoint
+    from pipeline.flights import Group
     from pipeline.records import Chunk, Endpoint, Request
 
     endpoint = Endpoint(
@@ -154,7 +155,7 @@ async def _textmill(url: str, calls: int, size: int, concurrency: int, is_kept: 
         cache: Any = AnswerCache(Path(folder, "answers")) if is_kept else Memory()
         async with HttpEndpoint(endpoint) as client:
             dispatch = Dispatch(
-                endpoint, client.answer, cache, lambda _: None, free_bytes=lambda: 1 << 40
+                [(endpoint, client.answer)], cache, lambda _: None, free_bytes=lambda: 1 << 40
             )
             client.listen = dispatch.hear
             started = _now()

@@ -28,9 +28,10 @@ from jobs.mock import Mock, Simulated, clock
 from jobs.mock.gate import Gate
 from jobs.mock.watch import Figures
 from jobs.mock.words import TABLE
-from pipeline.dispatch import Dispatch, Group
+from pipeline.dispatch import Dispatch
 from pipeline.endpoints.http import HttpEndpoint
 from pipeline.errors import EndpointError, TextmillError
+from pipeline.flights import Group
 from pipeline.records import Answer, Chunk, Endpoint, Failure, Request
 
 PER_MINUTE = 3_000.0
@@ -146,8 +147,7 @@ def simulated(name: str, limit: str, seconds: float) -> Figures:
         draw = random.Random(1)
         if name in OURS:
             dispatch = Dispatch(
-                endpoint(OURS[name]),
-                server.send,
+                [(endpoint(OURS[name]), server.send)],
                 Memory(),  # type: ignore[arg-type]
                 lambda _: None,
                 free_bytes=lambda: 1 << 40,
@@ -169,8 +169,7 @@ async def on_socket(name: str, limit: str, seconds: float) -> Figures:
         async with HttpEndpoint(spoken) as client:
             if name in OURS:
                 dispatch = Dispatch(
-                    spoken,
-                    client.answer,
+                    [(spoken, client.answer)],
                     Memory(),  # type: ignore[arg-type]
                     lambda _: None,
                     free_bytes=lambda: 1 << 40,

@@ -38,6 +38,7 @@ FLAGS = {
     "max_failed": "guard.max_failed",
     "max_outage": "run.max_outage_seconds",
     "grace": "run.grace_seconds",
+    "salvage": "run.salvage",
 }
 """Flags that stand for a key of the job file; all others are reached with --set."""
 
@@ -45,7 +46,7 @@ FLAGS = {
 def job_options(command: Command) -> Command:
     """The options that set a key of the job file, in the order of the file."""
     options = [
-        click.option("-i", "--input", metavar="PATH", help="File, glob, directory, or -."),
+        click.option("-i", "--input", metavar="PATH", help="File, glob, directory, s3://, -."),
         click.option("-o", "--output", metavar="PATH", help=".parquet, .jsonl, directory, or -."),
         click.option("--text", metavar="COLUMN", help="Column that holds the text."),
         click.option("--id", metavar="COLUMN", help="Column that names a row."),
@@ -66,6 +67,7 @@ def job_options(command: Command) -> Command:
         click.option("--max-failed", metavar="SHARE", type=float, help="Of rows; above: exit 4."),
         click.option("--max-outage", metavar="SECONDS", type=float, help="Without any answer."),
         click.option("--grace", metavar="SECONDS", type=float, help="To drain after ctrl-C."),
+        click.option("--salvage", is_flag=True, default=None, help="Isolate unreadable rows."),
         click.option(
             "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Any key of the file."
         ),

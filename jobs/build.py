@@ -20,8 +20,9 @@ from aggregators import AGGREGATORS
 from aggregators import REVISIONS as AGGREGATOR_REVISIONS
 from chunkers.boundaries import sentences
 from chunkers.tokens import tokenizer
+from jobs.job import EndpointSpec, Job
 from jobs.refusals import most_own_tokens
-from jobs.spec import EndpointSpec, Job, fingerprint
+from jobs.spec import fingerprint
 from pipeline.endpoints import local
 from pipeline.errors import UsageError
 from pipeline.prepare import Pipeline
@@ -42,9 +43,11 @@ def build(job: Job, *, with_secret: bool = True) -> Pipeline:
 
     Raises: UsageError, also where an extra or a credential is missing.
     """
-    spec = job.endpoints[0]
     aggregator = AGGREGATORS[job.aggregate.method](COLUMNS[job.task])
     counter = tokenizer(tokenizer_name(job))
+    prompted = columns_of(job.prompt) if job.prompt else ()
+    ruled = [r.column for r in job.rules if r.column not in prompted]
+    optional = tuple(dict.fromkeys(ruled))
     keep = job.input.keep
     if keep is None and aggregator.per_chunk:
         keep = ()
@@ -55,21 +58,25 @@ def build(job: Job, *, with_secret: bool = True) -> Pipeline:
             text=job.input.text,
             id=job.input.id,
             keep=keep,
-            fields=columns_of(job.prompt) if job.prompt else (),
+            fields=prompted + optional,
+            optional=optional,
             max_row_bytes=job.guard.max_row_bytes,
+            salvage=job.run.salvage,
         ),
         chunk=chunker(job),
         split=partial(_split, job),
         chunk_tokens=most_own_tokens(job),
         render=renderer(job.prompt),
         count_tokens=counter.count if job.prompt else None,
-        endpoint=endpoint(job, spec, with_secret=with_secret),
+        endpoints=tuple(endpoint(job, each, with_secret=with_secret) for each in job.endpoints),
+        route=job.route,
+        rules=job.rules,
         aggregator=aggregator,
         output=job.output.path,
         home=str(home()),
         fingerprint=_fingerprint(job),
         metadata=_metadata(job),
-        dimension=_dimension(job, spec),
+        dimension=_dimension(job),
         sentences=sentences,
         max_failed=job.guard.max_failed,
         max_chunks=job.guard.max_chunks,
@@ -108,10 +115,8 @@ def _split(job: Job, text: str, size: int) -> Iterator[Chunk]:
 
 
 def tokenizer_name(job: Job) -> str:
-    """What counts this job's tokens: the endpoint's own where known, else o200k_base."""
-    return job.chunk.tokenizer or (
-        "wordllama" if job.endpoints[0].kind == "local" else "o200k_base"
-    )
+    """What counts this job's tokens: the endpoints' own where all are local, else o200k_base."""
+    return job.chunk.tokenizer or ("wordllama" if job.is_local else "o200k_base")
 
 
 def endpoint(job: Job, spec: EndpointSpec, *, with_secret: bool) -> Endpoint:
@@ -133,6 +138,9 @@ def endpoint(job: Job, spec: EndpointSpec, *, with_secret: bool) -> Endpoint:
         price=spec.price,
         deadline=spec.deadline,
         allow_model_change=spec.allow_model_change,
+        weight=1.0 if spec.weight is None else spec.weight,
+        is_fallback=spec.fallback,
+        replica_of=spec.replica_of or "",
     )
 
 
@@ -156,7 +164,11 @@ def _parameters(job: Job, spec: EndpointSpec) -> dict[str, Any]:
 
 
 def _identity(job: Job, spec: EndpointSpec) -> tuple[str, ...]:
-    """What stands for the model in a key; the URL only where nothing else names the model."""
+    """What stands for the model in a key; the URL only where nothing else names the model.
+
+    A replica has that of its origin, also where both get another one from their servers.
+    """
+    spec = job.origin(spec)
     if spec.kind == "local":
         model = local.EMBEDDING_MODEL if job.task == "feature-extraction" else local.SUMMARY_MODEL
         return ("local", spec.model or model)
@@ -174,13 +186,13 @@ def _metadata(job: Job) -> dict[str, str]:
     }
 
 
-def _dimension(job: Job, spec: EndpointSpec) -> int | None:
+def _dimension(job: Job) -> int | None:
     if job.task != "feature-extraction":
         return None
     asked = job.parameters.get("dimensions")
     if isinstance(asked, int) and not isinstance(asked, bool) and asked > 0:
         return asked
-    return local.DIMENSION if spec.kind == "local" else None
+    return local.DIMENSION if job.is_local else None
 
 
 def _fingerprint(job: Job) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from jobs.spec import Job
+    from jobs.job import Job
     from pipeline.prepare import Pipeline
     from pipeline.survey import Survey
 

@@ -22,7 +22,7 @@ from pipeline.errors import StorageError, TextmillError, UsageError
 from pipeline.escape import printable
 
 if TYPE_CHECKING:
-    from jobs.spec import Job
+    from jobs.job import Job
     from pipeline.run import Ended
 
 MAGIC = {b"PAR1": ".parquet", b"\x1f\x8b": ".jsonl.gz", b"\x28\xb5\x2f\xfd": ".jsonl.zst"}

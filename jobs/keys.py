@@ -21,7 +21,7 @@ from pipeline.errors import UsageError
 from pipeline.escape import printable
 from pipeline.secret import Reference, mask
 
-Type = Literal["string", "slug", "integer", "number", "boolean", "strings", "reference"]
+Type = Literal["string", "slug", "integer", "number", "boolean", "strings", "scalar", "reference"]
 NOT_YET = "is not supported yet in this version"
 _LARGEST_NUMBER = 10**12
 _LONGEST_STRING = 100_000
@@ -52,6 +52,8 @@ class Key(NamedTuple):
         """What may stand there, for a reference: `integer, at least 1`."""
         if self.choices:
             return ", ".join(self.choices)
+        if self.type == "scalar":
+            return "boolean, integer or string"
         bounded = self.type in ("integer", "number")
         return f"{self.type}, {self.bound()}" if bounded else self.type
 
@@ -178,7 +180,7 @@ def check(
         for last, value in table.items():
             name = f"{prefix}{last}" if "." not in last else f'{prefix}"{last}"'
             if name in later:
-                tables = {"rule": "[[rule]]"} | {n: f"[{n}]" for n in ("notify", "quota", "policy")}
+                tables = {n: f"[{n}]" for n in ("notify", "quota", "policy")}
                 plain = tables.get(name, name.removeprefix("endpoint."))
                 raise places.refuse(f"`{plain}` {NOT_YET}", name)
             if name in sections and not isinstance(value, dict):
@@ -189,7 +191,7 @@ def check(
             elif name in sections:
                 walk(value, f"{name}.")
             elif name in known:
-                given[name] = _checked(known[name], value, places)
+                given[name] = checked(known[name], value, places)
             else:
                 raise places.unknown(name, keys)
 
@@ -197,7 +199,7 @@ def check(
     return given
 
 
-def _checked(key: Key, value: Any, places: Places) -> Any:
+def checked(key: Key, value: Any, places: Places) -> Any:
     """The value, in the type that the record holds."""
 
     def wrong(problem: str) -> UsageError:
@@ -226,8 +228,19 @@ def _checked(key: Key, value: Any, places: Places) -> Any:
             for name in value:
                 _check_string(key, name, places)
             if len(set(value)) < len(value):
-                raise places.wrong(key.name, "names a column twice")
+                noun = "an endpoint" if key.name.endswith(".endpoints") else "a column"
+                raise places.wrong(key.name, f"names {noun} twice")
             return tuple(value)
+        case "scalar":
+            if not isinstance(value, bool | int | str):
+                raise wrong("must be a boolean, an integer or a string")
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise wrong("must fit in 64 bits")
+            if isinstance(value, str) and len(value) > _LONGEST_STRING:
+                raise places.wrong(key.name, f"must be at most {_LONGEST_STRING:,} characters")
+            if isinstance(value, str) and _CONTROL.search(value):
+                raise wrong("must not hold control characters")
+            return value
         case "reference":
             return _reference(key.name, value, places)
     if not isinstance(value, str):
@@ -281,7 +294,7 @@ def _check_parameters(table: dict[str, Any], prompt: Key, places: Places) -> Non
     for name, value in table.items():
         full = f"parameters.{name}"
         if name == "prompt":
-            _checked(prompt, value, places)
+            checked(prompt, value, places)
         elif name in _OWNED:
             raise places.refuse(f"`{key_name(full)}` is set by textmill itself", full)
         elif name.lower().replace("-", "_") in _CREDENTIALS:

@@ -18,7 +18,7 @@ from jobs.keys import NOT_YET, Places, shown
 from pipeline.files import is_s3
 
 if TYPE_CHECKING:
-    from jobs.spec import Job
+    from jobs.job import Job
 
 
 def refuse_paths(job: Job, output_as_typed: str, places: Places) -> None:

@@ -8,15 +8,15 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
 from jobs.keys import Places, key_name, shown
+from jobs.table import KINDS
 from pipeline.secret import looks_secret
 
 if TYPE_CHECKING:
-    from jobs.spec import Job
+    from jobs.job import EndpointSpec, Job
 
 
 OWN_PER_O200K = 1.5
@@ -45,9 +45,12 @@ def refuse_secrets(tree: dict[str, Any], places: Places) -> None:
             stack += [(name, depth + 1, child) for child in value]
 
 
-def served_url(kind: str, url: str | None, default: str | None, places: Places) -> str:
-    """The base URL without a slash at its end; empty for kind local."""
-    key = "endpoint.url"
+def served_url(kind: str, url: str | None, default: str | None, prefix: str, places: Places) -> str:
+    """The base URL without a slash at its end; empty for kind local.
+
+    `prefix` is how keys of this endpoint begin.
+    """
+    key = f"{prefix}.url"
     if kind == "local":
         if url is not None:
             raise places.wrong(key, "is not used by kind local")
@@ -55,12 +58,13 @@ def served_url(kind: str, url: str | None, default: str | None, places: Places) 
     if url is None:
         if default is None:
             raise places.refuse(
-                f"`{key}` is missing, kind {kind} has no usual one", hint="--url URL"
+                f"`{key}` is missing, kind {kind} has no usual one",
+                hint="--url URL" if prefix == "endpoint" else f"--set {key}=URL",
             )
         return default
     # Nothing of the URL but its checked host is repeated: it may hold a password.
     if "@" in re.split(r"[/?#\\]", url.split("//", 1)[-1], maxsplit=1)[0]:
-        raise places.wrong(key, "must not hold a user or password", "use endpoint.api_key")
+        raise places.wrong(key, "must not hold a user or password", f"use {prefix}.api_key")
     if re.search(r"[\s\\]", url) or not url.isascii():
         raise places.wrong(key, "must be ASCII without blanks or backslashes")
     parts = _split(url)
@@ -82,17 +86,19 @@ def served_url(kind: str, url: str | None, default: str | None, places: Places) 
     return f"{parts.scheme}://{parts.netloc.lower()}{parts.path}".rstrip("/")
 
 
-def refuse_relations(job: Job, tasks: Sequence[str], places: Places) -> None:
+def refuse_relations(job: Job, places: Places) -> None:
     """Refuses keys that are right alone and contradict each other."""
-    endpoint, chunk = job.endpoints[0], job.chunk
-    embeds, kind = job.task == "feature-extraction", endpoint.kind
-    if job.task not in tasks:
-        raise places.refuse(
-            f'endpoint.kind = "{kind}" does not serve task = "{job.task}", only '
-            + ", ".join(tasks),
-            "task",
-            "endpoint.kind",
-        )
+    chunk, embeds = job.chunk, job.task == "feature-extraction"
+    for endpoint in job.endpoints:
+        tasks = KINDS[endpoint.kind].tasks
+        if job.task not in tasks:
+            kind = job.key(endpoint, "kind")
+            raise places.refuse(
+                f'{kind} = "{endpoint.kind}" does not serve task = "{job.task}", only '
+                + ", ".join(tasks),
+                "task",
+                kind,
+            )
     if chunk.overlap >= chunk.size:
         raise places.refuse(
             f"chunk.overlap = {chunk.overlap:,} tokens must be smaller than "
@@ -100,39 +106,12 @@ def refuse_relations(job: Job, tasks: Sequence[str], places: Places) -> None:
             "chunk.overlap",
             "chunk.size",
         )
-    if endpoint.max_input_tokens is not None and chunk.size > endpoint.max_input_tokens:
-        raise places.refuse(
-            f"chunk.size = {chunk.size:,} tokens must not be more than "
-            f"endpoint.max_input_tokens = {endpoint.max_input_tokens:,} tokens",
-            "chunk.size",
-            "endpoint.max_input_tokens",
-        )
-    most = most_own_tokens(job)
-    if endpoint.max_input_tokens is not None and most > endpoint.max_input_tokens:
-        raise places.refuse(
-            f"chunk.size = {chunk.size:,} tokens of o200k_base may be {most:,} of the model's own, "
-            f"more than endpoint.max_input_tokens = {endpoint.max_input_tokens:,}",
-            "chunk.size",
-            "endpoint.max_input_tokens",
-            hint=f"--size {int(endpoint.max_input_tokens / OWN_PER_O200K)}, or chunk.tokenizer: "
-            "the model's tokenizer.json, or its encoding",
-        )
+    for endpoint in job.endpoints:
+        _refuse_size(job, endpoint, places)
     if chunk.focus is not None and chunk.method != "semantic":
         raise places.wrong("chunk.focus", f"is not used by method {chunk.method}")
-    if endpoint.model is None and kind not in ("local", "tei"):
-        raise places.refuse("`endpoint.model` is missing", hint="--model NAME")
-    if kind == "hf" and not _MODEL_IN_PATH.fullmatch(endpoint.model or ""):
-        raise places.wrong(
-            "endpoint.model", f"must be a name like owner/model, got {shown(endpoint.model)}"
-        )
-    if endpoint.provider is not None and kind != "hf":
-        raise places.wrong("endpoint.provider", f"is not used by kind {kind}")
-    if endpoint.model is not None and kind == "local":
-        raise places.wrong(
-            "endpoint.model", "is not used by kind local", hint="--kind openai, hf or tei"
-        )
-    if endpoint.api_key is not None and kind == "local":
-        raise places.wrong("endpoint.api_key", "is not used by kind local")
+    for endpoint in job.endpoints:
+        _refuse_endpoint(job, endpoint, places)
     if job.task == "chat-completion" and job.prompt is None:
         raise places.refuse(
             "`parameters.prompt` is missing, task chat-completion needs one",
@@ -143,19 +122,17 @@ def refuse_relations(job: Job, tasks: Sequence[str], places: Places) -> None:
             "`parameters.prompt` has no {chunk}: every chunk would be asked the same",
             "parameters.prompt",
         )
-    if job.budget.max_cost_usd is not None and endpoint.price is None and kind != "local":
-        raise places.refuse(
-            "budget.max_cost_usd bounds nothing without a price",
-            "budget.max_cost_usd",
-            hint="price = { input = 0.02 } in [[endpoint]], USD per million tokens",
-        )
-    if job.prompt is not None and (embeds or kind == "local"):
+    if job.budget.max_cost_usd is not None:
+        _refuse_unpriced(job, places)
+    if job.prompt is not None and (embeds or any(e.kind == "local" for e in job.endpoints)):
         whom = f"task {job.task}" if embeds else "kind local"
         raise places.wrong("parameters.prompt", f"is not used by {whom}")
-    if job.task == "chat-completion" and endpoint.batch_size != 1:
-        raise places.wrong(
-            "endpoint.batch_size", f"must be 1 for chat-completion, got {endpoint.batch_size:,}"
-        )
+    for endpoint in job.endpoints:
+        if job.task == "chat-completion" and endpoint.batch_size != 1:
+            raise places.wrong(
+                job.key(endpoint, "batch_size"),
+                f"must be 1 for chat-completion, got {endpoint.batch_size:,}",
+            )
     if job.aggregate.method == ("text" if embeds else "mean"):
         raise places.refuse(
             f'aggregate.method = "{job.aggregate.method}" does not fit task = "{job.task}"',
@@ -165,12 +142,63 @@ def refuse_relations(job: Job, tasks: Sequence[str], places: Places) -> None:
         )
 
 
+def _refuse_size(job: Job, endpoint: EndpointSpec, places: Places) -> None:
+    """Refuses chunks that are more than the endpoint's model reads."""
+    size, most, key = job.chunk.size, most_own_tokens(job), job.key(endpoint, "max_input_tokens")
+    reads = endpoint.max_input_tokens
+    if reads is None:
+        return
+    if size > reads:
+        raise places.refuse(
+            f"chunk.size = {size:,} tokens must not be more than {key} = {reads:,} tokens",
+            "chunk.size",
+            key,
+        )
+    if most > reads:
+        raise places.refuse(
+            f"chunk.size = {size:,} tokens of o200k_base may be {most:,} of the model's own, "
+            f"more than {key} = {reads:,}",
+            "chunk.size",
+            key,
+            hint=f"--size {int(reads / OWN_PER_O200K)}, or chunk.tokenizer: "
+            "the model's tokenizer.json, or its encoding",
+        )
+
+
+def _refuse_endpoint(job: Job, endpoint: EndpointSpec, places: Places) -> None:
+    """Refuses keys that the endpoint's kind needs or does not use."""
+    kind, model = endpoint.kind, job.key(endpoint, "model")
+    if endpoint.model is None and kind not in ("local", "tei"):
+        hint = "--model NAME" if len(job.endpoints) == 1 else f"--set {model}=NAME"
+        raise places.refuse(f"`{model}` is missing", hint=hint)
+    if kind == "hf" and not _MODEL_IN_PATH.fullmatch(endpoint.model or ""):
+        raise places.wrong(model, f"must be a name like owner/model, got {shown(endpoint.model)}")
+    if endpoint.provider is not None and kind != "hf":
+        raise places.wrong(job.key(endpoint, "provider"), f"is not used by kind {kind}")
+    if endpoint.model is not None and kind == "local":
+        raise places.wrong(model, "is not used by kind local", hint="--kind openai, hf or tei")
+    if endpoint.api_key is not None and kind == "local":
+        raise places.wrong(job.key(endpoint, "api_key"), "is not used by kind local")
+
+
+def _refuse_unpriced(job: Job, places: Places) -> None:
+    """Refuses a budget that an endpoint could spend unseen."""
+    for endpoint in job.endpoints:
+        if endpoint.price is None and endpoint.kind != "local":
+            of = "" if len(job.endpoints) == 1 else f" of endpoint `{endpoint.name}`"
+            raise places.refuse(
+                f"budget.max_cost_usd bounds nothing without a price{of}",
+                "budget.max_cost_usd",
+                hint="price = { input = 0.02 } in [[endpoint]], USD per million tokens",
+            )
+
+
 def most_own_tokens(job: Job) -> int:
     """The most tokens that a chunk may have as its model counts.
 
-    A tokenizer that the job names is taken for the model's own; the local model's is known.
+    A tokenizer that the job names is taken for the models' own; the local model's is known.
     """
-    if job.chunk.tokenizer is not None or job.endpoints[0].kind == "local":
+    if job.chunk.tokenizer is not None or job.is_local:
         return job.chunk.size
     return math.ceil(job.chunk.size * OWN_PER_O200K)
 

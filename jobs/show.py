@@ -19,7 +19,7 @@ from pipeline.escape import printable
 from pipeline.retries import PAUSING
 
 if TYPE_CHECKING:
-    from jobs.spec import Job
+    from jobs.job import Job
 
 
 def search(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
 import anyio
 from anyio.to_thread import run_sync
+from msgspec.structs import replace
 
 from pipeline.cache import AnswerCache
 from pipeline.prepare import Pipeline
@@ -31,28 +32,48 @@ class _Local:
 
     listen: Callable[[Mapping[str, str]], None] | None = None
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, endpoint: Endpoint) -> None:
         from pipeline.endpoints import local
 
-        self.endpoint = pipeline.endpoint
-        self._answer = local.answering(pipeline.endpoint, pipeline.sentences)
-        self._limiter = anyio.CapacityLimiter(pipeline.endpoint.concurrency)
+        self.endpoint = endpoint
+        self._answer = local.answering(endpoint, pipeline.sentences)
+        self._limiter = anyio.CapacityLimiter(endpoint.concurrency)
 
     async def answer(self, requests: Sequence[Request]) -> Sequence[Answer | Failure]:
         return await run_sync(self._answer, requests, limiter=self._limiter)
 
 
 @asynccontextmanager
-async def answering_of(pipeline: Pipeline, cache: AnswerCache) -> AsyncIterator[Answering]:
-    """What answers this pipeline's requests, introduced where its server has a name to tell."""
-    if pipeline.endpoint.kind == "local":
-        yield await run_sync(_Local, pipeline)
-        return
-    from pipeline.endpoints.http import HttpEndpoint
-    from pipeline.endpoints.info import introduced
+async def answering_of(pipeline: Pipeline, cache: AnswerCache) -> AsyncIterator[list[Answering]]:
+    """Who answers this pipeline's requests, in job-file order, each introduced where its server
+    has a name to tell; a replica goes by the name of its origin."""
+    async with AsyncExitStack() as stack:
+        opened: dict[str, Answering] = {}
+        for endpoint in sorted(pipeline.endpoints, key=lambda each: bool(each.replica_of)):
+            origin = opened.get(endpoint.replica_of)
+            if origin is not None:
+                endpoint = replace(endpoint, identity=origin.endpoint.identity)
+            opened[endpoint.name] = await _opened(pipeline, endpoint, cache, stack, origin)
+        yield [opened[endpoint.name] for endpoint in pipeline.endpoints]
 
-    async with HttpEndpoint(pipeline.endpoint) as http:
+
+async def _opened(
+    pipeline: Pipeline,
+    endpoint: Endpoint,
+    cache: AnswerCache,
+    stack: AsyncExitStack,
+    origin: Answering | None,
+) -> Answering:
+    if endpoint.kind == "local":
+        return await run_sync(_Local, pipeline, endpoint)
+    from pipeline.endpoints.http import HttpEndpoint
+    from pipeline.endpoints.info import expecting, introduced
+
+    http = await stack.enter_async_context(HttpEndpoint(endpoint))
+    if origin is not None:
+        http.endpoint = expecting(http, cache)
+    else:
         http.endpoint = await introduced(
             http, cache, pipeline.chunk_tokens, pipeline.max_outage_seconds
         )
-        yield http
+    return http

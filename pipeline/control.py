@@ -20,6 +20,9 @@ from pipeline.records import Endpoint
 from pipeline.retries import PAUSING, pause
 from pipeline.retry_budget import RetryBudget
 
+LONG_PAUSE_SECONDS = 1.0
+"""Below this a pause that was asked for is waited out: a fallback is another model."""
+
 
 class Ticket(NamedTuple):
     """What a call carries until it is back. Units: seconds, tokens as they were leased."""
@@ -50,6 +53,7 @@ class Control:
         # The embedded model shares the machine with us: its latency says nothing of its room.
         self._is_adaptive = endpoint.kind != "local"
         self._slots = concurrency.concurrency(endpoint.concurrency, now)
+        self._held_until = now
         calls, tokens = endpoint.requests_per_minute, endpoint.tokens_per_minute
         self._limits = Limits(
             limits.bucket(calls, now) if calls else None,
@@ -63,7 +67,7 @@ class Control:
         """
         if rests := breaker.wait(self._breaker, now):
             return rests
-        if self._is_adaptive and not concurrency.has_room(self._slots):
+        if not self.has_room:
             return math.inf
         retries = self._retries
         if retry_cost:
@@ -71,12 +75,27 @@ class Control:
             if wait:
                 return wait
         self._limits, wait = limits.lease_all(self._limits, now, tokens)
+        self._held_until = now + wait
         if wait:
             return wait
         self._retries = retries
         self._breaker = breaker.took(self._breaker)
         self._slots = concurrency.began(self._slots)
         return Ticket(now, self._slots.round, tokens)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more call may be under way, whatever limits say."""
+        return not self._is_adaptive or concurrency.has_room(self._slots)
+
+    def rests(self, now: float) -> bool:
+        """Whether the endpoint rests: it broke, and nothing has shown yet that it is well; or it
+        asked for a pause that is worth going elsewhere for."""
+        return self._breaker.streak > 0 or self._limits.until - now >= LONG_PAUSE_SECONDS
+
+    def held_seconds(self, now: float) -> float:
+        """How long limits hold the next call back, as the last one that asked was told."""
+        return max(0.0, self._held_until - now)
 
     def heard(self, headers: Mapping[str, str], now: float, now_wall: float) -> None:
         """Learn what a reply says of limits, whatever else it says."""

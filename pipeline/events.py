@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from pipeline.traffic import EndpointFigures
+
 
 class Surveyed(Struct, frozen=True, tag_field="event", tag="surveyed"):
     """The input was read once: what is to be done is known."""
@@ -93,3 +95,5 @@ class Summary(Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
     tokens: int = 0
     cost_usd: float = 0.0
     seconds: float = 0.0
+    endpoints: tuple[EndpointFigures, ...] = ()
+    """What each endpoint did, in job-file order."""

@@ -29,7 +29,8 @@ PIECE_BYTES = 1 << 20
 class InputSpec(Struct, frozen=True):
     """What to read: the job file's `[input]`, with paths resolved.
 
-    `keep` None = every column, () = none; `fields` are the columns that prompts and rules read.
+    `keep` None = every column, () = none; `fields` are the columns that prompts and rules read,
+    `optional` those of them that the input need not have.
     """
 
     path: str
@@ -37,7 +38,10 @@ class InputSpec(Struct, frozen=True):
     id: str | None = None
     keep: tuple[str, ...] | None = None
     fields: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
     max_row_bytes: int = 1_000_000_000
+    salvage: bool = False
+    """Rows that lie in a damaged part of a Parquet file are isolated, not the whole input refused."""
 
 
 class Fingerprint(NamedTuple):

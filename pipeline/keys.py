@@ -8,11 +8,11 @@ not the URL, the endpoint's name, batch size, concurrency, price, route or the o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
-from pipeline.records import Endpoint
+from pipeline.records import Endpoint, Request, Route
 
 REVISION = 1
 """Raised when the meaning of a stored answer changes; every older answer is then a miss."""
@@ -47,3 +47,38 @@ def keyed(endpoint: Endpoint) -> Callable[[str], bytes]:
         return hashed.digest()
 
     return key
+
+
+class Keys:
+    """The keys of a job's requests, under each of its endpoints.
+
+    Endpoints of one identity and the same parameters, such as replicas, share their keys.
+    """
+
+    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+        kinds: dict[bytes, Callable[[str], bytes]] = {}
+        self._of = [kinds.setdefault((key := keyed(each))(""), key) for each in endpoints]
+        self.is_one = len(kinds) == 1
+        """All endpoints answer under one key."""
+        self._others: dict[Route, tuple[Callable[[str], bytes], ...]] = {}
+
+    def first(self, route: Route) -> Callable[[str], bytes]:
+        """The key under the first endpoint, in job-file order, that may answer."""
+        return self._of[route.positions[0]]
+
+    def others(self, request: Request) -> list[bytes]:
+        """Its keys under the other models that may answer it, in job-file order.
+
+        An answer under any of its keys is an answer to it; the first one counts.
+        """
+        route = request.route
+        if (keys := self._others.get(route)) is None:
+            all_keys = dict.fromkeys(self._of[position] for position in route.positions)
+            keys = self._others[route] = tuple(all_keys)[1:]
+        return [key(request.input) for key in keys]
+
+    def under(self, position: int, request: Request) -> bytes:
+        """Its key under the endpoint at this position."""
+        key = self._of[position]
+        is_first = self.is_one or key is self.first(request.route)
+        return request.key if is_first else key(request.input)

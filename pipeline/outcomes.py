@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 from pipeline.cache import AnswerCache
 from pipeline.errors import StateError
+from pipeline.keys import Keys
+from pipeline.lookup import look_up
 from pipeline.records import Answer, Failure, Outcome, Request, Split
 
 AT_ONCE = 1_024
@@ -20,11 +22,18 @@ class Outcomes:
     """A document's outcomes in span order, read back from the cache; can be iterated again."""
 
     def __init__(
-        self, requests: list[Request], cache: AnswerCache, failures: dict[bytes, Failure]
+        self,
+        requests: list[Request],
+        cache: AnswerCache,
+        failures: dict[bytes, Failure],
+        keys: Keys,
     ) -> None:
+        self.is_first = True
+        """Every answer that was read stands under the first model that could give it."""
         self._requests = requests
         self._cache = cache
         self._failures = failures
+        self._keys = keys
         self._small: list[Outcome] | None = None
 
     def __iter__(self) -> Iterator[Outcome]:
@@ -37,18 +46,20 @@ class Outcomes:
     def failed(self) -> Iterator[tuple[int, Outcome]]:
         """The outcomes that are failures, with their positions."""
         for position, request in enumerate(self._requests):
-            failure = self._failures.get(request.key)
+            failure = self._failures.get(request.flight)
             if failure is not None:
                 yield position, Outcome(request, failure)
 
     def _read(self) -> Iterator[Outcome]:
         for start in range(0, len(self._requests), AT_ONCE):
             some = self._requests[start : start + AT_ONCE]
-            keys = [request.key for request in some if request.key not in self._failures]
-            answers = self._cache.get_many(keys)
+            asked = [request for request in some if request.flight not in self._failures]
+            found = look_up(self._cache, self._keys, asked)
+            self.is_first = self.is_first and all(each.is_first for each in found.values())
             for request in some:
-                settled: Answer | Split | Failure | None = self._failures.get(request.key)
-                settled = settled or answers.get(request.key)
+                settled: Answer | Split | Failure | None = self._failures.get(request.flight)
+                if settled is None and request.flight in found:
+                    settled = found[request.flight].settled
                 if settled is None or isinstance(settled, Split):
                     raise StateError(
                         f"{self._cache.folder}: a settled answer cannot be read back "

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 from msgspec.structs import replace
 
 from pipeline.cache import AnswerCache
 from pipeline.endpoints.info import recalled
+from pipeline.keys import Keys
+from pipeline.lookup import look_up
 from pipeline.prepare import Pipeline, prepared
 from pipeline.prices import cost, output_tokens_bound, rent
+from pipeline.records import Endpoint, Request
 from pipeline.survey import Survey
 
 ASSUMED_CALL_SECONDS = 0.5
@@ -34,44 +39,99 @@ class Plan(Struct, frozen=True):
 
 def plan(pipeline: Pipeline, survey: Survey, cache: AnswerCache | None) -> Plan:
     """The plan of this job against the answers in this cache. Blocks: run it in a thread."""
-    endpoint = recalled(pipeline.endpoint, cache, pipeline.chunk_tokens)
-    pipeline = replace(pipeline, endpoint=endpoint)
+    known = [recalled(each, cache, pipeline.chunk_tokens) for each in pipeline.endpoints]
+    named = {each.name: each for each in known}
+    endpoints = tuple(
+        replace(each, identity=named[each.replica_of].identity) if each.replica_of else each
+        for each in known
+    )
+    pipeline = replace(pipeline, endpoints=endpoints)
+    keys, packed = Keys(endpoints), [_Packed(endpoint) for endpoint in endpoints]
     seen: set[bytes] = set()
-    requests = cached = new = tokens = calls = batched = batched_tokens = 0
+    requests = cached = 0
     for group in prepared(pipeline, survey):
         unseen = []
         for opened in group:
             requests += len(opened.requests)
             for request in opened.requests:
-                if request.key not in seen:
-                    seen.add(request.key)
+                if request.flight not in seen:
+                    seen.add(request.flight)
                     unseen.append(request)
-        found = cache.get_many([r.key for r in unseen]) if cache and unseen else {}
+        found = look_up(cache, keys, unseen) if cache and unseen else {}
         cached += len(found)
         for request in unseen:
-            if request.key in found:
-                continue
-            new += 1
-            tokens += request.tokens
-            over = batched_tokens + request.tokens > endpoint.batch_tokens
-            if not batched or batched == endpoint.batch_size or over:
-                calls += 1
-                batched = batched_tokens = 0
-            batched += 1
-            batched_tokens += request.tokens
-    if endpoint.kind == "local":
-        seconds = tokens / ASSUMED_LOCAL_TOKENS_PER_SECOND
-    else:
-        seconds = calls * ASSUMED_CALL_SECONDS / max(1, min(endpoint.concurrency, calls))
-    spent = cost(
-        endpoint.price,
-        requests=new,
-        input_tokens=tokens,
-        output_tokens=new * output_tokens_bound(endpoint.task, endpoint.parameters),
-        seconds=calls * ASSUMED_CALL_SECONDS,
-    ) + rent(endpoint.price, seconds)
-    # An equal request in the same input is answered once: it costs as little as a cached one.
-    repeated = requests - len(seen)
+            if request.flight not in found:
+                _asked(pipeline.route, packed, request).add(request)
     return Plan(
-        survey.rows, requests, requests, cached + repeated, calls, tokens, spent, round(seconds, 1)
+        documents=survey.rows,
+        chunks=requests,
+        requests=requests,
+        # An equal request in the same input is answered once: it costs as little as a cached one.
+        cached=cached + requests - len(seen),
+        calls=sum(each.calls for each in packed),
+        tokens=sum(each.tokens for each in packed),
+        cost_usd=sum(each.cost_usd for each in packed),
+        seconds=round(max(each.seconds for each in packed), 1),
     )
+
+
+class _Packed:
+    """What one endpoint would have to do."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.requests = self.calls = self.tokens = 0
+        self._batched = self._batched_tokens = 0
+
+    def add(self, request: Request) -> None:
+        endpoint = self.endpoint
+        over = self._batched_tokens + request.tokens > endpoint.batch_tokens
+        if not self._batched or self._batched == endpoint.batch_size or over:
+            self.calls += 1
+            self._batched = self._batched_tokens = 0
+        self._batched += 1
+        self._batched_tokens += request.tokens
+        self.requests += 1
+        self.tokens += request.tokens
+
+    @property
+    def share(self) -> float:
+        return self.requests / self.endpoint.weight
+
+    def price(self, request: Request) -> float:
+        """USD of this request, at its longest answer."""
+        endpoint = self.endpoint
+        bound = output_tokens_bound(endpoint.task, endpoint.parameters)
+        return cost(endpoint.price, requests=1, input_tokens=request.tokens, output_tokens=bound)
+
+    @property
+    def seconds(self) -> float:
+        if self.endpoint.kind == "local":
+            return self.tokens / ASSUMED_LOCAL_TOKENS_PER_SECOND
+        lanes = max(1, min(self.endpoint.concurrency, self.calls))
+        return self.calls * ASSUMED_CALL_SECONDS / lanes
+
+    @property
+    def cost_usd(self) -> float:
+        endpoint = self.endpoint
+        bound = output_tokens_bound(endpoint.task, endpoint.parameters)
+        return cost(
+            endpoint.price,
+            requests=self.requests,
+            input_tokens=self.tokens,
+            output_tokens=self.requests * bound,
+            seconds=self.calls * ASSUMED_CALL_SECONDS,
+        ) + rent(endpoint.price, self.seconds)
+
+
+def _asked(policy: str, packed: Sequence[_Packed], request: Request) -> _Packed:
+    """Who would be asked first, if nobody is busy or away; of unknown speeds the dearest."""
+    first = [packed[position] for position in request.route.tiers[0]]
+    match policy:
+        case "cheapest":
+            return min(first, key=lambda each: each.price(request))
+        case "fastest":
+            return max(first, key=lambda each: each.price(request))
+        case "weighted":
+            return min(first, key=lambda each: each.share)
+    return first[0]

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Set
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pipeline.keys import keyed
+from pipeline.keys import Keys
 from pipeline.prompts import Render, chunk_text
-from pipeline.records import Aggregator, Chunk, Chunker, Document, Endpoint, Request
+from pipeline.records import Aggregator, Chunk, Chunker, Document, Endpoint, Request, Route, Rule
+from pipeline.router import Router
 from pipeline.source import read
 from pipeline.survey import InputSpec, Survey
 
@@ -35,7 +36,8 @@ class Pipeline(Struct, frozen=True, kw_only=True):
     tokens, without overlap."""
     count_tokens: Callable[[str], int] | None
     """Counts a rendered prompt; None where the input is the chunk and its tokens are known."""
-    endpoint: Endpoint
+    endpoints: tuple[Endpoint, ...]
+    """Who answers, in job-file order."""
     aggregator: Aggregator
     output: str
     home: str
@@ -44,6 +46,8 @@ class Pipeline(Struct, frozen=True, kw_only=True):
     dimension: int | None
     """Of the vectors, where the job or the model says it."""
     sentences: Callable[[str], list[tuple[int, int]]]
+    route: str = "ordered"
+    rules: tuple[Rule, ...] = ()
     max_failed: float = 0.1
     max_chunks: int = 1_000_000
     max_outage_seconds: float = 1_800.0
@@ -61,9 +65,9 @@ class Opened(Struct, frozen=True):
 
 def prepared(pipeline: Pipeline, survey: Survey) -> Iterator[list[Opened]]:
     """The documents in input order, in groups of at most some hundred and some MB of text."""
-    key = keyed(pipeline.endpoint)
+    asking = _Asking(pipeline)
     for documents in read(survey):
-        yield [_open(pipeline, document, key) for document in documents]
+        yield [_open(pipeline, document, asking) for document in documents]
 
 
 def split(
@@ -71,18 +75,34 @@ def split(
 ) -> tuple[Opened, list[Request], list[Request]]:
     """The document with the pieces of its requests that are too long in their place; the pieces;
     and those that are too short to be cut again."""
-    key = keyed(pipeline.endpoint)
+    asking = _Asking(pipeline)
     document, requests = opened.document, list[Request]()
     pieces: list[Request] = []
     hopeless: list[Request] = []
     for request in opened.requests:
-        cut = _pieces(pipeline, document, request.chunk) if request.key in too_long else []
-        made = [_request(pipeline, document, chunk, key) for chunk in cut]
-        if request.key in too_long and not made:
+        is_long = request.flight in too_long
+        cut = _pieces(pipeline, document, request.chunk) if is_long else []
+        made = [asking.request(document, chunk, request.route) for chunk in cut]
+        if is_long and not made:
             hopeless.append(request)
         requests += made or [request]
         pieces += made
     return Opened(document, requests), pieces, hopeless
+
+
+class _Asking:
+    """Makes requests of chunks: rendered, routed, keyed."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.router = Router(pipeline.endpoints, pipeline.rules)
+        self._pipeline = pipeline
+        self._keys = Keys(pipeline.endpoints)
+
+    def request(self, document: Document, chunk: Chunk, route: Route) -> Request:
+        rendered = self._pipeline.render(document, chunk)
+        key, count = self._keys.first(route)(rendered), self._pipeline.count_tokens
+        tokens = count(rendered) if count else chunk.tokens
+        return Request(key, rendered, tokens, chunk, route, self.router.name(route, key))
 
 
 def _pieces(pipeline: Pipeline, document: Document, chunk: Chunk) -> list[Chunk]:
@@ -98,21 +118,20 @@ def _pieces(pipeline: Pipeline, document: Document, chunk: Chunk) -> list[Chunk]
     return cut if len(cut) > 1 else []
 
 
-def _open(pipeline: Pipeline, document: Document, key: Callable[[str], bytes]) -> Opened:
+def _open(pipeline: Pipeline, document: Document, asking: _Asking) -> Opened:
     if document.text is None:
         return Opened(document, [])
+    route = asking.router.route(document.fields)
+    if route is None:
+        return _isolated(document, "the rules of the job leave no endpoint that may answer it")
     requests: list[Request] = []
     for chunk in pipeline.chunk(document.text):
         if len(requests) == pipeline.max_chunks:
-            reason = f"more than guard.max_chunks = {pipeline.max_chunks:,} chunks"
-            return Opened(replace(document, text=None, error=reason), [])
-        requests.append(_request(pipeline, document, chunk, key))
+            most = f"{pipeline.max_chunks:,}"
+            return _isolated(document, f"more than guard.max_chunks = {most} chunks")
+        requests.append(asking.request(document, chunk, route))
     return Opened(document, requests)
 
 
-def _request(
-    pipeline: Pipeline, document: Document, chunk: Chunk, key: Callable[[str], bytes]
-) -> Request:
-    rendered = pipeline.render(document, chunk)
-    count = pipeline.count_tokens
-    return Request(key(rendered), rendered, count(rendered) if count else chunk.tokens, chunk)
+def _isolated(document: Document, reason: str) -> Opened:
+    return Opened(replace(document, text=None, error=reason), [])

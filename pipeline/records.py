@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple, Protocol
 
+import msgspec
 from msgspec import Struct
 
 from pipeline.secret import Secret
@@ -58,15 +59,42 @@ class Chunk(Struct, frozen=True):
     section: str | None = None
 
 
+class Route(Struct, frozen=True):
+    """The endpoints that may answer a request, by their positions in the job.
+
+    Shape: `tiers[0]` are asked first and share the load; each further tier is one fallback, asked
+    when all before it failed the request or rest.
+    """
+
+    tiers: tuple[tuple[int, ...], ...]
+
+    @property
+    def positions(self) -> list[int]:
+        """All of them, in job-file order."""
+        return sorted(position for tier in self.tiers for position in tier)
+
+
+SOLE = Route(((0,),))
+"""The route of a job with one endpoint."""
+
+
 class Request(Struct, frozen=True):
     """One input with one task's parameters: the unit of key, cache, retry and accounting."""
 
     key: bytes
+    """Under the first endpoint, in job-file order, that may answer it."""
     input: str
     """The rendered text: prompt, columns and section already filled in."""
     tokens: int
     """An estimate of the input's tokens, for packing and for the plan's price."""
     chunk: Chunk
+    route: Route = SOLE
+    flight: bytes = b""
+    """Names key and route: requests equal in both travel as one. Empty: it is the key."""
+
+    def __post_init__(self) -> None:
+        if not self.flight:
+            msgspec.structs.force_setattr(self, "flight", self.key)
 
 
 class Call(Struct, frozen=True):

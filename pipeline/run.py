@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from msgspec.structs import replace
 from pipeline import events
 from pipeline.answering import Answering, answering_of
 from pipeline.cache import AnswerCache
-from pipeline.dispatch import Dispatch, Group
+from pipeline.dispatch import Dispatch
 from pipeline.errors import (
     BudgetError,
     Interrupted,
@@ -38,14 +39,14 @@ from pipeline.errors import (
     TooManyFailed,
 )
 from pipeline.files import recheck
+from pipeline.flights import Group
 from pipeline.folder import RunRecord, new_run_id, run_folder
-from pipeline.keys import model_name
+from pipeline.keys import Keys, model_name
 from pipeline.memory import give_back
 from pipeline.outcomes import Outcomes
 from pipeline.place import lock
 from pipeline.plan import plan
 from pipeline.prepare import Opened, Pipeline, prepared, split
-from pipeline.prices import rent
 from pipeline.records import Failure
 from pipeline.sink import Sink
 from pipeline.survey import Survey, survey
@@ -129,10 +130,13 @@ class _Turn:
             cache = await run_sync(AnswerCache, Path(pipeline.home) / "answers")
             with closing(cache):
                 async with answering_of(pipeline, cache) as answering:
-                    self.pipeline = replace(pipeline, endpoint=answering.endpoint)
+                    endpoints = tuple(each.endpoint for each in answering)
+                    self.pipeline = replace(pipeline, endpoints=endpoints)
                     await self._published(surveyed, cache, answering)
 
-    async def _published(self, surveyed: Survey, cache: AnswerCache, answering: Answering) -> None:
+    async def _published(
+        self, surveyed: Survey, cache: AnswerCache, answering: Sequence[Answering]
+    ) -> None:
         """Everything between a manifest and a commit."""
         pipeline, run_id = self.pipeline, new_run_id()
         sink = self.sink = Sink(
@@ -141,7 +145,7 @@ class _Turn:
             survey=surveyed,
             columns=pipeline.aggregator.columns,
             per_chunk=pipeline.aggregator.per_chunk,
-            metadata=pipeline.metadata | {"textmill.model": model_name(pipeline.endpoint)},
+            metadata=pipeline.metadata | {"textmill.model": model_name(pipeline.endpoints[0])},
             dimension=pipeline.dimension,
         )
         with closing(sink):
@@ -172,22 +176,25 @@ class _Turn:
                 hint="raise the budget, or work up to it with --partial",
             )
 
-    async def _mill(self, surveyed: Survey, cache: AnswerCache, answering: Answering) -> None:
-        pipeline, endpoint = self.pipeline, self.pipeline.endpoint
-        in_flight = endpoint.concurrency * endpoint.batch_size
+    async def _mill(
+        self, surveyed: Survey, cache: AnswerCache, answering: Sequence[Answering]
+    ) -> None:
+        pipeline = self.pipeline
+        in_flight = sum(each.concurrency * each.batch_size for each in pipeline.endpoints)
         window = Window(OPEN_BYTES, max(4_096, 4 * in_flight))
         dispatch = self.dispatch = Dispatch(
-            endpoint,
-            answering.answer,
+            [(each.endpoint, each.answer) for each in answering],
             cache,
             self.emit,
+            policy=pipeline.route,
             dimension=pipeline.dimension,
             grace_seconds=pipeline.grace_seconds,
             free_bytes=lambda: shutil.disk_usage(cache.folder).free,
             max_outage_seconds=pipeline.max_outage_seconds,
             max_cost_usd=pipeline.max_cost_usd,
         )
-        answering.listen = dispatch.hear
+        for position, each in enumerate(answering):
+            each.listen = partial(dispatch.hear, position=position)
         put, get = anyio.create_memory_object_stream[Opening](float("inf"))
         # The streams outlive both stages: one that ended early must not break the other.
         with put, get:
@@ -262,14 +269,14 @@ class _Turn:
     async def _with_pieces(self, opened: list[Opened], dispatch: Dispatch) -> list[Opened]:
         """The documents with pieces in the place of requests that were too long, all settled."""
         while dispatch.splits:
-            keys = {request.key for each in opened for request in each.requests} & dispatch.splits
-            if not keys - dispatch.failures.keys():
+            too_long = {r.flight for each in opened for r in each.requests} & dispatch.splits
+            if not too_long - dispatch.failures.keys():
                 return opened
-            cut = [split(self.pipeline, each, keys) for each in opened]
+            cut = [split(self.pipeline, each, too_long) for each in opened]
             for _, _, hopeless in cut:
                 for request in hopeless:
                     why = "too long for the model, and too short to be cut again"
-                    dispatch.failures[request.key] = Failure("too_long", why)
+                    dispatch.failures[request.flight] = Failure("too_long", why)
             opened = [whole for whole, _, _ in cut]
             group, pieces = Group(), [piece for _, made, _ in cut for piece in made]
             cached = await dispatch.admit(group, pieces)
@@ -281,11 +288,11 @@ class _Turn:
         self, opened: list[Opened], cache: AnswerCache, failures: dict[bytes, Failure]
     ) -> None:
         """Aggregate and write these documents; in a worker thread, one group at a time."""
-        sink, record = self.sink, self.record
+        sink, record, keys = self.sink, self.record, Keys(self.pipeline.endpoints)
         assert sink is not None and record is not None
         for each in opened:
             document = each.document
-            outcomes = Outcomes(each.requests, cache, failures)
+            outcomes = Outcomes(each.requests, cache, failures, keys)
             sink.write(document, self.pipeline.aggregator.step(document, outcomes))
             if document.error is not None:
                 record.isolated(document)
@@ -318,7 +325,7 @@ class _Turn:
         failed = (counts.failed + counts.partial) if counts else 0
         code = error.exit_code if error else 3 if failed else 0
         seconds = time.monotonic() - self.started
-        spent = tally.cost_usd + rent(self.pipeline.endpoint.price, seconds) if tally else 0.0
+        spent = tally.cost_usd + self.dispatch.rent_usd if tally and self.dispatch else 0.0
         has_failures = self.record is not None and self.record.failures_path.exists()
         summary = events.Summary(
             exit=code,
@@ -334,6 +341,7 @@ class _Turn:
             tokens=tally.input_tokens + tally.output_tokens if tally else 0,
             cost_usd=round(spent, 6),
             seconds=round(seconds, 3),
+            endpoints=self.dispatch.endpoints if self.dispatch else (),
         )
         path = self.record.failures_path if self.record and has_failures else None
         return Ended(summary, error, path)
@@ -355,7 +363,7 @@ def _manifest(pipeline: Pipeline, surveyed: Survey, run_id: str) -> dict[str, An
         "input": surveyed.fingerprint,
         "rows": surveyed.rows,
         "output": pipeline.output,
-        "model": list(pipeline.endpoint.identity),
+        "models": [list(endpoint.identity) for endpoint in pipeline.endpoints],
         "committed": False,
     }
 

@@ -277,7 +277,10 @@ def _parquet_rows(block: Block, survey: Survey) -> _Rows:
         else pa.nulls(count, field.type)
         for field in survey.schema
     ]
-    fields = {name: batch.column(name) for name in spec.fields}
+    fields = {
+        name: batch.column(name) if name in batch.schema.names else pa.nulls(count)
+        for name in spec.fields
+    }
     for name, column in [*zip(survey.schema.names, columns, strict=True), *fields.items()]:
         if not readable(column):
             for at in range(count):

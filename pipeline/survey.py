@@ -120,7 +120,8 @@ def _learn(types: dict[str, JsonType], row: dict[str, Any]) -> None:
 def _json_schema(spec: InputSpec, types: dict[str, JsonType], keys: set[str]) -> pa.Schema:
     if keys:  # of a file without readable rows nothing can be missing
         _require(spec, shown(spec.path), [*types, *sorted(keys - types.keys())])
-    named = [spec.text, *([] if spec.id is None else [spec.id]), *spec.fields, *(spec.keep or ())]
+    needed = [name for name in spec.fields if name not in spec.optional]
+    named = [spec.text, *([] if spec.id is None else [spec.id]), *needed, *(spec.keep or ())]
     for name in named:
         types.setdefault(name, None)
     return pa.schema([(name, arrow_type(each)) for name, each in types.items()])
@@ -194,7 +195,7 @@ def _require(spec: InputSpec, place: str, names: Sequence[str]) -> None:
     wanted = [("input.text", spec.text), *(("input.keep", name) for name in spec.keep or ())]
     if spec.id is not None:
         wanted.insert(0, ("input.id", spec.id))
-    wanted += [("the job", name) for name in spec.fields]
+    wanted += [("the job", name) for name in spec.fields if name not in spec.optional]
     for key, name in wanted:
         if name not in names:
             near = get_close_matches(name, names, 1)

@@ -10,8 +10,9 @@ import anyio
 import pytest
 
 from jobs.mock import Simulated, clock
-from pipeline.dispatch import Dispatch, Group
+from pipeline.dispatch import Dispatch
 from pipeline.errors import TextmillError
+from pipeline.flights import Group
 from pipeline.records import Chunk, Endpoint, Request
 
 LATENCY = "latency=400ms sigma=0.5"
@@ -67,8 +68,7 @@ def ran(limit, seconds=SECONDS, tokens=lambda number: 10, count=None, cycles=1, 
         requests = [request(n, tokens(n)) for n in range(count or int(seconds * 60))]
         for cycle in range(cycles):
             dispatch = Dispatch(
-                endpoint(**changed),
-                server.send,
+                [(endpoint(**changed), server.send)],
                 Memory(),
                 lambda event: None,
                 free_bytes=lambda: 1 << 40,

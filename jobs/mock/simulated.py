@@ -6,7 +6,7 @@ own, read by the same code that reads them off a wire.
 
     async def main() -> Figures:
         server = Simulated("bucket calls=50/s latency=200ms sigma=0.5")
-        dispatch = Dispatch(endpoint, server.send, ..., clock=anyio.current_time)
+        dispatch = Dispatch([(endpoint, server.send)], ..., clock=anyio.current_time)
         ...
         return server.gate.figures()
 

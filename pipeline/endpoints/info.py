@@ -69,6 +69,15 @@ async def introduced(
     return recalled(endpoint, cache, chunk_tokens)
 
 
+def expecting(http: HttpEndpoint, cache: AnswerCache) -> Endpoint:
+    """The endpoint as it stands, a replica: who it is, is asked before its first call, so that one
+    that is away now keeps nobody waiting."""
+    endpoint = http.endpoint
+    if endpoint.kind == "tei":
+        http.confirm = partial(_confirm, http, cache, endpoint, endpoint.identity)
+    return endpoint
+
+
 async def _confirm(
     http: HttpEndpoint, cache: AnswerCache, endpoint: Endpoint, identity: tuple[str, ...]
 ) -> None:

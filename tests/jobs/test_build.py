@@ -34,8 +34,8 @@ def remote(kind, **flags):
 ])
 def test_the_identity_of_the_model_and_its_name(made, identity, name):
     pipeline = build(made, with_secret=False)
-    assert pipeline.endpoint.identity == identity
-    assert model_name(pipeline.endpoint) == name
+    assert pipeline.endpoints[0].identity == identity
+    assert model_name(pipeline.endpoints[0]) == name
 
 
 @pytest.mark.parametrize(("made", "sent"), [
@@ -49,12 +49,12 @@ def test_the_identity_of_the_model_and_its_name(made, identity, name):
     (job("ask", endpoint__model="m"), {"temperature": 0}),
 ])
 def test_parameters_are_the_jobs_and_no_input_is_cut_silently(made, sent):
-    assert build(made, with_secret=False).endpoint.parameters == sent
+    assert build(made, with_secret=False).endpoints[0].parameters == sent
 
 
 def test_what_changes_answers_changes_the_key_and_nothing_else_does():
     def key(made):
-        return keyed(build(made, with_secret=False).endpoint)("the weir")
+        return keyed(build(made, with_secret=False).endpoints[0])("the weir")
 
     base = key(remote("openai"))
     same = [{"endpoint__name": "b"}, {"endpoint__batch_size": 1}, {"endpoint__concurrency": 9},
@@ -72,7 +72,7 @@ def test_the_endpoint_is_what_the_job_says():
         "endpoint__name": "hub", "endpoint__concurrency": 3, "endpoint__batch_size": 5,
         "endpoint__batch_tokens": 700, "endpoint__price.output": 2.0,
         "endpoint__deadline.idle_seconds": 4.0,
-    }), with_secret=False).endpoint
+    }), with_secret=False).endpoints[0]
     assert (endpoint.name, endpoint.kind, endpoint.task, endpoint.model, endpoint.url) == (
         "hub", "openai", "feature-extraction", "m", "https://api.openai.com/v1",
     )
@@ -84,12 +84,12 @@ def test_the_endpoint_is_what_the_job_says():
 def test_a_secret_is_read_only_where_it_is_asked_for(monkeypatch):
     made = remote("openai", **{"endpoint__api_key.env": "TEXTMILL_TEST_KEY"})
     monkeypatch.delenv("TEXTMILL_TEST_KEY", raising=False)
-    assert build(made, with_secret=False).endpoint.secret is None
+    assert build(made, with_secret=False).endpoints[0].secret is None
     with pytest.raises(UsageError, match="`TEXTMILL_TEST_KEY` is not set"):
         build(made)
     monkeypatch.setenv("TEXTMILL_TEST_KEY", "canary-7f3a9c51d2")
     pipeline = build(made)
-    assert pipeline.endpoint.secret.reveal() == "canary-7f3a9c51d2"
+    assert pipeline.endpoints[0].secret.reveal() == "canary-7f3a9c51d2"
     assert "canary" not in repr(pipeline)
 
 
@@ -141,7 +141,7 @@ def test_a_prompt_names_the_columns_to_read_and_is_counted_as_a_whole():
     made = build(job("ask", endpoint__model="m", parameters__prompt=prompt), with_secret=False)
     assert made.input.fields == ("title",)
     assert made.count_tokens("one two three") == 3
-    assert "prompt" not in made.endpoint.parameters
+    assert "prompt" not in made.endpoints[0].parameters
     assert build(job()).count_tokens is None
 
 

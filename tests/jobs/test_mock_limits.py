@@ -21,8 +21,9 @@ from jobs.mock.told import go_duration, headers
 from jobs.mock.watch import Watch
 from jobs.mock.words import TABLE, parse
 from pipeline.cache import AnswerCache
-from pipeline.dispatch import Dispatch, Group
+from pipeline.dispatch import Dispatch
 from pipeline.errors import EndpointError, UsageError
+from pipeline.flights import Group
 from pipeline.records import Chunk, Endpoint, Request
 
 WALL = 1_767_225_600.0  # Thu, 01 Jan 2026 00:00:00 GMT
@@ -787,8 +788,7 @@ def dispatched(place: Any, words: str, requests: int, seed: int = 0) -> tuple[An
             batch_size=1,
         )
         dispatch = Dispatch(
-            endpoint,
-            server.send,
+            [(endpoint, server.send)],
             cache,
             lambda _: None,
             free_bytes=lambda: 1 << 40,

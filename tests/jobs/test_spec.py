@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs import spec
-from jobs.spec import KEYS, LATER, fingerprint, load, reference, templates
+from jobs import job as records
+from jobs.spec import fingerprint, load, reference, templates
+from jobs.table import KEYS, LATER
 from pipeline.errors import UsageError
 from pipeline.escape import printable
 from pipeline.records import Deadline, Price
@@ -49,7 +50,7 @@ def toml(value: Any) -> str:
 def written(keys: dict[str, Any], path: str = "job.toml") -> str:
     lines = [f"{k} = {toml(v)}" for k, v in keys.items() if "." not in k]
     for section in dict.fromkeys(k.split(".")[0] for k in keys if "." in k):
-        lines.append("[[endpoint]]" if section == "endpoint" else f"[{section}]")
+        lines.append(f"[[{section}]]" if section in ("endpoint", "rule") else f"[{section}]")
         own = {k: v for k, v in keys.items() if k.split(".")[0] == section and "." in k}
         lines += [f"{k.partition('.')[2]} = {toml(v)}" for k, v in own.items()]
     Path(path).write_text("\n".join(lines), "utf-8")
@@ -206,11 +207,13 @@ def test_no_set_raises_anything_but_a_usage_error(key: str, raw: str) -> None:
 
 
 def test_the_table_the_records_and_the_later_keys_agree() -> None:
-    job = load(written(EMBED | {"endpoint.price.input": 0}))
+    rule = {"rule.column": "a", "rule.is": 1, "rule.endpoints": ["openai"]}
+    job = load(written(EMBED | rule | {"endpoint.price.input": 0}))
+    records = {"endpoint": job.endpoints[0], "rule": job.rules[0]}
     for key in KEYS:
         record: Any = job
         for name in key.name.removeprefix("parameters.").split("."):
-            record = record.endpoints[0] if name == "endpoint" else getattr(record, name)
+            record = records.get(name) or getattr(record, {"is": "value"}.get(name, name))
         if key.default is not None:
             assert record == key.default, key.name
     assert not LATER & {key.name for key in KEYS}
@@ -249,11 +252,11 @@ def test_a_whole_file_becomes_a_job(tmp_path: Path) -> None:
     )
     job = load("jobs/报告.toml")
     assert (job.name, job.folder, job.address) == ("报告", "jobs", "jobs/报告.toml")
-    assert job.input == spec.InputSpec("jobs/data/*.jsonl", "text", None, ("title", "year"))
-    assert job.chunk == spec.ChunkSpec("structure", 256, 0, None)
+    assert job.input == records.InputSpec("jobs/data/*.jsonl", "text", None, ("title", "year"))
+    assert job.chunk == records.ChunkSpec("structure", 256, 0, None)
     assert (job.parameters, job.prompt) == ({"normalize": True}, None)
     assert job.endpoints == (
-        spec.EndpointSpec(
+        records.EndpointSpec(
             name="hub",
             kind="hf",
             provider="hf-inference",
@@ -277,9 +280,9 @@ def test_a_whole_file_becomes_a_job(tmp_path: Path) -> None:
         "jobs/out",
         "directory",
     )
-    assert job.budget == spec.BudgetSpec(None, False)
-    assert job.guard == spec.GuardSpec(0.1, 1_000_000, 1_000_000_000)
-    assert job.run == spec.RunSpec(1800.0, 30.0)
+    assert job.budget == records.BudgetSpec(None, False)
+    assert job.guard == records.GuardSpec(0.1, 1_000_000, 1_000_000_000)
+    assert job.run == records.RunSpec(1800.0, 30.0)
 
 
 def test_defaults_follow_task_and_kind() -> None:
@@ -362,7 +365,7 @@ def test_templates_run_with_input_and_output_only() -> None:
     assert dict(templates())["embed"] == (
         "Embeddings on this machine: one row per chunk, with its vector"
     )
-    assert load("embed", (), here).chunk == spec.ChunkSpec("structure", 256, 32, None)
+    assert load("embed", (), here).chunk == records.ChunkSpec("structure", 256, 32, None)
     assert load("summarize", (), here).aggregate.method == "text"
     assert load("enrich", (), here).aggregate.method == "mean"
     asked = {"endpoint.url": "http://127.0.0.1:11434/v1/", "endpoint.model": "m"}
@@ -469,13 +472,12 @@ def test_parameters_in_another_order_have_the_same_fingerprint() -> None:
          'chat-completion, got "token-classification"'),
         ({"endpoint.kind": "opnai"}, "endpoint.kind must be one of local, hf, tei, openai, "
          'got "opnai" (did you mean `openai`?)'),
-        ({"endpoint.weight": 3}, "`weight` is not supported yet in this version"),
+        ({"endpoint.weight": 3}, 'endpoint.weight = 3 is not used by route = "ordered"'),
         ({"endpoint.requests_per_minute": 0},
          "endpoint.requests_per_minute must be at least 0.01, got 0"),
-        ({"route": "ordered"}, "`route` is not supported yet in this version"),
         ({"guard.canary": 3}, "`guard.canary` is not supported yet in this version"),
         ({"notify.url": "x"}, "`[notify]` is not supported yet in this version"),
-        ({"rule": [{"column": "a"}]}, "`[[rule]]` is not supported yet in this version"),
+        ({"rule": [{"column": "a"}]}, "`rule.is` is missing"),
         ({"endpoint.kind": "tgi"}, 'endpoint.kind = "tgi" is not supported yet in this version'),
         ({"aggregate.method": "map_reduce"},
          'aggregate.method = "map_reduce" is not supported yet in this version'),
@@ -527,8 +529,8 @@ def test_a_file_is_refused_with(keys: dict[str, Any], text: str) -> None:
          "than chunk.size = 256 tokens"),
         ("endpoint.api_key", "plain",
          "--set endpoint.api_key: must be a reference, never the key itself"),
-        ("endpoint.weight", "2", "--set endpoint.weight: `weight` is not supported yet in this "
-         "version"),
+        ("endpoint.weight", "2", "--set endpoint.weight: endpoint.weight = 2 is not used by "
+         'route = "ordered"'),
         ("endpoint.other.model", "m", "--set endpoint.other.model: unknown key "
          "`endpoint.other.model` (did you mean `endpoint.model`?)"),
         ("parameters", "5", "--set parameters: must be a table, got 5"),
@@ -570,8 +572,7 @@ def test_missing_keys_are_named() -> None:
         (b"[endpoint]\nkind = 'tei'",
          "job.toml: `endpoint` is a list, write [[endpoint]] instead of [endpoint]"),
         (b"endpoint = 3", "job.toml: `endpoint` must be a table, written [[endpoint]]"),
-        (b"[[endpoint]]\n[[endpoint]]",
-         "job.toml: more than one `[[endpoint]]` is not supported yet in this version"),
+        (b"[[endpoint]]\n[[endpoint]]", "job.toml: `endpoint.1.kind` is missing"),
         (b"\xef\xbb\xbf" + b"task = 3", "job.toml: task must be a string, got 3"),
         (b"parameters" + b".a" * 500 + b" = 1",
          "job.toml: parameters" + ".a" * 11 + " must not be nested deeper than 10"),

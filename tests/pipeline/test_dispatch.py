@@ -6,7 +6,7 @@ import pytest
 
 from pipeline import events
 from pipeline.cache import AnswerCache
-from pipeline.dispatch import Dispatch, Group
+from pipeline.dispatch import Dispatch
 from pipeline.errors import (
     BudgetError,
     EndpointError,
@@ -17,6 +17,7 @@ from pipeline.errors import (
     TextmillError,
     UsageError,
 )
+from pipeline.flights import Group
 from pipeline.records import Answer, Chunk, Endpoint, Failure, Price, Request, Split
 
 pytestmark = pytest.mark.anyio
@@ -73,8 +74,7 @@ async def run(cache, server, groups, endpoint=endpoint(), free=1 << 40, **option
     """Dispatch these groups of requests; the dispatch, and the events."""
     seen = []
     dispatch = Dispatch(
-        endpoint,
-        server,
+        [(endpoint, server)],
         cache,
         seen.append,
         free_bytes=lambda: free,
@@ -149,7 +149,7 @@ async def test_a_second_run_sends_nothing(cache):
 async def test_an_answer_is_durable_before_its_group_is_whole(cache):
     server = Server()
     group = Group()
-    dispatch = Dispatch(endpoint(), server, cache, lambda event: None, free_bytes=lambda: 1 << 40)
+    dispatch = Dispatch([(endpoint(), server)], cache, lambda event: None, free_bytes=lambda: 1 << 40)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(dispatch.run)
         await dispatch.admit(group, texts(3))
@@ -303,7 +303,7 @@ async def test_a_failed_request_is_not_sent_again_for_an_equal_one_later(cache):
         lambda inputs, call: EndpointError("poison", "400", status=400) if "bad" in inputs else None
     )
     seen = []
-    dispatch = Dispatch(endpoint(), server, cache, seen.append, free_bytes=lambda: 1 << 40)
+    dispatch = Dispatch([(endpoint(), server)], cache, seen.append, free_bytes=lambda: 1 << 40)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(dispatch.run)
         for _ in range(2):
@@ -377,7 +377,7 @@ async def test_answers_that_came_after_the_grace_are_still_kept(cache):
     import threading
 
     slow, entered, put = threading.Event(), threading.Event(), cache.put_many
-    dispatch = Dispatch(endpoint(concurrency=2, batch_size=1), Server(), cache, lambda event: None,
+    dispatch = Dispatch([(endpoint(concurrency=2, batch_size=1), Server())], cache, lambda event: None,
                         free_bytes=lambda: 1 << 40)
 
     def stalled(answers):

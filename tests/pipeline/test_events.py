@@ -42,5 +42,5 @@ def test_the_summary_says_class_and_not_class_():
     assert msgspec.json.decode(msgspec.json.encode(summary)) == {
         "exit": 3, "class": "failed rows", "resumable": False, "documents": 2, "ok": 0,
         "partial": 0, "failed": 1, "requests": 0, "cached": 0, "calls": 0, "tokens": 0,
-        "cost_usd": 0.0, "seconds": 0.0,
+        "cost_usd": 0.0, "seconds": 0.0, "endpoints": [],
     }

@@ -33,7 +33,7 @@ def test_requests_are_the_rendered_chunks_in_span_order_with_their_keys(tmp_path
     ]
     assert [request.tokens for request in each.requests] == [10, 7]
     assert [request.chunk.tokens for request in each.requests] == [8, 4]
-    key = keyed(made.endpoint)
+    key = keyed(made.endpoints[0])
     assert [request.key for request in each.requests] == [
         key(request.input) for request in each.requests
     ]
