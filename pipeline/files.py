@@ -41,7 +41,7 @@ class InputSpec(Struct, frozen=True):
     optional: tuple[str, ...] = ()
     max_row_bytes: int = 1_000_000_000
     salvage: bool = False
-    """Rows that lie in a damaged part of a Parquet file are isolated, not the whole input refused."""
+    """Rows in a damaged part of a Parquet file are isolated, instead of the input refused."""
 
 
 class Fingerprint(NamedTuple):

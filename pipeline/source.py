@@ -12,6 +12,7 @@ import gzip
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pyarrow as pa
@@ -39,6 +40,9 @@ from pipeline.schema import hashable, is_text, json_array, python_values, readab
 
 if TYPE_CHECKING:
     from pipeline.survey import Survey
+
+UNREADABLE = identity.of_bytes(sha256(b"a row in a damaged part of a Parquet file").digest())
+"""What rows without values have in common; occurrences tell them apart."""
 
 S3_BYTES = 4 << 20
 """Of a column, read ahead from a bucket; of a file here 1 MB."""
@@ -201,8 +205,8 @@ def _parquet_blocks(
             for group in range(parquet.num_row_groups):
                 start = first
                 # A row without a readable id is named by all its values, which are read only then.
-                contents = enumerate(_contents(file, parquet, group))
-                for batch in _batches(file, parquet, group, columns):
+                contents = enumerate(_contents(file, parquet, group, spec))
+                for batch, damage in _read_group(file, parquet, group, columns, spec):
                     numbers = range(first, first + len(batch))
                     first += len(batch)
                     block = Block(file, numbers, [], [], [], [], batch)
@@ -210,7 +214,7 @@ def _parquet_blocks(
                     values, problems = _parquet_ids(batch, spec.id)
                     for number, value, problem in zip(numbers, values, problems, strict=True):
                         if spec.id is None:
-                            hashed = next(hashes)
+                            hashed = UNREADABLE if damage else next(hashes)
                         elif problem is None:
                             hashed = identity.of_id(value)
                         else:
@@ -218,8 +222,63 @@ def _parquet_blocks(
                         block.hashes.append(hashed)
                         block.unique.append(spec.id is not None and problem is None)
                         block.ids.append(value)
-                        block.errors.append(problem)
+                        block.errors.append(damage or problem)
                     yield block
+
+
+def _read_group(
+    file: InputFile,
+    parquet: pq.ParquetFile,
+    group: int,
+    columns: Sequence[str] | None,
+    spec: InputSpec,
+) -> Iterator[tuple[pa.RecordBatch, str | None]]:
+    """The row group in batches of some 8 MB; to be salvaged, what comes after a damaged page as
+    batches that hold nothing but ids, and why. Raises: InputError, naming the row group.
+
+    A reader that met a damaged page cannot go on behind it, so the range reaches to the end of the
+    row group; ids are read by themselves, and end only where their own column is damaged.
+    """
+    done, rows = 0, parquet.metadata.row_group(group).num_rows
+    try:
+        for batch in _batches(file, parquet, group, columns):
+            done += len(batch)
+            yield batch, None
+        return
+    except InputError as error:
+        if not spec.salvage:
+            raise
+        why = reason(error.__cause__ or error)
+    damage = f"it lies in row group {group}, which is damaged ({why})"
+    schema = parquet.schema_arrow
+    wanted = schema.names if columns is None else [n for n in schema.names if n in columns]
+    ids = _ids_from(file, parquet, group, spec.id, done) if spec.id else iter(())
+    while done < rows:
+        known = next(ids, None)
+        count = len(known) if known is not None else min(BATCH_ROWS, rows - done)
+        arrays = [
+            known if known is not None and name == spec.id else _nulls(count, schema.field(name))
+            for name in wanted
+        ]
+        done += count
+        yield pa.RecordBatch.from_arrays(arrays, wanted), damage
+
+
+def _ids_from(
+    file: InputFile, parquet: pq.ParquetFile, group: int, name: str, skip: int
+) -> Iterator[pa.Array]:
+    try:
+        for batch in _batches(file, parquet, group, [name]):
+            column = batch.column(0)[skip:]
+            skip -= min(skip, len(batch))
+            if len(column):
+                yield column
+    except InputError:
+        return
+
+
+def _nulls(count: int, field: pa.Field) -> pa.Array:
+    return pa.nulls(count, field.type)
 
 
 def _batches(
@@ -231,19 +290,27 @@ def _batches(
     rows = max(1, min(BATCH_ROWS, BATCH_BYTES // row_bytes))
     present = parquet.schema_arrow.names
     wanted = present if columns is None else [name for name in present if name in columns]
+    left = described.num_rows
     try:
         each = parquet.iter_batches(rows, row_groups=[group], columns=wanted, use_threads=False)
         while (batch := next(each, None)) is not None:
+            left -= len(batch)
             yield batch.select(wanted)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(
-            f"{file.name}: row group {group} cannot be read ({reason(error)})"
-        ) from None
+        raise unreadable(file, error, f"row group {group}") from error
+    if left:
+        short = ValueError(f"{left} rows are missing")
+        raise unreadable(file, short, f"row group {group}") from short
 
 
-def _contents(file: InputFile, parquet: pq.ParquetFile, group: int) -> Iterator[bytes]:
-    for batch in _batches(file, parquet, group, None):
-        yield from _content_hashes(batch)
+def _contents(
+    file: InputFile, parquet: pq.ParquetFile, group: int, spec: InputSpec
+) -> Iterator[bytes]:
+    for batch, damage in _read_group(file, parquet, group, None, spec):
+        if damage:
+            yield from [UNREADABLE] * len(batch)
+        else:
+            yield from _content_hashes(batch)
 
 
 def _content_hashes(batch: pa.RecordBatch) -> Iterator[bytes]:
@@ -291,7 +358,7 @@ def _parquet_rows(block: Block, survey: Survey) -> _Rows:
             errors[at] = errors[at] or f"`{spec.text}` is not valid UTF-8"
     if any(errors):
         whole = pa.array([None if e else at for at, e in enumerate(errors)], pa.int64())
-        named = pa.array([None if e else at for at, e in enumerate(block.errors)], pa.int64())
+        named = pa.array([at if has else None for at, has in enumerate(block.unique)], pa.int64())
         columns = [
             column.take(named if name == spec.id else whole)
             for name, column in zip(survey.schema.names, columns, strict=True)

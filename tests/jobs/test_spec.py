@@ -282,7 +282,7 @@ def test_a_whole_file_becomes_a_job(tmp_path: Path) -> None:
     )
     assert job.budget == records.BudgetSpec(None, False)
     assert job.guard == records.GuardSpec(0.1, 1_000_000, 1_000_000_000)
-    assert job.run == records.RunSpec(1800.0, 30.0)
+    assert job.run == records.RunSpec(1800.0, 30.0, False)
 
 
 def test_defaults_follow_task_and_kind() -> None:
