@@ -191,7 +191,7 @@ class Adaptive:
 
     def sent(self, now: float) -> Any:
         self.in_flight += 1
-        self.level -= 1
+        self.level -= self.is_on  # off, it asks no bucket
 
     def back(self, now: float, note: Any, started: float, refused: float | None) -> None:
         self.in_flight -= 1

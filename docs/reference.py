@@ -14,6 +14,50 @@ from jobs.__main__ import cli
 from jobs.spec import reference
 
 HERE = Path(__file__).parent
+LISTS = """\
+## Several endpoints, and rules
+
+`[[endpoint]]` stands once for each service, at most 100 times, `[[rule]]` once for each value of a
+column that ties rows to endpoints:
+
+```toml
+task = "summarization"
+route = "ordered"
+
+[[endpoint]]
+name = "hub"
+kind = "hf"
+model = "facebook/bart-large-cnn"
+api_key = { env = "HF_TOKEN" }
+
+[[endpoint]]
+kind = "local"
+fallback = true
+
+[[rule]]
+column = "sensitive"
+is = true
+endpoints = ["local"]
+```
+
+- An endpoint without a name has that of its kind. Where a job has several,
+  `--set endpoint.hub.model=NAME` sets a key of one of them (`--set rule.1.is=true` of a rule), and
+  errors call it `endpoint.hub.model`; a flag such as `--model` is refused.
+- An answer is kept under the model that gave it: the key of a request names the endpoint's kind,
+  provider, model and revision. A replica (`replica_of`) has those of its origin, so that each may
+  answer for the other.
+- All endpoints of an embedding job serve one model: the same `model` and `revision`, or replicas
+  of one another. The embedded model cannot stand beside a remote one. Anything else is refused,
+  also where only a rule or a fallback leads there.
+- `route = "cheapest"` and `budget.max_cost_usd` need a price of every endpoint but the embedded
+  model.
+- A row for which a rule's column has the rule's value goes to the rule's endpoints only, whatever
+  the route and the fallbacks. `is` is compared with its type: `1` is neither `true` nor `"1"`. The
+  column need not be in the input. Where it is missing, null or of a type that no rule on it has,
+  all rules on it hold. Several rules that hold leave the endpoints that all of them name; a row
+  for which none is left is sent nowhere and fails.
+"""
+
 WIDTH: dict[str, Any] = {"terminal_width": 80, "max_content_width": 80}
 
 
@@ -37,7 +81,7 @@ def job_file() -> str:
         "",
         "TOML; every key can be set on the command line, too: `--set chunk.size=256`. Unknown",
         "keys are refused with the nearest name. Relative paths belong to the job file's folder.",
-        "Made by `python docs/reference.py` from `jobs/spec.py`.",
+        "Made by `python docs/reference.py` from `jobs/table.py`.",
         "",
         "| key | takes | default | meaning |",
         "|---|---|---|---|",
@@ -45,7 +89,7 @@ def job_file() -> str:
     for row in reference():
         cells = [cell.replace("|", "\\|") for cell in row]
         lines.append(f"| `{cells[0]}` | {cells[1]} | {cells[2]} | {cells[3]} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", LISTS])
 
 
 if __name__ == "__main__":

@@ -87,17 +87,17 @@ def _refuse_two_models(job: Job, places: Places) -> None:
         if _served(job, first) == _served(job, other):
             continue
         told = " and ".join(_told(job, each) for each in (first, other))
-        same = next((e.model for e in (first, other) if e.model), "NAME")
         nameless = any(e.model is None and e.kind != "local" for e in (first, other))
-        local = "local" in (first.kind, other.kind)
+        hint = "a job for each model"
+        if nameless and "local" not in (first.kind, other.kind):
+            same = shown(first.model or other.model or "NAME")
+            origin = f'replica_of = "{first.name}" in endpoint `{other.name}`'
+            hint = f"model = {same} in both, or {origin}"
         raise places.refuse(
             f"{told}: the vectors of one output must be of one model",
             job.key(other, "model"),
             job.key(first, "model"),
-            hint="an output for each"
-            if local or not nameless
-            else f"model = {shown(same)} in both, or replica_of = "
-            f'"{first.name}" in endpoint `{other.name}`',
+            hint=hint,
         )
 
 
@@ -137,6 +137,7 @@ def _refuse_rules(job: Job, places: Places) -> None:
         if said in seen:
             raise places.refuse(
                 f"two [[rule]] are about column = {shown(rule.column)}, is = {shown(rule.value)}",
-                prefix,
+                f"{prefix}.is",
+                f"{prefix}.column",
             )
         seen.add(said)

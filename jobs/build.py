@@ -129,7 +129,9 @@ def endpoint(job: Job, spec: EndpointSpec, *, with_secret: bool) -> Endpoint:
         identity=_identity(job, spec),
         url=spec.url,
         parameters=_parameters(job, spec),
-        secret=resolve(spec.api_key, job.folder) if with_secret else None,
+        secret=(
+            resolve(spec.api_key, job.folder, job.key(spec, "api_key")) if with_secret else None
+        ),
         concurrency=spec.concurrency,
         batch_size=spec.batch_size,
         batch_tokens=spec.batch_tokens,

@@ -227,6 +227,19 @@ def closing_line(ended: Ended) -> str:
     return ", ".join(parts)
 
 
+def endpoint_lines(told: events.Summary) -> list[str]:
+    """What each endpoint did, where there are several."""
+    if len(told.endpoints) < 2:
+        return []
+    width = max(len(each.name) for each in told.endpoints)
+    return [
+        f"  {each.name:<{width}}  {each.requests:,} requests in {each.calls:,} calls, "
+        f"{each.errors:,} error{'' if each.errors == 1 else 's'}, "
+        f"p50 {each.p50_seconds:.2f} s, p95 {each.p95_seconds:.2f} s, ${each.cost_usd:,.2f}"
+        for each in told.endpoints
+    ]
+
+
 def duration(seconds: float) -> str:
     """`6 min 12 s`, for people."""
     if seconds < 9.95:

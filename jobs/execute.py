@@ -38,7 +38,7 @@ def run(
 
 def _run(source: str, overrides: Sequence[str], flags: Mapping[str, object], as_json: bool) -> int:
     from jobs.build import build
-    from jobs.display import closing_line, display
+    from jobs.display import closing_line, display, endpoint_lines
     from jobs.spec import load
     from pipeline import run as engine
 
@@ -61,6 +61,8 @@ def _run(source: str, overrides: Sequence[str], flags: Mapping[str, object], as_
         else:
             publish()
             say(closing_line(ended))
+        for line in endpoint_lines(ended.summary):
+            say(line)
         if as_json:
             print(msgspec.json.encode(ended.summary).decode(), flush=True)
         return ended.summary.exit

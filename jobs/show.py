@@ -20,6 +20,7 @@ from pipeline.retries import PAUSING
 
 if TYPE_CHECKING:
     from jobs.job import Job
+    from pipeline.endpoints.http import HttpEndpoint
 
 
 def search(
@@ -94,14 +95,16 @@ def _search(
 
 
 async def _embedded(question: str, model: str, job: Job | None, output: str) -> NDArray[np.float32]:
-    """The question's vector, by the model that made the output; shape (dim,), unit length."""
+    """The question's vector, by the model that made the output; shape (dim,), unit length.
+
+    Of several endpoints the first answers whose model it is, and that can be reached.
+    """
     from jobs.build import endpoint, home
     from pipeline.cache import AnswerCache
     from pipeline.endpoints import local
     from pipeline.endpoints.http import HttpEndpoint
     from pipeline.endpoints.info import introduced
     from pipeline.keys import model_name
-    from pipeline.records import Answer, Chunk, Request
 
     if model == f"local/{local.EMBEDDING_MODEL}":
         return np.asarray(local.embed([question])[0])
@@ -110,26 +113,46 @@ async def _embedded(question: str, model: str, job: Job | None, output: str) -> 
             f"{printable(output)}: embedded with {printable(model)}, which is not local",
             hint="--job JOB, the job that wrote it, or --kind, --model and --url",
         )
-    spec = job.endpoints[0]
-    if spec.kind == "local":
+    if job.is_local:
         raise UsageError(f"{job.address}: its model is local, the output's {printable(model)}")
-    async with HttpEndpoint(endpoint(job, spec, with_secret=True)) as http:
-        with closing(AnswerCache(home() / "answers")) as cache:
-            http.endpoint = await introduced(http, cache, 0, 10.0)
-        named = model_name(http.endpoint)
-        if named != model:
-            raise UsageError(
-                f"{job.address}: its model {printable(named)} is not the output's "
-                f"{printable(model)}"
-            )
-        request = Request(b"", question, 0, Chunk(0, len(question), 0))
+    named: list[str] = []
+    away: OutageError | None = None
+    for spec in job.endpoints:
+        told = endpoint(job, spec, with_secret=False)
+        if spec.kind == "local" or (told.model and model_name(told) != model):
+            named.append(model_name(told))
+            continue
         try:
-            (answer,) = await http.answer([request])
-        except EndpointError as error:
-            refused = OutageError if error.kind in PAUSING else RefusedError
-            raise refused(f"endpoint `{job.endpoints[0].name}`: {error}") from None
+            async with HttpEndpoint(endpoint(job, spec, with_secret=True)) as http:
+                with closing(AnswerCache(home() / "answers")) as cache:
+                    http.endpoint = await introduced(http, cache, 0, 10.0)
+                named.append(model_name(http.endpoint))
+                if named[-1] == model:
+                    return await _asked(http, question)
+        except OutageError as error:
+            away = away or error
+    if away is not None:
+        raise away
+    several = dict.fromkeys(named)
+    if len(several) > 1:
+        none = f"none of its models {', '.join(several)} is"
+    else:
+        none = f"its model {named[0]} is not"
+    raise UsageError(f"{job.address}: {printable(none, 1_000)} the output's {printable(model)}")
+
+
+async def _asked(http: HttpEndpoint, question: str) -> NDArray[np.float32]:
+    """The endpoint's vector for the question, unit length. Raises: OutageError, RefusedError."""
+    from pipeline.records import Answer, Chunk, Request
+
+    name = http.endpoint.name
+    try:
+        (answer,) = await http.answer([Request(b"", question, 0, Chunk(0, len(question), 0))])
+    except EndpointError as error:
+        refused = OutageError if error.kind in PAUSING else RefusedError
+        raise refused(f"endpoint `{name}`: {error}") from None
     if not isinstance(answer, Answer) or not isinstance(answer.value, bytes):
-        raise RefusedError(f"endpoint `{job.endpoints[0].name}`: no vector for the question")
+        raise RefusedError(f"endpoint `{name}`: no vector for the question")
     vector = np.frombuffer(answer.value, dtype="<f4")
     return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), dtype=np.float32)
 

@@ -99,8 +99,8 @@ KEYS = (
         above=0, most=_DAYS_30),
     Key("endpoint.deadline.call_seconds", "number", 600.0, "for the whole call", above=0,
         most=_DAYS_30),
-    Key("rule.column", "string", None, "a column that says who may read a row; missing or null "
-        "counts as the strictest"),
+    Key("rule.column", "string", None, "a column that says who may read a row; where it is missing "
+        "or null, all rules on it hold"),
     Key("rule.is", "scalar", None, "its value"),
     Key("rule.endpoints", "strings", None, "names of the only endpoints that may get such a row, "
         "also as fallback"),

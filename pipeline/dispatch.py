@@ -99,6 +99,8 @@ class Dispatch:
         self._estimated_usd = 0.0
         self._vector_bytes = dimension * 4 if dimension else None
         self._wake = anyio.Event()
+        self._sleepers = 0
+        """Who may wait for it; some have gone on meanwhile, by their own clock."""
         self._is_closed = False
         self._stopped_by: TextmillError | None = None
         self._scope = anyio.CancelScope()
@@ -294,6 +296,7 @@ class Dispatch:
         while True:
             taken = self.take(self._clock(), live)
             if isinstance(taken, float):
+                self._sleepers += 1
                 with anyio.move_on_after(taken):
                     await self._wake.wait()
                 self._check_outage()
@@ -516,5 +519,7 @@ class Dispatch:
                 return
 
     def _wake_workers(self) -> None:
-        self._wake.set()
-        self._wake = anyio.Event()
+        if self._sleepers:
+            self._sleepers = 0
+            self._wake.set()
+            self._wake = anyio.Event()

@@ -59,6 +59,8 @@ class Live:
 
     def estimate(self, requests: Sequence[Request]) -> float:
         """The most that a call with these may cost, in USD."""
+        if self.endpoint.price is None:
+            return 0.0
         return cost(
             self.endpoint.price,
             requests=len(requests),

@@ -87,9 +87,12 @@ def mask(text: str) -> str:
     return _USER.sub("//***@", _TOKEN.sub("***", text))
 
 
-def resolve(api_key: Reference | None, base_folder: str | Path = "") -> Secret | None:
+def resolve(
+    api_key: Reference | None, base_folder: str | Path = "", key: str = "endpoint.api_key"
+) -> Secret | None:
     """The credential that a reference names, without blanks around it; None for no reference.
 
+    `key` is how errors call the reference.
     Raises: UsageError where it is unset, empty, readable by others or no key; never with its text.
     """
     if api_key is None:
@@ -99,46 +102,45 @@ def resolve(api_key: Reference | None, base_folder: str | Path = "") -> Secret |
         hint = f"export {printable(mask(api_key.env))}=..."
         text = os.environ.get(api_key.env)
         if text is None:
-            raise UsageError(f"endpoint.api_key: {name} is not set", hint=hint)
+            raise UsageError(f"{key}: {name} is not set", hint=hint)
     else:
         path = Path(base_folder, api_key.file or "").expanduser()
         name, hint = f"file `{printable(mask(str(path)))}`", "put the key, and nothing else, in it"
-        text = _private_text(path, name)
+        text = _private_text(path, name, key)
     text = text.strip()
     if not text:
-        raise UsageError(f"endpoint.api_key: {name} is empty", hint=hint)
+        raise UsageError(f"{key}: {name} is empty", hint=hint)
     # What a header cannot carry: a line end in it would start a header of its own.
     if not (text.isascii() and text.isprintable()) or " " in text:
         raise UsageError(
-            f"endpoint.api_key: {name} holds blanks or characters that no key has",
+            f"{key}: {name} holds blanks or characters that no key has",
             hint="give the bare key, without `Bearer`",
         )
     return Secret(text)
 
 
-def _private_text(path: Path, name: str) -> str:
+def _private_text(path: Path, name: str, key: str) -> str:
     """What a file holds that nobody else may read; mode and kind are those of the opened file."""
     try:
         # Without O_NONBLOCK a named pipe would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a path"
-        raise UsageError(f"endpoint.api_key: cannot read {name}: {reason}") from None
+        raise UsageError(f"{key}: cannot read {name}: {reason}") from None
     try:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
-            raise UsageError(f"endpoint.api_key: {name} is not a regular file")
+            raise UsageError(f"{key}: {name} is not a regular file")
         if mode & 0o077:
             raise UsageError(
-                f"endpoint.api_key: {name} has mode {stat.S_IMODE(mode):04o}, "
-                "must be 0600 or stricter",
+                f"{key}: {name} has mode {stat.S_IMODE(mode):04o}, must be 0600 or stricter",
                 hint="chmod 600",
             )
         content = os.read(descriptor, _LARGEST_KEY_BYTES + 1)
     except OSError as error:
-        raise UsageError(f"endpoint.api_key: cannot read {name}: {error.strerror}") from None
+        raise UsageError(f"{key}: cannot read {name}: {error.strerror}") from None
     finally:
         os.close(descriptor)
     if len(content) > _LARGEST_KEY_BYTES:
-        raise UsageError(f"endpoint.api_key: {name} is larger than {_LARGEST_KEY_BYTES:,} bytes")
+        raise UsageError(f"{key}: {name} is larger than {_LARGEST_KEY_BYTES:,} bytes")
     return content.decode("ascii", "replace")

@@ -1,6 +1,5 @@
 """Faults 80 to 89 of the job file: each is one line, exit 2, before any write and any call."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -101,14 +100,14 @@ def test_fault_83_an_output_that_the_glob_would_read_the_next_time(mill, mock):
 
 @pytest.mark.parametrize("to", ["in.jsonl", "elsewhere.parquet", "/nonexistent/x.parquet"])
 def test_fault_84_a_symbolic_link_as_output_is_refused(mill, mock, to):
-    os.symlink(to, "out.parquet")
+    Path("out.parquet").symlink_to(to)
     said = refused(mill, mock, JOB.replace("{url}", mock.url))
     assert "output.path" in said
     assert Path("out.parquet").is_symlink()
 
 
 def test_fault_84_a_folder_that_is_a_link_out_of_the_place_is_refused(mill, mock, tmp_path_factory):
-    os.symlink(tmp_path_factory.mktemp("outside"), "sub")
+    Path("sub").symlink_to(tmp_path_factory.mktemp("outside"))
     text = JOB.replace("out.parquet", "sub/out.parquet").replace("{url}", mock.url)
     assert "leaves the folder of the job file" in refused(mill, mock, text)
 

@@ -7,6 +7,7 @@ Source: the wire reference of August 2026, see `docs/protocols.md`.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections import Counter
@@ -208,10 +209,12 @@ def vector_answers(
 
 
 def _problems(matrix: NDArray[np.float32]) -> list[str | None]:
+    # A squared length that is a number above 0 shows that nothing is wrong, at a third of the time.
+    squares = np.einsum("ij,ij->i", matrix, matrix).tolist()
+    if all(0.0 < square < math.inf for square in squares):
+        return [None] * len(matrix)
     finite = np.asarray(np.isfinite(matrix).all(axis=1))
     some = np.asarray(matrix.any(axis=1))
-    if finite.all() and some.all():
-        return [None] * len(matrix)
     told = {(True, False): "the vector is all zeros", (True, True): None}
     pairs = zip(finite.tolist(), some.tolist(), strict=True)
     return [told.get(pair, "the vector holds NaN or infinity") for pair in pairs]

@@ -125,6 +125,40 @@ def test_a_question_is_embedded_by_the_model_that_made_the_output(rows, mill):
         assert ran.err.startswith("endpoint `hub`: 401 ")
 
 
+def test_of_several_endpoints_the_first_that_has_the_model_and_is_there_embeds_the_question(
+    rows, mill
+):
+    def endpoint(name, model, url, more=""):
+        return (
+            f'[[endpoint]]\nname = "{name}"\nkind = "openai"\nmodel = "{model}"\n'
+            f'url = "{url}/v1"\n{more}\n'
+        )
+
+    with serving() as mock, serving() as other:
+        (rows / "job.toml").write_text(JOB.format(url=mock.url, model="m"))
+        assert mill("run", "job.toml").code == 0
+        away = endpoint("away", "m", "http://127.0.0.1:1")
+        here = endpoint("here", "m", other.url)
+        third = endpoint("third", "m", mock.url)
+        head = JOB.split("[[endpoint]]")[0] + '[output]\npath = "w.parquet"\n'
+        (rows / "both.toml").write_text(head + away + here + third)
+        asked = mock.bill.totals().calls
+        ran = mill("search", "v.parquet", ROWS[0]["text"], "--job", "both.toml", "--json")
+        assert (ran.code, objects(ran.out)[0]["name"]) == (0, "weir")
+        assert (other.bill.totals().calls, mock.bill.totals().calls) == (1, asked)
+        (rows / "gone.toml").write_text(head + away)
+        ran = mill("search", "v.parquet", "q", "--job", "gone.toml")
+        assert ran.code == 5 and ran.err.startswith("endpoint `away`: ")
+        others = head + endpoint("a", "n", other.url) + endpoint("b", "n", other.url, 'revision = "v2"')
+        (rows / "others.toml").write_text(others.replace("feature-extraction", "chat-completion").replace(
+            "[output]", '[parameters]\nprompt = "{chunk}"\n[output]'))
+        ran = mill("search", "v.parquet", "q", "--job", "others.toml")
+        assert (ran.code, ran.err) == (
+            2,
+            "others.toml: none of its models openai/n, openai/n@v2 is the output's openai/m\n",
+        )
+
+
 def test_a_local_job_cannot_name_another_model(rows, mill):
     local = JOB.replace("openai", "local").replace('url = "{url}/v1"\n', "")
     (rows / "job.toml").write_text(local.format(model="mine"))

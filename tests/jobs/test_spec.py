@@ -209,11 +209,11 @@ def test_no_set_raises_anything_but_a_usage_error(key: str, raw: str) -> None:
 def test_the_table_the_records_and_the_later_keys_agree() -> None:
     rule = {"rule.column": "a", "rule.is": 1, "rule.endpoints": ["openai"]}
     job = load(written(EMBED | rule | {"endpoint.price.input": 0}))
-    records = {"endpoint": job.endpoints[0], "rule": job.rules[0]}
+    lists = {"endpoint": job.endpoints[0], "rule": job.rules[0]}
     for key in KEYS:
         record: Any = job
         for name in key.name.removeprefix("parameters.").split("."):
-            record = records.get(name) or getattr(record, {"is": "value"}.get(name, name))
+            record = lists.get(name) or getattr(record, {"is": "value"}.get(name, name))
         if key.default is not None:
             assert record == key.default, key.name
     assert not LATER & {key.name for key in KEYS}

@@ -296,3 +296,35 @@ def test_an_empty_file_is_zero_rows(tmp_path):
     assert surveyed.schema.names == ["text", "id"]
     pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "b.parquet")
     assert documents(tmp_path / "b.parquet")[1] == []
+
+
+# Columns that may be missing
+
+
+@pytest.mark.parametrize("family", ["jsonl", "parquet"])
+def test_a_column_that_may_be_missing_reads_as_none_and_adds_nothing_to_the_output(tmp_path, family):
+    rows = [{"text": "a", "n": 1}, {"text": "b", "n": 2}]
+    if family == "jsonl":
+        path = jsonl(tmp_path / "in.jsonl", rows)
+    else:
+        path = str(tmp_path / "in.parquet")
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    spec = {"fields": ("n", "sensitive"), "optional": ("sensitive",)}
+    surveyed, found = documents(path, **spec)
+    assert surveyed.schema.names == (["text", "n"])
+    assert [d.fields for d in found] == [{"n": 1, "sensitive": None}, {"n": 2, "sensitive": None}]
+    with pytest.raises(UsageError, match="`sensitive`"):
+        documents(path, fields=("sensitive",))
+
+
+def test_a_column_that_only_some_rows_and_files_have_reads_as_none_elsewhere(tmp_path):
+    (tmp_path / "json").mkdir()
+    jsonl(tmp_path / "json" / "a.jsonl", [{"text": "a"}, {"text": "b", "s": True}, {"text": "c", "s": None}])
+    (tmp_path / "parquet").mkdir()
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "parquet" / "a.parquet")
+    pq.write_table(pa.table({"text": ["b", "c"], "s": [True, None]}), tmp_path / "parquet" / "b.parquet")
+    for name in ("json", "parquet"):
+        for more in ({}, {"keep": ()}, {"id": "text"}):
+            _, found = documents(tmp_path / name, fields=("s",), optional=("s",), **more)
+            assert [d.fields["s"] for d in found] == [None, True, None], (name, more)
+            assert [d.text for d in found] == ["a", "b", "c"]
