@@ -194,15 +194,15 @@ def _open(pipeline: Pipeline, document: Document, asking: _Asking) -> Opened | I
     route = asking.router.route(document.fields)
     if route is None:
         return _isolated(document, "the rules of the job leave no endpoint that may answer it")
-    chunks = pipeline.chunk(document.text)
+    most = pipeline.max_chunks
+    chunks = islice(pipeline.chunk(document.text), most + 1)
     first = [] if len(document.text) > SEGMENT_CHARS else list(islice(chunks, SEGMENT_REQUESTS))
     further = next(chunks, None)
-    if further is None and len(first) <= pipeline.max_chunks:
+    if further is None and len(first) <= most:
         return Opened(document, [asking.request(document, each, route) for each in first])
     # All are counted before the first one is paid for.
-    spans, most = Spans(len(document.text)), pipeline.max_chunks
-    every = chain(first, [] if further is None else [further], chunks)
-    spans.extend(islice(every, most + 1))
+    spans = Spans(len(document.text))
+    spans.extend(chain(first, [] if further is None else [further], chunks))
     if len(spans) > most:
         return _isolated(document, f"more than guard.max_chunks = {most:,} chunks")
     return Long(document, route, asking).segments(spans)
