@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import datetime as dt
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any, NamedTuple
+
+_PIECE_CHARS = 1 << 20
 
 
 class Moment(NamedTuple):
@@ -39,7 +41,36 @@ def of_id(value: Any) -> bytes:
 
 def of_content(row: Mapping[str, Any]) -> bytes:
     """What equal rows share; `numbered` makes identities of it. Shape: 16 bytes."""
-    return sha256(b"textmill:row:" + encode(dict(row))).digest()[:16]
+    hashed = sha256(b"textmill:row:")
+    for piece in _encoded(row):
+        hashed.update(piece)
+    return hashed.digest()[:16]
+
+
+def _encoded(row: Mapping[str, Any]) -> Iterator[bytes]:
+    """`encode(dict(row))` in pieces: a text of 200 MB is never copied as a whole."""
+    long = {key for key, value in row.items() if type(value) is str and len(value) > _PIECE_CHARS}
+    if not long:
+        yield encode(dict(row))
+        return
+    keys = [key for key in sorted(row) if row[key] is not None]
+    short = {key: encode(row[key]) for key in keys if key not in long}
+    sizes = {key: sum(map(len, _utf8(row[key]))) for key in long}
+    lengths = (len(short[key]) if key in short else 9 + sizes[key] for key in keys)
+    total = sum(map(len, map(encode, keys))) + sum(lengths)
+    yield b"o" + total.to_bytes(8, "big")
+    for key in keys:
+        yield encode(key)
+        if key in short:
+            yield short[key]
+        else:
+            yield b"s" + sizes[key].to_bytes(8, "big")
+            yield from _utf8(row[key])
+
+
+def _utf8(text: str) -> Iterator[bytes]:
+    for start in range(0, len(text), _PIECE_CHARS):
+        yield text[start : start + _PIECE_CHARS].encode("utf-8", "surrogatepass")
 
 
 def of_bytes(digest: bytes) -> bytes:

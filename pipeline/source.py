@@ -94,6 +94,8 @@ def read(survey: Survey) -> Iterator[list[Document]]:
                 )
             )
             seen += 1
+        # A document may be 200 MB: no name may hold on to it while the next one is read.
+        del block, texts, fields, kept, text
         if batch:
             yield batch
     if seen != survey.rows:
