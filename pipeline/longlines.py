@@ -7,7 +7,6 @@ is left is a short line with marks in the places of those strings.
 
 from __future__ import annotations
 
-import io
 import re
 import secrets
 from collections.abc import Iterator
@@ -41,24 +40,16 @@ class LongLine:
         self.is_too_long = False
         self._mark = secrets.token_hex(16)
         self._texts: list[str] = []
-        self._short = bytearray()
-        self._long: io.StringIO | None = None
-        self._is_inside = False
-        self._read = 0
-        digest = sha256()
-        left = b""
-        for piece in _pieces(head, stream):
-            digest.update(piece)
+        self._most_bytes = most_bytes
+        self._pieces = _pieces(head, stream)
+        self._digest = sha256()
+        self._some = b""
+        self._at = self._end = 0
+        while self._more():
+            self._outside()
             if self.is_too_long or self.error is not None:
-                continue
-            left = self._taken(left + piece, self._read - len(left))
-            self._read += len(piece)
-            self.is_too_long = self._read > most_bytes
-        self.digest = digest.digest()
-        if self._is_inside:  # the end of the line, but not of the string
-            self.rest += b'"' + self._short
-        self.rest += left
-        self._long = None
+                self._some, self._at = b"", 0
+        self.digest = self._digest.digest()
 
     def filled(self, value: Any) -> Any:
         """What the rest was decoded to, with the long strings in their places."""
@@ -76,57 +67,73 @@ class LongLine:
         """What is wrong with the rest, without a place, which would be another in the line."""
         return _ANY_BYTE.sub("", error)
 
-    def _taken(self, some: bytes, begin: int) -> bytes:
-        """Takes all that is whole of these bytes, the first of which is number `begin` of the
-        line; returns what is not."""
-        at = 0
-        while at < len(some):
-            if not self._is_inside:
-                quote = some.find(b'"', at)
-                self.rest += some[at : quote if quote >= 0 else len(some)]
-                if quote < 0:
-                    return b""
-                at, self._is_inside = quote + 1, True
-                continue
-            found = _INSIDE.match(some, at)
+    def _more(self) -> bool:
+        """Whether there is another piece; what was not taken of the last one stands before it."""
+        piece = next(self._pieces, None)
+        if piece is None:
+            return False
+        self._digest.update(piece)
+        self._end += len(piece)
+        self.is_too_long = self._end > self._most_bytes
+        self._some, self._at = self._some[self._at :] + piece, 0
+        return True
+
+    def _outside(self) -> None:
+        """Takes what there is, and with it the end of a string that begins there."""
+        while self._at < len(self._some):
+            quote = self._some.find(b'"', self._at)
+            stop = quote if quote >= 0 else len(self._some)
+            self.rest += self._some[self._at : stop]
+            self._at = stop
+            if quote < 0:
+                return
+            self._at += 1
+            self._string()
+
+    def _string(self) -> None:
+        """Takes a string behind its first quote; one that does not end leaves a rest that does not
+        either."""
+        inside = self._inside()
+        short = bytearray()
+        for content in inside:
+            short += content
+            if len(short) >= PIECE_BYTES:
+                text = self._grown(bytes(short), inside)
+                short[:] = b"%s%d" % (self._mark.encode(), len(self._texts))
+                self._texts.append(text)
+                break
+        self.rest += b'"' + short
+        if self._some[self._at : self._at + 1] == b'"':
+            self.rest += b'"'
+            self._at += 1
+
+    def _inside(self) -> Iterator[bytes]:
+        """The inside of a string up to its last quote, cut where it may be."""
+        while True:
+            found = _INSIDE.match(self._some, self._at)
             assert found is not None
-            end = found.end()
-            is_closed = some[end : end + 1] == b'"'
-            cut = end if is_closed else _safe(some, at, end)
-            self._add(some[at:cut], begin + at)
-            if not is_closed:
-                return some[cut:]
-            self._close()
-            at = end + 1
-        return b""
+            start, end = self._at, found.end()
+            is_closed = self._some[end : end + 1] == b'"'
+            self._at = end if is_closed else _safe(self._some, start, end)
+            yield self._some[start : self._at]
+            if is_closed or self.is_too_long or self.error is not None or not self._more():
+                return
 
-    def _add(self, content: bytes, begin: int) -> None:
-        """More of the string that is open."""
-        if self._long is None and len(self._short) + len(content) < PIECE_BYTES:
-            self._short += content
-            return
-        if self._long is None:
-            self._long = io.StringIO(newline="")
-            self._decoded(bytes(self._short), begin - len(self._short))
-            self._short.clear()
-        self._decoded(content, begin)
+    def _grown(self, first: bytes, inside: Iterator[bytes]) -> str:
+        """The text of these pieces. It grows in place, which is what CPython does for `+=` on a
+        name of the function's own: joining them would hold all of it twice."""
+        text = self._decoded(first)
+        for content in inside:
+            text += self._decoded(content)
+        return text
 
-    def _decoded(self, content: bytes, begin: int) -> None:
-        assert self._long is not None
+    def _decoded(self, content: bytes) -> str:
         try:
-            self._long.write(_decode(b'"' + content + b'"'))
+            return _decode(b'"' + content + b'"')
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            begin = self._end - len(self._some) + self._at - len(content)
             self.error = self.error or _wrong(content, begin, error)
-
-    def _close(self) -> None:
-        if self._long is None:
-            self.rest += b'"' + self._short + b'"'
-            self._short.clear()
-        else:
-            self.rest += b'"%s%d"' % (self._mark.encode(), len(self._texts))
-            self._texts.append(self._long.getvalue())
-            self._long = None
-        self._is_inside = False
+            return ""
 
 
 def _pieces(head: bytes, stream: BinaryIO) -> Iterator[bytes]:
