@@ -248,8 +248,11 @@ class _Turn:
             await group.whole.wait()
             opened = gathered(await self._with_pieces(opened, dispatch))
             before = sink.counts
-            await run_sync(self._write, opened, cache, dispatch.failures)
+            if opened:
+                await run_sync(self._write, opened, cache, dispatch.failures)
             window.leave(weight, entries)
+            if not opened:
+                continue
             counts = sink.counts
             self.emit(
                 events.Written(
