@@ -25,7 +25,7 @@ from measure import machine, peer, report
 ROOT = str(Path(__file__).parent.parent)
 TASKS = {
     "embed": ["embed"],
-    "chat": ["ask", "--prompt", "Say what this tells: {chunk}", "--set", "parameters.max_tokens=40"],
+    "chat": ["ask", "--prompt", "What is it? {chunk}", "--set", "parameters.max_tokens=40"],
 }
 WRITE_ROWS = """
 import json, sys
@@ -75,25 +75,26 @@ def _document(folder: Path, url: str, megabytes: int) -> dict[str, Any]:
     size = str(megabytes * 1_000_000)
     # In a process of its own: Linux counts what a parent held as its child's peak.
     subprocess.run([sys.executable, "-c", WRITE_DOCUMENT, path, size], check=True)
-    found = _run(folder, url, "embed", path, "--batch-size", "256")
+    found = _run(folder, url, "embed", path, "--batch-size", "256", "--size", "1024")
     beyond = found["rss_mb"] - megabytes  # ASCII: one byte a character
     return {"what": f"one document, {megabytes} MB", **found, "beyond its text": beyond}
 
 
 def _run(folder: Path, url: str, task: str, path: Path, *more: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "jobs", "run", *TASKS[task], "-i", str(path), "--json"]
-    command += ["--id", "id", "-o", str(folder / f"{path.stem}-{task}.parquet"), "--kind", "openai"]
+    name = f"{path.stem}-{task}"
+    command += ["--id", "id", "-o", f"{folder}/{name}.parquet", "--kind", "openai"]
     command += ["--url", f"{url}/v1", "--model", "m", "--concurrency", "32", *more]
-    found = peer(command, {"PYTHONPATH": ROOT, "TEXTMILL_HOME": f"{folder}/home-{path.stem}-{task}"})
+    found = peer(command, {"PYTHONPATH": ROOT, "TEXTMILL_HOME": f"{folder}/home-{name}"})
     ended = json.loads(found.pop("out").strip().splitlines()[-1])
     return {**found, "requests": ended["requests"], "calls": ended["calls"]}
 
 
 @contextmanager
-def served() -> Iterator[str]:
+def served(*options: str) -> Iterator[str]:
     """The address of a mock in a process of its own."""
     server = subprocess.Popen(
-        [sys.executable, "-m", "jobs", "mock", "--port", "0"],
+        [sys.executable, "-m", "jobs", "mock", "--port", "0", *options],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-LONG_BYTES = 8 << 20
+LONG_BYTES = 4 << 20
 """A line above this is read in pieces."""
 PIECE_BYTES = 1 << 20
 
@@ -138,8 +138,9 @@ class LongLine:
 
 def _pieces(head: bytes, stream: BinaryIO) -> Iterator[bytes]:
     """The line without its ending."""
-    held, piece = b"", head
-    while piece:
+    ready = (head[at : at + PIECE_BYTES] for at in range(0, len(head), PIECE_BYTES))
+    held = b""
+    while piece := next(ready, b"") or stream.readline(PIECE_BYTES):
         whole = held + piece
         bare = whole.rstrip(b"\r\n")
         held = whole[len(bare) :]
@@ -147,7 +148,6 @@ def _pieces(head: bytes, stream: BinaryIO) -> Iterator[bytes]:
             yield bare
         if piece.endswith(b"\n"):
             return
-        piece = stream.readline(PIECE_BYTES)
 
 
 def _safe(some: bytes, start: int, end: int) -> int:

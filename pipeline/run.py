@@ -357,7 +357,7 @@ def _weight(opened: Sequence[Opened]) -> int:
     what a segment adds to it: it is held as a whole, and others would wait for its end."""
     inputs = sum(len(request.input) for each in opened for request in each.requests)
     if opened[0].long is not None:
-        return inputs
+        return 2 * inputs
     texts = sum(len(each.document.text or "") for each in opened)
     return texts + inputs + int(opened[0].document.kept.batch.nbytes)
 
