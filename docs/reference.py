@@ -67,7 +67,13 @@ def command_line() -> str:
     root = click.Context(cli, info_name="textmill", **(cli.context_settings | WIDTH))
     contexts = [root]
     for name in sorted(cli.commands):
-        contexts.append(click.Context(cli.commands[name], root, name, **WIDTH))
+        command = cli.commands[name]
+        contexts.append(click.Context(command, root, name, **WIDTH))
+        if isinstance(command, click.Group):
+            group = contexts[-1]
+            contexts += [
+                click.Context(each, group, its, **WIDTH) for its, each in command.commands.items()
+            ]
     for context in contexts:
         told = context.command.get_help(context)
         pages.append(f"## {context.command_path}\n\n```\n{told}\n```\n")

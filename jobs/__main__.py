@@ -175,6 +175,85 @@ def templates(name: str | None, as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("what", metavar="[JOB_OR_OUTPUT]", required=False)
+@click.option("--watch", is_flag=True, help="Follow what runs until it has ended.")
+@click.option("--limit", default=20, show_default=True, help="How many runs.")
+@as_json
+def status(what: str | None, watch: bool, limit: int, as_json: bool) -> None:
+    """What ran, when, how it ended, what it cost, and what is open."""
+    from jobs import status as shown
+
+    sys.exit(shown.status(what, limit, watch=watch, as_json=as_json))
+
+
+@cli.command()
+@click.argument("what", metavar="[JOB_OR_OUTPUT]", required=False)
+@as_json
+def report(what: str | None, as_json: bool) -> None:
+    """What a run did and what is to be done, for the morning; without one, all of a day."""
+    from jobs import report as told
+
+    sys.exit(told.report(what, as_json=as_json))
+
+
+@cli.group()
+def schedule() -> None:
+    """Run a job every night: by a systemd timer, or a line of the crontab."""
+
+
+@schedule.command()
+@click.argument("job")
+@click.option("--at", required=True, metavar="HH:MM", help="Local time of day.")
+@click.option("--name", help="Of the schedule; default: the job's.")
+@click.option(
+    "--random-delay", default="10m", show_default=True, metavar="TIME", help="Start up to so late."
+)
+@click.option("--crontab", is_flag=True, help="Not by systemd.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be written.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def add(
+    job: str,
+    at: str,
+    name: str | None,
+    random_delay: str,
+    crontab: bool,
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    """Run the job file JOB every day at a time."""
+    from jobs import schedule as schedules
+
+    sys.exit(schedules.add(job, at, name, random_delay, crontab=crontab, dry_run=dry_run, yes=yes))
+
+
+@schedule.command("list")
+@as_json
+def list_(as_json: bool) -> None:
+    """Every schedule: its time, its job, who keeps it."""
+    from jobs import schedule as schedules
+
+    sys.exit(schedules.listed(as_json=as_json))
+
+
+@schedule.command("next")
+@as_json
+def next_(as_json: bool) -> None:
+    """When each schedule is due next."""
+    from jobs import schedule as schedules
+
+    sys.exit(schedules.upcoming(as_json=as_json))
+
+
+@schedule.command()
+@click.argument("name")
+def remove(name: str) -> None:
+    """Take the schedule NAME away; its job and its answers stay."""
+    from jobs import schedule as schedules
+
+    sys.exit(schedules.remove(name))
+
+
+@cli.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8080, show_default=True, help="0: a free one.")
 @click.option("--key", metavar="KEY", help="Refuse calls without this bearer key.")

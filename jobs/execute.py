@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -20,9 +21,12 @@ from msgspec.structs import replace
 
 from pipeline.errors import StorageError, TextmillError, UsageError
 from pipeline.escape import printable
+from pipeline.secret import mask
 
 if TYPE_CHECKING:
     from jobs.job import Job
+    from jobs.register import Run
+    from pipeline.events import Emit, Event
     from pipeline.run import Ended
 
 MAGIC = {b"PAR1": ".parquet", b"\x1f\x8b": ".jsonl.gz", b"\x28\xb5\x2f\xfd": ".jsonl.zst"}
@@ -37,25 +41,37 @@ def run(
 
 
 def _run(source: str, overrides: Sequence[str], flags: Mapping[str, object], as_json: bool) -> int:
-    from jobs.build import build
+    from jobs.build import build, home
     from jobs.display import closing_line, display, endpoint_lines
+    from jobs.record import recorded
     from jobs.spec import load
     from pipeline import run as engine
 
-    job = load(source, pairs(overrides), flags)
+    try:
+        job = load(source, pairs(overrides), flags)
+    except TextmillError:
+        if not Path(source).is_file():
+            raise
+        with recorded(home(), _unread(source), say):  # whoever comes in the morning must see it
+            raise
     if as_json and job.output.path == "-":
         raise UsageError("--json and output `-` both want stdout", hint="give -o a path")
-    with placed(job) as (job, publish):
+    told = _told(job, source, overrides, flags)
+    with placed(job) as (job, publish), recorded(home(), told, say) as recording:
         pipeline = build(job)
         shown = display(as_json=as_json)
         at_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             ended: Ended = anyio.run(
-                engine.run, pipeline, shown.on, backend_options={"use_uvloop": _has_uvloop()}
+                engine.run,
+                pipeline,
+                heard(shown.on, recording.on),
+                backend_options={"use_uvloop": _has_uvloop()},
             )
         finally:
             shown.close()
             signal.signal(signal.SIGTERM, at_sigterm)  # the loop left the default behind
+        recording.ended(ended)
         if ended.error is not None:
             tell(ended.error)
         else:
@@ -66,6 +82,40 @@ def _run(source: str, overrides: Sequence[str], flags: Mapping[str, object], as_
         if as_json:
             print(msgspec.json.encode(ended.summary).decode(), flush=True)
         return ended.summary.exit
+
+
+def heard(*listeners: Emit) -> Emit:
+    """One listener that tells all of them."""
+
+    def on(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return on
+
+
+def _told(job: Job, source: str, overrides: Sequence[str], flags: Mapping[str, object]) -> Run:
+    """What the register knows of a run before it begins."""
+    from jobs.register import command_line, started
+
+    is_file = Path(source).is_file()
+    words = command_line(source, overrides, flags)
+    return started(
+        job.name,
+        file=str(Path(source).absolute()) if is_file else "",
+        output=job.output.path if job.output.path == "-" else str(Path(job.output.path).absolute()),
+        command=shlex.join(mask(word) for word in words),
+    )
+
+
+def _unread(source: str) -> Run:
+    """The same of a job file that was refused: its flags may hold what it was refused for."""
+    from jobs.register import started
+
+    path = str(Path(source).absolute())
+    return started(
+        mask(Path(source).stem), file=path, output="", command=f"textmill run {shlex.quote(path)}"
+    )
 
 
 def plan(

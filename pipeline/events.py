@@ -20,6 +20,13 @@ class Surveyed(Struct, frozen=True, tag_field="event", tag="surveyed"):
     parts: int
 
 
+class Began(Struct, frozen=True, tag_field="event", tag="began"):
+    """The run has a name and a folder of its own: its manifest comes next, then the first call."""
+
+    run: str
+    folder: str
+
+
 class Admitted(Struct, frozen=True, tag_field="event", tag="admitted"):
     """Documents were chunked and looked up. `requests` counts chunks; `cached` those answered."""
 
@@ -75,7 +82,7 @@ class Committed(Struct, frozen=True, tag_field="event", tag="committed"):
     rows: int
 
 
-Event = Surveyed | Admitted | CallEnded | Paused | Written | Draining | Committed
+Event = Surveyed | Began | Admitted | CallEnded | Paused | Written | Draining | Committed
 Emit = Callable[[Event], None]
 
 

@@ -151,6 +151,7 @@ class _Turn:
         with closing(sink):
             record = self.record = RunRecord(pipeline.output, run_id)
             with closing(record):
+                self.emit(events.Began(run_id, str(record.folder)))
                 manifest = _manifest(pipeline, surveyed, run_id)
                 record.write_manifest(manifest)
                 await self._check_budget(surveyed, cache)
