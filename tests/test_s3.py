@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -258,3 +259,22 @@ def test_a_server_without_encryption_is_refused_but_on_this_machine(bucket, mill
     ran = mill("run", job("s3://bucket/a.jsonl", "http://127.0.0.1:9"))
     assert ran.code == 2
     assert "AWS_ENDPOINT_URL" in ran.err and "canary-pw" not in ran.err
+
+
+@pytest.mark.parametrize("command", [["run"], ["plan"], ["chunks"]])
+def test_a_signal_leaves_a_bucket_that_does_not_answer(bucket, command):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        more = [] if command == ["chunks"] else ["embed", "-o", "o.parquet", "-i"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jobs", *command, *more, "s3://bucket/a.jsonl"],
+            env=os.environ | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}",
+                              "PYTHONPATH": str(Path(__file__).parent.parent)},
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        with silent.accept()[0]:  # it asks, and waits
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in said
