@@ -358,6 +358,9 @@ def _parquet_rows(block: Block, survey: Survey) -> _Rows:
     for at, text in enumerate(texts):
         if isinstance(text, bytes):
             errors[at] = errors[at] or f"`{spec.text}` is not valid UTF-8"
+        elif text and _bytes(text, spec.max_row_bytes) > spec.max_row_bytes:
+            most = f"guard.max_row_bytes = {spec.max_row_bytes:,} bytes"
+            errors[at] = errors[at] or f"`{spec.text}` is longer than {most}"
     if any(errors):
         whole = pa.array([None if e else at for at, e in enumerate(errors)], pa.int64())
         named = pa.array([at if has else None for at, has in enumerate(block.unique)], pa.int64())
@@ -372,6 +375,11 @@ def _parquet_rows(block: Block, survey: Survey) -> _Rows:
     lists = {name: python_values(column) for name, column in fields.items()}
     values = [{name: each[at] for name, each in lists.items()} for at in range(count)]
     return texts, values, errors, pa.RecordBatch.from_arrays(columns, schema=survey.schema)
+
+
+def _bytes(text: str, most: int) -> int:
+    """The text's length in UTF-8, where it could be over the bound; else in characters."""
+    return len(text.encode()) if len(text) <= most < 4 * len(text) else len(text)
 
 
 def _cast(block: Block, column: pa.Array, field: pa.Field) -> pa.Array:

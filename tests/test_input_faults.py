@@ -4,6 +4,7 @@ Whatever the fault, rows balance, neighbours are intact, the key is in no byte t
 and a second run sends nothing again.
 """
 
+import gzip
 import json
 from pathlib import Path
 
@@ -303,3 +304,60 @@ def test_nested_decimal_clock_and_dictionary_columns_pass_through_with_their_typ
     for name in TYPED:
         assert written.schema.field(name).type == expected.schema.field(name).type, name
         assert written[name].combine_chunks().equals(expected[name].combine_chunks()), name
+
+
+PACKED = {"in.jsonl.gz": gzip.compress, "in.jsonl.zst": lambda raw: pa.compress(raw, "zstd", asbytes=True)}
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_faults_3_and_17_a_packed_file_that_is_cut_is_refused_before_any_call(place, mill, name):
+    write_lines(place / "in.jsonl", [{"id": n, "text": text_of(n)} for n in range(500)])
+    whole = PACKED[name]((place / "in.jsonl").read_bytes())
+    (place / name).write_bytes(whole[:-9])
+    with serving(key=KEY) as mock:
+        ran = mill("run", job(mock.url, name), "--salvage")
+        assert ran.code == 6
+        assert f"{name}: cannot be read" in ran.err
+        assert mock.bill.totals().calls == 0
+        (place / name).write_bytes(whole + PACKED[name](b'{"id": 500, "text": "a second frame"}\n'))
+        ran = mill("run", "job.toml", "--json")
+        assert (ran.code, ran.last["ok"]) == (0, 501)
+
+
+def test_faults_4_12_and_14_of_parquet_rows_are_isolated(place, mill):
+    texts = pa.array([b"good 1", b"caf\xe9", None, b"  ", b"x" * 2_000, b"good 2"]).view(pa.string())
+    pq.write_table(pa.table({"id": range(6), "text": texts}), "in.parquet")
+    with serving(key=KEY) as mock:
+        path = job(mock.url, "in.parquet", "[guard]\nmax_row_bytes = 1000")
+        ran = mill("run", path, "--json")
+        assert ran.code == 3, ran.err
+        assert (balanced(ran)["ok"], ran.last["failed"]) == (4, 2)
+        assert [(each["row"], each["reason"]) for each in failures()] == [
+            (1, "`text` is not valid UTF-8"),
+            (4, "`text` is longer than guard.max_row_bytes = 1,000 bytes"),
+        ]
+        assert [row["chunk"] for row in table()] == [0, None, None, None, None, 0]
+        assert mock.bill.totals().inputs == 2
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_fault_13_a_text_column_that_holds_no_text(place, mill, kind):
+    if kind == "parquet":
+        pq.write_table(pa.table({"id": [1], "text": [5]}), "in.parquet")
+    else:
+        write_lines(place / "in.jsonl", [{"id": n, "text": {"a": n}} for n in range(30)])
+    with serving(key=KEY) as mock:
+        ran = mill("run", job(mock.url, f"in.{kind}"))
+        assert ran.code == (2 if kind == "parquet" else 4), ran.err
+        assert mock.bill.totals().calls == 0
+
+
+def test_fault_15_one_id_in_two_parquet_files_is_refused_before_any_call(place, mill):
+    Path("in").mkdir()
+    for name, ids in (("a", [1, 2]), ("b", [3, 2])):
+        pq.write_table(pa.table({"id": ids, "text": ["x", "y"]}), f"in/{name}.parquet")
+    with serving(key=KEY) as mock:
+        ran = mill("run", job(mock.url, "in"), "--json")
+        assert (ran.code, ran.last["exit"]) == (6, 6)
+        assert "a.parquet: row 1 and " in ran.err and "b.parquet: row 1: id `2` is not unique" in ran.err
+        assert mock.bill.totals().calls == 0

@@ -328,3 +328,12 @@ def test_a_column_that_only_some_rows_and_files_have_reads_as_none_elsewhere(tmp
             _, found = documents(tmp_path / name, fields=("s",), optional=("s",), **more)
             assert [d.fields["s"] for d in found] == [None, True, None], (name, more)
             assert [d.text for d in found] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("id", [1, 1.5, True, "a"])
+@pytest.mark.parametrize("rest", [{"text": 5}, {"text": "x", "n": 2**64}])
+def test_the_id_of_a_row_is_kept_where_every_row_is_isolated(tmp_path, id, rest):
+    surveyed, found = documents(jsonl(tmp_path / "a.jsonl", [{"id": id} | rest]), id="id")
+    assert [document.id for document in found] == [id]
+    assert found[0].error is not None
+    assert kept_values(surveyed, found)[0]["id"] == id
