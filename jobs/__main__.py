@@ -284,6 +284,8 @@ def mock(latency: float, **options: Any) -> None:
 
 def main() -> None:
     """The console script: what the shell sees of a start or an end that no command controls."""
+    # Arrow reads this once, when it is loaded. Its own allocator keeps what a large page took.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     for descriptor in (0, 1, 2):  # one that the caller closed would become some file of ours
         try:
             os.fstat(descriptor)

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
+from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pyarrow as pa
@@ -225,7 +226,10 @@ def _parquet_blocks(
                         block.unique.append(spec.id is not None and problem is None)
                         block.ids.append(value)
                         block.errors.append(damage or problem)
-                    yield block
+                    # As everywhere below: what waits at a `yield` must not hold 200 MB of Arrow.
+                    ready = [block]
+                    del block, batch, values
+                    yield ready.pop()
 
 
 def _read_group(
@@ -245,7 +249,9 @@ def _read_group(
     try:
         for batch in _batches(file, parquet, group, columns):
             done += len(batch)
-            yield batch, None
+            ready = [batch]
+            del batch
+            yield ready.pop(), None
         return
     except InputError as error:
         if not spec.salvage:
@@ -295,14 +301,24 @@ def _batches(
     left = described.num_rows
     try:
         each = parquet.iter_batches(rows, row_groups=[group], columns=wanted, use_threads=False)
-        while (batch := next(each, None)) is not None:
-            left -= len(batch)
-            yield batch.select(wanted)
+        if described.num_rows <= rows:
+            whole = list(each)
+            # The reader is done with, and with it the pages that it unpacked.
+            each = _popped(whole)
+        while ready := list(islice(each, 1)):
+            left -= len(ready[0])
+            yield ready.pop().select(wanted)
     except (pa.ArrowException, OSError) as error:
         raise unreadable(file, error, f"row group {group}") from error
     if left:
         short = ValueError(f"{left} rows are missing")
         raise unreadable(file, short, f"row group {group}") from short
+
+
+def _popped(batches: list[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    batches.reverse()
+    while batches:
+        yield batches.pop()
 
 
 def _contents(

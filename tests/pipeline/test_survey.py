@@ -337,3 +337,24 @@ def test_the_id_of_a_row_is_kept_where_every_row_is_isolated(tmp_path, id, rest)
     assert [document.id for document in found] == [id]
     assert found[0].error is not None
     assert kept_values(surveyed, found)[0]["id"] == id
+
+
+WILD = JSON | st.integers(2**62, 2**65) | st.just({}) | st.sampled_from([1, 1.0, 2.5, "1", True])
+
+
+@settings(FEW, max_examples=200)
+@given(
+    rows=st.lists(st.dictionaries(st.sampled_from(["id", "text", "n"]), WILD), max_size=6),
+    keep=st.sampled_from([None, (), ("n",), ("id", "text", "n")]),
+    key=st.sampled_from([None, "id", "text"]),
+)
+@example(rows=[{"id": 1, "text": 5}], keep=None, key="id")
+def test_any_values_give_every_row_or_one_refusal(tmp_path, rows, keep, key):
+    path = jsonl(tmp_path / "any.jsonl", [*rows, {"id": "last", "text": "last one", "n": None}])
+    try:
+        surveyed, found = documents(path, id=key, keep=keep)
+    except (InputError, UsageError):
+        return
+    assert len(found) == len(rows) + 1
+    assert len(kept_values(surveyed, found)) == len(found)
+    assert len({document.identity for document in found}) == len(found)
