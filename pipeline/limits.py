@@ -39,6 +39,10 @@ _QUIET_SECONDS = 20.0
 """After twice this without a 429 trust comes back faster, doubling each time: a limit that was
 halved and restored is filled to 90 % in 40 s, at a steady 0.4 % it would take 100."""
 _MOST_REGAIN_PER_SECOND = 0.05
+_CHEAP_SECONDS = 0.25
+_MOST_CAUTION = 4.0
+"""A server that names whole seconds takes one for each 429: there trust comes back up to four
+times slower, for what a try costs (+6 % of a strict sliding second)."""
 _LEAST_TRUST = 0.001
 _CLOCK_SECONDS = 1e-6
 """Less than this is no wait: a caller who comes back when told must not be sent away again."""
@@ -61,6 +65,8 @@ class Bucket(NamedTuple):
     """The largest call so far. Its debt is paid once in advance, or restarts would forgive it."""
     until: float = -math.inf
     """A pause is on until then: no trust comes back."""
+    pause_seconds: float = 0.0
+    """How long the last pause was: what the next 429 will cost."""
     held_at: float = -math.inf
     """When a call last had to wait for this limit."""
     trust: float = 1.0
@@ -160,7 +166,7 @@ def pause(limits: Limits, now: float, seconds: float) -> Limits:
     seconds = min(max(0.0, seconds), MAX_PAUSE_SECONDS) if seconds == seconds else 0.0
     until = max(limits.until, now + seconds)
     calls, tokens = (
-        None if state is None else at(state, now)._replace(until=until)
+        None if state is None else at(state, now)._replace(until=until, pause_seconds=seconds)
         for state in (limits.calls, limits.tokens)
     )
     return Limits(calls, tokens, until)
@@ -290,7 +296,9 @@ def _regained(state: Bucket, now: float) -> float:
     if state.trust >= most or unused or now < state.until:
         return state.trust
     doublings = max(0.0, state.at - state.cut_at) / _QUIET_SECONDS - 1
-    speed = _REGAIN_PER_SECOND * math.exp2(min(max(0.0, doublings), 10.0))
+    faster = math.exp2(min(max(0.0, doublings), 10.0))
+    caution = min(_MOST_CAUTION, state.pause_seconds / _CHEAP_SECONDS) / faster
+    speed = _REGAIN_PER_SECOND * faster / max(1.0, caution)
     speed = min(_MOST_REGAIN_PER_SECOND, speed) * max(1.0, state.trust)
     return min(most, state.trust + speed * (now - max(state.at, min(now, state.until))))
 
