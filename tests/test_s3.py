@@ -195,15 +195,15 @@ def test_fault_20_and_21_an_object_changed_or_removed_during_the_run_is_not_publ
             return 0.0
 
         with serving(latency=disturb) as mock:
-            ran = mill("run", job(path, mock.url), "--json")
+            output = f"{change}.parquet"
+            ran = mill("run", job(path, mock.url, output), "--json")
             assert ran.code == 6, ran.err
             assert "changed while it was read" in ran.err
-            assert not Path("out.parquet").exists()
+            assert not Path(output).exists()
             mock.latency = 0.0
             bucket.put("a.jsonl", lines(ROWS))
             assert mill("run", "job.toml").code == 0
             assert mock.bill.totals().repeated_inputs == 0
-        Path("out.parquet").unlink()
         os.environ["TEXTMILL_HOME"] += "2"
 
 
