@@ -4,7 +4,8 @@ Calls a second and CPU seconds per 1,000 calls on loopback, short texts against 
 process of its own (384 dimensions), each peer in a process of its own. The clocks of a peer start
 with its first call; those of `textmill run` with the process, so that reading, cutting, survey and
 Parquet are in them, and some 0.7 s of start. `of raw` is calls/s against the raw loop of the same
-case.
+case. The two `alone` store the answers of that case without any call: the cache in groups of 256 at
+most, and diskcache's own `set` in the same transactions; `of cache alone` is calls/s against them.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ PEERS = (
     "openai",
     "huggingface_hub",
     "textmill, cache off",
+    "diskcache alone",
+    "cache alone",
     "textmill, cache on",
     "textmill run",
 )
@@ -182,6 +185,32 @@ async def _textmill(url: str, calls: int, size: int, concurrency: int, is_kept: 
     return took
 
 
+async def _alone(calls: int, size: int, is_plain: bool) -> complex:
+    """Only the sets: ours, or diskcache's own of the same sealed values."""
+    from pipeline.cache import AnswerCache
+    from pipeline.records import Answer
+    from pipeline.sealed import seal
+
+    vector = os.urandom(384 * 4)
+    answers = [(n.to_bytes(32, "big"), Answer(vector, 20)) for n in range(calls * size)]
+    group = min(256, 64 * size)
+    with tempfile.TemporaryDirectory() as folder:
+        cache = AnswerCache(Path(folder, "answers"))
+        store = cache._store
+        started = _now()
+        for first in range(0, len(answers), group):
+            some = answers[first : first + group]
+            if not is_plain:
+                cache.put_many(some)
+                continue
+            with store.transact():
+                for key, answer in some:
+                    store.set(key, seal(key, answer))
+        took = _now() - started
+        cache.close()
+    return took
+
+
 def _module(*names: str) -> Any:
     """The first that is installed; else this peer ends, and the table says so."""
     for name in names:
@@ -202,6 +231,8 @@ def run_peer(name: str, url: str, calls: int, size: int, concurrency: int) -> No
         "openai": lambda: _openai(*given),
         "huggingface_hub": lambda: _huggingface(*given),
         "textmill, cache off": lambda: _textmill(*given, is_kept=False),
+        "diskcache alone": lambda: _alone(calls, size, is_plain=True),
+        "cache alone": lambda: _alone(calls, size, is_plain=False),
         "textmill, cache on": lambda: _textmill(*given, is_kept=True),
     }
     took = asyncio.run(works[name]())
@@ -248,7 +279,7 @@ def case(
     names: Sequence[str], calls: int, size: int, concurrency: int, latency: float
 ) -> Iterator[dict[str, Any]]:
     """One row per peer; the server is new for each."""
-    raw = 0.0
+    raw = alone = 0.0
     for name in names:
         row: dict[str, Any] = {
             "peer": name,
@@ -268,9 +299,14 @@ def case(
             continue
         rate = calls / found["seconds"]
         raw = raw or rate
+        alone = rate if name == "cache alone" else alone
         row["calls/s"] = round(rate)
         row["CPU s per 1,000"] = round(found["cpu"] * 1000 / calls, 2)
-        yield row | {"of raw": round(rate / raw, 2)}
+        if not name.endswith("alone"):
+            row["of raw"] = round(rate / raw, 2)
+        if alone and name.startswith("textmill"):
+            row["of cache alone"] = round(rate / alone, 2)
+        yield row
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
@@ -43,7 +44,7 @@ FLAGS = {
 """Flags that stand for a key of the job file; all others are reached with --set."""
 
 
-def job_options(command: Command) -> Command:
+def job_options(command: Command, without: str = "") -> Command:
     """The options that set a key of the job file, in the order of the file."""
     options = [
         click.option("-i", "--input", metavar="PATH", help="File, glob, directory, s3://, -."),
@@ -72,8 +73,8 @@ def job_options(command: Command) -> Command:
             "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Any key of the file."
         ),
     ]
-    for option in reversed(options):
-        command = option(command)
+    for name, option in reversed(list(zip([*FLAGS, "set"], options, strict=True))):
+        command = command if name == without else option(command)
     return command
 
 
@@ -116,6 +117,19 @@ def plan(job: str, overrides: tuple[str, ...], as_json: bool, **options: Any) ->
     from jobs import execute
 
     sys.exit(execute.plan(job, overrides, flags_of(options), as_json=as_json))
+
+
+@cli.command()
+@click.argument("job")
+@click.option("--id", "name", metavar="ID", required=True, help="Of the row to explain.")
+@partial(job_options, without="id")
+@as_json
+def explain(job: str, name: str, overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Say why the answers of a row of JOB are kept, or would have to be paid for."""
+    from jobs import explain_command
+
+    flags = flags_of(options)
+    sys.exit(explain_command.explain(job, name, overrides, flags, as_json=as_json))
 
 
 @cli.command()
@@ -172,6 +186,61 @@ def templates(name: str | None, as_json: bool) -> None:
     from jobs import show
 
     sys.exit(show.templates(name, as_json=as_json))
+
+
+@cli.group()
+def cache() -> None:
+    """The answers that are kept: what they are, whether they are whole, and a way in and out."""
+
+
+@cache.command()
+@as_json
+def stats(as_json: bool) -> None:
+    """Say how many answers are kept, of what kind and size, and since when."""
+    from jobs import cache_commands
+
+    sys.exit(cache_commands.stats(as_json=as_json))
+
+
+@cache.command()
+@click.option("--repair", "--delete", is_flag=True, help="Remove damaged ones: ask again.")
+@as_json
+def verify(repair: bool, as_json: bool) -> None:
+    """Check every answer; exit 12 where damage was found and not removed."""
+    from jobs import cache_commands
+
+    sys.exit(cache_commands.verify(repair=repair, as_json=as_json))
+
+
+@cache.command()
+@click.option("--older-than", metavar="AGE", required=True, help="Such as 90d; h, d, w or y.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@as_json
+def prune(older_than: str, dry_run: bool, as_json: bool) -> None:
+    """Remove old answers; nothing else ever removes one."""
+    from jobs import cache_commands
+
+    sys.exit(cache_commands.prune(older_than, dry_run=dry_run, as_json=as_json))
+
+
+@cache.command("export")
+@click.argument("file")
+@as_json
+def export_(file: str, as_json: bool) -> None:
+    """Write all answers to FILE (- for stdout), to carry or to keep."""
+    from jobs import cache_commands
+
+    sys.exit(cache_commands.export_to(file, as_json=as_json))
+
+
+@cache.command("import")
+@click.argument("file")
+@as_json
+def import_(file: str, as_json: bool) -> None:
+    """Add the answers of FILE (- for stdin) that are not here yet."""
+    from jobs import cache_commands
+
+    sys.exit(cache_commands.import_from(file, as_json=as_json))
 
 
 @cli.command()

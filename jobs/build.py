@@ -22,6 +22,7 @@ from chunkers.boundaries import sentences
 from chunkers.tokens import tokenizer
 from jobs.job import EndpointSpec, Job
 from jobs.refusals import most_own_tokens
+from jobs.shaping import shaping
 from jobs.spec import fingerprint
 from pipeline.endpoints import local
 from pipeline.errors import UsageError
@@ -75,6 +76,7 @@ def build(job: Job, *, with_secret: bool = True) -> Pipeline:
         output=job.output.path,
         home=str(home()),
         fingerprint=_fingerprint(job),
+        shaping=shaping(job, tokenizer_name(job)),
         metadata=_metadata(job),
         dimension=_dimension(job),
         sentences=sentences,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -39,6 +41,38 @@ def vector_batches(path: str) -> Iterator[Batch]:
             columns = [each for each in file.schema_arrow.names if each != "vector"]
             for group in range(file.num_row_groups):
                 yield _batch(file, name, group, columns)
+
+
+def chunk_ids(path: str, column: str, is_it: Callable[[Any], bool]) -> set[str] | None:
+    """The `chunk_id`s of the row of which `is_it` says that its id is the one, empty where the
+    output has one row per document; None: there is no such row, or no such output."""
+    try:
+        rows = _json_ids(path, column) if path.endswith(".jsonl") else _parquet_ids(path, column)
+        found = [chunk for name, chunk in rows if is_it(name)]
+    except (UsageError, InputError, OSError):
+        return None
+    return {chunk for chunk in found if isinstance(chunk, str)} if found else None
+
+
+def _parquet_ids(path: str, column: str) -> Iterator[tuple[Any, Any]]:
+    for name in _files(path):
+        with _opened(name) as file:
+            wanted = [each for each in (column, "chunk_id") if each in file.schema_arrow.names]
+            for group in range(file.num_row_groups if column in wanted else 0):
+                read = _read(file, name, group, wanted)
+                ids = python_values(read[column])
+                chunks = (
+                    python_values(read["chunk_id"]) if "chunk_id" in wanted else [None] * len(ids)
+                )
+                yield from zip(ids, chunks, strict=True)
+
+
+def _json_ids(path: str, column: str) -> Iterator[tuple[Any, Any]]:
+    with Path(path).open("rb") as file:
+        for line in file:
+            with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+                row = msgspec.json.decode(line, type=dict)
+                yield row.get(column), row.get("chunk_id")
 
 
 def _batch(file: pq.ParquetFile, name: str, group: int, columns: list[str]) -> Batch:

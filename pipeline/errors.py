@@ -116,7 +116,8 @@ ErrorKind = Literal[
 class EndpointError(Exception):
     """A call that brought no answers. `kind` comes from the parsed body, else from the status.
 
-    Units: `retry_after` in seconds, None where the server named no time.
+    Units: `retry_after` in seconds, None where the server named no time. `status` is None where
+    not even the head of a reply came.
     """
 
     def __init__(

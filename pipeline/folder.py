@@ -12,6 +12,8 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,6 +34,32 @@ def run_folder(output: str) -> Path:
 def new_run_id() -> str:
     """Sorts by time, unique without coordination; never part of a data file."""
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + "-" + secrets.token_hex(3)
+
+
+def manifests(output: str) -> Iterator[dict[str, Any]]:
+    """What the runs of this output wrote before they began, the last one first."""
+    with suppress(OSError):
+        for folder in sorted((run_folder(output) / "runs").iterdir(), reverse=True):
+            with suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
+                told = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=dict)
+                yield told | {"run": folder.name}
+
+
+def failures(output: str, run_id: str, identity: bytes) -> list[dict[str, Any]]:
+    """What failed of this document in that run."""
+    found: list[dict[str, Any]] = []
+    name = identity.hex()
+    with (
+        suppress(OSError),
+        (run_folder(output) / "runs" / run_id / "failures.jsonl").open("rb") as f,
+    ):
+        for line in f:
+            if name.encode() in line:
+                with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+                    told = msgspec.json.decode(line, type=dict)
+                    if told.get("identity") == name:
+                        found.append(told)
+    return found
 
 
 class RunRecord:

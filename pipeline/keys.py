@@ -9,10 +9,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
 from pipeline.records import Endpoint, Request, Route
+
+_Prefix = tuple[int, str, list[str], dict[str, Any]]
+
+_IDENTITIES = {
+    2: ("kind", "model"),
+    3: ("kind", "provider", "url"),  # nothing names the model but where it is
+    4: ("kind", "provider", "model", "revision"),
+}
 
 REVISION = 1
 """Raised when the meaning of a stored answer changes; every older answer is then a miss."""
@@ -29,6 +38,39 @@ def model_name(endpoint: Endpoint) -> str:
     return told if revision in ("", "main") else f"{told}@{revision}"
 
 
+def prefix(endpoint: Endpoint) -> bytes:
+    """What stands before the input in every key of this endpoint: JSON of the revision of keys,
+    task, model identity and parameters. It holds no secret, and a URL only as the identity does."""
+    return msgspec.json.encode(
+        [REVISION, endpoint.task, endpoint.identity, endpoint.parameters], order="sorted"
+    )
+
+
+def parts_of(prefix: bytes) -> dict[str, object] | None:
+    """The parts of a prefix by the names that the job file has for them; None: it is none.
+
+    A nested parameter stands under its path: `parameters.response_format.type`.
+    """
+    try:
+        revision, task, identity, parameters = msgspec.json.decode(prefix, type=_Prefix)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    parts: dict[str, object] = {"keys": revision, "task": task}
+    names = _IDENTITIES.get(len(identity), ())
+    parts |= {f"endpoint.{name}": part for name, part in zip(names, identity, strict=False)}
+    for name, value in parameters.items():
+        _flatten(f"parameters.{name}", value, parts)
+    return parts
+
+
+def _flatten(path: str, value: object, into: dict[str, object]) -> None:
+    if isinstance(value, dict) and value:
+        for name, each in value.items():
+            _flatten(f"{path}.{name}", each, into)
+    else:
+        into[path] = value
+
+
 def keyed(endpoint: Endpoint) -> Callable[[str], bytes]:
     """The function from a rendered input to its key, 32 bytes of SHA-256.
 
@@ -36,9 +78,11 @@ def keyed(endpoint: Endpoint) -> Callable[[str], bytes]:
     three stand length-prefixed before the input.
     Cost: O(len(input)); the common prefix is hashed once.
     """
-    prefix = msgspec.json.encode(
-        [REVISION, endpoint.task, endpoint.identity, endpoint.parameters], order="sorted"
-    )
+    return keyed_by(prefix(endpoint))
+
+
+def keyed_by(prefix: bytes) -> Callable[[str], bytes]:
+    """The same for a prefix, of this endpoint or of one that was asked long ago."""
     common = hashlib.sha256(len(prefix).to_bytes(8, "big") + prefix)
 
     def key(rendered: str) -> bytes:

@@ -22,6 +22,8 @@ from pipeline.errors import LockedError, StorageError, UsageError
 from pipeline.escape import printable
 from pipeline.files import reason, shown
 
+ALONE_SECONDS = 0.5
+
 
 @contextmanager
 def storing(path: Path) -> Iterator[None]:
@@ -180,6 +182,32 @@ def lock(run_folder: Path) -> Iterator[None]:
         raise
     finally:
         os.close(descriptor)
+
+
+def used(folder: Path, patience_seconds: float, *, alone: bool = False) -> int:
+    """A descriptor that says, as long as it is open, that this process uses the cache's folder.
+
+    Who wants it alone is refused while others have it; the others wait for who has it alone.
+    Raises: LockedError, OSError.
+    """
+    file = os.open(folder / "cache.db.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    ends = time.monotonic() + (ALONE_SECONDS if alone else patience_seconds)
+    try:
+        while True:
+            try:
+                fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+                return file
+            except BlockingIOError:
+                if time.monotonic() > ends:
+                    why = "by a run or another command" if alone else "by what removes answers"
+                    raise LockedError(
+                        f"{shown(str(folder))}: the answers are in use {why}",
+                        hint="try again when it has ended",
+                    ) from None
+            time.sleep(0.02)
+    except BaseException:
+        os.close(file)
+        raise
 
 
 def _opened(path: Path) -> int:

@@ -41,13 +41,8 @@ class Plan(Struct, frozen=True):
 
 def plan(pipeline: Pipeline, survey: Survey, cache: AnswerCache | None) -> Plan:
     """The plan of this job against the answers in this cache. Blocks: run it in a thread."""
-    known = [recalled(each, cache, pipeline.chunk_tokens) for each in pipeline.endpoints]
-    named = {each.name: each for each in known}
-    endpoints = tuple(
-        replace(each, identity=named[each.replica_of].identity) if each.replica_of else each
-        for each in known
-    )
-    pipeline = replace(pipeline, endpoints=endpoints)
+    pipeline = as_recalled(pipeline, cache)
+    endpoints = pipeline.endpoints
     keys, packed = Keys(endpoints), [_Packed(endpoint) for endpoint in endpoints]
     seen = Seen()
     requests = cached = 0
@@ -72,6 +67,17 @@ def plan(pipeline: Pipeline, survey: Survey, cache: AnswerCache | None) -> Plan:
         cost_usd=sum(each.cost_usd for each in packed),
         seconds=round(max(each.seconds for each in packed), 1),
     )
+
+
+def as_recalled(pipeline: Pipeline, cache: AnswerCache | None) -> Pipeline:
+    """The pipeline with its endpoints as their servers named themselves when last asked."""
+    known = [recalled(each, cache, pipeline.chunk_tokens) for each in pipeline.endpoints]
+    named = {each.name: each for each in known}
+    endpoints = tuple(
+        replace(each, identity=named[each.replica_of].identity) if each.replica_of else each
+        for each in known
+    )
+    return replace(pipeline, endpoints=endpoints)
 
 
 class _Packed:

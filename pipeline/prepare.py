@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from itertools import chain, islice
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -22,6 +23,8 @@ from pipeline.survey import InputSpec, Survey
 
 LEAST_PIECE_TOKENS = 8
 """No chunker cuts smaller."""
+LEAST_SPLIT_TOKENS = 2 * LEAST_PIECE_TOKENS - 1
+"""A chunk of fewer tokens cannot be cut in two."""
 
 
 class Pipeline(Struct, frozen=True, kw_only=True):
@@ -44,6 +47,9 @@ class Pipeline(Struct, frozen=True, kw_only=True):
     output: str
     home: str
     fingerprint: str
+    shaping: dict[str, Any] = {}
+    """What of the job decides how a row becomes inputs, by the keys of the job file: for `explain`,
+    which compares it with that of the last run."""
     metadata: dict[str, str]
     dimension: int | None
     """Of the vectors, where the job or the model says it."""
@@ -76,13 +82,14 @@ class Opened(Struct, frozen=True):
 class Long:
     """A document whose requests are never all in memory, and its chunks as they are settled."""
 
-    def __init__(self, document: Document, route: Route, asking: _Asking) -> None:
+    def __init__(self, document: Document, route: Route, asking: _Asking, chunks: Spans) -> None:
         self._document, self._route, self._asking = document, route, asking
+        self._chunks = chunks
         self._settled = Spans(len(document.text or ""))
 
-    def segments(self, chunks: Spans) -> Iterator[Opened]:
-        left = len(chunks)
-        for some in chunks.segments(SEGMENT_REQUESTS, SEGMENT_CHARS):
+    def segments(self) -> Iterator[Opened]:
+        left = len(self._chunks)
+        for some in self._chunks.segments(SEGMENT_REQUESTS, SEGMENT_CHARS):
             left -= len(some)
             requests = [self._asking.request(self._document, each, self._route) for each in some]
             yield Opened(self._document, requests, self, not left)
@@ -91,12 +98,20 @@ class Long:
         self._settled.extend(request.chunk for request in requests)
 
     def whole(self) -> Opened:
-        """The document with all requests, made again one by one; their tokens are the chunks'."""
+        """The document with the requests that were settled, pieces among them."""
+        return self._made(self._settled)
+
+    def at_once(self) -> Opened:
+        """The document with its requests, before any of them is sent."""
+        return self._made(self._chunks)
+
+    def _made(self, chunks: Spans) -> Opened:
+        """With requests that are made again, one by one; their tokens are the chunks'."""
 
         def make(chunk: Chunk) -> Request:
             return self._asking.request(self._document, chunk, self._route, is_counted=False)
 
-        return Opened(self._document, Requests(self._settled, make))
+        return Opened(self._document, Requests(chunks, make))
 
 
 def prepared(pipeline: Pipeline, survey: Survey) -> Iterator[list[Opened]]:
@@ -113,7 +128,7 @@ def prepared(pipeline: Pipeline, survey: Survey) -> Iterator[list[Opened]]:
             if group:
                 yield group
                 group = []
-            for segment in opened:
+            for segment in opened.segments():
                 yield [segment]
                 del segment
         if group:
@@ -187,8 +202,14 @@ def _pieces(pipeline: Pipeline, document: Document, chunk: Chunk) -> list[Chunk]
     return cut if len(cut) > 1 else []
 
 
-def _open(pipeline: Pipeline, document: Document, asking: _Asking) -> Opened | Iterator[Opened]:
-    """The document with its requests, or the segments of a long one."""
+def opened(pipeline: Pipeline, document: Document) -> Opened:
+    """One document and its requests; without any where it cannot be read or must not be sent."""
+    found = _open(pipeline, document, _Asking(pipeline))
+    return found if isinstance(found, Opened) else found.at_once()
+
+
+def _open(pipeline: Pipeline, document: Document, asking: _Asking) -> Opened | Long:
+    """The document with its requests, or a long one, whose segments have them."""
     if document.text is None:
         return Opened(document, [])
     route = asking.router.route(document.fields)
@@ -205,7 +226,7 @@ def _open(pipeline: Pipeline, document: Document, asking: _Asking) -> Opened | I
     spans.extend(chain(first, [] if further is None else [further], chunks))
     if len(spans) > most:
         return _isolated(document, f"more than guard.max_chunks = {most:,} chunks")
-    return Long(document, route, asking).segments(spans)
+    return Long(document, route, asking, spans)
 
 
 def _isolated(document: Document, reason: str) -> Opened:

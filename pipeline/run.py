@@ -25,13 +25,13 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from anyio.to_thread import run_sync
-from msgspec import Struct
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from pipeline import events
 from pipeline.answering import Answering, answering_of
 from pipeline.cache import AnswerCache
-from pipeline.dispatch import Dispatch
+from pipeline.dispatch import TOO_SHORT, Dispatch
 from pipeline.errors import (
     BudgetError,
     Interrupted,
@@ -41,12 +41,12 @@ from pipeline.errors import (
 from pipeline.files import recheck
 from pipeline.flights import Group
 from pipeline.folder import RunRecord, new_run_id, run_folder
-from pipeline.keys import Keys, model_name
+from pipeline.keys import Keys, model_name, prefix
 from pipeline.memory import give_back
 from pipeline.outcomes import Outcomes
 from pipeline.place import lock
 from pipeline.plan import plan
-from pipeline.prepare import Opened, Pipeline, gathered, prepared, split
+from pipeline.prepare import LEAST_SPLIT_TOKENS, Opened, Pipeline, gathered, prepared, split
 from pipeline.records import Failure
 from pipeline.sink import Sink
 from pipeline.survey import Survey, survey
@@ -154,6 +154,8 @@ class _Turn:
                 self.emit(events.Began(run_id, str(record.folder)))
                 manifest = _manifest(pipeline, surveyed, run_id)
                 record.write_manifest(manifest)
+                for each in _prefixes(pipeline):
+                    await run_sync(cache.remember_prefix, each)
                 await self._check_budget(surveyed, cache)
                 await self._mill(surveyed, cache, answering)
                 recheck(surveyed.files)
@@ -193,6 +195,7 @@ class _Turn:
             free_bytes=lambda: shutil.disk_usage(cache.folder).free,
             max_outage_seconds=pipeline.max_outage_seconds,
             max_cost_usd=pipeline.max_cost_usd,
+            least_split_tokens=LEAST_SPLIT_TOKENS,
         )
         for position, each in enumerate(answering):
             each.listen = partial(dispatch.hear, position=position)
@@ -280,8 +283,7 @@ class _Turn:
             cut = [split(self.pipeline, each, too_long) for each in opened]
             for _, _, hopeless in cut:
                 for request in hopeless:
-                    why = "too long for the model, and too short to be cut again"
-                    dispatch.failures[request.flight] = Failure("too_long", why)
+                    dispatch.failures[request.flight] = Failure("too_long", TOO_SHORT)
             opened = [whole for whole, _, _ in cut]
             group, pieces = Group(), [piece for _, made, _ in cut for piece in made]
             cached = await dispatch.admit(group, pieces)
@@ -372,8 +374,15 @@ def _manifest(pipeline: Pipeline, surveyed: Survey, run_id: str) -> dict[str, An
         "rows": surveyed.rows,
         "output": pipeline.output,
         "models": [list(endpoint.identity) for endpoint in pipeline.endpoints],
+        "shaping": pipeline.shaping,
+        "prefixes": [Raw(each) for each in _prefixes(pipeline)],
         "committed": False,
     }
+
+
+def _prefixes(pipeline: Pipeline) -> list[bytes]:
+    """What stands before the input in the keys of each endpoint, for `explain`."""
+    return [prefix(endpoint) for endpoint in pipeline.endpoints]
 
 
 def _leaves(errors: BaseExceptionGroup[Any]) -> Iterator[TextmillError]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.cache import AnswerCache, RawDisk
 from pipeline.errors import StorageError
-from pipeline.records import Answer
+from pipeline.records import Answer, Split
 
 KEY = b"k" * 32
 
@@ -142,3 +142,63 @@ def test_threads_share_a_cache(cache):
         thread.join()
     found = cache.get_many([number.to_bytes(32, "big") for number in range(100)])
     assert [answer.value for answer in found.values()] == [str(number) for number in range(100)]
+
+
+def numbered(count):
+    return [(number.to_bytes(32, "big"), Answer(f"answer {number}")) for number in range(count)]
+
+
+@given(st.lists(st.integers(0, 200), max_size=300), st.integers(0, 300))
+def test_any_group_is_read_back_and_diskcache_agrees(tmp_path_factory, names, cut):
+    cache = AnswerCache(tmp_path_factory.mktemp("answers"))
+    answers = [(name.to_bytes(32, "big"), Answer(f"{name}, {at}")) for at, name in enumerate(names)]
+    cache.put_many(answers[:cut])
+    cache.put_many(answers[cut:])
+    known = dict(answers)  # the last one of a key stands, within a group and over groups
+    absent = [b"x" * 32, b""]
+    assert cache.get_many([*known, *absent, *known]) == known
+    with diskcache.Cache(str(cache.folder), disk=RawDisk) as plain:
+        assert plain.check() == []  # the counts that diskcache's triggers keep are right
+        assert len(plain) == len(known) + 1
+        assert sorted(key for key in plain) == sorted([*known, b"textmill"])
+        sealed = {key: plain.get(key) for key in known}
+    assert all(type(value) is bytes for value in sealed.values())
+    cache.close()
+
+
+def test_what_diskcache_itself_stored_is_read(cache):
+    cache.put_many([(KEY, Answer("x")), (b"s" * 32, Split())])
+    with diskcache.Cache(str(cache.folder), disk=RawDisk) as plain:
+        sealed = plain.get(KEY), plain.get(b"s" * 32)
+        plain.clear()
+        assert cache.get_many([KEY, b"s" * 32]) == {}
+        plain.set(KEY, sealed[0])
+        plain.set(b"s" * 32, sealed[1], expire=3_600)
+        assert cache.get_many([KEY, b"s" * 32]) == {KEY: Answer("x"), b"s" * 32: Split()}
+        plain.set(KEY, sealed[0], expire=-1)
+        assert cache.get_many([KEY]) == {}
+
+
+def test_an_answer_that_is_stored_again_leaves_no_trace_of_the_first(cache):
+    with diskcache.Cache(str(cache.folder), disk=RawDisk) as plain:
+        plain.set(KEY, b"a damaged value that expires", expire=3_600, tag="t")
+        cache.put_many([(KEY, Answer("new"))])
+        _, expires, tag = plain.get(KEY, expire_time=True, tag=True)
+        assert (expires, tag) == (None, None)
+        assert plain.check() == []
+
+
+def test_many_answers_are_few_statements(cache, monkeypatch):
+    executed = []
+    connection = cache._store._con
+
+    def execute(statement, *values):
+        executed.append(statement.split("(")[0])
+        return connection.execute(statement, *values)
+
+    monkeypatch.setattr(diskcache.Cache, "_sql", property(lambda _: execute))
+    cache.put_many(numbered(300))
+    assert executed == ["BEGIN IMMEDIATE", *["INSERT INTO Cache"] * 7, "COMMIT"]  # 4 × 64, 32, 8, 4
+    executed.clear()
+    assert len(cache.get_many(key for key, _ in numbered(256))) == 256
+    assert len(executed) == 256 // 32

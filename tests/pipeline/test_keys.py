@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from pipeline.keys import keyed
+from pipeline.keys import keyed, keyed_by, parts_of, prefix
 from pipeline.records import Deadline, Endpoint, Price
 
 ENDPOINT = Endpoint(
@@ -61,3 +61,24 @@ def test_input_and_parameters_cannot_be_mistaken_for_each_other():
     one = keyed(replace(ENDPOINT, parameters={"a": "b"}))("c")
     other = keyed(replace(ENDPOINT, parameters={"a": "bc"}))("")
     assert one != other
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_prefix_or_none(content):
+    parts = parts_of(content)
+    assert parts is None or {"keys", "task"} <= parts.keys()
+
+
+def test_a_prefix_tells_its_parts_by_the_names_of_the_job_file():
+    nested = {"b": {"c": 1, "d": {}}, "a": [1, {"x": 2}]}
+    endpoint = Endpoint("n", "openai", "t", "m", ("openai", "", "m", "v2"), parameters=nested)
+    assert parts_of(prefix(endpoint)) == {
+        "keys": 1, "task": "t", "endpoint.kind": "openai", "endpoint.provider": "",
+        "endpoint.model": "m", "endpoint.revision": "v2", "parameters.a": [1, {"x": 2}],
+        "parameters.b.c": 1, "parameters.b.d": {},
+    }
+    assert keyed_by(prefix(endpoint))("渡船") == keyed(endpoint)("渡船")
+    url = Endpoint("n", "tei", "t", "", ("tei", "", "http://127.0.0.1:1"))
+    assert parts_of(prefix(url))["endpoint.url"] == "http://127.0.0.1:1"
+    local = Endpoint("n", "local", "t", "", ("local", "wordllama-256"))
+    assert parts_of(prefix(local))["endpoint.model"] == "wordllama-256"
