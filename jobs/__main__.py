@@ -40,6 +40,7 @@ FLAGS = {
     "max_outage": "run.max_outage_seconds",
     "grace": "run.grace_seconds",
     "until": "run.until",
+    "salvage": "run.salvage",
 }
 """Flags that stand for a key of the job file; all others are reached with --set."""
 
@@ -47,7 +48,7 @@ FLAGS = {
 def job_options(command: Command, without: str = "") -> Command:
     """The options that set a key of the job file, in the order of the file."""
     options = [
-        click.option("-i", "--input", metavar="PATH", help="File, glob, directory, or -."),
+        click.option("-i", "--input", metavar="PATH", help="File, glob, directory, s3://, -."),
         click.option("-o", "--output", metavar="PATH", help=".parquet, .jsonl, directory, or -."),
         click.option("--text", metavar="COLUMN", help="Column that holds the text."),
         click.option("--id", metavar="COLUMN", help="Column that names a row."),
@@ -69,6 +70,7 @@ def job_options(command: Command, without: str = "") -> Command:
         click.option("--max-outage", metavar="SECONDS", type=float, help="Without any answer."),
         click.option("--grace", metavar="SECONDS", type=float, help="To drain after ctrl-C."),
         click.option("--until", metavar="TIME", help="Such as 06:00: drain then, and exit 10."),
+        click.option("--salvage", is_flag=True, default=None, help="Isolate unreadable rows."),
         click.option(
             "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Any key of the file."
         ),
@@ -385,6 +387,8 @@ def mock(latency: float, **options: Any) -> None:
 
 def main() -> None:
     """The console script: what the shell sees of a start or an end that no command controls."""
+    # Arrow reads this once, when it is loaded. Its own allocator keeps what a large page took.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     for descriptor in (0, 1, 2):  # one that the caller closed would become some file of ours
         try:
             os.fstat(descriptor)

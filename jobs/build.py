@@ -62,6 +62,7 @@ def build(job: Job, *, with_secret: bool = True) -> Pipeline:
             fields=prompted + optional,
             optional=optional,
             max_row_bytes=job.guard.max_row_bytes,
+            salvage=job.run.salvage,
         ),
         chunk=chunker(job),
         split=partial(_split, job),

@@ -12,9 +12,10 @@ import msgspec
 
 from jobs.execute import pairs, reported, say
 from jobs.page import CutDocument, Cutting, page
+from jobs.waiting import waited
 from pipeline.errors import StorageError, UsageError
 from pipeline.escape import printable
-from pipeline.files import JSONL, PARQUET
+from pipeline.files import JSONL, PARQUET, is_s3
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -234,7 +235,7 @@ def _opened(
             yield cutting, iter([_cut(job, cutting.source, text)]), 1
             return
         pipeline = build(job, with_secret=False)
-        surveyed = survey(pipeline.input)
+        surveyed = waited(lambda: survey(pipeline.input))
         yield cutting, _documents(job, pipeline, surveyed), surveyed.rows
 
 
@@ -243,6 +244,7 @@ def _is_file(source: str) -> bool:
     return (
         source == "-"
         or source.lower().endswith(TEXT_FILES + JSONL + PARQUET)
+        or is_s3(source)
         or Path(source).is_dir()
     )
 

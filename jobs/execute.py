@@ -137,6 +137,7 @@ def _plan(source: str, overrides: Sequence[str], flags: Mapping[str, object], as
     from jobs.display import duration
     from jobs.spec import load
     from jobs.streams import placed
+    from jobs.waiting import waited
     from pipeline.cache import AnswerCache
     from pipeline.plan import plan as planned
     from pipeline.survey import survey
@@ -146,7 +147,7 @@ def _plan(source: str, overrides: Sequence[str], flags: Mapping[str, object], as
         pipeline = build(job, with_secret=False)
         answers = Path(pipeline.home) / "answers"
         cache = AnswerCache(answers) if answers.is_dir() else None
-        told = planned(pipeline, survey(pipeline.input), cache)
+        told = waited(lambda: planned(pipeline, survey(pipeline.input), cache))
     if as_json:
         print(msgspec.json.encode(told).decode())
     else:

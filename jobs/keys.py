@@ -106,7 +106,10 @@ class Places(Struct, frozen=True):
     def unknown(self, key: str, keys: Sequence[Key]) -> UsageError:
         """The error about a key that does not exist, with the nearest that does."""
         section, _, last = key.rpartition(".")
-        near = _near(last, [k.name.rpartition(".")[2] for k in keys if _within(k.name, section)])
+        start = f"{section}." if section else ""
+        # Its sections, too: `[gard]` is as much a slip as `sise`.
+        inside = (k.name[len(start) :] for k in keys if k.name.startswith(start))
+        near = _near(last, dict.fromkeys(name.partition(".")[0] for name in inside))
         anywhere = {k.name.rpartition(".")[2]: k.name for k in keys}
         near = near or anywhere.get(_near(last, anywhere), "")
         meant = f" (did you mean `{near}`?)" if near else ""
@@ -369,8 +372,3 @@ def _safe(key: str, value: object) -> str:
 def _near(name: str, names: Iterable[str]) -> str:
     # Cut, because the comparison is quadratic.
     return (difflib.get_close_matches(name[:64], list(names), 1) or [""])[0]
-
-
-def _within(name: str, section: str) -> bool:
-    """True for a key that stands directly in the section."""
-    return name.rpartition(".")[0] == section

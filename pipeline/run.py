@@ -50,7 +50,7 @@ from pipeline.memory import give_back
 from pipeline.outcomes import Outcomes
 from pipeline.place import lock
 from pipeline.plan import plan
-from pipeline.prepare import LEAST_SPLIT_TOKENS, Opened, Pipeline, prepared, split
+from pipeline.prepare import LEAST_SPLIT_TOKENS, Opened, Pipeline, gathered, prepared, split
 from pipeline.records import Failure
 from pipeline.runs import Manifest, new_run_id, this_run
 from pipeline.sink import Sink
@@ -271,7 +271,8 @@ class _Turn:
                 await window.enter(weight, entries)
                 group = Group()
                 cached = await dispatch.admit(group, requests)
-                self.emit(events.Admitted(len(opened), len(requests), cached))
+                documents = sum(each.is_last for each in opened)
+                self.emit(events.Admitted(documents, len(requests), cached))
                 put.send_nowait((opened, group, weight, entries))
 
     async def _drain(
@@ -287,10 +288,13 @@ class _Turn:
         most_failed = max(LEAST_FAILED, int(self.pipeline.max_failed * surveyed.rows))
         async for opened, group, weight, entries in get:
             await group.whole.wait()
-            opened = await self._with_pieces(opened, dispatch)
+            opened = gathered(await self._with_pieces(opened, dispatch))
             before = sink.counts
-            await run_sync(self._write, opened, cache, dispatch.failures)
+            if opened:
+                await run_sync(self._write, opened, cache, dispatch.failures)
             window.leave(weight, entries)
+            if not opened:
+                continue
             counts = sink.counts
             self.emit(
                 events.Written(
@@ -405,9 +409,12 @@ class _Turn:
 
 def _weight(opened: Sequence[Opened]) -> int:
     """What a group holds in memory, in bytes or so: a chunk's text stands in the document and once
-    more in its request, kept columns lie in the group's one record batch."""
-    texts = sum(len(each.document.text or "") for each in opened)
+    more in its request, kept columns lie in the group's one record batch. Of a long document only
+    what a segment adds to it: it is held as a whole, and others would wait for its end."""
     inputs = sum(len(request.input) for each in opened for request in each.requests)
+    if opened[0].long is not None:
+        return 2 * inputs
+    texts = sum(len(each.document.text or "") for each in opened)
     return texts + inputs + int(opened[0].document.kept.batch.nbytes)
 
 

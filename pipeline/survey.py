@@ -81,8 +81,10 @@ def survey(spec: InputSpec) -> Survey:
             if described is None and (row := block.rows[at]) is not None:
                 if len(keys) < MAX_KEYS and not keys >= row.keys():
                     keys.update(row)
-                if block.errors[at] is None:
-                    _learn(types, row)
+                fits = block.errors[at] is None and _learn(types, row)
+                if not fits and unique and spec.id is not None:  # of an isolated row it stands
+                    _learn(types, {spec.id: block.ids[at]})
+                del row  # it may be 200 MB
     if size:
         part_rows.append(size)
     occurrences, twice = hashes.occurrences()
@@ -110,11 +112,13 @@ def _is_border(hashed: bytes) -> bool:
     return int.from_bytes(hashed[:4], "big") % BORDER_ODDS == 0
 
 
-def _learn(types: dict[str, JsonType], row: dict[str, Any]) -> None:
+def _learn(types: dict[str, JsonType], row: dict[str, Any]) -> bool:
+    """Whether the row fits; the source isolates one that does not, for the same reason."""
     try:
         types.update(changed_fields(types, row))
     except Misfit:
-        return  # the source isolates it, for the same reason
+        return False
+    return True
 
 
 def _json_schema(spec: InputSpec, types: dict[str, JsonType], keys: set[str]) -> pa.Schema:

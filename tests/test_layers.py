@@ -21,7 +21,7 @@ HOMES = {
     "tiktoken": ("chunkers/tokens.py",),
     "tokenizers": ("chunkers/tokens.py",),
     "pyarrow": tuple(
-        f"pipeline/{name}.py" for name in ("source", "survey", "schema", "sink", "parts", "corpus", "memory", "portable")
+        f"pipeline/{name}.py" for name in ("source", "survey", "schema", "sink", "parts", "corpus", "memory", "portable", "s3")
     ),
     "click": ("jobs/",),
     "rich": ("jobs/",),
