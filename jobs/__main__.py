@@ -40,6 +40,8 @@ FLAGS = {
     "max_removed": "guard.max_removed",
     "max_outage": "run.max_outage_seconds",
     "grace": "run.grace_seconds",
+    "until": "run.until",
+    "salvage": "run.salvage",
 }
 """Flags that stand for a key of the job file; all others are reached with --set."""
 
@@ -47,7 +49,7 @@ FLAGS = {
 def job_options(command: Command, without: str = "") -> Command:
     """The options that set a key of the job file, in the order of the file."""
     options = [
-        click.option("-i", "--input", metavar="PATH", help="File, glob, directory, or -."),
+        click.option("-i", "--input", metavar="PATH", help="File, glob, directory, s3://, -."),
         click.option("-o", "--output", metavar="PATH", help=".parquet, .jsonl, directory, or -."),
         click.option("--text", metavar="COLUMN", help="Column that holds the text."),
         click.option("--id", metavar="COLUMN", help="Column that names a row."),
@@ -69,6 +71,8 @@ def job_options(command: Command, without: str = "") -> Command:
         click.option("--max-removed", metavar="SHARE", type=float, help="Of rows; above: exit 14."),
         click.option("--max-outage", metavar="SECONDS", type=float, help="Without any answer."),
         click.option("--grace", metavar="SECONDS", type=float, help="To drain after ctrl-C."),
+        click.option("--until", metavar="TIME", help="Such as 06:00: drain then, and exit 10."),
+        click.option("--salvage", is_flag=True, default=None, help="Isolate unreadable rows."),
         click.option(
             "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Any key of the file."
         ),
@@ -95,16 +99,40 @@ def cli() -> None:
     """A job runner for long texts: rows in, chunks to inference endpoints, ordered results out."""
 
 
-@cli.command()
+CLASSES = ("all", "ambiguous", "invalid", "poison", "too_long", "transient")
+"""Of final failures, for --retry-failed."""
+
+
+class Run(click.Command):
+    """Reads `run --retry-failed JOB` as people mean it: a word that is no class is the job."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        flag = "--retry-failed"
+        if flag in args:
+            at = args.index(flag)
+            named = args[at + 1 : at + 2]
+            if not named or named[0] not in CLASSES:
+                args[at] = f"{flag}=all"
+        return super().parse_args(ctx, args)
+
+
+@cli.command(cls=Run)
 @click.argument("job")
 @job_options
 @click.option("--changes", metavar="PATH", help="Write what changed since the last commit.")
+@click.option(
+    "--retry-failed",
+    metavar="[CLASS]",
+    type=click.Choice(CLASSES),
+    help="Try the failures of an interrupted run again.",
+)
 @click.option("--dry-run", is_flag=True, help="Only say what would be done: `plan`.")
 @as_json
 def run(
     job: str,
     overrides: tuple[str, ...],
     changes: str | None,
+    retry_failed: str | None,
     dry_run: bool,
     as_json: bool,
     **options: Any,
@@ -115,7 +143,11 @@ def run(
     flags = flags_of(options)
     if dry_run:
         sys.exit(execute.plan(job, overrides, flags, as_json=as_json))
-    sys.exit(execute.run(job, overrides, flags, as_json=as_json, changes=changes))
+    sys.exit(
+        execute.run(
+            job, overrides, flags, as_json=as_json, retry_failed=retry_failed, changes=changes
+        )
+    )
 
 
 @cli.command()
@@ -363,6 +395,8 @@ def mock(latency: float, **options: Any) -> None:
 
 def main() -> None:
     """The console script: what the shell sees of a start or an end that no command controls."""
+    # Arrow reads this once, when it is loaded. Its own allocator keeps what a large page took.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     for descriptor in (0, 1, 2):  # one that the caller closed would become some file of ours
         try:
             os.fstat(descriptor)

@@ -62,6 +62,7 @@ def build(job: Job, *, with_secret: bool = True) -> Pipeline:
             fields=prompted + optional,
             optional=optional,
             max_row_bytes=job.guard.max_row_bytes,
+            salvage=job.run.salvage,
         ),
         chunk=chunker(job),
         split=lambda text, size: _split(job, text, size),
@@ -85,6 +86,7 @@ def build(job: Job, *, with_secret: bool = True) -> Pipeline:
         max_chunks=job.guard.max_chunks,
         max_outage_seconds=job.run.max_outage_seconds,
         grace_seconds=job.run.grace_seconds,
+        until=job.run.until,
         max_cost_usd=job.budget.max_cost_usd,
         is_partial=job.budget.partial,
     )

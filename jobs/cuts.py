@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jobs.execute import pairs, placed, reported, say
+from jobs.execute import pairs, reported, say
 from jobs.page import CutDocument, Cutting, page
+from jobs.waiting import waited
 from pipeline.errors import StorageError, UsageError
 from pipeline.escape import printable
-from pipeline.files import JSONL, PARQUET
+from pipeline.files import JSONL, PARQUET, is_s3
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -226,13 +227,15 @@ def _opened(
     if source.lower().endswith(TEXT_FILES):
         yield cutting, iter([_cut(job, Path(source).name, _text(Path(source), source))]), 1
         return
+    from jobs.streams import placed
+
     with placed(job) as (job, _):
         if source == "-" and _is_plain(Path(job.input.path)):
             text = _text(Path(job.input.path), cutting.source)
             yield cutting, iter([_cut(job, cutting.source, text)]), 1
             return
         pipeline = build(job, with_secret=False)
-        surveyed = survey(pipeline.input)
+        surveyed = waited(lambda: survey(pipeline.input))
         yield cutting, _documents(job, pipeline, surveyed), surveyed.rows
 
 
@@ -241,6 +244,7 @@ def _is_file(source: str) -> bool:
     return (
         source == "-"
         or source.lower().endswith(TEXT_FILES + JSONL + PARQUET)
+        or is_s3(source)
         or Path(source).is_dir()
     )
 

@@ -5,21 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import shlex
-import shutil
 import signal
 import sys
-import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
-from msgspec.structs import replace
 
-from pipeline.errors import StorageError, TextmillError, UsageError
+from pipeline.errors import TextmillError, UsageError
 from pipeline.escape import printable
 from pipeline.secret import mask
 
@@ -29,9 +26,6 @@ if TYPE_CHECKING:
     from pipeline.events import Emit, Event
     from pipeline.run import Ended
 
-MAGIC = {b"PAR1": ".parquet", b"\x1f\x8b": ".jsonl.gz", b"\x28\xb5\x2f\xfd": ".jsonl.zst"}
-"""How standard input says what it is."""
-
 
 def run(
     source: str,
@@ -39,10 +33,13 @@ def run(
     flags: Mapping[str, object],
     *,
     as_json: bool,
+    retry_failed: str | None = None,
     changes: str | None = None,
 ) -> int:
     """Run a job; the exit code. Data on stdout, talk on stderr, what changed in `changes`."""
-    return reported(lambda: _run(source, overrides, flags, as_json, changes), as_json=as_json)
+    return reported(
+        lambda: _run(source, overrides, flags, as_json, retry_failed, changes), as_json=as_json
+    )
 
 
 def _run(
@@ -50,6 +47,7 @@ def _run(
     overrides: Sequence[str],
     flags: Mapping[str, object],
     as_json: bool,
+    retry_failed: str | None,
     changes: str | None,
 ) -> int:
     from jobs.build import build, home
@@ -57,6 +55,7 @@ def _run(
     from jobs.paths import refuse_changes
     from jobs.record import recorded
     from jobs.spec import load
+    from jobs.streams import placed
     from pipeline import run as engine
 
     try:
@@ -72,7 +71,7 @@ def _run(
         refuse_changes(job, changes)
     told = _told(job, source, overrides, flags)
     with placed(job) as (job, publish), recorded(home(), told, say) as recording:
-        pipeline = replace(build(job), changes=changes)
+        pipeline = msgspec.structs.replace(build(job), changes=changes)
         shown = display(as_json=as_json)
         at_sigterm = signal.getsignal(signal.SIGTERM)
         try:
@@ -80,6 +79,7 @@ def _run(
                 engine.run,
                 pipeline,
                 heard(shown.on, recording.on),
+                retry_failed,
                 backend_options={"use_uvloop": _has_uvloop()},
             )
         finally:
@@ -143,6 +143,8 @@ def _plan(source: str, overrides: Sequence[str], flags: Mapping[str, object], as
     from jobs.build import build
     from jobs.display import duration
     from jobs.spec import load
+    from jobs.streams import placed
+    from jobs.waiting import waited
     from pipeline.cache import AnswerCache
     from pipeline.plan import plan as planned
     from pipeline.survey import survey
@@ -152,7 +154,7 @@ def _plan(source: str, overrides: Sequence[str], flags: Mapping[str, object], as
         pipeline = build(job, with_secret=False)
         answers = Path(pipeline.home) / "answers"
         cache = AnswerCache(answers) if answers.is_dir() else None
-        told = planned(pipeline, survey(pipeline.input), cache)
+        told = waited(lambda: planned(pipeline, survey(pipeline.input), cache))
     if as_json:
         print(msgspec.json.encode(told).decode())
     else:
@@ -237,63 +239,6 @@ def pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
             raise UsageError("--set takes KEY=VALUE, such as --set chunk.size=256")
         found.append((key.strip(), value))
     return found
-
-
-@contextmanager
-def placed(job: Job) -> Iterator[tuple[Job, Callable[[], None]]]:
-    """The job with files in the place of `-`, and what copies the result to stdout."""
-    with tempfile.TemporaryDirectory(prefix="textmill-", ignore_cleanup_errors=True) as folder:
-        publish: Callable[[], None] = _nothing
-        if job.input.path == "-":
-            job = replace(job, input=replace(job.input, path=_spool(Path(folder))))
-        if job.output.path != "-":
-            yield job, publish
-            return
-        # Its run folder outlives the run where there are failures to read.
-        path = _stream_folder() / "out.jsonl"
-        job = replace(job, output=replace(job.output, path=str(path)))
-
-        def publish() -> None:
-            with path.open("rb") as file:
-                shutil.copyfileobj(file, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
-
-        try:
-            yield job, publish
-        finally:
-            path.unlink(missing_ok=True)
-            shutil.rmtree(f"{path}.run/parts", ignore_errors=True)  # no run comes after this one
-            if not list(path.parent.rglob("failures.jsonl")):
-                shutil.rmtree(path.parent, ignore_errors=True)
-
-
-def _stream_folder() -> Path:
-    from jobs.build import home
-
-    streams = home() / "streams"
-    try:
-        streams.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return Path(tempfile.mkdtemp(dir=streams))
-    except OSError as error:
-        raise StorageError(f"{streams}: cannot be written: {error.strerror}") from None
-
-
-def _nothing() -> None:
-    pass
-
-
-def _spool(folder: Path) -> str:
-    """Standard input as a file: it is read twice, and a stream can be read once."""
-    temporary = folder / "stdin"
-    try:
-        with temporary.open("wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
-        with temporary.open("rb") as file:
-            start = file.read(4)
-    except OSError as error:
-        raise StorageError(f"{folder}: cannot spool standard input: {error.strerror}") from None
-    suffix = next((end for magic, end in MAGIC.items() if start.startswith(magic)), ".jsonl")
-    return str(temporary.rename(folder / f"stdin{suffix}"))
 
 
 def _has_uvloop() -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jobs.execute import pairs, placed, reported
+from jobs.execute import pairs, reported
 from pipeline.errors import UsageError
 from pipeline.escape import printable
 
@@ -41,6 +41,7 @@ def _explain(
 ) -> int:
     from jobs.build import build
     from jobs.spec import load
+    from jobs.streams import placed
     from pipeline.cache import AnswerCache
     from pipeline.explain import explained
     from pipeline.plan import as_recalled
@@ -105,7 +106,7 @@ def _past(pipeline: Pipeline, document: Document) -> Past:
         return value == name.hex() or (value is not None and identity.of_id(value) == name)
 
     return Past(
-        manifest=next((each for each in runs if each.get("committed") is True), None),
+        manifest=next((each for each in runs if each.get("state") == "committed"), None),
         failures=failures(pipeline.output, runs[0]["run"], name) if runs else (),
         chunk_ids=chunk_ids(pipeline.output, pipeline.input.id or "id", is_it),
     )

@@ -109,6 +109,8 @@ class RunSpec(Struct, frozen=True):
 
     max_outage_seconds: float
     grace_seconds: float
+    until: str | None
+    salvage: bool
 
 
 class Job(Struct, frozen=True, kw_only=True):

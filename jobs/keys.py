@@ -7,11 +7,13 @@ looks like a credential is ever echoed.
 
 from __future__ import annotations
 
+import datetime as dt
 import difflib
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from importlib.metadata import entry_points
 from typing import Any, Literal, NamedTuple
 
@@ -21,7 +23,9 @@ from pipeline.errors import UsageError
 from pipeline.escape import printable
 from pipeline.secret import Reference, mask
 
-Type = Literal["string", "slug", "integer", "number", "boolean", "strings", "scalar", "reference"]
+Type = Literal[
+    "string", "slug", "integer", "number", "boolean", "strings", "scalar", "reference", "time"
+]
 NOT_YET = "is not supported yet in this version"
 _LARGEST_NUMBER = 10**12
 _LONGEST_STRING = 100_000
@@ -52,6 +56,8 @@ class Key(NamedTuple):
         """What may stand there, for a reference: `integer, at least 1`."""
         if self.choices:
             return ", ".join(self.choices)
+        if self.type == "time":
+            return "time of day"
         if self.type == "scalar":
             return "boolean, integer or string"
         bounded = self.type in ("integer", "number")
@@ -100,7 +106,10 @@ class Places(Struct, frozen=True):
     def unknown(self, key: str, keys: Sequence[Key]) -> UsageError:
         """The error about a key that does not exist, with the nearest that does."""
         section, _, last = key.rpartition(".")
-        near = _near(last, [k.name.rpartition(".")[2] for k in keys if _within(k.name, section)])
+        start = f"{section}." if section else ""
+        # Its sections, too: `[gard]` is as much a slip as `sise`.
+        inside = (k.name[len(start) :] for k in keys if k.name.startswith(start))
+        near = _near(last, dict.fromkeys(name.partition(".")[0] for name in inside))
         anywhere = {k.name.rpartition(".")[2]: k.name for k in keys}
         near = near or anywhere.get(_near(last, anywhere), "")
         meant = f" (did you mean `{near}`?)" if near else ""
@@ -243,10 +252,24 @@ def checked(key: Key, value: Any, places: Places) -> Any:
             return value
         case "reference":
             return _reference(key.name, value, places)
+        case "time":
+            return _time(value, wrong)
     if not isinstance(value, str):
         raise wrong("must be a string")
     _check_string(key, value, places)
     return value
+
+
+def _time(value: object, wrong: Callable[[str], UsageError]) -> str | None:
+    """A time of day as ISO 8601 says it; empty: none."""
+    if value == "":
+        return None
+    if isinstance(value, str) and re.fullmatch(r"\d\d:\d\d(:\d\d)?", value):
+        with suppress(ValueError):
+            value = dt.time.fromisoformat(value)
+    if not isinstance(value, dt.time):
+        raise wrong('must be a time of day such as "06:00"')
+    return value.isoformat("auto" if value.second else "minutes")
 
 
 def _check_string(key: Key, value: str, places: Places) -> None:
@@ -349,8 +372,3 @@ def _safe(key: str, value: object) -> str:
 def _near(name: str, names: Iterable[str]) -> str:
     # Cut, because the comparison is quadratic.
     return (difflib.get_close_matches(name[:64], list(names), 1) or [""])[0]
-
-
-def _within(name: str, section: str) -> bool:
-    """True for a key that stands directly in the section."""
-    return name.rpartition(".")[0] == section

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from jobs.keys import NOT_YET, Places, shown
 from pipeline.errors import UsageError
+from pipeline.files import is_s3
 
 if TYPE_CHECKING:
     from jobs.job import Job
@@ -30,8 +31,10 @@ def refuse_paths(job: Job, output_as_typed: str, places: Places) -> None:
     read, written, key = job.input.path, job.output.path, "output.path"
     for name, path in (("input.path", read), (key, written)):
         # One slash is left of two where the path was joined to a folder.
-        if scheme := re.search(r"(?:^|/)([A-Za-z][A-Za-z0-9+.-]+):/", path):
-            later = scheme[1].lower() in ("s3", "hf") and name == "input.path"
+        if is_s3(path) and name == "input.path":
+            refuse_bucket(path, places)
+        elif scheme := re.search(r"(?:^|/)([A-Za-z][A-Za-z0-9+.-]+):/", path):
+            later = scheme[1].lower() == "hf" and name == "input.path"
             if later:
                 raise places.refuse(f"{name} = {scheme[1]}://... {NOT_YET}", name)
             raise places.wrong(name, "must be a path of this machine, not a URL")
@@ -58,6 +61,14 @@ def refuse_changes(job: Job, path: str) -> None:
         raise UsageError(f"--changes: {shown(path)} is where the job's data lies")
 
 
+def refuse_bucket(path: str, places: Places) -> None:
+    """Refuses an `s3://` path that names no object, or would carry a key."""
+    from pipeline.s3 import fault_of
+
+    if (fault := fault_of(path)) is not None:
+        raise places.wrong("input.path", fault)
+
+
 def _refuse_output(job: Job, output_as_typed: str, places: Places) -> None:
     read, written, key = job.input.path, job.output.path, "output.path"
     output, got = Path(written), f"got {shown(output_as_typed)}"
@@ -82,7 +93,7 @@ def _refuse_output(job: Job, output_as_typed: str, places: Places) -> None:
         raise places.wrong(key, f"exists and is no {'file' if data else 'directory'}, {got}")
     if _in_run_folder(Path(real)) or _within_folder(real, os.path.realpath(f"{real}.run")):
         raise places.wrong(key, f"lies in a run folder, {got}")
-    if read == "-":
+    if read == "-" or is_s3(read):
         return
     both, source = (key, "input.path"), shown(read)
     if os.path.realpath(read) == real or any(_same(output, path) for path in _files(read, output)):

@@ -28,7 +28,7 @@ from msgspec.structs import replace
 from jobs.ledger import Spent
 from pipeline.errors import StorageError
 from pipeline.files import reason
-from pipeline.folder import new_run_id
+from pipeline.runs import new_run_id
 
 KILLED = 137
 """The exit code that a shell reports for kill -9: no program can report its own."""

@@ -36,6 +36,7 @@ from jobs.table import KEYS, KINDS, LATER
 from jobs.tree import Names, by_name, flag, override, prefixes, spread
 from pipeline.errors import UsageError
 from pipeline.escape import printable
+from pipeline.files import is_s3
 from pipeline.records import Deadline, Price, Rule
 from pipeline.secret import Reference, mask
 
@@ -188,6 +189,8 @@ def _job(
         return {k[start:]: v for k, v in values.items() if k.rpartition(".")[0] == name}
 
     def based(key: str) -> str:
+        if key == "input.path" and is_s3(values[key]):
+            return str(values[key])
         base = "" if places.on_command_line(key) else folder
         path = str(Path(base, values[key]))
         # `-` is a stream only where it was typed so.

@@ -42,7 +42,8 @@ KEYS = (
     Key("route", "string", "ordered", "who of several endpoints is asked first: the first of the "
         "file with a free slot, or by price, speed or weight",
         choices=("ordered", "cheapest", "fastest", "weighted")),
-    Key("input.path", "string", None, "file, glob, directory, or - for standard input (-i)"),
+    Key("input.path", "string", None, "file, glob, directory, s3://BUCKET/KEY, or - for "
+        "standard input (-i)"),
     Key("input.text", "string", "text", "column that holds the text"),
     Key("input.id", "string", None, "column that names a row; default: the row's content"),
     Key("input.keep", "strings", None, "columns carried along; default: all for one row per "
@@ -120,10 +121,14 @@ KEYS = (
     Key("run.max_outage_seconds", "number", 1800.0, "without any answer", above=0, most=_DAYS_30),
     Key("run.grace_seconds", "number", 30.0, "to finish calls in flight after ctrl-C",
         most=_DAYS_30),
+    Key("run.until", "time", None, "local time such as 06:00: when it comes the run drains and "
+        "exits 10; the next one goes on"),
+    Key("run.salvage", "boolean", False, "true: rows of a damaged part of a Parquet file are "
+        "isolated; false: the file is refused"),
 )
 # fmt: on
 
 LATER = frozenset(
-    ["notify", "quota", "policy", "run.until", "run.salvage"]
+    ["notify", "quota", "policy"]
 )  # fmt: skip
 """Keys of the design that this version does not use; they are refused by name."""

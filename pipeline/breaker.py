@@ -7,6 +7,7 @@ argument, so that every path is tested without waiting.
 
 from __future__ import annotations
 
+from math import inf
 from typing import NamedTuple
 
 HALF_LIFE_SECONDS = 10.0
@@ -17,8 +18,8 @@ LEAST_CALLS = 19.5
 class Breaker(NamedTuple):
     """Units: seconds on the caller's monotonic clock."""
 
-    resting_since: float = float("-inf")
-    until: float = float("-inf")
+    resting_since: float = -inf
+    until: float = -inf
     streak: int = 0
     """Pausing errors in a row, counted once per round trip."""
     is_probing: bool = False
@@ -29,7 +30,7 @@ def wait(state: Breaker, now: float) -> float:
     if state.streak == 0:
         return 0.0
     if state.is_probing:
-        return float("inf")
+        return inf
     return max(0.0, state.until - now)
 
 
@@ -64,23 +65,45 @@ def probe_ended(state: Breaker, started: float) -> Breaker:
 class Health(NamedTuple):
     """Failed and answered calls of the last half minute or so, each fading by its age."""
 
-    at: float = float("-inf")
+    at: float = -inf
     failed: float = 0.0
     answered: float = 0.0
+    in_a_row: float = 0.0
+    """Failed ones, since one that began after the first of them was answered; they fade, too."""
+    began: float = inf
+    """When the first of the row began."""
 
 
-def noted(state: Health, now: float, *, failed: bool) -> Health:
-    """The same with one more call."""
+def noted(state: Health, now: float, started: float, *, failed: bool) -> Health:
+    """The same with one more call, which began at `started`."""
     fade = 0.5 ** (max(0.0, now - state.at) / HALF_LIFE_SECONDS)
-    return Health(now, state.failed * fade + failed, state.answered * fade + (not failed))
+    is_over = not failed and started > state.began
+    return Health(
+        now,
+        state.failed * fade + failed,
+        state.answered * fade + (not failed),
+        0.0 if is_over else state.in_a_row * fade + failed,
+        inf if is_over else min(state.began, started) if failed else state.began,
+    )
 
 
 def is_broken(state: Health) -> bool:
-    """True once half of at least twenty calls failed: this is no chance, the endpoint is down."""
+    """True once half of at least twenty calls failed: this is no chance, the endpoint is down.
+
+    Twenty in a row are enough after any number of answers: else what a fast endpoint answered a
+    moment ago would let a thousand rows fail.
+    """
     calls = state.failed + state.answered
-    return calls >= LEAST_CALLS and state.failed >= calls / 2
+    half = calls >= LEAST_CALLS and state.failed >= calls / 2
+    return half or state.in_a_row >= LEAST_CALLS
 
 
-def broken_seconds(streak: int) -> float:
-    """The rest of a broken endpoint: 5 s, doubled by each probe that fails, at most 5 min."""
-    return float(min(300.0, 5.0 * 2.0 ** min(streak, 10)))
+def broken_seconds(state: Breaker, started: float) -> float:
+    """The rest after a call that began then and failed: 5 s for an endpoint that was well, twice
+    the last rest where the probe failed, at least 1 s and at most 5 min; 0 for a call from before
+    the rest, which makes it no longer."""
+    if not state.streak:
+        return 5.0
+    if started < state.resting_since:
+        return 0.0
+    return min(300.0, max(1.0, 2 * (state.until - state.resting_since)))

@@ -13,14 +13,14 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import diskcache
 
 from pipeline.errors import StateError, StorageError, TextmillError
-from pipeline.place import used
+from pipeline.place import sync_folder, used
 from pipeline.records import Answer, Split
 from pipeline.sealed import MARK, PREFIX, RAW, SERVER, Entry, entry_of, seal, unseal
 from pipeline.statements import (
@@ -94,6 +94,7 @@ class AnswerCache:
         self.folder = folder
         self._use: int | None = None
         try:
+            is_new = not folder.is_dir()
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             folder.chmod(0o700)
             self._use = used(folder, BUSY_SECONDS, alone=alone)
@@ -117,6 +118,10 @@ class AnswerCache:
                 )
             finally:
                 os.umask(mask)
+            if is_new:  # SQLite makes the names in the folder durable, but not the folder's own
+                for parent in (folder.parent, folder.parent.parent):
+                    with suppress(PermissionError):
+                        sync_folder(parent)
             self._store.set(MARK, b"1")  # a read-only folder must show before money is spent
         except (OSError, sqlite3.Error, diskcache.Timeout) as error:
             self._leave()

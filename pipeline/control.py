@@ -53,7 +53,6 @@ class Control:
         # The embedded model shares the machine with us: its latency says nothing of its room.
         self._is_adaptive = endpoint.kind != "local"
         self._slots = concurrency.concurrency(endpoint.concurrency, now)
-        self._held_until = now
         calls, tokens = endpoint.requests_per_minute, endpoint.tokens_per_minute
         self._limits = Limits(
             limits.bucket(calls, now) if calls else None,
@@ -75,7 +74,6 @@ class Control:
             if wait:
                 return wait
         self._limits, wait = limits.lease_all(self._limits, now, tokens)
-        self._held_until = now + wait
         if wait:
             return wait
         self._retries = retries
@@ -86,16 +84,18 @@ class Control:
     @property
     def has_room(self) -> bool:
         """Whether one more call may be under way, whatever limits say."""
-        return not self._is_adaptive or concurrency.has_room(self._slots)
+        if self._is_adaptive:
+            return concurrency.has_room(self._slots)
+        return self._slots.in_flight < self._slots.ceiling
 
     def rests(self, now: float) -> bool:
         """Whether the endpoint rests: it broke, and nothing has shown yet that it is well; or it
         asked for a pause that is worth going elsewhere for."""
         return self._breaker.streak > 0 or self._limits.until - now >= LONG_PAUSE_SECONDS
 
-    def held_seconds(self, now: float) -> float:
-        """How long limits hold the next call back, as the last one that asked was told."""
-        return max(0.0, self._held_until - now)
+    def held_seconds(self, now: float, tokens: float) -> float:
+        """How long limits would hold a call with so many tokens back."""
+        return limits.lease_all(self._limits, now, tokens)[1]
 
     def heard(self, headers: Mapping[str, str], now: float, now_wall: float) -> None:
         """Learn what a reply says of limits, whatever else it says."""
@@ -113,7 +113,7 @@ class Control:
     def answered(self, ticket: Ticket, now: float, used_tokens: float | None) -> None:
         """The call brought answers; `used_tokens` is what it cost, where the server says so."""
         self._breaker = breaker.answered(self._breaker, ticket.started)
-        self._health = breaker.noted(self._health, now, failed=False)
+        self._health = breaker.noted(self._health, now, ticket.started, failed=False)
         self._retries = retry_budget.earn(self._retries)
         tokens = self._limits.tokens
         if tokens is not None and used_tokens:
@@ -127,13 +127,15 @@ class Control:
             return self._limited(ticket, now, error)
         self._ended(ticket, now, "refused" if error.kind == "overload" else "else")
         before = self._breaker
+        # Who was under way when the rest began is no later failure: it makes no longer rest.
+        earlier = before.streak - (before.streak > 0 and ticket.started < before.resting_since)
         if error.kind in PAUSING:
-            seconds = pause(error, before.streak, self._uniform)
+            seconds = pause(error, earlier, self._uniform)
         elif error.kind in ("transient", "ambiguous"):
-            self._health = breaker.noted(self._health, now, failed=True)
+            self._health = breaker.noted(self._health, now, ticket.started, failed=True)
             if not before.streak and not breaker.is_broken(self._health):
                 return None
-            seconds = breaker.broken_seconds(before.streak)
+            seconds = breaker.broken_seconds(before, ticket.started)
         else:
             self._breaker = breaker.probe_ended(before, ticket.started)
             return None

@@ -35,6 +35,9 @@ from pipeline.traffic import EndpointFigures
 from pipeline.writer import Journal, Writer
 
 Taken = tuple[Again, Ticket]
+_LOOK_AGAIN_SECONDS = 1.0
+"""Who is to take a call changes with time, too: whoever left one to another looks again."""
+TOO_SHORT = "too long for the model, and too short to be cut again"
 
 
 class Tally:
@@ -54,7 +57,8 @@ class Tally:
 class Dispatch:
     """Sends what is missing through these endpoints, each with `concurrency` workers of its own.
 
-    `failures` and `journal` carry final failures from one execution of an open run to the next.
+    `failures` and `journal` carry final failures from one execution of an open run to the next. A
+    chunk of fewer than `least_split_tokens` cannot be cut: too long, it is a failure and no split.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Dispatch:
         max_outage_seconds: float = 1_800.0,
         grace_seconds: float = 30.0,
         max_cost_usd: float | None = None,
+        least_split_tokens: int = 0,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         uniform: Callable[[], float] = random.random,
@@ -83,6 +88,7 @@ class Dispatch:
         self._max_outage_seconds = max_outage_seconds
         self._max_cost_usd = max_cost_usd
         self._grace_seconds = grace_seconds
+        self._least_split_tokens = least_split_tokens
         self._clock = clock
         self._wall = wall
         self._uniform = uniform
@@ -117,9 +123,9 @@ class Dispatch:
         found = await self._looked_up(new) if new else {}
         for flight in new:
             settled = found.get(flight.request.flight)
-            if isinstance(settled, Split):
+            if isinstance(settled, Split) and self._can_split(flight):
                 self._flights.splits.add(flight.request.flight)
-            elif settled is None or self._misfit(settled) is not None:
+            elif not isinstance(settled, Answer) or self._misfit(settled) is not None:
                 missing += 1
                 self._flights.lane(flight.route).add(flight)
                 continue
@@ -203,6 +209,7 @@ class Dispatch:
         if self._stopped_by is not None or (self._is_closed and not len(self._flights)):
             return None
         wait = math.inf
+        live.asked_at = now
         for lane in self._flights.waiting(live.position):
             call = lane.next(now, live.endpoint, live.batch_size)
             if call is None:
@@ -210,6 +217,9 @@ class Dispatch:
                 continue
             requests = [flight.request for flight in call.flights]
             if not self._is_to_take(live, lane.route, requests, now):
+                wait = min(wait, _LOOK_AGAIN_SECONDS)
+                if live.control.has_room and any(other.asked_at < now for other in self._live):
+                    self._wake_workers()  # who is to take it may sleep since it was not
                 continue
             leased = live.control.lease(now, live.tokens(requests), call.cost)
             if isinstance(leased, float):
@@ -264,6 +274,11 @@ class Dispatch:
                 got, expected = len(answer.value) // 4, self._vector_bytes // 4
                 return Failure("invalid", f"a vector of {got} dimensions, expected {expected}")
         return None
+
+    def _can_split(self, flight: Flight) -> bool:
+        """Whether it has enough tokens to be cut; a split that has no pieces would be a failure
+        that is kept for ever."""
+        return flight.request.chunk.tokens >= self._least_split_tokens
 
     def _outage_began(self, lane: Lane) -> float:
         """When the last endpoint that may do this lane's work stopped replying."""
@@ -351,7 +366,7 @@ class Dispatch:
         used = sum(a.input_tokens + a.output_tokens for a in settled if isinstance(a, Answer))
         self.tally.calls += 1
         live.control.answered(ticket, now, used)
-        live.troubled_since = math.inf
+        live.replied(started)
         if (other := live.other_model(settled)) is not None:
             # Not kept: under this key another model's answer would stand for ever.
             self._unsent(call.flights)
@@ -370,7 +385,8 @@ class Dispatch:
                 bad.append((flight, EndpointError(kind, problem.message, status=200)))  # type: ignore[arg-type]
         self._account(live, call.flights, [answer for _, answer in good], started, now)
         if good:
-            live.learned(call.halved)
+            if call.halved is not None:
+                self._live[call.halved.position].learned(call.halved)
             under = self._keys.under
             await self._writer.keep([(under(live.position, f.request), a) for f, a in good])
             live.is_proven = True
@@ -399,10 +415,11 @@ class Dispatch:
                 message=str(error),
             )
         )
+        is_silent = False
         if error.kind in PAUSING or error.kind in ("transient", "ambiguous"):
-            live.troubled_since = min(live.troubled_since, started)
+            is_silent = live.failed(started)
         else:
-            live.troubled_since = math.inf  # it replied
+            live.replied(started)
         rest = live.control.refused(ticket, now, error)
         if rest is not None:
             self.tally.pauses += 1
@@ -416,22 +433,29 @@ class Dispatch:
                     str(error),
                 )
             )
-        if error.kind == "too_long" and len(call.flights) == 1:
-            (flight,) = call.flights
+        flight = call.flights[0]
+        if error.kind == "too_long" and len(call.flights) == 1 and self._can_split(flight):
             self._stop_if(live.counted(error, 1))
             await self._writer.keep([(self._keys.under(live.position, flight.request), Split())])
             self._flights.splits.add(flight.request.flight)
             self._flights.settle(flight)
         else:
-            await self._fail(self._again_or_failed(live, call.flights, error, now))
+            await self._fail(self._again_or_failed(live, call.flights, error, now, is_silent))
         self._check_outage()
 
     def _again_or_failed(
-        self, live: Live, flights: list[Flight], error: EndpointError, now: float
+        self,
+        live: Live,
+        flights: list[Flight],
+        error: EndpointError,
+        now: float,
+        is_silent: bool = False,
     ) -> list[tuple[Flight, Failure]]:
         """Queue them again, at this endpoint or another; those for which nobody is left."""
         attempts = max(flight.attempts for flight in flights) + 1
-        decided = verdict(error, attempts, len(flights), live.name, self._uniform)
+        decided = verdict(
+            error, attempts, len(flights), live.name, self._uniform, is_silent=is_silent
+        )
         if not (isinstance(decided, Retry) and not decided.uses_attempt):
             for flight in flights:
                 flight.attempts += 1
@@ -441,13 +465,14 @@ class Dispatch:
                 self._repeat(Again(now + delay, flights, price))
             case Halve():
                 middle = (len(flights) + 1) // 2
-                halved = Halved(middle) if error.kind == "too_long" else None
+                halved = Halved(live.position, middle) if error.kind == "too_long" else None
                 for half in (flights[:middle], flights[middle:]):
                     self._repeat(Again(now, half, 0.0, halved))
             case Fail():
                 self._stop_if(live.counted(error, len(flights)))
+                why = TOO_SHORT if error.kind == "too_long" else str(error)
                 return [
-                    (flight, Failure(error.kind, str(error), flight.attempts))
+                    (flight, Failure(error.kind, why, flight.attempts))
                     for flight in flights
                     if not self._falls_back(live, flight)
                 ]

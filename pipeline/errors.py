@@ -60,6 +60,13 @@ class BudgetError(TextmillError):
     resumable = True
 
 
+class TimeLimit(TextmillError):
+    """`run.until` was reached: what was under way was drained, the next run goes on."""
+
+    exit_code = 10
+    resumable = True
+
+
 class LockedError(TextmillError):
     """Another run holds the run folder."""
 
@@ -116,7 +123,8 @@ ErrorKind = Literal[
 class EndpointError(Exception):
     """A call that brought no answers. `kind` comes from the parsed body, else from the status.
 
-    Units: `retry_after` in seconds, None where the server named no time.
+    Units: `retry_after` in seconds, None where the server named no time. `status` is None where
+    not even the head of a reply came.
     """
 
     def __init__(

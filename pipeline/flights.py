@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import deque
+from collections.abc import Sequence
 
 import anyio
 
@@ -43,9 +44,11 @@ class Flight:
 class Halved:
     """A call that was refused as too large: if both halves are answered, it was the size."""
 
-    __slots__ = ("answered", "size")
+    __slots__ = ("answered", "position", "size")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, position: int, size: int) -> None:
+        self.position = position
+        """Of the endpoint that refused it; another one may answer the halves."""
         self.size = size
         """Of the larger half."""
         self.answered = 0
@@ -92,27 +95,28 @@ class Lane:
     def next(self, now: float, endpoint: Endpoint, batch_size: int) -> Again | None:
         """The next call for this endpoint, still in the lane; None: nothing is to go now.
 
-        Retries go before new work, the oldest request first.
+        Retries go before new work, the oldest request first. Asking changes nothing: who asks may
+        not be who takes it.
         """
         if self._again and self._again[0].ready <= now:
             oldest = self._again[0]
-            if len(oldest.flights) <= batch_size:
+            packed = _packed(oldest.flights, endpoint, batch_size)
+            if len(packed) == len(oldest.flights):
                 return oldest
             # It was packed for an endpoint that takes more at once, or before that was learned.
-            heapq.heappop(self._again)
-            for at in range(0, len(oldest.flights), batch_size):
-                some = oldest.flights[at : at + batch_size]
-                self.repeat(Again(oldest.ready, some, oldest.cost))
-            return self._again[0]
+            return Again(oldest.ready, packed, oldest.cost)
         if not self._fresh:
             return None
-        return Again(now, self._packed(endpoint, batch_size), 0.0)
+        return Again(now, _packed(self._fresh, endpoint, batch_size), 0.0)
 
     def took(self, call: Again) -> None:
         """The call that `next` gave goes out."""
-        self.under_way += len(call.flights)
-        if self._again and self._again[0] is call:
-            heapq.heappop(self._again)
+        size = len(call.flights)
+        self.under_way += size
+        if self._again and self._again[0].flights[0] is call.flights[0]:
+            whole = heapq.heappop(self._again)
+            if rest := whole.flights[size:]:
+                self.repeat(Again(whole.ready, rest, whole.cost))
         else:
             for _ in call.flights:
                 self._fresh.popleft()
@@ -127,17 +131,6 @@ class Lane:
         heads = [self._fresh[0].order] if self._fresh else []
         heads += [self._again[0].order] if self._again else []
         return min(heads, default=None)
-
-    def _packed(self, endpoint: Endpoint, batch_size: int) -> list[Flight]:
-        """The oldest requests that fit one call, at least one."""
-        packed = [self._fresh[0]]
-        tokens = packed[0].request.tokens
-        for flight in itertools.islice(self._fresh, 1, batch_size):
-            tokens += flight.request.tokens
-            if tokens > endpoint.batch_tokens:
-                break
-            packed.append(flight)
-        return packed
 
 
 class Flights:
@@ -195,3 +188,15 @@ def _oldest(lane: Lane) -> int:
     oldest = lane.oldest
     assert oldest is not None
     return oldest
+
+
+def _packed(flights: Sequence[Flight], endpoint: Endpoint, batch_size: int) -> list[Flight]:
+    """The first of these that fit one call, at least one."""
+    packed = [flights[0]]
+    tokens = packed[0].request.tokens
+    for flight in itertools.islice(flights, 1, batch_size):
+        tokens += flight.request.tokens
+        if tokens > endpoint.batch_tokens:
+            break
+        packed.append(flight)
+    return packed

@@ -11,10 +11,12 @@ from __future__ import annotations
 import datetime as dt
 import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any, NamedTuple
+
+_PIECE_CHARS = 1 << 20
 
 
 class Moment(NamedTuple):
@@ -38,9 +40,35 @@ def of_id(value: Any) -> bytes:
     return sha256(b"textmill:id:" + encode(value)).digest()[:16]
 
 
+def encoded(value: Any) -> Iterator[bytes]:
+    """`encode(value)` in pieces: a text of 200 MB, also as a column, is never copied as a whole."""
+    if type(value) is str and len(value) > _PIECE_CHARS:
+        yield b"s" + sum(map(len, _utf8(value))).to_bytes(8, "big")
+        yield from _utf8(value)
+    elif type(value) is dict and any(
+        type(each) is str and len(each) > _PIECE_CHARS for each in value.values()
+    ):
+        keys = [key for key in sorted(value) if value[key] is not None]
+        sizes = (len(encode(key)) + sum(map(len, encoded(value[key]))) for key in keys)
+        yield b"o" + sum(sizes).to_bytes(8, "big")
+        for key in keys:
+            yield encode(key)
+            yield from encoded(value[key])
+    else:
+        yield encode(value)
+
+
 def of_content(row: Mapping[str, Any]) -> bytes:
     """What equal rows share; `numbered` makes identities of it. Shape: 16 bytes."""
-    return sha256(b"textmill:row:" + encode(dict(row))).digest()[:16]
+    hashed = sha256(b"textmill:row:")
+    for piece in encoded(dict(row)):
+        hashed.update(piece)
+    return hashed.digest()[:16]
+
+
+def _utf8(text: str) -> Iterator[bytes]:
+    for start in range(0, len(text), _PIECE_CHARS):
+        yield text[start : start + _PIECE_CHARS].encode("utf-8", "surrogatepass")
 
 
 def of_bytes(digest: bytes) -> bytes:

@@ -19,8 +19,8 @@ import msgspec
 from pipeline import identity
 from pipeline.escape import printable
 from pipeline.files import Block, Chosen, InputFile, InputSpec
+from pipeline.longlines import LONG_BYTES, LongLine
 
-PIECE_BYTES = 1 << 20
 MAX_DEPTH = 64
 BATCH_ROWS = 256
 BATCH_BYTES = 8_000_000
@@ -32,7 +32,10 @@ class Line(NamedTuple):
     number: int
     raw: bytes | None
     digest: bytes | None
-    """SHA-256 of a line that is too long."""
+    """SHA-256 of a line that was not read at once."""
+    long: LongLine | None = None
+    """What holds the strings that `raw` has marks for."""
+    size: int = 0
 
 
 def lines(stream: BinaryIO, max_row_bytes: int) -> Iterator[Line]:
@@ -41,21 +44,32 @@ def lines(stream: BinaryIO, max_row_bytes: int) -> Iterator[Line]:
     A byte order mark at the start and CR before LF are no part of a line. Blank lines are skipped:
     an editor leaves them behind, and there is nothing in them that could be lost.
 
-    Cost: holds one line of at most `max_row_bytes`; of a longer one only its hash.
+    Cost: holds one line, of a long one its strings; of one above `max_row_bytes` its hash.
     """
-    for number, raw in enumerate(iter(lambda: stream.readline(max_row_bytes + 5), b""), start=1):
-        line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
-        if not raw.endswith(b"\n") and len(raw) == max_row_bytes + 5:
-            digest = sha256(line)
-            while not raw.endswith(b"\n") and (raw := stream.readline(PIECE_BYTES)):
-                digest.update(raw)
-            yield Line(number, None, digest.digest())
-            continue
-        line = line.rstrip(b"\r\n")
-        if len(line) > max_row_bytes:
-            yield Line(number, None, sha256(line).digest())
-        elif line and not line.isspace():
-            yield Line(number, line, None)
+    number = 0
+    at_once = min(max_row_bytes + 5, LONG_BYTES)
+    while raw := stream.readline(at_once):
+        number += 1
+        head = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+        if len(raw) == at_once and not raw.endswith(b"\n"):
+            del raw
+            line = _long(number, head, stream, max_row_bytes)
+            del head
+        else:
+            bare = head.rstrip(b"\r\n")
+            is_long = len(bare) > max_row_bytes
+            digest = sha256(bare).digest() if is_long else None
+            line = Line(number, None if is_long else bare, digest, size=len(bare))
+        if line.raw is None or (line.raw and not line.raw.isspace()):
+            yield line
+        del line
+
+
+def _long(number: int, head: bytes, stream: BinaryIO, max_row_bytes: int) -> Line:
+    read = LongLine(head, stream, max_row_bytes)
+    if read.is_too_long:
+        return Line(number, None, read.digest)
+    return Line(number, bytes(read.rest), read.digest, read, LONG_BYTES)
 
 
 _JSON_NAMES: dict[type, str] = {
@@ -84,6 +98,8 @@ def decoded(line: Line, max_row_bytes: int) -> tuple[dict[str, Any] | None, str 
     raw = line.raw
     if raw is None:
         return None, f"the line is longer than guard.max_row_bytes = {max_row_bytes:,} bytes"
+    if line.long is not None and line.long.error is not None:
+        return None, f"malformed JSON: {line.long.error}"
     try:
         row = _decode(raw)
         if type(row) is not dict:
@@ -92,14 +108,15 @@ def decoded(line: Line, max_row_bytes: int) -> tuple[dict[str, Any] | None, str 
     except RecursionError:
         return None, f"malformed JSON: nested deeper than {MAX_DEPTH} levels"
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return None, f"malformed JSON: {_malformed(raw, error)}"
+        why = _malformed(raw, error)
+        return None, f"malformed JSON: {line.long.told(why) if line.long else why}"
     # Each key has a colon outside strings: as many colons as keys is proof that none came twice.
     if raw.count(b":") != keys and sum(1 for _ in _KEY.finditer(raw)) != keys:
         try:
             json.loads(raw, object_pairs_hook=_distinct)
         except KeyError as error:
             return None, f"malformed JSON: key `{printable(error.args[0], 60)}` comes twice"
-    return row, None
+    return line.long.filled(row) if line.long else row, None
 
 
 def _keys(value: Any, depth: int) -> int:
@@ -169,7 +186,9 @@ def jsonl_blocks(
         with opened(file) as stream:
             for group in _grouped(_chosen(lines(stream, spec.max_row_bytes), chosen)):
                 block = Block(file, [line.number for line in group], [], [], [], [], [])
-                for line in group:
+                # A line may be 200 MB: no name may hold on to it while the next one is read.
+                while group:
+                    line = group.pop(0)
                     row, error = decoded(line, spec.max_row_bytes)
                     value = None
                     if row is not None and spec.id is not None:
@@ -193,7 +212,9 @@ def jsonl_blocks(
                     block.ids.append(value)
                     block.errors.append(error)
                     block.rows.append(row)
+                    del line, row
                 yield block
+                block.rows.clear()
 
 
 def _chosen(each: Iterator[Line], chosen: Chosen | None) -> Iterator[Line]:
@@ -212,12 +233,12 @@ def _grouped(each: Iterator[Line]) -> Iterator[list[Line]]:
     group: list[Line] = []
     size = 0
     for line in each:
-        length = len(line.raw) if line.raw else 0
-        if group and (len(group) == BATCH_ROWS or size + length > BATCH_BYTES):
+        if group and (len(group) == BATCH_ROWS or size + line.size > BATCH_BYTES):
             yield group
             group, size = [], 0
         group.append(line)
-        size += length
+        size += line.size
+        del line
     if group:
         yield group
 

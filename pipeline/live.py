@@ -41,8 +41,14 @@ class Live:
         self.traffic = Traffic()
         self.turn = anyio.Lock(fast_acquire=True)
         self.batch_size = endpoint.batch_size
+        self.asked_at = -math.inf
+        """When a worker of it last looked for a call."""
         self.troubled_since = math.inf
         """When the first call began that failed for the endpoint's sake, since it last replied."""
+        self._silent_since = math.inf
+        """The same, since a call that began later than that brought a reply."""
+        self._replied_began = -math.inf
+        """When the latest call began that brought a reply."""
         self.is_proven = False
         """It answered, now or in an earlier run: the configuration works."""
         self._model = ""
@@ -71,13 +77,15 @@ class Live:
     def view(self, now: float, requests: Sequence[Request]) -> View:
         """As who chooses sees it, for a call with these."""
         seconds = self.traffic.expected_seconds
+        held = self.control.held_seconds(now, self.tokens(requests))
         return View(
             self.position,
             self.control.has_room,
             self.estimate(requests),
-            seconds + self.control.held_seconds(now) if seconds else 0.0,
+            seconds + held if seconds else 0.0,
             self.traffic.share,
             len(requests) / self.endpoint.weight,
+            held,
         )
 
     def spent(
@@ -96,6 +104,22 @@ class Live:
             seconds=seconds,
         )
         return read, written, usd
+
+    def replied(self, started: float) -> None:
+        """Something came back for a call that began then."""
+        self.troubled_since = math.inf
+        self._replied_began = max(self._replied_began, started)
+        if started > self._silent_since:  # what went before the trouble tells nothing of it
+            self._silent_since = math.inf
+
+    def failed(self, started: float) -> bool:
+        """A call that began then failed for the endpoint's sake; whether an earlier one did, and
+        nothing that began later has brought a reply."""
+        is_silent = self._silent_since < started
+        self.troubled_since = min(self.troubled_since, started)
+        if started > self._replied_began:  # else others were answered while it was not
+            self._silent_since = min(self._silent_since, started)
+        return is_silent
 
     def knew(self, answer: Answer) -> None:
         """It gave this answer in an earlier run."""
@@ -128,10 +152,8 @@ class Live:
             hint="check `endpoint.url`, `endpoint.model` and `parameters`",
         )
 
-    def learned(self, halved: Halved | None) -> None:
+    def learned(self, halved: Halved) -> None:
         """A half of a call that was too large was answered: after both, its size is the bound."""
-        if halved is None:
-            return
         halved.answered += 1
         if halved.answered == 2:
             self.batch_size = min(self.batch_size, halved.size)

@@ -6,7 +6,7 @@ is freed with the document.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pipeline.cache import AnswerCache
 from pipeline.errors import StateError
@@ -23,7 +23,7 @@ class Outcomes:
 
     def __init__(
         self,
-        requests: list[Request],
+        requests: Sequence[Request],
         cache: AnswerCache,
         failures: dict[bytes, Failure],
         keys: Keys,
@@ -45,6 +45,8 @@ class Outcomes:
 
     def failed(self) -> Iterator[tuple[int, Outcome]]:
         """The outcomes that are failures, with their positions."""
+        if not self._failures:
+            return
         for position, request in enumerate(self._requests):
             failure = self._failures.get(request.flight)
             if failure is not None:

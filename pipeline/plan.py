@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import compress
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -15,6 +16,7 @@ from pipeline.prepare import Entry, Pipeline, prepared, resumed
 from pipeline.prices import cost, output_tokens_bound, rent
 from pipeline.records import Endpoint, Request
 from pipeline.reuse import Reuse
+from pipeline.seen import Seen
 from pipeline.survey import Survey
 
 ASSUMED_CALL_SECONDS = 0.5
@@ -46,19 +48,16 @@ def plan(
     pipeline = as_recalled(pipeline, cache)
     endpoints = pipeline.endpoints
     keys, packed = Keys(endpoints), [_Packed(endpoint) for endpoint in endpoints]
-    seen: set[bytes] = set()
+    seen = Seen()
     requests = cached = 0
     groups: Iterator[Sequence[Entry]] = (
         prepared(pipeline, survey) if reuse is None else resumed(pipeline, survey, reuse)
     )
     for group in groups:
-        unseen = []
-        for opened in group:
-            requests += len(opened.requests)
-            for request in opened.requests:
-                if request.flight not in seen:
-                    seen.add(request.flight)
-                    unseen.append(request)
+        asked = [request for opened in group for request in opened.requests]
+        requests += len(asked)
+        are_new = seen.are_new([request.flight for request in asked])
+        unseen = list(compress(asked, are_new))
         found = look_up(cache, keys, unseen) if cache and unseen else {}
         cached += len(found)
         for request in unseen:

@@ -6,8 +6,9 @@ both see the same requests.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from functools import partial
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,13 @@ from pipeline.records import Aggregator, Chunk, Chunker, Document, Endpoint, Req
 from pipeline.reuse import Copied, Reuse
 from pipeline.router import Router
 from pipeline.source import read
+from pipeline.spans import Requests, Spans
 from pipeline.survey import InputSpec, Survey
 
 LEAST_PIECE_TOKENS = 8
 """No chunker cuts smaller."""
+LEAST_SPLIT_TOKENS = 2 * LEAST_PIECE_TOKENS - 1
+"""A chunk of fewer tokens cannot be cut in two."""
 
 
 class Pipeline(Struct, frozen=True, kw_only=True):
@@ -66,25 +70,70 @@ class Pipeline(Struct, frozen=True, kw_only=True):
     max_chunks: int = 1_000_000
     max_outage_seconds: float = 1_800.0
     grace_seconds: float = 30.0
+    until: str | None = None
+    """Local time at which the run drains and ends: `06:00`."""
     max_cost_usd: float | None = None
     is_partial: bool = False
 
 
+SEGMENT_REQUESTS = 1_024
+SEGMENT_CHARS = 4_000_000
+"""A document with more of either is asked about segment by segment."""
+
+
 class Opened(Struct, frozen=True):
-    """A document and the requests that it needs, in span order."""
+    """A document and the requests that it needs, in span order; or a segment of a long one."""
 
     document: Document
-    requests: list[Request]
+    requests: Sequence[Request]
+    long: Long | None = None
+    """What the segments of a long document have in common."""
+    is_last: bool = True
 
     @property
     def documents(self) -> int:
-        return 1
+        """Whole documents that it completes."""
+        return int(self.is_last)
 
     @property
     def weight_bytes(self) -> int:
-        """What it holds in memory but its kept columns: a chunk's text stands in the document and
-        once more in its request."""
-        return len(self.document.text or "") + sum(len(each.input) for each in self.requests)
+        """The document's text, in bytes or so."""
+        return len(self.document.text or "")
+
+
+class Long:
+    """A document whose requests are never all in memory, and its chunks as they are settled."""
+
+    def __init__(self, document: Document, route: Route, asking: _Asking, chunks: Spans) -> None:
+        self._document, self._route, self._asking = document, route, asking
+        self._chunks = chunks
+        self._settled = Spans(len(document.text or ""))
+
+    def segments(self) -> Iterator[Opened]:
+        left = len(self._chunks)
+        for some in self._chunks.segments(SEGMENT_REQUESTS, SEGMENT_CHARS):
+            left -= len(some)
+            requests = [self._asking.request(self._document, each, self._route) for each in some]
+            yield Opened(self._document, requests, self, not left)
+
+    def settle(self, requests: Iterable[Request]) -> None:
+        self._settled.extend(request.chunk for request in requests)
+
+    def whole(self) -> Opened:
+        """The document with the requests that were settled, pieces among them."""
+        return self._made(self._settled)
+
+    def at_once(self) -> Opened:
+        """The document with its requests, before any of them is sent."""
+        return self._made(self._chunks)
+
+    def _made(self, chunks: Spans) -> Opened:
+        """With requests that are made again, one by one; their tokens are the chunks'."""
+
+        def make(chunk: Chunk) -> Request:
+            return self._asking.request(self._document, chunk, self._route, is_counted=False)
+
+        return Opened(self._document, Requests(chunks, make))
 
 
 def parts_fingerprint(pipeline: Pipeline) -> str:
@@ -101,10 +150,41 @@ def parts_fingerprint(pipeline: Pipeline) -> str:
 
 
 def prepared(pipeline: Pipeline, survey: Survey) -> Iterator[list[Opened]]:
-    """The documents in input order, in groups of at most some hundred and some MB of text."""
+    """The documents in input order, in groups of at most some hundred and some MB of text; a long
+    one alone, in as many groups as it has segments."""
     asking = _Asking(pipeline)
     for documents in read(survey):
-        yield [_open(pipeline, document, asking) for document in documents]
+        group: list[Opened] = []
+        for document in documents:
+            opened = _open(pipeline, document, asking)
+            if isinstance(opened, Opened):
+                group.append(opened)
+                continue
+            if group:
+                yield group
+                group = []
+            for segment in opened.segments():
+                yield [segment]
+                del segment
+        if group:
+            yield group
+        # A document may be 200 MB: no name may hold on to it while the next one is read.
+        documents.clear()
+        del group, document, opened
+
+
+def gathered(opened: Sequence[Entry]) -> list[Entry]:
+    """The documents of a settled group that can be written. Of a long one a segment is only
+    remembered, until the last one came."""
+    whole: list[Entry] = []
+    for each in opened:
+        if each.long is None or isinstance(each, Copied):
+            whole.append(each)
+            continue
+        each.long.settle(each.requests)
+        if each.is_last:
+            whole.append(each.long.whole())
+    return whole
 
 
 def first_requests(pipeline: Pipeline, survey: Survey, rows: Sequence[int]) -> list[Request]:
@@ -139,19 +219,31 @@ def resumed(pipeline: Pipeline, survey: Survey, reuse: Reuse) -> Iterator[list[E
     runs = reuse.runs()
     to_do = 0
     group: list[Entry] = []
-    documents = () if reuse.keeps_all else read(survey, reuse.needed)
-    for batch in documents:
-        for document in batch:
+    for documents in () if reuse.keeps_all else read(survey, reuse.needed):
+        for document in documents:
             while not to_do:
                 run = next(runs)
                 if isinstance(run, Copied):
                     group.append(run)
                 else:
                     to_do = run
-            group.append(_open(pipeline, document, asking))
             to_do -= 1
-        yield group
+            opened = _open(pipeline, document, asking)
+            if isinstance(opened, Opened):
+                group.append(opened)
+                continue
+            if group:
+                yield group
+                group = []
+            for segment in opened.segments():
+                yield [segment]
+                del segment
+        if group:
+            yield group
+        # A document may be 200 MB: no name may hold on to it while the next one is read.
+        documents.clear()
         group = []
+        del document, opened
     for run in runs:  # behind the last document there are only these
         assert isinstance(run, Copied)
         group.append(run)
@@ -179,7 +271,7 @@ def split(
             hopeless.append(request)
         requests += made or [request]
         pieces += made
-    return Opened(document, requests), pieces, hopeless
+    return replace(opened, requests=requests), pieces, hopeless
 
 
 class _Asking:
@@ -190,10 +282,12 @@ class _Asking:
         self._pipeline = pipeline
         self._keys = Keys(pipeline.endpoints)
 
-    def request(self, document: Document, chunk: Chunk, route: Route) -> Request:
+    def request(
+        self, document: Document, chunk: Chunk, route: Route, *, is_counted: bool = True
+    ) -> Request:
         rendered = self._pipeline.render(document, chunk)
         key, count = self._keys.first(route)(rendered), self._pipeline.count_tokens
-        tokens = count(rendered) if count else chunk.tokens
+        tokens = count(rendered) if count and is_counted else chunk.tokens
         return Request(key, rendered, tokens, chunk, route, self.router.name(route, key))
 
 
@@ -212,22 +306,29 @@ def _pieces(pipeline: Pipeline, document: Document, chunk: Chunk) -> list[Chunk]
 
 def opened(pipeline: Pipeline, document: Document) -> Opened:
     """One document and its requests; without any where it cannot be read or must not be sent."""
-    return _open(pipeline, document, _Asking(pipeline))
+    found = _open(pipeline, document, _Asking(pipeline))
+    return found if isinstance(found, Opened) else found.at_once()
 
 
-def _open(pipeline: Pipeline, document: Document, asking: _Asking) -> Opened:
+def _open(pipeline: Pipeline, document: Document, asking: _Asking) -> Opened | Long:
+    """The document with its requests, or a long one, whose segments have them."""
     if document.text is None:
         return Opened(document, [])
     route = asking.router.route(document.fields)
     if route is None:
         return _isolated(document, "the rules of the job leave no endpoint that may answer it")
-    requests: list[Request] = []
-    for chunk in pipeline.chunk(document.text):
-        if len(requests) == pipeline.max_chunks:
-            most = f"{pipeline.max_chunks:,}"
-            return _isolated(document, f"more than guard.max_chunks = {most} chunks")
-        requests.append(asking.request(document, chunk, route))
-    return Opened(document, requests)
+    most = pipeline.max_chunks
+    chunks = islice(pipeline.chunk(document.text), most + 1)
+    first = [] if len(document.text) > SEGMENT_CHARS else list(islice(chunks, SEGMENT_REQUESTS))
+    further = next(chunks, None)
+    if further is None and len(first) <= most:
+        return Opened(document, [asking.request(document, each, route) for each in first])
+    # All are counted before the first one is paid for.
+    spans = Spans(len(document.text))
+    spans.extend(chain(first, [] if further is None else [further], chunks))
+    if len(spans) > most:
+        return _isolated(document, f"more than guard.max_chunks = {most:,} chunks")
+    return Long(document, route, asking, spans)
 
 
 def _isolated(document: Document, reason: str) -> Opened:

@@ -66,10 +66,18 @@ Uniform = Callable[[], float]
 
 
 def verdict(
-    error: EndpointError, attempts: int, size: int, endpoint: str, uniform: Uniform
+    error: EndpointError,
+    attempts: int,
+    size: int,
+    endpoint: str,
+    uniform: Uniform,
+    *,
+    is_silent: bool = False,
 ) -> Verdict:
     """What to do with a call of `size` requests, the most tried of which had `attempts` attempts.
 
+    `is_silent`: nothing at all has come from the endpoint since before this call. Then a connection
+    that breaks tells of the endpoint, and not yet of these requests.
     Invariant: a request is never dropped: it is sent again, or a failure, or the run stops.
     """
     kind = error.kind
@@ -84,6 +92,8 @@ def verdict(
     if kind == "too_long":
         return Halve() if size > 1 else Fail()
     allowed = 2 if error.status == 424 else MAX_ATTEMPTS[kind]
+    if kind == "ambiguous" and is_silent and error.status is None:
+        allowed = MAX_ATTEMPTS["transient"]
     if attempts < allowed:
         return Retry(backoff(attempts, 0.05, uniform), uses_attempt=True)
     if size > 1:

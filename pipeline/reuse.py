@@ -67,9 +67,17 @@ class Copied(Struct, frozen=True):
     """Where each one's output begins in `source`."""
 
     @property
-    def requests(self) -> list[Request]:
+    def requests(self) -> Sequence[Request]:
         """None: that is the point."""
-        return []
+        return ()
+
+    @property
+    def long(self) -> None:
+        """It has no segments, however long its documents are."""
+
+    @property
+    def is_last(self) -> bool:
+        return True
 
     @property
     def rows(self) -> int:

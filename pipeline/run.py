@@ -16,8 +16,9 @@ import sys
 import threading
 import time
 from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,34 +27,47 @@ import msgspec
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from anyio.to_thread import run_sync
-from msgspec import Raw, Struct
+from msgspec import Struct
 from msgspec.structs import replace
 
 from pipeline import events
 from pipeline.answering import Answering, answering_of
 from pipeline.cache import AnswerCache
 from pipeline.canary import Canary, Send, has_passed, known_texts, mark_passed
-from pipeline.dispatch import Dispatch
+from pipeline.dispatch import TOO_SHORT, Dispatch
 from pipeline.errors import (
     BudgetError,
     Interrupted,
+    StorageError,
     TextmillError,
+    TimeLimit,
     TooManyFailed,
 )
 from pipeline.files import recheck
 from pipeline.flights import Group
-from pipeline.folder import RunRecord, new_run_id, run_folder
+from pipeline.folder import RunRecord, run_folder, runs_of
 from pipeline.keys import Keys, model_name, prefix
 from pipeline.memory import give_back
 from pipeline.outcomes import Outcomes
 from pipeline.place import lock
 from pipeline.plan import plan
-from pipeline.prepare import Entry, Opened, Pipeline, parts_fingerprint, resumed, split
+from pipeline.prepare import (
+    LEAST_SPLIT_TOKENS,
+    Entry,
+    Opened,
+    Pipeline,
+    gathered,
+    parts_fingerprint,
+    resumed,
+    split,
+)
 from pipeline.prices import cost
 from pipeline.records import Answer, Endpoint, Failure, Request
 from pipeline.reuse import Copied, Reuse, check_removed, reusing
+from pipeline.runs import Manifest, new_run_id, this_run
 from pipeline.sink import Sink
 from pipeline.survey import Survey, survey
+from pipeline.until import next_moment, steady
 from pipeline.window import Window
 
 LEAST_FAILED = 20
@@ -64,6 +78,8 @@ if sys.platform != "win32":
     SIGNALS.append(signal.SIGHUP)
 
 OPEN_BYTES = 48 << 20
+LOOK_SECONDS = 30.0
+"""So often `run.until` is compared with the clock: a machine that slept wakes late otherwise."""
 CLASSES = {
     0: "complete",
     1: "internal",
@@ -94,19 +110,24 @@ class Ended(Struct, frozen=True):
     failures: Path | None
 
 
-async def run(pipeline: Pipeline, emit: events.Emit) -> Ended:
-    """Run the job to its commit. Never raises a TextmillError: it is in what comes back."""
+async def run(pipeline: Pipeline, emit: events.Emit, retry_failed: str | None = None) -> Ended:
+    """Run the job to its commit. Never raises a TextmillError: it is in what comes back.
+
+    `retry_failed`: the class of failures that an open run is to try again, or `all`.
+    """
     give_back()
-    turn = _Turn(pipeline, emit)
+    turn = _Turn(pipeline, emit, retry_failed)
     error: TextmillError | None = None
     try:
         async with anyio.create_task_group() as group:
             if threading.current_thread() is threading.main_thread():
                 group.start_soon(turn.watch_signals, group)
+            if pipeline.until:
+                group.start_soon(turn.watch_clock, group, pipeline.until)
             await turn.whole()
             group.cancel_scope.cancel()
     except* TextmillError as errors:
-        error = next(_leaves(errors))
+        error = _first(errors)
     stopped_by = turn.dispatch.stopped_by if turn.dispatch else None
     return turn.ended(error or stopped_by or turn.killed_by)
 
@@ -114,9 +135,12 @@ async def run(pipeline: Pipeline, emit: events.Emit) -> Ended:
 class _Turn:
     """The state of one run: what `run` would otherwise pass from hand to hand."""
 
-    def __init__(self, pipeline: Pipeline, emit: events.Emit) -> None:
+    def __init__(
+        self, pipeline: Pipeline, emit: events.Emit, retry_failed: str | None = None
+    ) -> None:
         self.pipeline = pipeline
         self.emit = emit
+        self.retry_failed = retry_failed
         self.started = time.monotonic()
         self.survey: Survey | None = None
         self.dispatch: Dispatch | None = None
@@ -143,10 +167,12 @@ class _Turn:
         self, surveyed: Survey, cache: AnswerCache, answering: Sequence[Answering]
     ) -> None:
         """Everything between a manifest and a commit."""
-        pipeline, run_id = self.pipeline, new_run_id()
+        pipeline = self.pipeline
         sink = self.sink = Sink(
             output=pipeline.output,
-            run_id=run_id,
+            # Not the run's id, which may be that of a run whose output stands already: a kill
+            # between the rename and the last word of its manifest leaves it open.
+            run_id=new_run_id(),
             survey=surveyed,
             columns=pipeline.aggregator.columns,
             per_chunk=pipeline.aggregator.per_chunk,
@@ -156,11 +182,14 @@ class _Turn:
         )
         with closing(sink):
             reuse = await self._reuse(surveyed, sink)
-            record = self.record = RunRecord(pipeline.output, run_id)
-            with closing(record):
-                self.emit(events.Began(run_id, str(record.folder)))
-                manifest = _manifest(pipeline, surveyed, run_id)
-                record.write_manifest(manifest)
+            found = [each for each in runs_of(pipeline.output).values() if each]
+            run = this_run(_manifest(pipeline, surveyed, sink), found)
+            record = self.record = RunRecord(pipeline.output, run)
+            with closing(record), self._closing(record):
+                record.begin()
+                self.emit(events.Began(run.run, str(record.folder)))
+                if self.retry_failed:
+                    record.journal.drop(self.retry_failed)
                 for each in _prefixes(pipeline):
                     await run_sync(cache.remember_prefix, each)
                 await self._check_budget(surveyed, cache)
@@ -169,12 +198,30 @@ class _Turn:
                 sink.check_loss()
                 if self.dispatch and self.dispatch.stopped_by:
                     raise self.dispatch.stopped_by
+                record.close()
                 self.is_committing = True
                 changes = Path(pipeline.changes) if pipeline.changes else None
                 rows = await run_sync(sink.commit, changes)
                 self.emit(events.Committed(pipeline.output, rows))
-            told = {"committed": True, "rows_out": rows, **_told(sink, reuse)}
-            record.write_manifest(manifest | told)
+                counts = sink.counts
+                record.manifest = replace(
+                    record.manifest,
+                    accounting=msgspec.structs.asdict(reuse.accounting),
+                    parts=[(part.path.name, part.header.sha256) for part in sink.published],
+                )
+                record.end(3 if counts.failed + counts.partial else 0, rows)
+
+    @contextmanager
+    def _closing(self, record: RunRecord) -> Iterator[None]:
+        """Closes the run where an error says that it cannot be gone on with; a kill, a bug and
+        what passes by itself leave it open. The lock is still held here."""
+        try:
+            yield
+        except BaseException as raised:
+            if (error := _first(raised)) is not None and not self.is_committing:
+                with suppress(StorageError):
+                    record.end(error.exit_code)
+            raise
 
     async def _reuse(self, surveyed: Survey, sink: Sink) -> Reuse:
         """What stands already; the guards look at it before anything is paid."""
@@ -204,7 +251,8 @@ class _Turn:
     async def _mill(
         self, surveyed: Survey, cache: AnswerCache, answering: Sequence[Answering]
     ) -> None:
-        pipeline = self.pipeline
+        pipeline, record = self.pipeline, self.record
+        assert record is not None
         in_flight = sum(each.concurrency * each.batch_size for each in pipeline.endpoints)
         window = Window(OPEN_BYTES, max(4_096, 4 * in_flight))
         dispatch = self.dispatch = Dispatch(
@@ -213,10 +261,13 @@ class _Turn:
             self.emit,
             policy=pipeline.route,
             dimension=pipeline.dimension,
+            failures=await run_sync(record.journal.load),
+            journal=record.journal.put_many,
             grace_seconds=pipeline.grace_seconds,
             free_bytes=lambda: shutil.disk_usage(cache.folder).free,
             max_outage_seconds=pipeline.max_outage_seconds,
             max_cost_usd=pipeline.max_cost_usd,
+            least_split_tokens=LEAST_SPLIT_TOKENS,
         )
         for position, each in enumerate(answering):
             each.listen = partial(dispatch.hear, position=position)
@@ -297,7 +348,8 @@ class _Turn:
                 await window.enter(weight, entries)
                 group = Group()
                 cached = await dispatch.admit(group, requests)
-                self.emit(events.Admitted(_documents(opened), len(requests), cached))
+                documents = sum(each.documents for each in opened)
+                self.emit(events.Admitted(documents, len(requests), cached))
                 put.send_nowait((opened, group, weight, entries))
 
     async def _drain(
@@ -313,14 +365,17 @@ class _Turn:
         most_failed = max(LEAST_FAILED, int(self.pipeline.max_failed * surveyed.rows))
         async for opened, group, weight, entries in get:
             await group.whole.wait()
-            opened = await self._with_pieces(opened, dispatch)
+            opened = gathered(await self._with_pieces(opened, dispatch))
             before = sink.counts
-            await run_sync(self._write, opened, cache, dispatch.failures)
+            if opened:
+                await run_sync(self._write, opened, cache, dispatch.failures)
             window.leave(weight, entries)
+            if not opened:
+                continue
             counts = sink.counts
             self.emit(
                 events.Written(
-                    _documents(opened),
+                    sum(each.documents for each in opened),
                     counts.ok - before.ok,
                     counts.partial - before.partial,
                     counts.failed - before.failed,
@@ -346,8 +401,7 @@ class _Turn:
             ]
             for _, _, hopeless in cut:
                 for request in hopeless:
-                    why = "too long for the model, and too short to be cut again"
-                    dispatch.failures[request.flight] = Failure("too_long", why)
+                    dispatch.failures[request.flight] = Failure("too_long", TOO_SHORT)
             opened = [whole for whole, _, _ in cut]
             group, pieces = Group(), [piece for _, made, _ in cut for piece in made]
             cached = await dispatch.admit(group, pieces)
@@ -373,6 +427,21 @@ class _Turn:
                 record.isolated(document)
             for position, outcome in outcomes.failed():
                 record.failed(document, position, outcome)
+
+    async def watch_clock(self, group: TaskGroup, until: str) -> None:
+        """Drains at this time of day; the moment is fixed at the start, whatever the clock does."""
+        now = time.time()
+        ends = steady() + next_moment(until, now) - now
+        while (left := ends - steady()) > 0:  # noqa: ASYNC110 - no event tells the time
+            await anyio.sleep(min(left, LOOK_SECONDS))
+        if self.is_committing or self.killed_by is not None:
+            return
+        error = TimeLimit(f"run.until = {until} reached; run the same command to go on")
+        if self.dispatch is None:
+            self.killed_by = error
+            group.cancel_scope.cancel()
+        else:
+            self.dispatch.stop(error)
 
     async def watch_signals(self, group: TaskGroup) -> None:
         """The first signal drains, the second one leaves at once; a commit is never torn."""
@@ -423,46 +492,54 @@ class _Turn:
         return Ended(summary, error, path)
 
 
-def _documents(opened: Sequence[Entry]) -> int:
-    return sum(each.documents for each in opened)
-
-
 def _weight(opened: Sequence[Entry]) -> int:
-    """What a group holds in memory, in bytes or so; kept columns lie in one record batch each."""
+    """What a group holds in memory, in bytes or so: a chunk's text stands in the document and once
+    more in its request, kept columns lie in the group's one record batch. Of a long document only
+    what a segment adds to it: it is held as a whole, and others would wait for its end."""
+    inputs = sum(len(request.input) for each in opened for request in each.requests)
+    if opened[0].long is not None:
+        return 2 * inputs
+    texts = sum(each.weight_bytes for each in opened)
     batches = [each.document.kept.batch for each in opened if isinstance(each, Opened)]
-    kept = {id(batch): int(batch.nbytes) for batch in batches}
-    return sum(each.weight_bytes for each in opened) + sum(kept.values())
+    return texts + inputs + sum({id(batch): int(batch.nbytes) for batch in batches}.values())
 
 
-def _told(sink: Sink, reuse: Reuse) -> dict[str, Any]:
-    """What the manifest says of a commit."""
-    parts = [[part.path.name, part.header.sha256] for part in sink.published]
-    return {"accounting": reuse.accounting, "parts": parts}
+def _manifest(pipeline: Pipeline, surveyed: Survey, sink: Sink) -> Manifest:
+    return Manifest(
+        run=new_run_id(),
+        number=1,
+        started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        job=pipeline.name,
+        fingerprint=pipeline.fingerprint,
+        input=surveyed.fingerprint,
+        rows=surveyed.rows,
+        output=pipeline.output,
+        models=[list(endpoint.identity) for endpoint in pipeline.endpoints],
+        shaping=pipeline.shaping,
+        prefixes=[msgspec.json.decode(each) for each in _prefixes(pipeline)],
+        columns={field.name: str(field.type) for field in sink.schema},
+        version=_version(),
+    )
 
 
-def _manifest(pipeline: Pipeline, surveyed: Survey, run_id: str) -> dict[str, Any]:
-    return {
-        "run": run_id,
-        "job": pipeline.name,
-        "fingerprint": pipeline.fingerprint,
-        "input": surveyed.fingerprint,
-        "rows": surveyed.rows,
-        "output": pipeline.output,
-        "models": [list(endpoint.identity) for endpoint in pipeline.endpoints],
-        "shaping": pipeline.shaping,
-        "prefixes": [Raw(each) for each in _prefixes(pipeline)],
-        "committed": False,
-    }
+def _version() -> str:
+    try:
+        return version("textmill")
+    except PackageNotFoundError:  # run from its sources
+        return ""
+
+
+def _first(raised: BaseException) -> TextmillError | None:
+    """What ended the run: the error, or the first one in a group of nothing but such errors."""
+    if isinstance(raised, TextmillError):
+        return raised
+    if isinstance(raised, BaseExceptionGroup):
+        errors, others = raised.split(TextmillError)
+        if errors is not None and others is None:
+            return _first(errors.exceptions[0])
+    return None
 
 
 def _prefixes(pipeline: Pipeline) -> list[bytes]:
     """What stands before the input in the keys of each endpoint, for `explain`."""
     return [prefix(endpoint) for endpoint in pipeline.endpoints]
-
-
-def _leaves(errors: BaseExceptionGroup[Any]) -> Iterator[TextmillError]:
-    for error in errors.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error

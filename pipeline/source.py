@@ -12,6 +12,8 @@ import gzip
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
+from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -29,9 +31,12 @@ from pipeline.files import (
     InputSpec,
     buffered,
     family,
+    is_s3,
     reason,
+    seekable,
     shown,
     unchanged,
+    unreadable,
 )
 from pipeline.jsonl import BATCH_BYTES, BATCH_ROWS, ID_KINDS, jsonl_blocks
 from pipeline.jsontypes import JsonType, Misfit, changed_fields, widened
@@ -40,6 +45,12 @@ from pipeline.schema import hashable, is_text, json_array, python_values, readab
 
 if TYPE_CHECKING:
     from pipeline.survey import Survey
+
+UNREADABLE = identity.of_bytes(sha256(b"a row in a damaged part of a Parquet file").digest())
+"""What rows without values have in common; occurrences tell them apart."""
+
+S3_BYTES = 4 << 20
+"""Of a column, read ahead from a bucket; of a file here 1 MB."""
 
 
 def read(
@@ -98,6 +109,8 @@ def read(
                     error=error,
                 )
             )
+        # A document may be 200 MB: no name may hold on to it while the next one is read.
+        del block, texts, fields, kept, text
         if batch:
             yield batch
     if next(places, None) is not None:
@@ -157,7 +170,7 @@ def _unpacked(file: InputFile, raw: BinaryIO) -> Iterator[BinaryIO]:
         else:
             yield buffered(raw)
     except (EOFError, zlib.error, OSError, pa.ArrowException) as error:
-        raise InputError(f"{file.name}: cannot be read ({reason(error)})") from None
+        raise unreadable(file, error) from None
 
 
 _Rows = tuple[list[str | None], list[dict[str, Any]], list[str | None], pa.RecordBatch]
@@ -211,9 +224,15 @@ def open_parquet(file: InputFile) -> pq.ParquetFile:
     """The file with its footer read. Raises: InputError for a footer that is not whole."""
     try:
         return pq.ParquetFile(
-            file.path, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True
+            seekable(file),
+            buffer_size=S3_BYTES if is_s3(file.path) else 1 << 20,
+            pre_buffer=False,
+            page_checksum_verification=True,
         )
     except (pa.ArrowException, OSError) as error:
+        told = unreadable(file, error)
+        if not isinstance(told, InputError):
+            raise told from None
         raise InputError(f"{file.name}: not a whole Parquet file ({reason(error)})") from None
 
 
@@ -235,8 +254,8 @@ def _parquet_blocks(
                     first += held
                     continue
                 # A row without a readable id is named by all its values, which are read only then.
-                contents = enumerate(_contents(file, parquet, group))
-                for batch in _batches(file, parquet, group, columns):
+                contents = enumerate(_contents(file, parquet, group, spec))
+                for batch, damage in _read_group(file, parquet, group, columns, spec):
                     numbers: Sequence[int] = range(first, first + len(batch))
                     first += len(batch)
                     if chosen is not None:
@@ -252,7 +271,7 @@ def _parquet_blocks(
                     values, problems = _parquet_ids(batch, spec.id)
                     for number, value, problem in zip(numbers, values, problems, strict=True):
                         if spec.id is None:
-                            hashed = next(hashes)
+                            hashed = UNREADABLE if damage else next(hashes)
                         elif problem is None:
                             hashed = identity.of_id(value)
                         else:
@@ -260,8 +279,68 @@ def _parquet_blocks(
                         block.hashes.append(hashed)
                         block.unique.append(spec.id is not None and problem is None)
                         block.ids.append(value)
-                        block.errors.append(problem)
-                    yield block
+                        block.errors.append(damage or problem)
+                    # As everywhere below: what waits at a `yield` must not hold 200 MB of Arrow.
+                    ready = [block]
+                    del block, batch, values
+                    yield ready.pop()
+
+
+def _read_group(
+    file: InputFile,
+    parquet: pq.ParquetFile,
+    group: int,
+    columns: Sequence[str] | None,
+    spec: InputSpec,
+) -> Iterator[tuple[pa.RecordBatch, str | None]]:
+    """The row group in batches of some 8 MB; to be salvaged, what comes after a damaged page as
+    batches that hold nothing but ids, and why. Raises: InputError, naming the row group.
+
+    A reader that met a damaged page cannot go on behind it, so the range reaches to the end of the
+    row group; ids are read by themselves, and end only where their own column is damaged.
+    """
+    done, rows = 0, parquet.metadata.row_group(group).num_rows
+    try:
+        for batch in _batches(file, parquet, group, columns):
+            done += len(batch)
+            ready = [batch]
+            del batch
+            yield ready.pop(), None
+        return
+    except InputError as error:
+        if not spec.salvage:
+            raise
+        why = reason(error.__cause__ or error)
+    damage = f"it lies in row group {group}, which is damaged ({why})"
+    schema = parquet.schema_arrow
+    wanted = schema.names if columns is None else [n for n in schema.names if n in columns]
+    ids = _ids_from(file, parquet, group, spec.id, done) if spec.id else iter(())
+    while done < rows:
+        known = next(ids, None)
+        count = len(known) if known is not None else min(BATCH_ROWS, rows - done)
+        arrays = [
+            known if known is not None and name == spec.id else _nulls(count, schema.field(name))
+            for name in wanted
+        ]
+        done += count
+        yield pa.RecordBatch.from_arrays(arrays, wanted), damage
+
+
+def _ids_from(
+    file: InputFile, parquet: pq.ParquetFile, group: int, name: str, skip: int
+) -> Iterator[pa.Array]:
+    try:
+        for batch in _batches(file, parquet, group, [name]):
+            column = batch.column(0)[skip:]
+            skip -= min(skip, len(batch))
+            if len(column):
+                yield column
+    except InputError:
+        return
+
+
+def _nulls(count: int, field: pa.Field) -> pa.Array:
+    return pa.nulls(count, field.type)
 
 
 def _batches(
@@ -273,19 +352,37 @@ def _batches(
     rows = max(1, min(BATCH_ROWS, BATCH_BYTES // row_bytes))
     present = parquet.schema_arrow.names
     wanted = present if columns is None else [name for name in present if name in columns]
+    left = described.num_rows
     try:
         each = parquet.iter_batches(rows, row_groups=[group], columns=wanted, use_threads=False)
-        while (batch := next(each, None)) is not None:
-            yield batch.select(wanted)
+        if described.num_rows <= rows:
+            whole = list(each)
+            # The reader is done with, and with it the pages that it unpacked.
+            each = _popped(whole)
+        while ready := list(islice(each, 1)):
+            left -= len(ready[0])
+            yield ready.pop().select(wanted)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(
-            f"{file.name}: row group {group} cannot be read ({reason(error)})"
-        ) from None
+        raise unreadable(file, error, f"row group {group}") from error
+    if left:
+        short = ValueError(f"{left} rows are missing")
+        raise unreadable(file, short, f"row group {group}") from short
 
 
-def _contents(file: InputFile, parquet: pq.ParquetFile, group: int) -> Iterator[bytes]:
-    for batch in _batches(file, parquet, group, None):
-        yield from _content_hashes(batch)
+def _popped(batches: list[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    batches.reverse()
+    while batches:
+        yield batches.pop()
+
+
+def _contents(
+    file: InputFile, parquet: pq.ParquetFile, group: int, spec: InputSpec
+) -> Iterator[bytes]:
+    for batch, damage in _read_group(file, parquet, group, None, spec):
+        if damage:
+            yield from [UNREADABLE] * len(batch)
+        else:
+            yield from _content_hashes(batch)
 
 
 def _content_hashes(batch: pa.RecordBatch) -> Iterator[bytes]:
@@ -331,9 +428,12 @@ def _parquet_rows(block: Block, survey: Survey) -> _Rows:
     for at, text in enumerate(texts):
         if isinstance(text, bytes):
             errors[at] = errors[at] or f"`{spec.text}` is not valid UTF-8"
+        elif text and _bytes(text, spec.max_row_bytes) > spec.max_row_bytes:
+            most = f"guard.max_row_bytes = {spec.max_row_bytes:,} bytes"
+            errors[at] = errors[at] or f"`{spec.text}` is longer than {most}"
     if any(errors):
         whole = pa.array([None if e else at for at, e in enumerate(errors)], pa.int64())
-        named = pa.array([None if e else at for at, e in enumerate(block.errors)], pa.int64())
+        named = pa.array([at if has else None for at, has in enumerate(block.unique)], pa.int64())
         columns = [
             column.take(named if name == spec.id else whole)
             for name, column in zip(survey.schema.names, columns, strict=True)
@@ -345,6 +445,11 @@ def _parquet_rows(block: Block, survey: Survey) -> _Rows:
     lists = {name: python_values(column) for name, column in fields.items()}
     values = [{name: each[at] for name, each in lists.items()} for at in range(count)]
     return texts, values, errors, pa.RecordBatch.from_arrays(columns, schema=survey.schema)
+
+
+def _bytes(text: str, most: int) -> int:
+    """The text's length in UTF-8, where it could be over the bound; else in characters."""
+    return len(text.encode()) if len(text) <= most < 4 * len(text) else len(text)
 
 
 def _cast(block: Block, column: pa.Array, field: pa.Field) -> pa.Array:

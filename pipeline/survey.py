@@ -107,8 +107,12 @@ def survey(spec: InputSpec) -> Survey:
             if described is None and (row := block.rows[at]) is not None:
                 if len(keys) < MAX_KEYS and not keys >= row.keys():
                     keys.update(row)
-                if block.errors[at] is None and not _learn(types, row, widened):
+                fits = block.errors[at] is None and _learn(types, row, widened)
+                if not fits and unique and spec.id is not None:  # of an isolated row it stands
+                    _learn(types, {spec.id: block.ids[at]}, widened)
+                if not fits:
                     uses[at] = misfit(uses[at])
+                del row  # it may be 200 MB
             marks.add(hashed + (b"\1" if unique else b"\0") + uses[at])
     if size:
         part_rows.append(size)
@@ -140,7 +144,7 @@ def _is_border(hashed: bytes) -> bool:
 
 
 def _learn(types: dict[str, JsonType], row: dict[str, Any], widened: set[str]) -> bool:
-    """Takes the row's types in; False where it does not fit, for which the source isolates it."""
+    """Whether the row fits; the source isolates one that does not, for the same reason."""
     try:
         changes = changed_fields(types, row)
     except Misfit:

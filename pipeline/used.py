@@ -16,6 +16,7 @@ from pipeline.files import Block, InputSpec
 from pipeline.identity import encode
 from pipeline.schema import hashable
 
+PIECE_CHARS = 1 << 20
 MISFIT = b"textmill:misfit:"
 
 
@@ -57,10 +58,11 @@ def misfit(used: bytes) -> bytes:
 def _of(pairs: Iterable[tuple[str, Any]]) -> bytes:
     total = sha256()
     for name, value in pairs:
-        if type(value) is str:  # as `encode` has it, without copying a long text twice
-            raw = value.encode("utf-8", "surrogatepass")
-            total.update(_named(name) + b"s" + len(raw).to_bytes(8, "big"))
-            total.update(raw)
+        if type(value) is str:  # without copies: a text may have 200 MB
+            total.update(_named(name) + b"s" + len(value).to_bytes(8, "big"))
+            for start in range(0, len(value), PIECE_CHARS):
+                piece = value if len(value) <= PIECE_CHARS else value[start : start + PIECE_CHARS]
+                total.update(piece.encode("utf-8", "surrogatepass"))
         elif value is not None:
             total.update(_named(name) + encode(value))
     return total.digest()[:16]

@@ -33,6 +33,16 @@ def test_links_between_pages_lead_somewhere():
             assert (page.parent / target).exists(), f"{page}: {target}"
 
 
+def test_the_job_of_the_routing_page_is_a_job(tmp_path, monkeypatch):
+    from jobs.spec import load
+
+    page = (ROOT / "docs" / "routing.md").read_text("utf-8")
+    (tmp_path / "job.toml").write_text(re.search(r"```toml\n(.*?)```", page, re.DOTALL)[1], "utf-8")
+    made = load(str(tmp_path / "job.toml"), (), {})
+    assert [each.name for each in made.endpoints] == ["hub", "inside", "spare"]
+    assert [each.fallback for each in made.endpoints] == [False, False, True]
+
+
 def commands():
     """Every textmill command of the README's table and blocks."""
     found = re.findall(r"`(textmill [^`]+)`", README) + re.findall(

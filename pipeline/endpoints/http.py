@@ -104,6 +104,7 @@ class HttpEndpoint:
         if self.endpoint.secret is not None:
             headers["authorization"] = f"Bearer {self.endpoint.secret.reveal()}"
         # One scope for all the deadlines: entering three of them was a quarter of the loop's time.
+        status: int | None = None
         started = anyio.current_time()
         ends = started + deadline.call_seconds
         try:
@@ -119,6 +120,7 @@ class HttpEndpoint:
                     headers=headers,
                     allow_redirects=False,
                 )
+                status = response.status
                 try:
                     read = await self._read(response, scope, ends, most_bytes)
                 except BaseException:
@@ -128,7 +130,9 @@ class HttpEndpoint:
                     self.listen(response.headers)
                 return Reply(response.status, response.headers, read)
             waited = anyio.current_time() - started
-            raise EndpointError("ambiguous", f"no whole answer within {waited:.0f} s")
+            raise EndpointError(
+                "ambiguous", f"no whole answer within {waited:.0f} s", status=status
+            )
         except aiohttp.ConnectionTimeoutError as error:  # a TimeoutError, but nothing was sent
             raise EndpointError("unreachable", f"cannot connect: {error}") from None
         except aiohttp.ClientConnectorCertificateError as error:
@@ -144,6 +148,7 @@ class HttpEndpoint:
             raise EndpointError(
                 "ambiguous",
                 f"the connection broke: {type(error).__name__} {printable(str(error), 99)}".strip(),
+                status=status,
             ) from None
 
     def _masked(self, message: str) -> str:

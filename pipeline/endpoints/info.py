@@ -18,7 +18,7 @@ from anyio.to_thread import run_sync
 from msgspec.structs import replace
 
 from pipeline.cache import AnswerCache
-from pipeline.errors import EndpointError, GuardError, OutageError, UsageError
+from pipeline.errors import EndpointError, GuardError, OutageError, RefusedError, UsageError
 from pipeline.escape import printable
 from pipeline.records import Endpoint
 from pipeline.retries import PAUSING, backoff
@@ -45,7 +45,7 @@ async def introduced(
     A server that is away now, but was seen before, is taken as it was and asked again before the
     first call: a job whose answers are all there needs no server.
     Raises: UsageError where its model is not the job's or reads less than a chunk; OutageError
-    where a server that was never seen stays away.
+    where a server that was never seen stays away; RefusedError where its certificate is not valid.
     """
     endpoint = http.endpoint
     if endpoint.kind != "tei":
@@ -84,11 +84,19 @@ async def _confirm(
     """Raises: GuardError where the server that came back is not the one that was remembered."""
     if not await _asked(http, cache):
         raise EndpointError("unreachable", "the server does not say which model it serves")
-    if recalled(endpoint, cache, 0).identity != identity:
+    known = recalled(endpoint, cache, 0)
+    if known.identity == identity:
+        return
+    if endpoint.replica_of:
         raise GuardError(
-            f"endpoint `{endpoint.name}`: its server came back with another model",
-            hint="run again: answers are kept under the model that gave them",
+            f"endpoint `{endpoint.name}`: its server runs `{printable(known.model, 100)}`, "
+            f"not what `{endpoint.replica_of}` serves",
+            hint="equal replicas have one model and revision; answers so far are kept",
         )
+    raise GuardError(
+        f"endpoint `{endpoint.name}`: its server came back with another model",
+        hint="run again: answers are kept under the model that gave them",
+    )
 
 
 async def _asked(http: HttpEndpoint, cache: AnswerCache) -> bool:
@@ -99,6 +107,8 @@ async def _asked(http: HttpEndpoint, cache: AnswerCache) -> bool:
     except EndpointError as error:
         if error.kind in PAUSING or error.kind == "ambiguous":
             return False
+        if error.kind == "auth":  # no certificate that holds: nothing was sent
+            raise RefusedError(f"endpoint `{endpoint.name}`: {error}") from None
         raise UsageError(f"endpoint `{endpoint.name}`: {error}") from None
     if status >= 500 or status == 429:
         return False

@@ -282,7 +282,7 @@ def test_a_whole_file_becomes_a_job(tmp_path: Path) -> None:
     )
     assert job.budget == records.BudgetSpec(None, False)
     assert job.guard == records.GuardSpec(0.1, 0.25, 3, 1_000_000, 1_000_000_000)
-    assert job.run == records.RunSpec(1800.0, 30.0)
+    assert job.run == records.RunSpec(1800.0, 30.0, None, False)
 
 
 def test_defaults_follow_task_and_kind() -> None:
@@ -482,8 +482,8 @@ def test_parameters_in_another_order_have_the_same_fingerprint() -> None:
         ({"endpoint.kind": "tgi"}, 'endpoint.kind = "tgi" is not supported yet in this version'),
         ({"aggregate.method": "map_reduce"},
          'aggregate.method = "map_reduce" is not supported yet in this version'),
-        ({"input.path": "s3://bucket/x"},
-         "input.path = s3://... is not supported yet in this version"),
+        ({"input.path": "hf://bucket/x"},
+         "input.path = hf://... is not supported yet in this version"),
         ({"aggregate.method": "text"},
          'aggregate.method = "text" does not fit task = "feature-extraction"'),
         ({"task": "summarization"}, 'endpoint.kind = "openai" does not serve task = '

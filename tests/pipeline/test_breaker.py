@@ -59,7 +59,7 @@ def test_a_stale_error_does_not_begin_a_rest_again_after_recovery():
 def failing(pattern, seconds_apart):
     health, now = Health(), 0.0
     for failed in pattern:
-        health, now = noted(health, now, failed=failed), now + seconds_apart
+        health, now = noted(health, now, now, failed=failed), now + seconds_apart
     return health
 
 
@@ -75,4 +75,28 @@ def test_half_of_twenty_calls_together_is_no_chance(pattern, seconds_apart, brok
 
 
 def test_a_broken_endpoint_rests_5_seconds_doubling_to_5_minutes():
-    assert [broken_seconds(n) for n in (0, 1, 5, 6, 99)] == [5, 10, 160, 300, 300]
+    state, now, rests = Breaker(), 0.0, []
+    for _ in range(9):
+        rests.append(broken_seconds(state, now))
+        state = rest(state, now, now, rests[-1])
+        assert broken_seconds(state, now - 0.1) == 0  # was under way already
+        now = state.until
+    assert rests == [5, 10, 20, 40, 80, 160, 300, 300, 300]
+
+
+def test_a_probe_that_fails_after_a_short_rest_makes_one_twice_as_long():
+    for seconds, then in [(0.1, 1.0), (1.5, 3.0), (20.0, 40.0), (300.0, 300.0)]:
+        assert broken_seconds(rest(Breaker(), 0.0, 0.0, seconds), seconds) == pytest.approx(then)
+
+
+def test_twenty_failures_in_a_row_break_it_however_much_it_answered_before():
+    health = Health()
+    for _ in range(10_000):
+        health = noted(health, 0.0, 0.0, failed=False)
+    for _ in range(19):
+        health = noted(health, 1.0, 1.0, failed=True)
+        health = noted(health, 1.0, 0.5, failed=False)  # from before: that tells nothing
+    assert not is_broken(health)
+    assert is_broken(noted(health, 1.0, 1.0, failed=True))
+    health = noted(noted(health, 1.1, 1.1, failed=False), 1.2, 1.2, failed=True)
+    assert not is_broken(health)

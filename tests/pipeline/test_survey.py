@@ -328,3 +328,33 @@ def test_a_column_that_only_some_rows_and_files_have_reads_as_none_elsewhere(tmp
             _, found = documents(tmp_path / name, fields=("s",), optional=("s",), **more)
             assert [d.fields["s"] for d in found] == [None, True, None], (name, more)
             assert [d.text for d in found] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("id", [1, 1.5, True, "a"])
+@pytest.mark.parametrize("rest", [{"text": 5}, {"text": "x", "n": 2**64}])
+def test_the_id_of_a_row_is_kept_where_every_row_is_isolated(tmp_path, id, rest):
+    surveyed, found = documents(jsonl(tmp_path / "a.jsonl", [{"id": id} | rest]), id="id")
+    assert [document.id for document in found] == [id]
+    assert found[0].error is not None
+    assert kept_values(surveyed, found)[0]["id"] == id
+
+
+WILD = JSON | st.integers(2**62, 2**65) | st.just({}) | st.sampled_from([1, 1.0, 2.5, "1", True])
+
+
+@settings(FEW, max_examples=200)
+@given(
+    rows=st.lists(st.dictionaries(st.sampled_from(["id", "text", "n"]), WILD), max_size=6),
+    keep=st.sampled_from([None, (), ("n",), ("id", "text", "n")]),
+    key=st.sampled_from([None, "id", "text"]),
+)
+@example(rows=[{"id": 1, "text": 5}], keep=None, key="id")
+def test_any_values_give_every_row_or_one_refusal(tmp_path, rows, keep, key):
+    path = jsonl(tmp_path / "any.jsonl", [*rows, {"id": "last", "text": "last one", "n": None}])
+    try:
+        surveyed, found = documents(path, id=key, keep=keep)
+    except (InputError, UsageError):
+        return
+    assert len(found) == len(rows) + 1
+    assert len(kept_values(surveyed, found)) == len(found)
+    assert len({document.identity for document in found}) == len(found)

@@ -1,0 +1,167 @@
+"""Does a crash at any instant cost more than the requests in flight, or change a byte?
+
+Blows against whole runs of the command line, each followed by the same command again: SIGKILL at
+random instants, SIGKILL at every operation on the disk (SQLite's own among them), half a write and
+then SIGKILL, and EIO or ENOSPC at every operation, once and for good. The mock's bill says what
+was paid. Goals: 0 settled answers lost, paid again at most what was in flight at each blow, the
+bytes of a run that nobody disturbed, exit 13 where the disk failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from measure import machine, report
+
+sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent / "tests")]
+
+from crashing import (  # noqa: E402
+    IN_FLIGHT,
+    SCRIPT,
+    Life,
+    Mills,
+    Place,
+    boundaries,
+    chain,
+    mills,
+    strike,
+)
+
+from jobs.mock import serving  # noqa: E402
+
+LATENCY_SECONDS = 0.01
+BLOWS = (
+    ("kill", "out.parquet", False),
+    ("kill", "out", False),
+    ("tear", "out.parquet", False),
+    ("EIO", "out.parquet", False),
+    ("EIO", "out.parquet", True),
+    ("ENOSPC", "out.parquet", False),
+    ("ENOSPC", "out", True),
+)
+"""What happens, to which kind of output, once or from then on."""
+QUICK = (BLOWS[0], BLOWS[1], BLOWS[3], BLOWS[6])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="each name once, 30 kills")
+    parser.add_argument("--seed", type=int, default=0, help="of the random instants")
+    options = parser.parse_args()
+    rows, wrong = [], list[str]()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mills() as made,
+        serving(SCRIPT, key="canary-7f3a9c51d2") as mock,
+    ):
+        for row, found in _measured(made, mock, Path(folder), options):
+            rows.append(row)
+            wrong += found
+    report(rows, machine("textmill", "diskcache", "pyarrow"), as_json=options.json)
+    for each in wrong:
+        print(each, file=sys.stderr)
+    sys.exit(bool(wrong))
+
+
+def _measured(
+    made: Mills, mock: Any, folder: Path, options: argparse.Namespace
+) -> Iterator[tuple[dict[str, Any], list[str]]]:
+    kills = 30 if options.quick else 500
+    yield _random(made, mock, Place(folder / "random", rows=60), kills, options.seed)
+    for action, output, for_good in QUICK if options.quick else BLOWS:
+        place = Place(folder / f"{action}-{output}-{for_good}", output=output)
+        each = _short if options.quick else _long
+        yield each(made, mock, place, action, for_good)
+
+
+def _random(
+    made: Mills, mock: Any, place: Place, kills: int, seed: int
+) -> tuple[dict[str, Any], list[str]]:
+    draw = random.Random(seed)
+    argv = place.argv(mock.url)
+    mock.latency = LATENCY_SECONDS
+    began = time.perf_counter()
+    made.run(place, *argv)
+    whole = time.perf_counter() - began
+    expected = place.published()
+    assert expected is not None
+    life = Life(place, mock, expected)
+    while life.blows < kills:
+        pid = made.start(place, *argv)
+        time.sleep(draw.uniform(0.0, whole))
+        os.kill(pid, signal.SIGKILL)
+        life.took(f"kill {life.blows}", made.wait(place, pid), (-signal.SIGKILL,))
+    life.took("the end", made.run(place, *argv), ())
+    mock.latency = 0.0
+    return _row("SIGKILL at random", life.blows, life.blows, life.lost, life.again, life.found)
+
+
+def _long(
+    made: Mills, mock: Any, place: Place, action: str, for_good: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """A fresh start for each operation of a run, numbered within its name."""
+    all_of_them = boundaries(made, place, mock)
+    expected = place.published()
+    assert expected is not None
+    blows = lost = again = 0
+    found: list[str] = []
+    for each in all_of_them:
+        if action == "tear" and not each.only.startswith("write"):
+            continue
+        disk = place.disk(action, each.at, only=each.only, for_good=for_good)
+        struck = strike(made, place, mock, disk=disk)
+        found += [f"{action} {each}: {problem}" for problem in struck.problems(expected)]
+        blows += struck.first.code in (-signal.SIGKILL, 13)
+        lost += struck.answered - struck.kept
+        again += struck.again
+    return _row(_name(action, place, for_good), len(all_of_them), blows, lost, again, found)
+
+
+def _short(
+    made: Mills, mock: Any, place: Place, action: str, for_good: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """One job that meets a blow at the first operation of each name."""
+    names = list(dict.fromkeys(each.only for each in boundaries(made, place, mock)))
+    expected = place.published()
+    assert expected is not None
+    life = Life(place, mock, expected)
+    chain(made, life, names, action, for_good=for_good)
+    name = _name(action, place, for_good)
+    return _row(name, len(names), life.blows, life.lost, life.again, life.found)
+
+
+def _name(action: str, place: Place, for_good: bool) -> str:
+    told = {"kill": "SIGKILL", "tear": "half a write, SIGKILL"}.get(action, action)
+    kind = "a file" if place.output.suffix else "a folder"
+    return f"{told}{' for good' if for_good else ''}, {kind}"
+
+
+def _row(
+    name: str, boundaries: int, blows: int, lost: int, again: int, found: list[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """`unkept`: answers under way to the disk at a blow; these, and no others, are paid again."""
+    row = {
+        "blow": name,
+        "boundaries": boundaries,
+        "blows": blows,
+        "settled answers lost": max(0, again - lost),
+        "unkept": lost,
+        "paid again": again,
+        "bound": blows * IN_FLIGHT,
+        "wrong": len(found),
+    }
+    return row, found
+
+
+if __name__ == "__main__":
+    main()
