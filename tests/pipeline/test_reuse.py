@@ -280,7 +280,7 @@ def test_finished_parts_of_a_killed_run_are_kept(of, out, monkeypatch):
     told = mill.run()
     assert (told.added, told.ok) == (60, 60)
     kept = [name for name, inode in mill.parts().items() if left.get(name) == inode]
-    assert len(kept) == 4
+    assert len(kept) in (4, 5)  # two are finished at a time
     assert told.requests < 120 and mill.asked() < 120
     assert mill.content() == mill.anew()
 
