@@ -1,4 +1,3 @@
-
 """Several endpoints over real HTTP: who is asked, who answers, what it costs, what is left behind."""
 
 import random
