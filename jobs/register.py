@@ -176,7 +176,8 @@ def runs(home: Path) -> tuple[list[Run], int]:
     if gone:  # or it ended between one look and the other
         after, _ = _lines(home)
         found |= {e: after[e] if e in after and after[e].ended_at else gone[e] for e in gone}
-    return sorted(found.values(), key=lambda run: (run.started_at, run.entry), reverse=True), unread
+    later_first = reversed(found.values())  # of two in one millisecond the later line is the newer
+    return sorted(later_first, key=lambda run: run.started_at, reverse=True), unread
 
 
 def _lines(home: Path) -> tuple[dict[str, Run], int]:
