@@ -322,7 +322,7 @@ def _parquet_writer(stream: IO[bytes], schema: pa.Schema, for_hub: bool) -> pq.P
         version="2.6",
         data_page_version="1.0",
         compression="zstd",
-        compression_level=3,
+        compression_level=1,
         use_dictionary=[name for name in schema.names if name in few],
         write_page_checksum=True,
         **(by_content if for_hub and CAN_CUT_BY_CONTENT else {}),

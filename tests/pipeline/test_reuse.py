@@ -79,7 +79,7 @@ SHAPES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(SHAPES, st.booleans(), st.sampled_from([".jsonl", ".parquet"]), st.integers(0, 10**9))
 def test_a_run_that_reuses_writes_the_bytes_of_one_that_does_not(of, shape, has_id, suffix, seed):
     template, method, out = shape
@@ -133,7 +133,7 @@ def rows_of(mill):
             for line in json_lines(pq.read_table(file)).splitlines()]  # fmt: skip
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(SHAPES, st.booleans(), st.integers(0, 10**9))
 def test_whoever_applies_the_changes_has_the_new_output(of, shape, has_id, seed):
     template, method, out = shape
