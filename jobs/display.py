@@ -14,8 +14,8 @@ from typing import IO, Any, Protocol
 import msgspec
 
 from pipeline import events
+from pipeline.ended import Ended
 from pipeline.escape import printable
-from pipeline.run import Ended
 
 PLAIN_EVERY_SECONDS = 10.0
 

@@ -23,8 +23,8 @@ from pipeline.secret import mask
 if TYPE_CHECKING:
     from jobs.job import Job
     from jobs.register import Run
+    from pipeline.ended import Ended
     from pipeline.events import Emit, Event
-    from pipeline.run import Ended
 
 
 def run(
@@ -209,8 +209,8 @@ def _bug(as_json: bool) -> int:
 
 
 def _last_line(code: int, is_resumable: bool) -> None:
+    from pipeline.ended import CLASSES
     from pipeline.events import Summary
-    from pipeline.run import CLASSES
 
     summary = Summary(exit=code, class_=CLASSES[code], resumable=is_resumable)
     with suppress(OSError):

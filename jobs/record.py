@@ -20,9 +20,9 @@ from jobs.journal import EVERY_SECONDS, Journal, plain, spent
 from jobs.ledger import Spent, added, rounded
 from jobs.register import Entry, Live, Run, as_text, utc
 from pipeline import events
+from pipeline.ended import CLASSES, Ended
 from pipeline.errors import TextmillError
 from pipeline.files import reason
-from pipeline.run import CLASSES, Ended
 
 
 class Recording:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import anyio
 import numpy as np
+from anyio.to_thread import run_sync
 
+from pipeline.answering import Answering
 from pipeline.cache import AnswerCache
 from pipeline.errors import EndpointError, GuardError
 from pipeline.escape import printable
@@ -93,6 +96,32 @@ class Canary:
                 hint="a new model is named in endpoint.model or endpoint.revision; "
                 "--set guard.canary=0 mixes its vectors with the old ones",
             )
+
+
+async def watched(
+    pipeline: Pipeline,
+    survey: Survey,
+    reuse: Reuse,
+    cache: AnswerCache,
+    answering: Sequence[Answering],
+    marker: Path,
+    told: Told,
+) -> list[tuple[Endpoint, Send]]:
+    """The endpoints, each behind a canary where new vectors are to stand beside those of a commit.
+
+    `marker` remembers that they passed.
+    """
+    asked: list[tuple[Endpoint, Send]] = [(each.endpoint, each.answer) for each in answering]
+    embeds = pipeline.endpoints[0].task == "feature-extraction" and pipeline.drift_texts
+    standing = reuse.standing
+    if standing is None or reuse.keeps_all or not embeds or has_passed(marker, standing.run):
+        return asked
+    known = await run_sync(known_texts, pipeline, survey, reuse, cache)
+    passed = partial(mark_passed, marker, standing.run)
+    return [
+        (endpoint, Canary(endpoint, send, texts, passed, told).answer)
+        for (endpoint, send), texts in zip(asked, known, strict=True)
+    ]
 
 
 def known_texts(

@@ -22,36 +22,20 @@ from pipeline import events
 from pipeline.cache import AnswerCache
 from pipeline.control import Ticket
 from pipeline.errors import BudgetError, EndpointError, OutageError, StorageError, TextmillError
-from pipeline.flights import Again, Flight, Flights, Group, Halved, Lane
+from pipeline.flights import Again, Flight, Flights, Group, Lane
 from pipeline.keys import Keys
 from pipeline.live import Live, Send
 from pipeline.lookup import look_up
 from pipeline.prices import rent
 from pipeline.records import Answer, Endpoint, Failure, Request, Route, Split
-from pipeline.retries import PAUSING, Fail, Halve, Retry, Stop, verdict
-from pipeline.retry_budget import THROTTLE, TRANSIENT
 from pipeline.router import takes
+from pipeline.settling import Settling
 from pipeline.traffic import EndpointFigures
 from pipeline.writer import Journal, Writer
 
 Taken = tuple[Again, Ticket]
 _LOOK_AGAIN_SECONDS = 1.0
 """Who is to take a call changes with time, too: whoever left one to another looks again."""
-TOO_SHORT = "too long for the model, and too short to be cut again"
-
-
-class Tally:
-    """What the run did so far; only the loop thread writes it."""
-
-    def __init__(self) -> None:
-        self.requests = 0
-        self.cached = 0
-        """Requests that needed no sending: answered before, or equal to another one."""
-        self.calls = 0
-        self.input_tokens = 0
-        self.output_tokens = 0
-        self.cost_usd = 0.0
-        self.pauses = 0
 
 
 class Dispatch:
@@ -80,7 +64,6 @@ class Dispatch:
         wall: Callable[[], float] = time.time,
         uniform: Callable[[], float] = random.random,
     ) -> None:
-        self.tally = Tally()
         self._cache = cache
         self._emit = emit
         self._free_bytes = free_bytes
@@ -88,10 +71,8 @@ class Dispatch:
         self._max_outage_seconds = max_outage_seconds
         self._max_cost_usd = max_cost_usd
         self._grace_seconds = grace_seconds
-        self._least_split_tokens = least_split_tokens
         self._clock = clock
         self._wall = wall
-        self._uniform = uniform
 
         self._keys = Keys([endpoint for endpoint, _ in endpoints])
         self._live = [
@@ -100,10 +81,22 @@ class Dispatch:
         ]
         self._flights = Flights(dict(failures))
         self._writer = Writer(cache, journal)
+        self._settling = Settling(
+            self._live,
+            self._flights,
+            self._writer,
+            self._keys,
+            emit,
+            self.stop,
+            dimension=dimension,
+            least_split_tokens=least_split_tokens,
+            clock=clock,
+            uniform=uniform,
+        )
+        self.tally, self.paid = self._settling.tally, self._settling.paid
         self._started = clock()
         self._in_flight = 0
         self._estimated_usd = 0.0
-        self._vector_bytes = dimension * 4 if dimension else None
         self._wake = anyio.Event()
         self._sleepers = 0
         """Who may wait for it; some have gone on meanwhile, by their own clock."""
@@ -123,9 +116,9 @@ class Dispatch:
         found = await self._looked_up(new) if new else {}
         for flight in new:
             settled = found.get(flight.request.flight)
-            if isinstance(settled, Split) and self._can_split(flight):
+            if isinstance(settled, Split) and self._settling.can_split(flight):
                 self._flights.splits.add(flight.request.flight)
-            elif not isinstance(settled, Answer) or self._misfit(settled) is not None:
+            elif not isinstance(settled, Answer) or self._settling.misfit(settled) is not None:
                 missing += 1
                 self._flights.lane(flight.route).add(flight)
                 continue
@@ -265,21 +258,6 @@ class Dispatch:
                 )
         return None
 
-    def _misfit(self, answer: Answer) -> Failure | None:
-        """A vector of another dimension than the first one is no answer to this job."""
-        if isinstance(answer.value, bytes):
-            if self._vector_bytes is None:
-                self._vector_bytes = len(answer.value)
-            elif len(answer.value) != self._vector_bytes:
-                got, expected = len(answer.value) // 4, self._vector_bytes // 4
-                return Failure("invalid", f"a vector of {got} dimensions, expected {expected}")
-        return None
-
-    def _can_split(self, flight: Flight) -> bool:
-        """Whether it has enough tokens to be cut; a split that has no pieces would be a failure
-        that is kept for ever."""
-        return flight.request.chunk.tokens >= self._least_split_tokens
-
     def _outage_began(self, lane: Lane) -> float:
         """When the last endpoint that may do this lane's work stopped replying."""
         return max(self._live[at].troubled_since for at in lane.positions)
@@ -321,7 +299,7 @@ class Dispatch:
             requests = [flight.request for flight in taken[0].flights]
             if (forbidden := self._forbids(live, requests)) is not None:
                 self._flights.lane(taken[0].flights[0].route).under_way -= len(requests)
-                self._unsent(taken[0].flights)
+                self._settling.unsent(taken[0].flights)
                 self.stop(forbidden)
                 continue
             if len(self._live) > 1:
@@ -348,184 +326,17 @@ class Dispatch:
                 settled = await live.send(requests)
             finally:
                 self._estimated_usd -= expected  # from here on the true cost counts
-            await self._answered(live, call, settled, ticket)
+            await self._settling.answered(live, call, settled, ticket)
         except EndpointError as error:
-            await self._refused(live, call, error, ticket)
+            await self._settling.refused(live, call, error, ticket)
+            self._check_outage()
         except TextmillError as error:  # the server is not what it was
-            self._unsent(call.flights)
+            self._settling.unsent(call.flights)
             self.stop(error)
         finally:
             lane.under_way -= len(requests)
             self._in_flight -= len(requests)
             self._wake_workers()
-
-    async def _answered(
-        self, live: Live, call: Again, settled: Sequence[Answer | Failure], ticket: Ticket
-    ) -> None:
-        now, started = self._clock(), ticket.started
-        used = sum(a.input_tokens + a.output_tokens for a in settled if isinstance(a, Answer))
-        self.tally.calls += 1
-        live.control.answered(ticket, now, used)
-        live.replied(started)
-        if (other := live.other_model(settled)) is not None:
-            # Not kept: under this key another model's answer would stand for ever.
-            self._unsent(call.flights)
-            self._account(live, call.flights, [], started, now)
-            self.stop(other)
-            return
-        good: list[tuple[Flight, Answer]] = []
-        bad: list[tuple[Flight, EndpointError]] = []
-        for flight, outcome in zip(call.flights, settled, strict=True):
-            problem = outcome if isinstance(outcome, Failure) else self._misfit(outcome)
-            if problem is None:
-                assert isinstance(outcome, Answer)
-                good.append((flight, outcome))
-            else:
-                kind = "poison" if problem.kind == "poison" else "invalid"
-                bad.append((flight, EndpointError(kind, problem.message, status=200)))  # type: ignore[arg-type]
-        self._account(live, call.flights, [answer for _, answer in good], started, now)
-        if good:
-            if call.halved is not None:
-                self._live[call.halved.position].learned(call.halved)
-            under = self._keys.under
-            await self._writer.keep([(under(live.position, f.request), a) for f, a in good])
-            live.is_proven = True
-            for flight, _ in good:
-                self._flights.settle(flight)
-        final = [self._again_or_failed(live, [flight], error, now) for flight, error in bad]
-        await self._fail([each for some in final for each in some])
-
-    async def _refused(self, live: Live, call: Again, error: EndpointError, ticket: Ticket) -> None:
-        now, started = self._clock(), ticket.started
-        is_sent = error.kind != "unreachable"
-        self.tally.calls += is_sent
-        live.traffic.refused(started, now, is_sent=is_sent)
-        # Sent, and perhaps answered: what it may have cost counts, or a budget would not hold.
-        requests = [flight.request for flight in call.flights]
-        spent = live.estimate(requests) if error.kind in ("ambiguous", "invalid") else 0.0
-        self.tally.cost_usd += spent
-        live.traffic.cost_usd += spent
-        self._emit(
-            events.CallEnded(
-                live.name,
-                len(requests),
-                now - started,
-                cost_usd=spent,
-                error=error.kind,
-                message=str(error),
-            )
-        )
-        is_silent = False
-        if error.kind in PAUSING or error.kind in ("transient", "ambiguous"):
-            is_silent = live.failed(started)
-        else:
-            live.replied(started)
-        rest = live.control.refused(ticket, now, error)
-        if rest is not None:
-            self.tally.pauses += 1
-            self._emit(
-                events.Paused(
-                    live.name,
-                    rest.seconds,
-                    rest.is_asked,
-                    self.tally.pauses,
-                    error.kind,
-                    str(error),
-                )
-            )
-        flight = call.flights[0]
-        if error.kind == "too_long" and len(call.flights) == 1 and self._can_split(flight):
-            self._stop_if(live.counted(error, 1))
-            await self._writer.keep([(self._keys.under(live.position, flight.request), Split())])
-            self._flights.splits.add(flight.request.flight)
-            self._flights.settle(flight)
-        else:
-            await self._fail(self._again_or_failed(live, call.flights, error, now, is_silent))
-        self._check_outage()
-
-    def _again_or_failed(
-        self,
-        live: Live,
-        flights: list[Flight],
-        error: EndpointError,
-        now: float,
-        is_silent: bool = False,
-    ) -> list[tuple[Flight, Failure]]:
-        """Queue them again, at this endpoint or another; those for which nobody is left."""
-        attempts = max(flight.attempts for flight in flights) + 1
-        decided = verdict(
-            error, attempts, len(flights), live.name, self._uniform, is_silent=is_silent
-        )
-        if not (isinstance(decided, Retry) and not decided.uses_attempt):
-            for flight in flights:
-                flight.attempts += 1
-        match decided:
-            case Retry(delay_seconds=delay):
-                price = THROTTLE if error.kind in PAUSING else TRANSIENT
-                self._repeat(Again(now + delay, flights, price))
-            case Halve():
-                middle = (len(flights) + 1) // 2
-                halved = Halved(live.position, middle) if error.kind == "too_long" else None
-                for half in (flights[:middle], flights[middle:]):
-                    self._repeat(Again(now, half, 0.0, halved))
-            case Fail():
-                self._stop_if(live.counted(error, len(flights)))
-                why = TOO_SHORT if error.kind == "too_long" else str(error)
-                return [
-                    (flight, Failure(error.kind, why, flight.attempts))
-                    for flight in flights
-                    if not self._falls_back(live, flight)
-                ]
-            case Stop(error=reason):
-                self._unsent(flights)
-                self.stop(reason)
-        return []
-
-    def _falls_back(self, live: Live, flight: Flight) -> bool:
-        """Whether the next tier of its route is asked, now that this endpoint failed it."""
-        tiers = flight.route.tiers
-        here = next(at for at, tier in enumerate(tiers) if live.position in tier)
-        if not tiers[here + 1 :]:
-            return False
-        flight.route, flight.attempts = Route(tiers[here + 1 :]), 0
-        self._flights.lane(flight.route).add(flight)
-        return True
-
-    async def _fail(self, final: Sequence[tuple[Flight, Failure]]) -> None:
-        """Settle these as failures, once they are durable."""
-        if final:
-            await self._writer.journal([(flight.request.flight, why) for flight, why in final])
-        for flight, why in final:
-            self._flights.failures[flight.request.flight] = why
-            self._flights.settle(flight)
-
-    def _repeat(self, call: Again) -> None:
-        self._flights.lane(call.flights[0].route).repeat(call)
-
-    def _unsent(self, flights: list[Flight]) -> None:
-        """Their rows stay open: what stops a run is no outcome of a row."""
-        self._repeat(Again(math.inf, flights, 0.0))
-
-    def _stop_if(self, error: TextmillError | None) -> None:
-        if error is not None:
-            self.stop(error)
-
-    def _account(
-        self,
-        live: Live,
-        flights: Sequence[Flight],
-        answers: Sequence[Answer],
-        started: float,
-        now: float,
-    ) -> None:
-        requests = [flight.request for flight in flights]
-        read, written, usd = live.spent(requests, answers, now - started)
-        live.traffic.answered(started, now, len(answers))
-        for counts in (self.tally, live.traffic):
-            counts.input_tokens += read
-            counts.output_tokens += written
-            counts.cost_usd += usd
-        self._emit(events.CallEnded(live.name, len(requests), now - started, read, written, usd))
 
     def _check_outage(self) -> None:
         now = self._clock()

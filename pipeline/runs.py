@@ -10,10 +10,16 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
+
+from pipeline.keys import prefix
+from pipeline.prepare import Pipeline
+from pipeline.survey import Survey
 
 State = Literal["open", "committed", "closed"]
 
@@ -56,25 +62,51 @@ class Manifest(Struct, frozen=True, kw_only=True):
     """Of the output, with their SHA-256."""
 
 
+def planned(pipeline: Pipeline, surveyed: Survey, columns: dict[str, str]) -> Manifest:
+    """The manifest of a new run of this job."""
+    return Manifest(
+        run=new_run_id(),
+        number=1,
+        started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        job=pipeline.name,
+        fingerprint=pipeline.fingerprint,
+        input=surveyed.fingerprint,
+        rows=surveyed.rows,
+        output=pipeline.output,
+        models=[list(endpoint.identity) for endpoint in pipeline.endpoints],
+        shaping=pipeline.shaping,
+        prefixes=[msgspec.json.decode(prefix(endpoint)) for endpoint in pipeline.endpoints],
+        columns=columns,
+        version=_version(),
+    )
+
+
+def _version() -> str:
+    try:
+        return version("textmill")
+    except PackageNotFoundError:  # run from its sources
+        return ""
+
+
 def last(manifests: Iterable[Manifest]) -> Manifest | None:
     """The newest of these runs."""
     return max(manifests, key=lambda each: (each.number, each.run), default=None)
 
 
-def this_run(planned: Manifest, found: Iterable[Manifest]) -> Manifest:
+def this_run(new: Manifest, found: Iterable[Manifest]) -> Manifest:
     """The run to go on with: the last one where it is open and of the same job and input, else
-    `planned` with the next number.
+    `new` with the next number.
 
     Only the last run can be gone on with. A new run takes an older open one's place: its answers
     are in the cache.
     """
     before = last(found)
     if before is None:
-        return replace(planned, number=1)
-    is_same = (before.fingerprint, before.input) == (planned.fingerprint, planned.input)
+        return replace(new, number=1)
+    is_same = (before.fingerprint, before.input) == (new.fingerprint, new.input)
     if before.state == "open" and is_same:
         return replace(before, exit=None)
-    return replace(planned, number=before.number + 1)
+    return replace(new, number=before.number + 1)
 
 
 def ended(manifest: Manifest, exit_code: int, rows_out: int | None = None) -> Manifest:

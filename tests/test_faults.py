@@ -567,8 +567,8 @@ def test_failing_while_more_is_fed_ends_with_its_own_code(place, mill):
 def test_kept_columns_count_against_what_may_be_open(place, mill):
     from jobs.build import build
     from jobs.spec import load
+    from pipeline.mill import _weight
     from pipeline.prepare import prepared
-    from pipeline.run import _weight
     from pipeline.survey import survey
 
     rows = [{"id": n, "text": " ", "big": "x" * 10_000} for n in range(100)]

@@ -12,7 +12,7 @@ from hypothesis import given
 from jobs import display
 from jobs.display import JsonLines, Plain, Progress, Terminal, closing_line, duration, ordinal
 from pipeline import events
-from pipeline.run import Ended
+from pipeline.ended import Ended
 
 PAUSE = events.Paused("api.example.com", 7.0, True, 12, "rate", "429")
 STORY = [
