@@ -105,6 +105,7 @@ class Reuse:
     def __init__(self, survey: Survey) -> None:
         self.part_rows: Sequence[int] = survey.part_rows
         self.accounting = Accounting(added=survey.rows)
+        self.has_ids = survey.spec.id is not None
         self.standing: Standing | None = None
         self.dimension: int | None = None
         self.former: list[Indexed] = []
@@ -246,13 +247,17 @@ def check_removed(reuse: Reuse, max_removed: float, output: str) -> None:
     """Raises: GuardError where more of the last commit's rows are gone than may be.
 
     An input that came half is no reason to throw the other half away. Of a small table a few rows
-    are a large share, so that up to 20 may always go.
+    are a large share, so that up to 20 may always go. Of rows without ids one that changed counts
+    as removed and as added: there it is the number of rows that tells.
     """
     before = reuse.standing.documents if reuse.standing else 0
     most = max(LEAST_REMOVED, int(max_removed * before))
-    if reuse.accounting.removed > most:
+    gone = reuse.accounting.removed
+    if not reuse.has_ids:
+        gone -= reuse.accounting.added
+    if gone > most:
         raise GuardError(
-            f"{shown(output)}: {reuse.accounting.removed:,} of the {before:,} rows of the last "
+            f"{shown(output)}: {gone:,} of the {before:,} rows of the last "
             f"commit are not in the input any more, more than guard.max_removed allows ({most:,})",
             hint="if they are meant to go: --max-removed 1",
         )

@@ -453,6 +453,20 @@ def test_too_many_removed_rows_are_refused_before_anything_is_asked(of):
     assert mill.run().removed == 25
 
 
+def test_rows_without_ids_may_all_change_but_not_go(of):
+    mill = of(guard__max_removed=0.25)
+    mill.rows(plain(100))
+    mill.run()
+    mill.rows([row | {"new": 1} for row in plain(100)])
+    told = mill.run()
+    assert (told.removed, told.added) == (100, 100)
+    mill.rows([row | {"new": 2} for row in plain(74)])
+    assert mill.run(code=14).exit == 14
+    assert "26 of the 100 rows" in str(mill.error)
+    mill.rows(plain(75))
+    assert mill.run().exit == 0
+
+
 def test_of_a_tiny_table_every_row_but_the_last_may_go(of):
     mill = of(input__id="id", guard__max_removed=0.0)
     mill.rows(plain(20))
