@@ -66,11 +66,11 @@ def write_changes(
     now: Sequence[Indexed],
     copies: Copies,
     *,
-    id: str | None,
+    id: str,
 ) -> None:
     """Writes what turns `before` into `now`: deletions, then rows, each in their order. `id` names
-    the id column of an output with one row per document; None: one row per chunk. Durable when it
-    returns.
+    the id column; one of the two may have a row per chunk and the other one per document. Durable
+    when it returns.
 
     Cost: reads each part that is not in both commits once; memory for a 256th of its rows.
     """
@@ -120,22 +120,27 @@ def _spool(
     ranges: list[tuple[int, int]],
     *,
     is_new: bool,
-    id: str | None,
+    id: str,
 ) -> None:
     """The part's rows in these ranges as lines of changes."""
     if not ranges:
         return
-    names = _identities(part) if id is not None else None
     rows = PartRows(part.path)
     at = spool.seek(0, os.SEEK_END)
     with reading(part.path), closing(rows):
+        # The part says it, not the job: the last commit may have had rows of the other kind.
+        names = _identities(part) if any(map(_is_document, rows.json(0, 1))) else None
         for start, stop in ranges:
             found: list[tuple[bytes, bytes, bool, int, int]] = []
             for number, row in enumerate(rows.json(start, stop), start):
                 name = names[number] if names is not None else _chunk_name(row)
                 if name is None:  # a row without a chunk has no place in a vector store
                     continue
-                line = b'{"op":"upsert",' + row[1:] if is_new else _deletion(row, name, id)
+                line = (
+                    b'{"op":"upsert",' + row[1:]
+                    if is_new
+                    else _deletion(row, name, None if names is None else id)
+                )
                 spool.write(line)
                 found.append((name, sha256(row).digest()[:16], is_new, at, len(line)))
                 at += len(line)
@@ -170,6 +175,11 @@ class _Named(msgspec.Struct):
 
 
 _named = msgspec.json.Decoder(_Named).decode
+
+
+def _is_document(row: bytes) -> bool:
+    """Whether a row is a whole document, not a chunk of one."""
+    return "_truncated" in msgspec.json.decode(row, type=dict[str, msgspec.Raw])
 
 
 def _chunk_name(row: bytes) -> bytes | None:

@@ -8,7 +8,7 @@ from a run that was killed, makes no difference: resuming has no path of its own
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -29,9 +29,15 @@ LEAST_REMOVED = 20
 """`guard.max_removed` never means fewer rows than this: five of eight rows are no sign of a
 fault."""
 MOST_SOURCES = 8
+OPEN_PARTS = 2
+"""Parts that rows are copied from, open at a time; each holds a row group."""
 LEAST_COPIED = 16
 """Where rows of a part come from more parts than `MOST_SOURCES`, fewer than this are not worth
 opening one for: they are looked up."""
+MOST_JUMPS = 100
+"""Where rows of a part lie in more than two others, or in no order, each jump between them may mean
+to read a row group again. With more jumps the rows are looked up: that costs the same in any
+order."""
 
 _ORIGIN = np.dtype([("row", "<u8"), ("part", "<i4"), ("entry", "<u4")])
 _NEW = np.dtype([("key", "S24"), ("used", "S16"), ("row", "<u8")])
@@ -99,6 +105,7 @@ class Reuse:
     def __init__(self, survey: Survey) -> None:
         self.part_rows: Sequence[int] = survey.part_rows
         self.accounting = Accounting(added=survey.rows)
+        self.has_ids = survey.spec.id is not None
         self.standing: Standing | None = None
         self.dimension: int | None = None
         self.former: list[Indexed] = []
@@ -106,11 +113,6 @@ class Reuse:
         self._kept: dict[int, Indexed] = {}
         self._sources: Sequence[Indexed] = ()
         self._origins = Spill(_ORIGIN)
-
-    def readable_former(self) -> list[Indexed]:
-        """The parts of the last commit that are as they were written."""
-        listed = {part.name: part for part in self.standing.parts} if self.standing else {}
-        return [part for part in self.former if _is_sound(part, listed)]
 
     def __contains__(self, part: int) -> bool:
         return part in self._kept
@@ -235,17 +237,27 @@ def reusing(survey: Survey, place: Place, fingerprint: str, standing: Standing |
     return reuse
 
 
+def readable(found: Iterable[Indexed], standing: Standing | None) -> list[Indexed]:
+    """Those of these parts that are of this commit, and as they were written."""
+    listed = {part.name: part for part in standing.parts} if standing else {}
+    return [part for part in found if _is_listed(part, listed) and _is_sound(part, listed)]
+
+
 def check_removed(reuse: Reuse, max_removed: float, output: str) -> None:
     """Raises: GuardError where more of the last commit's rows are gone than may be.
 
     An input that came half is no reason to throw the other half away. Of a small table a few rows
-    are a large share, so that up to 20 may always go.
+    are a large share, so that up to 20 may always go. Of rows without ids one that changed counts
+    as removed and as added: there it is the number of rows that tells.
     """
     before = reuse.standing.documents if reuse.standing else 0
     most = max(LEAST_REMOVED, int(max_removed * before))
-    if reuse.accounting.removed > most:
+    gone = reuse.accounting.removed
+    if not reuse.has_ids:
+        gone -= reuse.accounting.added
+    if gone > most:
         raise GuardError(
-            f"{shown(output)}: {reuse.accounting.removed:,} of the {before:,} rows of the last "
+            f"{shown(output)}: {gone:,} of the {before:,} rows of the last "
             f"commit are not in the input any more, more than guard.max_removed allows ({most:,})",
             hint="if they are meant to go: --max-removed 1",
         )
@@ -338,6 +350,19 @@ def _drop_scattered(origins: npt.NDArray[np.int64]) -> None:
     parts, counts = np.unique(origins[:, 0], return_counts=True)
     if len(parts) > MOST_SOURCES:
         origins[np.isin(origins[:, 0], parts[counts < LEAST_COPIED]), 0] = -1
+    copied = origins[origins[:, 0] >= 0]
+    if _jumps(copied) > MOST_JUMPS:
+        origins[:, 0] = -1
+
+
+def _jumps(copied: npt.NDArray[np.int64]) -> int:
+    """How often these rows, read in this order, go back in a part or, of many, on to another."""
+    order = np.argsort(copied[:, 0], kind="stable")
+    back = np.diff(copied[order], axis=0)
+    jumps = np.count_nonzero((back[:, 0] == 0) & (back[:, 1] < 0))
+    if len(np.unique(copied[:, 0])) > OPEN_PARTS:
+        jumps += np.count_nonzero(np.diff(copied[:, 0]))
+    return int(jumps)
 
 
 def _is_listed(part: Indexed, listed: dict[str, StandingPart]) -> bool:

@@ -23,6 +23,7 @@ from pipeline.index import (
     OUTCOMES,
     REUSABLE,
     Indexed,
+    indexed,
 )
 from pipeline.outcomes import Outcomes
 from pipeline.parts import (
@@ -35,7 +36,7 @@ from pipeline.partswriter import PartsWriter
 from pipeline.place import Place
 from pipeline.publish import publish
 from pipeline.records import Column, Document, Kept, Result, Row
-from pipeline.reuse import Copied, Reuse
+from pipeline.reuse import OPEN_PARTS, Copied, Reuse, readable
 from pipeline.schema import output_schema, row_weights, vector_array, with_vectors
 from pipeline.standing import Standing, StandingRecord
 from pipeline.survey import Survey
@@ -43,8 +44,6 @@ from pipeline.survey import Survey
 PIECE_BYTES = 2_000_000
 WRITER_REVISION = 1
 """Raised when the same rows give other bytes than before: every part is then made anew."""
-OPEN_PARTS = 2
-"""Parts that rows are copied from, open at a time; each holds a row group."""
 
 
 class Counts(NamedTuple):
@@ -226,9 +225,10 @@ class Sink:
         return self.counts.rows
 
     def _write_changes(self, target: Path, parts: Sequence[Indexed]) -> None:
-        former = self._reuse.readable_former() if self._reuse else []
-        id = None if self._per_chunk else self._survey.spec.id or "id"
-        write_changes(target, former, parts, self._copies, id=id)
+        # Also where somebody removed the output: who follows the commits has its rows still.
+        found = indexed(self.place.parts, self.place.part_suffix)
+        former = readable(found, self._record.last)
+        write_changes(target, former, parts, self._copies, id=self._survey.spec.id or "id")
 
     def close(self) -> None:
         """Removes what is unfinished; after `commit` there is nothing left to remove."""

@@ -72,6 +72,8 @@ class StandingRecord:
         """The changes of the commit that is about to be."""
         self.owed_changes = place.run_folder / "changes.owed.jsonl"
         """Changes of commits that nobody was given yet."""
+        self.last: Standing | None = None
+        """The last commit, once it was read, also where its output was removed since."""
 
     def read(self) -> Standing | None:
         """What stands; None where nothing does, or nothing is known of it."""
@@ -81,8 +83,8 @@ class StandingRecord:
         with storing(self._next):
             self._next.unlink(missing_ok=True)
             self.next_changes.unlink(missing_ok=True)
-        found = _decoded(self._path)
-        return found if found is not None and self._place.exists() else None
+        self.last = _decoded(self._path)
+        return self.last if self._place.exists() else None
 
     def is_published(self, standing: Standing) -> bool:
         """Whether the output is this one, with all of its files."""

@@ -8,6 +8,7 @@ import random
 from contextlib import suppress
 
 import hypothesis.strategies as st
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -160,6 +161,69 @@ def test_whoever_applies_the_changes_has_the_new_output(of, shape, has_id, seed)
         mill.run(changes=changes, chunk__size=8 if night < 3 else 12)
         assert changes.read_text() == ""
         rows = edited(rows, make, has_id)
+
+
+@pytest.mark.parametrize("out", ["o.parquet", "o.jsonl", "o"])
+def test_changes_from_chunks_to_documents_and_back(of, out):
+    mill = of(input__id="id", out=out)
+    mill.rows([{"id": f"r{n}", "text": "one two three four five " * 5} for n in range(12)])
+    changes = mill.folder / "changes.jsonl"
+    mill.run(changes=changes)
+    chunks = {row["chunk_id"] for row in rows_of(mill)}
+    assert len(chunks) > 24
+    for method in ("mean", None):
+        mill.run(changes=changes, aggregate__method=method or "rows")
+        told = [json.loads(line) for line in changes.read_text().splitlines()]
+        gone = [line for line in told if line["op"] == "delete"]
+        if method:
+            assert {line["chunk_id"] for line in gone} == chunks
+            assert {line["id"] for line in told[len(gone) :]} == {f"r{n}" for n in range(12)}
+        else:
+            assert {line["id"] for line in gone} == {f"r{n}" for n in range(12)}
+            assert {line["chunk_id"] for line in told[len(gone) :]} == chunks
+        assert len(told) == len(chunks) + 12
+
+
+@pytest.mark.parametrize("out", ["o.parquet", "o"])
+@pytest.mark.parametrize("left", [20, 0])
+def test_rows_of_an_output_that_was_removed_by_hand_are_deleted_still(of, out, left):
+    mill = of(input__id="id", out=out)
+    changes = mill.folder / "changes.jsonl"
+    mill.rows(plain(30))
+    mill.run(changes=changes)
+    held = applied({}, changes, per_chunk=True)
+    (mill.folder / out).unlink()
+    mill.rows(plain(left))
+    mill.run(changes=changes)
+    held = applied(held, changes, per_chunk=True)
+    assert held == {row["chunk_id"]: row for row in rows_of(mill)}
+    assert bool(held) == bool(left)
+
+
+def far(*origins):
+    return reuse_module._jumps(np.array(origins, np.int64).reshape(-1, 2))
+
+
+def test_jumps_are_counted_where_a_row_group_is_read_again():
+    assert far() == 0
+    assert far((0, 0), (0, 1), (0, 7), (1, 2), (1, 3)) == 0
+    assert far((0, 0), (1, 5), (0, 1), (1, 6)) == 0  # both are open
+    assert far((0, 3), (0, 2), (0, 1)) == 2
+    assert far((0, 0), (1, 5), (2, 1), (0, 6)) == 3
+
+
+def test_rows_in_no_order_are_looked_up(of, monkeypatch):
+    mill = of(input__id="id")
+    rows = plain(60)
+    mill.rows(rows)
+    mill.run()
+    monkeypatch.setattr(reuse_module, "MOST_SOURCES", 99)
+    monkeypatch.setattr(reuse_module, "MOST_JUMPS", 2)
+    mill.rows(rows[::-1])
+    told = mill.run()
+    assert (told.unchanged, told.calls) == (60, 0)
+    assert told.cached > 30
+    assert mill.content() == mill.anew()
 
 
 def plain(count, start=0):
@@ -387,6 +451,20 @@ def test_too_many_removed_rows_are_refused_before_anything_is_asked(of):
     assert mill.content() == content
     mill.rows(plain(75))
     assert mill.run().removed == 25
+
+
+def test_rows_without_ids_may_all_change_but_not_go(of):
+    mill = of(guard__max_removed=0.25)
+    mill.rows(plain(100))
+    mill.run()
+    mill.rows([row | {"new": 1} for row in plain(100)])
+    told = mill.run()
+    assert (told.removed, told.added) == (100, 100)
+    mill.rows([row | {"new": 2} for row in plain(74)])
+    assert mill.run(code=14).exit == 14
+    assert "26 of the 100 rows" in str(mill.error)
+    mill.rows(plain(75))
+    assert mill.run().exit == 0
 
 
 def test_of_a_tiny_table_every_row_but_the_last_may_go(of):
