@@ -57,8 +57,18 @@ def refuse_changes(job: Job, path: str) -> None:
     folders = [os.path.realpath(f"{written}.run")]
     folders += [output] if job.output.format == "directory" else []
     inside = any(_within_folder(real, folder) for folder in folders)
+    inside |= any(
+        (parent / "lock").exists() for parent in Path(real).parents if parent.suffix == ".run"
+    )
     if real in (output, os.path.realpath(job.input.path)) or inside or Path(path).is_dir():
         raise UsageError(f"--changes: {shown(path)} is where the job's data lies")
+    folder = next(each for each in Path(real).parents if each.exists())
+    probe = folder / f".{Path(real).name}.textmill.tmp"
+    try:  # before anything is paid; root may write where no file can be
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(f"--changes: {shown(path)} cannot be written ({error.strerror})") from None
 
 
 def refuse_bucket(path: str, places: Places) -> None:

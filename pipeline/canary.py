@@ -21,7 +21,7 @@ from pipeline.cache import AnswerCache
 from pipeline.errors import EndpointError, GuardError
 from pipeline.escape import printable
 from pipeline.keys import Keys
-from pipeline.place import storing
+from pipeline.place import private, storing
 from pipeline.prepare import Pipeline, first_requests
 from pipeline.records import Answer, Endpoint, Failure, Request
 from pipeline.reuse import Reuse
@@ -174,8 +174,8 @@ def has_passed(marker: Path, run: str) -> bool:
 
 
 def mark_passed(marker: Path, run: str) -> None:
-    with storing(marker):
-        marker.write_text(run, "utf-8")
+    with storing(marker), private(marker) as file:
+        file.write(run.encode())
 
 
 def _unchanged(reuse: Reuse, most: int) -> Iterator[int]:

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from pipeline import identity
 from pipeline.index import Indexed
 from pipeline.parts import PartRows, reading
-from pipeline.place import storing, sync_folder
+from pipeline.place import private, storing, sync_folder
 from pipeline.spill import Records, Spill
 
 _LINE = np.dtype(
@@ -86,7 +86,7 @@ def write_changes(
         for bucket in lines.buckets():
             for records in _differing(lines.bucket(bucket)):
                 chosen.add(records["at"] // _BLOCK_BYTES, records)
-        with target.open("wb") as file:
+        with private(target) as file:
             for block in chosen.buckets():
                 for record in np.sort(chosen.bucket(block), order="at"):
                     spool.seek(int(record["at"]))

@@ -23,7 +23,7 @@ import msgspec
 from pipeline.errors import StorageError
 from pipeline.escape import printable
 from pipeline.journal import Journal
-from pipeline.place import storing, sync_folder
+from pipeline.place import private, storing, sync_folder
 from pipeline.records import Answer, Document, Outcome
 from pipeline.runs import Manifest, ended, superfluous
 
@@ -96,7 +96,8 @@ class RunRecord:
         self.journal = Journal(self.folder / "journal")
         self._failures: IO[bytes] | None = None
         with storing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.folder.mkdir(exist_ok=True, mode=0o700)
 
     def begin(self) -> None:
         """The manifest is durable when it returns, also its name; what kills left is gone."""
@@ -139,7 +140,7 @@ class RunRecord:
         temporary = path.with_suffix(".tmp")
         raw = msgspec.json.format(msgspec.json.encode(self.manifest), indent=2) + b"\n"
         with storing(path):
-            with temporary.open("wb") as file:
+            with private(temporary) as file:
                 file.write(raw)
                 file.flush()
                 os.fsync(file.fileno())
@@ -176,7 +177,7 @@ class RunRecord:
         told["reason"] = printable(told["reason"] or "", 500)
         with storing(self.failures_path):
             if self._failures is None:
-                self._failures = self.failures_path.open("wb")
+                self._failures = private(self.failures_path)
             self._failures.write(msgspec.json.encode(told) + b"\n")
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.place import storing, sync_folder
+from pipeline.place import private, storing, sync_folder
 from pipeline.records import Failure
 
 ALL = "all"
@@ -68,7 +68,7 @@ class Journal:
         self.close()
         temporary = self.path.with_name(f"{self.path.name}.tmp")
         with storing(self.path):
-            with temporary.open("wb") as file:
+            with private(temporary) as file:
                 file.writelines(_seal(key, failure) for key, failure in kept.items())
                 file.flush()
                 os.fsync(file.fileno())

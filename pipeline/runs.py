@@ -105,7 +105,8 @@ def this_run(new: Manifest, found: Iterable[Manifest]) -> Manifest:
         return replace(new, number=1)
     is_same = (before.fingerprint, before.input) == (new.fingerprint, new.input)
     if before.state == "open" and is_same:
-        return replace(before, exit=None)
+        # What does not affect answers, such as a replica, may be another now.
+        return replace(new, run=before.run, number=before.number, started=before.started)
     return replace(new, number=before.number + 1)
 
 

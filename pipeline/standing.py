@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from pipeline.index import Stamp
-from pipeline.place import Place, storing, sync_folder
+from pipeline.place import Place, private, storing, sync_folder
 
 REVISION = 1
 
@@ -118,7 +118,7 @@ class StandingRecord:
         does no harm, one that is lost does."""
         if self.owed_changes.exists():
             both = self.owed_changes.with_name("changes.both.tmp")
-            with both.open("wb") as file:
+            with private(both) as file:
                 for each in (self.owed_changes, self.next_changes):
                     with each.open("rb") as source:
                         while piece := source.read(1 << 20):
@@ -148,7 +148,7 @@ def _decoded(path: Path) -> Standing | None:
 def _write(path: Path, standing: Standing) -> None:
     temporary = path.with_name(f"{path.name}.tmp")
     with storing(path):
-        with temporary.open("wb") as file:
+        with private(temporary) as file:
             file.write(msgspec.json.encode(standing) + b"\n")
             file.flush()
             os.fsync(file.fileno())

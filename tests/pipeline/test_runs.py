@@ -76,3 +76,12 @@ def test_run_ids_differ_and_begin_with_the_time():
     found = {new_run_id() for _ in range(50)}
     assert len(found) == 50
     assert all(re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{6}", each) for each in found)
+
+
+def test_a_run_that_goes_on_says_what_it_does_now():
+    """An endpoint that affects no answer may be another: `explain` reads the models of this run."""
+    before = replace(run(3), models=[["tei", "", "m", "sha"]], started="then")
+    now = replace(run(1, "new"), models=[["tei", "", "m", "sha"], ["openai", "", "m", "main"]], started="now")
+    this = this_run(now, [before])
+    assert (this.run, this.number, this.started) == (before.run, 3, "then")
+    assert this.models == now.models
