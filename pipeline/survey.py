@@ -23,8 +23,9 @@ from pipeline.errors import InputError, UsageError
 from pipeline.escape import printable
 from pipeline.files import InputFile, InputSpec, digest_of, family, find, reason, shown
 from pipeline.jsontypes import MAX_KEYS, JsonType, Misfit, changed_fields, widens
+from pipeline.parquet import open_parquet
 from pipeline.schema import arrow_type, is_text
-from pipeline.source import blocks, open_parquet
+from pipeline.source import blocks
 from pipeline.spill import PACKED_ROWS, Packed, Records, Spill
 from pipeline.used import misfit, used_by, used_columns
 

@@ -22,7 +22,7 @@ HOMES = {
     "tokenizers": ("chunkers/tokens.py",),
     "pyarrow": tuple(
         f"pipeline/{name}.py"
-        for name in ("source", "survey", "schema", "sink", "parts", "partswriter", "publish", "corpus", "memory", "portable", "s3")
+        for name in ("source", "parquet", "survey", "schema", "sink", "parts", "partswriter", "publish", "corpus", "memory", "portable", "s3")
     ),
     "click": ("jobs/",),
     "rich": ("jobs/",),
