@@ -113,7 +113,16 @@ class Run(click.Command):
             named = args[at + 1 : at + 2]
             if not named or named[0] not in CLASSES:
                 args[at] = f"{flag}=all"
-        return super().parse_args(ctx, args)
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if "unexpected extra argument" in error.message:
+                hint = "rows are given with -i, an output with -o"
+                if f"{flag}=all" in given:
+                    hint = f"after {flag}: {', '.join(CLASSES)}, or nothing"
+                raise click.UsageError(f"{error.message}\nhint: {hint}", ctx) from None
+            raise
 
 
 @cli.command(cls=Run)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jobs.job import Job
     from jobs.register import Run
     from pipeline.events import Emit, Event
+    from pipeline.records import Endpoint
     from pipeline.run import Ended
 
 
@@ -162,13 +163,23 @@ def _plan(source: str, overrides: Sequence[str], flags: Mapping[str, object], as
             f"{told.documents:,} documents, {told.chunks:,} chunks, {told.requests:,} requests, "
             f"{told.cached:,} cached\n"
             f"left to do: {told.calls:,} calls, {told.tokens:,} tokens, "
-            f"up to ${told.cost_usd:,.2f}, about {duration(told.seconds)}"
+            f"up to ${told.cost_usd:,.2f}{unpriced(pipeline.endpoints, told.calls)}, "
+            f"about {duration(told.seconds)}"
         )
     most = pipeline.max_cost_usd
     if most is not None and told.cost_usd > most and not pipeline.is_partial:
         print(f"over budget.max_cost_usd = {most:g}", file=sys.stderr)
         return 8
     return 0
+
+
+def unpriced(endpoints: Sequence[Endpoint], calls: int) -> str:
+    """Who costs nothing only because the job does not say what they cost."""
+    names = [e.name for e in endpoints if e.kind != "local" and e.price is None]
+    if not calls or not names:
+        return ""
+    have = "has" if len(names) == 1 else "have"
+    return f" ({', '.join(f'`{name}`' for name in names)} {have} no `price`)"
 
 
 def reported(command: Callable[[], int], *, as_json: bool = False) -> int:

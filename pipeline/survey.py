@@ -228,6 +228,10 @@ def _steady_type(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
+FLAGS = {"input.text": "--text COLUMN", "input.id": "--id COLUMN", "input.keep": "--keep COLUMN"}
+"""What names another column, on the command line."""
+
+
 def _require(spec: InputSpec, place: str, names: Sequence[str]) -> None:
     """Raises: UsageError for a column that the job names and the input has not."""
     wanted = [("input.text", spec.text), *(("input.keep", name) for name in spec.keep or ())]
@@ -241,7 +245,8 @@ def _require(spec: InputSpec, place: str, names: Sequence[str]) -> None:
             listed = ", ".join(f"`{printable(each, 60)}`" for each in names[:50]) or "none"
             raise UsageError(
                 f"{place}: {key} names the column `{printable(name)}`, which is not there{guess};"
-                f" columns: {listed}"
+                f" columns: {listed}",
+                hint=FLAGS.get(key),
             )
 
 
@@ -277,7 +282,10 @@ def _not_unique(spec: InputSpec, files: tuple[InputFile, ...], twice: bytes) -> 
                 value = block.ids[at]
         if len(places) > 1:
             break
-    return InputError(f"{' and '.join(places[:2])}: id `{printable(str(value), 80)}` is not unique")
+    return InputError(
+        f"{' and '.join(places[:2])}: id `{printable(str(value), 80)}` is not unique",
+        hint="--id with another column, or none: then a row is named by its content",
+    )
 
 
 # Hashes that came before

@@ -73,7 +73,7 @@ def test_the_table_in_80_columns():
     ([run("2", output="/other"), run("1", exit=137, class_="killed", resumable=True, cwd="")],
      ["open: nightly, killed", "      goes on with: textmill run nightly.toml"]),
     ([run(exit=2, class_="usage", output="", error="x.toml: unknown key `chunk.sise`", command="textmill run /srv/x.toml")],
-     ["open: nightly, 2 usage: x.toml: unknown key `chunk.sise`", "      then again: textmill run /srv/x.toml"]),
+     ["to do: nightly, 2 usage: x.toml: unknown key `chunk.sise`", "      then again: textmill run /srv/x.toml"]),
     ([run("2"), run("1", exit=2, class_="usage", output="", error="e")], []),
     ([run(output="-", file="", **OUTAGE)], []),
     ([run(exit=13, class_="storage", error="a\x1b]0;evil\x07", cwd="", resumable=True)],
