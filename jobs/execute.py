@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import shlex
 import signal
@@ -155,7 +156,8 @@ def _plan(source: str, overrides: Sequence[str], flags: Mapping[str, object], as
         pipeline = build(job, with_secret=False)
         answers = Path(pipeline.home) / "answers"
         cache = AnswerCache(answers) if answers.is_dir() else None
-        told = waited(lambda: planned(pipeline, survey(pipeline.input), cache))
+        surveyed = waited(lambda: survey(pipeline.input))
+        told = waited(lambda: planned(pipeline, surveyed, cache))
     if as_json:
         print(msgspec.json.encode(told).decode())
     else:
@@ -163,14 +165,21 @@ def _plan(source: str, overrides: Sequence[str], flags: Mapping[str, object], as
             f"{told.documents:,} documents, {told.chunks:,} chunks, {told.requests:,} requests, "
             f"{told.cached:,} cached\n"
             f"left to do: {told.calls:,} calls, {told.tokens:,} tokens, "
-            f"up to ${told.cost_usd:,.2f}{unpriced(pipeline.endpoints, told.calls)}, "
+            f"up to ${at_most(told.cost_usd)}{unpriced(pipeline.endpoints, told.calls)}, "
             f"about {duration(told.seconds)}"
         )
+    for name in surveyed.absent if surveyed.rows else ():
+        say(f"rule.column = `{printable(name)}` is in no row: every row counts as one of that rule")
     most = pipeline.max_cost_usd
     if most is not None and told.cost_usd > most and not pipeline.is_partial:
         print(f"over budget.max_cost_usd = {most:g}", file=sys.stderr)
         return 8
     return 0
+
+
+def at_most(usd: float) -> str:
+    """Cents, rounded up: `up to $0.00` is said of nothing that costs."""
+    return f"{math.ceil(round(usd * 100, 6)) / 100:,.2f}"
 
 
 def unpriced(endpoints: Sequence[Endpoint], calls: int) -> str:

@@ -64,6 +64,8 @@ class Survey(Struct, frozen=True):
     """Name and hash of the columns used of each row, in order."""
     widened: frozenset[str] = frozenset()
     """JSON keys in which floats followed integers, which may isolate a row before them."""
+    absent: tuple[str, ...] = ()
+    """Columns of rules that no row has."""
 
     def rows_by_part(self) -> Iterator[Records]:
         """What each part's rows are known by, in order: one array of `ROW` for each part."""
@@ -136,6 +138,7 @@ def survey(spec: InputSpec) -> Survey:
         types=types if family(files[0].path) == "jsonl" else None,
         marks=marks,
         widened=frozenset(widened),
+        absent=tuple(name for name in spec.optional if name not in {*described.names, *keys}),
     )
 
 
