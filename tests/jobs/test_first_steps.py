@@ -47,3 +47,17 @@ def test_the_command_that_goes_on_is_what_somebody_would_type():
     assert " ".join(command_line("x.toml", [], flags)) == (
         "textmill run x.toml --max-outage 2 --max-failed 0.25 --salvage"
     )
+
+
+def test_all_slips_of_a_job_file_are_told_at_once(tmp_path, mill):
+    (tmp_path / "job.toml").write_text(
+        'task = "feature-extraction"\nroutes = "ordered"\n[input]\npaht = "x.jsonl"\n'
+        '[[endpoint]]\nname = "a"\nkind = "local"\nprise = {}\n[chunk]\nsise = 1\n'
+    )
+    ran = mill("plan", tmp_path / "job.toml")
+    assert ran.code == 2
+    assert ran.err.splitlines() == [
+        f"{tmp_path}/job.toml: unknown key `routes` (did you mean `route`?)",
+        "hint: unknown, too: `input.paht` (did you mean `path`?), "
+        "`chunk.sise` (did you mean `size`?), `endpoint.prise` (did you mean `price`?)",
+    ]
