@@ -44,8 +44,8 @@ def texts(folder: Path) -> dict[str, str]:
     """Name -> text; what is not there is left out."""
     found = {
         "english": _read(folder.glob("*.md")),
-        "chinese": _samples("zh") or _read(ROOT.parent.glob("drafts/zh*.txt")),
-        "markdown": _samples("markdown") or _read(ROOT.parent.glob("drafts/*-md-*.txt")),
+        "chinese": _samples("zh"),
+        "markdown": _samples("markdown"),
         "code": _read([*ROOT.glob("chunkers/*.py"), *ROOT.glob("pipeline/**/*.py")]),
         "wrapped": _wrapped(_read(folder.glob("state*.md"))),
     }
@@ -167,7 +167,7 @@ CUTTERS: dict[str, tuple[str, Cutter]] = {
 def arguments(question: str) -> argparse.Namespace:
     """The options that all chunking benchmarks share."""
     parser = argparse.ArgumentParser(description=question)
-    parser.add_argument("folder", nargs="?", type=Path, default=ROOT.parent / "shared/retrieval")
+    parser.add_argument("folder", type=Path, help="corpora and questions, see docs/chunking.md")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--python", default=sys.executable, help="interpreter that has the peers")
     parser.add_argument("--only", default="", help="names of chunkers, with commas")

@@ -113,7 +113,16 @@ class Run(click.Command):
             named = args[at + 1 : at + 2]
             if not named or named[0] not in CLASSES:
                 args[at] = f"{flag}=all"
-        return super().parse_args(ctx, args)
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if "unexpected extra argument" in error.message:
+                hint = "rows are given with -i, an output with -o"
+                if f"{flag}=all" in given:
+                    hint = f"after {flag}: {', '.join(CLASSES)}, or nothing"
+                raise click.UsageError(f"{error.message}\nhint: {hint}", ctx) from None
+            raise
 
 
 @cli.command(cls=Run)
@@ -137,7 +146,7 @@ def run(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Run JOB, a job file or the name of a template; goes on where the last run stopped."""
+    """Run JOB, a job file or the name of a template. Goes on where the last run stopped."""
     from jobs import execute
 
     flags = flags_of(options)
@@ -167,7 +176,7 @@ def plan(job: str, overrides: tuple[str, ...], as_json: bool, **options: Any) ->
 @partial(job_options, without="id")
 @as_json
 def explain(job: str, name: str, overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
-    """Say why the answers of a row of JOB are kept, or would have to be paid for."""
+    """Say why a row of JOB would be paid for again, or would not."""
     from jobs import explain_command
 
     flags = flags_of(options)
@@ -224,7 +233,7 @@ def search(
 @click.argument("name", required=False)
 @as_json
 def templates(name: str | None, as_json: bool) -> None:
-    """List the job files that come with textmill, or print the one called NAME."""
+    """List the templates, or print the one called NAME. It is a job file."""
     from jobs import show
 
     sys.exit(show.templates(name, as_json=as_json))
@@ -232,13 +241,13 @@ def templates(name: str | None, as_json: bool) -> None:
 
 @cli.group()
 def cache() -> None:
-    """The answers that are kept: what they are, whether they are whole, and a way in and out."""
+    """The answers that are kept: count, check, prune and carry them."""
 
 
 @cache.command()
 @as_json
 def stats(as_json: bool) -> None:
-    """Say how many answers are kept, of what kind and size, and since when."""
+    """Say how many answers are kept, of what kind and since when."""
     from jobs import cache_commands
 
     sys.exit(cache_commands.stats(as_json=as_json))
@@ -248,7 +257,7 @@ def stats(as_json: bool) -> None:
 @click.option("--repair", "--delete", is_flag=True, help="Remove damaged ones: ask again.")
 @as_json
 def verify(repair: bool, as_json: bool) -> None:
-    """Check every answer; exit 12 where damage was found and not removed."""
+    """Check every answer. Exit 12 where damage was found and not removed."""
     from jobs import cache_commands
 
     sys.exit(cache_commands.verify(repair=repair, as_json=as_json))
@@ -301,7 +310,7 @@ def status(what: str | None, watch: bool, limit: int, as_json: bool) -> None:
 @click.argument("what", metavar="[JOB_OR_OUTPUT]", required=False)
 @as_json
 def report(what: str | None, as_json: bool) -> None:
-    """What a run did and what is to be done, for the morning; without one, all of a day."""
+    """What a run did and what is to be done. Without a name, all runs of a day."""
     from jobs import report as told
 
     sys.exit(told.report(what, as_json=as_json))
@@ -309,7 +318,7 @@ def report(what: str | None, as_json: bool) -> None:
 
 @cli.group()
 def schedule() -> None:
-    """Run a job every night: by a systemd timer, or a line of the crontab."""
+    """Run a job every night. By a systemd timer, or a line of the crontab."""
 
 
 @schedule.command()
@@ -382,7 +391,7 @@ def remove(name: str) -> None:
 @click.option("--record", is_flag=True, help="Keep inputs and bodies for the bill.")
 @click.option("--public", is_flag=True, help="Allow a host that others can reach.")
 def mock(latency: float, **options: Any) -> None:
-    """Serve every protocol with made-up answers, misbehave as told, and keep the bill."""
+    """Serve every protocol with made-up answers. Misbehaves as told, and keeps the bill."""
     from jobs.execute import reported
     from jobs.mock import serve
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import shlex
 import signal
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from jobs.register import Run
     from pipeline.ended import Ended
     from pipeline.events import Emit, Event
+    from pipeline.records import Endpoint
 
 
 def run(
@@ -154,7 +156,8 @@ def _plan(source: str, overrides: Sequence[str], flags: Mapping[str, object], as
         pipeline = build(job, with_secret=False)
         answers = Path(pipeline.home) / "answers"
         cache = AnswerCache(answers) if answers.is_dir() else None
-        told = waited(lambda: planned(pipeline, survey(pipeline.input), cache))
+        surveyed = waited(lambda: survey(pipeline.input))
+        told = waited(lambda: planned(pipeline, surveyed, cache))
     if as_json:
         print(msgspec.json.encode(told).decode())
     else:
@@ -162,13 +165,30 @@ def _plan(source: str, overrides: Sequence[str], flags: Mapping[str, object], as
             f"{told.documents:,} documents, {told.chunks:,} chunks, {told.requests:,} requests, "
             f"{told.cached:,} cached\n"
             f"left to do: {told.calls:,} calls, {told.tokens:,} tokens, "
-            f"up to ${told.cost_usd:,.2f}, about {duration(told.seconds)}"
+            f"up to ${at_most(told.cost_usd)}{unpriced(pipeline.endpoints, told.calls)}, "
+            f"about {duration(told.seconds)}"
         )
+    for name in surveyed.absent if surveyed.rows else ():
+        say(f"rule.column = `{printable(name)}` is in no row: every row counts as one of that rule")
     most = pipeline.max_cost_usd
     if most is not None and told.cost_usd > most and not pipeline.is_partial:
         print(f"over budget.max_cost_usd = {most:g}", file=sys.stderr)
         return 8
     return 0
+
+
+def at_most(usd: float) -> str:
+    """Cents, rounded up: `up to $0.00` is said of nothing that costs."""
+    return f"{math.ceil(round(usd * 100, 6)) / 100:,.2f}"
+
+
+def unpriced(endpoints: Sequence[Endpoint], calls: int) -> str:
+    """Who costs nothing only because the job does not say what they cost."""
+    names = [e.name for e in endpoints if e.kind != "local" and e.price is None]
+    if not calls or not names:
+        return ""
+    have = "has" if len(names) == 1 else "have"
+    return f" ({', '.join(f'`{name}`' for name in names)} {have} no `price`)"
 
 
 def reported(command: Callable[[], int], *, as_json: bool = False) -> int:

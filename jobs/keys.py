@@ -179,11 +179,12 @@ def check(
     """What was given, by full key, and `parameters` as a table; nothing is filled in.
 
     Raises: UsageError for the first key that is unknown, not supported yet, of another type or out
-    of its bounds.
+    of its bounds; where it is unknown, its hint names the others up to a fault of another sort.
     """
     known = {key.name: key for key in keys}
     sections = {name[:at] for name in known for at in range(len(name)) if name[at] == "."}
     given: dict[str, Any] = {"parameters": {}}
+    slips: list[UsageError] = []
 
     def walk(table: dict[str, Any], prefix: str) -> None:
         for last, value in table.items():
@@ -202,10 +203,24 @@ def check(
             elif name in known:
                 given[name] = checked(known[name], value, places)
             else:
-                raise places.unknown(name, keys)
+                slips.append(places.unknown(name, keys))
 
-    walk(tree, "")
+    try:
+        walk(tree, "")
+    except UsageError:
+        if not slips:
+            raise
+    if slips:
+        slips[0].hint = _also(slips[1:])
+        raise slips[0]
     return given
+
+
+def _also(slips: Sequence[UsageError]) -> str | None:
+    """The others, so that a file with five slips is not tried five times; a few of many."""
+    named = [str(slip).partition("unknown key ")[2] for slip in slips[:10]]
+    more = [f"{len(slips) - 10:,} more"] if len(slips) > 10 else []
+    return f"unknown, too: {', '.join(named + more)}" if named else None
 
 
 def checked(key: Key, value: Any, places: Places) -> Any:

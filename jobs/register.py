@@ -243,8 +243,13 @@ def command_line(source: str, overrides: Iterable[str], flags: Mapping[str, obje
             words.append(names[key])
         else:
             each = value if isinstance(value, (list, tuple)) else [value]
-            words += [word for one in each for word in (names[key], str(one))]
+            words += [word for one in each for word in (names[key], _word(one))]
     return words + [word for each in overrides for word in ("--set", each)]
+
+
+def _word(value: object) -> str:
+    """As somebody would type it: 1, not 1.0."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _path(home: Path) -> Path:

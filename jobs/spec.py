@@ -133,6 +133,9 @@ def _found(path: str | Path) -> tuple[str, str, str, str]:
     """Text, address, base folder and default name of a job file or a template."""
     typed = os.fspath(path)
     address = printable(mask(typed))
+    if typed.endswith((".jsonl", ".gz", ".zst", ".parquet")):
+        hint = "rows are given with -i: textmill run embed -i ROWS -o OUTPUT"
+        raise UsageError(f"{address}: is no job file", hint=hint)
     try:
         with Path(typed).open("rb") as file:
             content = file.read(_LARGEST_JOB_BYTES + 1)

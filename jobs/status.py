@@ -110,11 +110,13 @@ def unfinished(told: Sequence[Run]) -> list[Run]:
 
 
 def open_lines(told: Sequence[Run]) -> list[str]:
-    """What is open, why, and the command that goes on."""
+    """What is open or was refused, why, and the command that goes on."""
     lines = []
     for run in unfinished(told):
         why = f": {run.error}" if run.error else ""
-        lines.append(f"open: {printable(run.job)}, {ending(run)}{printable(why, 500)}")
+        # What is closed without a commit goes nowhere by itself: somebody is to look at it.
+        state = "open" if run.resumable else "to do"
+        lines.append(f"{state}: {printable(run.job)}, {ending(run)}{printable(why, 500)}")
         if run.hint:
             lines.append(f"      {printable(run.hint, 500)}")
         then = "goes on with" if run.resumable else "then again"

@@ -22,6 +22,7 @@ from pipeline import events
 from pipeline.cache import AnswerCache
 from pipeline.control import Ticket
 from pipeline.errors import BudgetError, EndpointError, OutageError, StorageError, TextmillError
+from pipeline.escape import printable
 from pipeline.flights import Again, Flight, Flights, Group, Lane
 from pipeline.keys import Keys
 from pipeline.live import Live, Send
@@ -347,12 +348,17 @@ class Dispatch:
                 self.stop(
                     OutageError(
                         f"endpoint {names}: no answer for {waited:.0f} s "
-                        f"(run.max_outage_seconds = {self._max_outage_seconds:g})",
+                        f"(run.max_outage_seconds = {self._max_outage_seconds:g}){self._why(lane)}",
                         hint="answers so far are kept; run again when the endpoint is back",
                     ),
                     0.0,
                 )
                 return
+
+    def _why(self, lane: Lane) -> str:
+        """What the endpoints of this lane failed with the last time."""
+        told = dict.fromkeys(self._live[at].trouble for at in sorted(lane.positions))
+        return "".join(f"; {printable(each, 200)}" for each in told if each)
 
     def _wake_workers(self) -> None:
         if self._sleepers:

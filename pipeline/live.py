@@ -49,6 +49,8 @@ class Live:
         """The same, since a call that began later than that brought a reply."""
         self._replied_began = -math.inf
         """When the latest call began that brought a reply."""
+        self.trouble = ""
+        """What it failed with the last time."""
         self.is_proven = False
         """It answered, now or in an earlier run: the configuration works."""
         self._model = ""
@@ -112,9 +114,10 @@ class Live:
         if started > self._silent_since:  # what went before the trouble tells nothing of it
             self._silent_since = math.inf
 
-    def failed(self, started: float) -> bool:
+    def failed(self, started: float, why: str) -> bool:
         """A call that began then failed for the endpoint's sake; whether an earlier one did, and
         nothing that began later has brought a reply."""
+        self.trouble = why
         is_silent = self._silent_since < started
         self.troubled_since = min(self.troubled_since, started)
         if started > self._replied_began:  # else others were answered while it was not

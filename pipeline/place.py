@@ -6,6 +6,7 @@ own name, so that what stands there is always whole.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -32,7 +33,11 @@ def storing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"{shown(str(path))}: cannot be written ({reason(error)})") from error
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise StorageError(
+            f"{shown(str(path))}: cannot be written ({reason(error)})",
+            hint="free space and run again; every answer so far is kept" if is_full else None,
+        ) from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -123,7 +123,7 @@ class Settling:
         )
         is_silent = False
         if error.kind in PAUSING or error.kind in ("transient", "ambiguous"):
-            is_silent = live.failed(started)
+            is_silent = live.failed(started, str(error))
         else:
             live.replied(started)
         rest = live.control.refused(ticket, now, error)

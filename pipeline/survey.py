@@ -65,6 +65,8 @@ class Survey(Struct, frozen=True):
     """Name and hash of the columns used of each row, in order."""
     widened: frozenset[str] = frozenset()
     """JSON keys in which floats followed integers, which may isolate a row before them."""
+    absent: tuple[str, ...] = ()
+    """Columns of rules that no row has."""
 
     def rows_by_part(self) -> Iterator[Records]:
         """What each part's rows are known by, in order: one array of `ROW` for each part."""
@@ -137,6 +139,7 @@ def survey(spec: InputSpec) -> Survey:
         types=types if family(files[0].path) == "jsonl" else None,
         marks=marks,
         widened=frozenset(widened),
+        absent=tuple(name for name in spec.optional if name not in {*described.names, *keys}),
     )
 
 
@@ -229,6 +232,10 @@ def _steady_type(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
+FLAGS = {"input.text": "--text COLUMN", "input.id": "--id COLUMN", "input.keep": "--keep COLUMN"}
+"""What names another column, on the command line."""
+
+
 def _require(spec: InputSpec, place: str, names: Sequence[str]) -> None:
     """Raises: UsageError for a column that the job names and the input has not."""
     wanted = [("input.text", spec.text), *(("input.keep", name) for name in spec.keep or ())]
@@ -242,7 +249,8 @@ def _require(spec: InputSpec, place: str, names: Sequence[str]) -> None:
             listed = ", ".join(f"`{printable(each, 60)}`" for each in names[:50]) or "none"
             raise UsageError(
                 f"{place}: {key} names the column `{printable(name)}`, which is not there{guess};"
-                f" columns: {listed}"
+                f" columns: {listed}",
+                hint=FLAGS.get(key),
             )
 
 
@@ -278,7 +286,10 @@ def _not_unique(spec: InputSpec, files: tuple[InputFile, ...], twice: bytes) -> 
                 value = block.ids[at]
         if len(places) > 1:
             break
-    return InputError(f"{' and '.join(places[:2])}: id `{printable(str(value), 80)}` is not unique")
+    return InputError(
+        f"{' and '.join(places[:2])}: id `{printable(str(value), 80)}` is not unique",
+        hint="--id with another column, or none: then a row is named by its content",
+    )
 
 
 # Hashes that came before

@@ -73,8 +73,6 @@ def test_a_night_is_what_the_page_says(tmp_path, monkeypatch, mill, own_home):
 def said(text, names):
     for path, shown in names.items():
         text = text.replace(path, shown)
-    # A relative path is said as it was given; the page shows where it lies.
-    text = text.replace("(vectors.parquet.run", "(/srv/mill/vectors.parquet.run")
     return [line for line in text.splitlines() if not re.search(r"pausing|documents, ", line)]
 
 

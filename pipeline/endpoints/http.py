@@ -133,8 +133,8 @@ class HttpEndpoint:
             raise EndpointError(
                 "ambiguous", f"no whole answer within {waited:.0f} s", status=status
             )
-        except aiohttp.ConnectionTimeoutError as error:  # a TimeoutError, but nothing was sent
-            raise EndpointError("unreachable", f"cannot connect: {error}") from None
+        except aiohttp.ConnectionTimeoutError:  # a TimeoutError, but nothing was sent
+            raise EndpointError("unreachable", "cannot connect: no answer in time") from None
         except aiohttp.ClientConnectorCertificateError as error:
             raise EndpointError(
                 "auth", f"the certificate of {error.host} is not valid for it"
@@ -142,7 +142,12 @@ class HttpEndpoint:
         except aiohttp.ClientConnectorSSLError as error:
             raise EndpointError("auth", f"no secure connection to {error.host}") from None
         except aiohttp.ClientConnectorError as error:
-            raise EndpointError("unreachable", f"cannot connect: {error}") from None
+            # Its own text says `ssl:default` of plain HTTP, and the reason where lines are cut.
+            why = error.os_error.strerror or str(error.os_error)
+            where = f"{error.host}:{error.port}"
+            raise EndpointError(
+                "unreachable", f"cannot connect to {where}: {printable(why, 200)}"
+            ) from None
         except (aiohttp.ClientError, OSError) as error:
             # Sent, or in part: the server may have answered and billed it.
             raise EndpointError(

@@ -167,7 +167,7 @@ def test_the_command_of_a_run_is_one_that_does_it_again():
              "budget.partial": True, "run.max_outage_seconds": 5.0, "parameters.prompt": "a {chunk}"}
     assert command_line("embed", ["chunk.overlap=3"], flags) == [
         "textmill", "run", "embed", "-i", "a b.jsonl", "-o", "o.parquet", "--keep", "x", "--keep", "y", "--size", "99",
-        "--partial", "--max-outage", "5.0", "--prompt", "a {chunk}", "--set", "chunk.overlap=3"]
+        "--partial", "--max-outage", "5", "--prompt", "a {chunk}", "--set", "chunk.overlap=3"]
 
 
 def test_every_flag_is_named_as_the_command_line_names_it():

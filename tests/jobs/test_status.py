@@ -73,7 +73,7 @@ def test_the_table_in_80_columns():
     ([run("2", output="/other"), run("1", exit=137, class_="killed", resumable=True, cwd="")],
      ["open: nightly, killed", "      goes on with: textmill run nightly.toml"]),
     ([run(exit=2, class_="usage", output="", error="x.toml: unknown key `chunk.sise`", command="textmill run /srv/x.toml")],
-     ["open: nightly, 2 usage: x.toml: unknown key `chunk.sise`", "      then again: textmill run /srv/x.toml"]),
+     ["to do: nightly, 2 usage: x.toml: unknown key `chunk.sise`", "      then again: textmill run /srv/x.toml"]),
     ([run("2"), run("1", exit=2, class_="usage", output="", error="e")], []),
     ([run(output="-", file="", **OUTAGE)], []),
     ([run(exit=13, class_="storage", error="a\x1b]0;evil\x07", cwd="", resumable=True)],
@@ -190,7 +190,7 @@ def test_the_morning_report(tmp_path):
     (folder / "failures.jsonl").write_text("\n".join(map(json.dumps, failures)) + '\n{"cut')
     (folder / "events.jsonl").write_text('{"event":"pauses","endpoint":"hub","seconds":61.0}\n')
     told = run(exit=3, class_="failed rows", ok=1_198, failed=6, folder=str(folder), notes=("events.jsonl lacks 2 lines: full",),
-               latency={"hub": (1.2, 4.75)}, endpoints={"local": Spent(8, seconds=0.8, slowest_seconds=0.2), "hub": Spent(110, 2, 900, 1, 1, 0.41, 165.0, 9.25)})
+               latency={"hub": (1.2, 4.75), "local": (0.1, 0.25)}, endpoints={"local": Spent(8, seconds=0.8, slowest_seconds=0.2), "hub": Spent(110, 2, 900, 1, 1, 0.41, 165.0, 9.25)})
     lines = report.lines(report.told_of(told))
     began = datetime.fromisoformat("2026-11-21T02:04:00+00:00").astimezone()
     assert lines == [
@@ -214,7 +214,7 @@ def test_the_morning_report(tmp_path):
         f"- all of them: {folder}/failures.jsonl", "",
         "## Endpoints, the slowest first", "",
         "- hub: 110 calls, 2 errors, p50 1.20 s, p95 4.75 s, 9.25 s the slowest, rested 1 min 1 s, $0.41",
-        "- local: 8 calls, 0.10 s each, 0.20 s the slowest, $0.00", "",
+        "- local: 8 calls, p50 0.10 s, p95 0.20 s, 0.20 s the slowest, $0.00", "",
         "## Notes", "",
         "- events.jsonl lacks 2 lines: full",
     ]

@@ -107,5 +107,30 @@ def test_a_plan_over_the_budget_exits_8_and_shows_what_it_counted(tmp_path, mill
         "left to do: 1 calls, 3 tokens, up to $0.50, about 0.5 s\n",
         "over budget.max_cost_usd = 0.25\n",
     )
+    no_price = mill(*job[:-4])
+    assert no_price.out.endswith("up to $0.00 (`openai` has no `price`), about 0.5 s\n")
     assert mill(*job, "--partial").code == 0
     assert mill(*job, "--json").last["cost_usd"] == 0.5
+
+
+@pytest.mark.parametrize(("price", "shown"), [("0.5", "$0.50"), ("0.0001", "$0.01"), ("0.07", "$0.07")])
+def test_a_bound_on_the_cost_is_never_rounded_down(tmp_path, mill, price, shown):
+    (tmp_path / "in.jsonl").write_text('{"text": "one two three"}\n')
+    ran = mill("plan", "embed", "-i", tmp_path / "in.jsonl", "--kind", "openai", "--model", "m",
+               "--set", f"endpoint.price.request={price}")  # fmt: skip
+    assert f"up to {shown}, " in ran.out
+
+
+@pytest.mark.parametrize(("row", "told"), [
+    ('{"text": "a", "sensitive": false}', False), ('{"text": "a", "sensitive": null}', False),
+    ('{"text": "a", "sensitiv": false}', True), ("", False),
+])  # fmt: skip
+def test_a_column_of_a_rule_that_no_row_has_is_told(tmp_path, mill, row, told):
+    (tmp_path / "in.jsonl").write_text(row + "\n" if row else "")
+    (tmp_path / "job.toml").write_text(
+        'task = "feature-extraction"\n[input]\npath = "in.jsonl"\n[[endpoint]]\nkind = "local"\n'
+        '[[rule]]\ncolumn = "sensitive"\nis = true\nendpoints = ["local"]\n'
+    )
+    ran = mill("plan", tmp_path / "job.toml")
+    line = "rule.column = `sensitive` is in no row: every row counts as one of that rule\n"
+    assert (ran.code, ran.err) == (0, line if told else "")

@@ -181,6 +181,7 @@ def test_missing_columns_are_refused_with_the_nearest_and_all_names(tmp_path, mo
             f"{name}: input.text names the column `text`, which is not there"
             " (did you mean `texts`?); columns: `id`, `texts`"
         )
+        assert caught.value.hint == "--text COLUMN"
     with pytest.raises(UsageError, match=r"input.id names the column `idd`.*did you mean `id`"):
         survey(InputSpec("a.jsonl", "texts", id="idd"))
     with pytest.raises(UsageError, match=r"input.keep names the column `yaer`"):

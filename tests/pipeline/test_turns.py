@@ -87,16 +87,16 @@ async def test_fastest_goes_round_an_endpoint_that_its_limit_holds_back(cache):
 
 def test_silence_is_told_from_one_call_that_breaks():
     live = Live(0, endpoint("hub"), Server("hub"), 0.0, lambda: 0.0)
-    assert not live.failed(1.0)  # the first one may be at fault itself
-    assert live.failed(2.0)  # and so may the endpoint
+    assert not live.failed(1.0, "503")  # the first one may be at fault itself
+    assert live.failed(2.0, "503")  # and so may the endpoint
     live.replied(0.5)  # it was sent before
-    assert live.failed(3.0)
+    assert live.failed(3.0, "503")
     live.replied(3.5)
-    assert not live.failed(4.0)
+    assert not live.failed(4.0, "503")
     live.replied(4.5)
     # While this one hung others were answered: when it hangs again, it is at fault, not the endpoint.
-    assert not live.failed(4.2)
-    assert not live.failed(5.0)
+    assert not live.failed(4.2, "503")
+    assert not live.failed(5.0, "503")
 
 
 @pytest.mark.parametrize("policy", ["ordered", "cheapest", "fastest"])
