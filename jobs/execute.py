@@ -80,7 +80,7 @@ def _run(
             ended: Ended = anyio.run(
                 engine.run,
                 pipeline,
-                heard(shown.on, recording.on),
+                heard(shown.on, recording.on, _on_absent),
                 retry_failed,
                 backend_options={"use_uvloop": _has_uvloop()},
             )
@@ -98,6 +98,19 @@ def _run(
         if as_json:
             print(msgspec.json.encode(ended.summary).decode(), flush=True)
         return ended.summary.exit
+
+
+def _on_absent(event: Event) -> None:
+    from pipeline.events import Surveyed
+
+    if isinstance(event, Surveyed) and event.documents:
+        say_absent(event.absent)
+
+
+def say_absent(columns: Sequence[str]) -> None:
+    """A misspelt column of a rule is safe, and not what was meant."""
+    for name in columns:
+        say(f"rule.column = `{printable(name)}` is in no row: every row counts as one of that rule")
 
 
 def heard(*listeners: Emit) -> Emit:
@@ -168,8 +181,8 @@ def _plan(source: str, overrides: Sequence[str], flags: Mapping[str, object], as
             f"up to ${at_most(told.cost_usd)}{unpriced(pipeline.endpoints, told.calls)}, "
             f"about {duration(told.seconds)}"
         )
-    for name in surveyed.absent if surveyed.rows else ():
-        say(f"rule.column = `{printable(name)}` is in no row: every row counts as one of that rule")
+    if surveyed.rows:
+        say_absent(surveyed.absent)
     most = pipeline.max_cost_usd
     if most is not None and told.cost_usd > most and not pipeline.is_partial:
         print(f"over budget.max_cost_usd = {most:g}", file=sys.stderr)

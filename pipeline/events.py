@@ -18,6 +18,8 @@ class Surveyed(Struct, frozen=True, tag_field="event", tag="surveyed"):
 
     documents: int
     parts: int
+    absent: tuple[str, ...] = ()
+    """Columns of rules that no row has: all rows then count as the strictest."""
 
 
 class Began(Struct, frozen=True, tag_field="event", tag="began"):

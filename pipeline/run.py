@@ -84,7 +84,7 @@ class _Turn:
         with lock(run_folder(pipeline.output)):
             surveyed = await run_sync(survey, pipeline.input, abandon_on_cancel=True)
             self.survey = surveyed
-            self.emit(events.Surveyed(surveyed.rows, len(surveyed.part_rows)))
+            self.emit(events.Surveyed(surveyed.rows, len(surveyed.part_rows), surveyed.absent))
             cache = await run_sync(AnswerCache, Path(pipeline.home) / "answers")
             with closing(cache):
                 async with answering_of(pipeline, cache) as answering:

@@ -134,3 +134,5 @@ def test_a_column_of_a_rule_that_no_row_has_is_told(tmp_path, mill, row, told):
     ran = mill("plan", tmp_path / "job.toml")
     line = "rule.column = `sensitive` is in no row: every row counts as one of that rule\n"
     assert (ran.code, ran.err) == (0, line if told else "")
+    ran = mill("run", tmp_path / "job.toml", "-o", tmp_path / "out.parquet")
+    assert ran.code == 0 and (line in ran.err) == told
