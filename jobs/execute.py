@@ -101,10 +101,10 @@ def _run(
 
 
 def _on_absent(event: Event) -> None:
-    from pipeline.events import Surveyed
+    from pipeline.events import Absent
 
-    if isinstance(event, Surveyed) and event.documents:
-        say_absent(event.absent)
+    if isinstance(event, Absent):
+        say_absent([event.column])
 
 
 def say_absent(columns: Sequence[str]) -> None:

@@ -18,8 +18,6 @@ class Surveyed(Struct, frozen=True, tag_field="event", tag="surveyed"):
 
     documents: int
     parts: int
-    absent: tuple[str, ...] = ()
-    """Columns of rules that no row has: all rows then count as the strictest."""
 
 
 class Began(Struct, frozen=True, tag_field="event", tag="began"):
@@ -27,6 +25,12 @@ class Began(Struct, frozen=True, tag_field="event", tag="began"):
 
     run: str
     folder: str
+
+
+class Absent(Struct, frozen=True, tag_field="event", tag="absent"):
+    """No row has this column of a rule: every row then counts as one of the rule's."""
+
+    column: str
 
 
 class Admitted(Struct, frozen=True, tag_field="event", tag="admitted"):
@@ -84,7 +88,7 @@ class Committed(Struct, frozen=True, tag_field="event", tag="committed"):
     rows: int
 
 
-Event = Surveyed | Began | Admitted | CallEnded | Paused | Written | Draining | Committed
+Event = Surveyed | Absent | Began | Admitted | CallEnded | Paused | Written | Draining | Committed
 Emit = Callable[[Event], None]
 
 

@@ -84,7 +84,9 @@ class _Turn:
         with lock(run_folder(pipeline.output)):
             surveyed = await run_sync(survey, pipeline.input, abandon_on_cancel=True)
             self.survey = surveyed
-            self.emit(events.Surveyed(surveyed.rows, len(surveyed.part_rows), surveyed.absent))
+            self.emit(events.Surveyed(surveyed.rows, len(surveyed.part_rows)))
+            for column in surveyed.absent if surveyed.rows else ():
+                self.emit(events.Absent(column))
             cache = await run_sync(AnswerCache, Path(pipeline.home) / "answers")
             with closing(cache):
                 async with answering_of(pipeline, cache) as answering:

@@ -9,7 +9,8 @@ from pipeline import events
 
 
 @pytest.mark.parametrize(("event", "told"), [
-    (events.Surveyed(3, 1), '{"event":"surveyed","documents":3,"parts":1,"absent":[]}'),
+    (events.Absent("private"), '{"event":"absent","column":"private"}'),
+    (events.Surveyed(3, 1), '{"event":"surveyed","documents":3,"parts":1}'),
     (events.Began("r", "/o.run/runs/r"), '{"event":"began","run":"r","folder":"/o.run/runs/r"}'),
     (events.Admitted(2, 9, 4), '{"event":"admitted","documents":2,"requests":9,"cached":4}'),
     (events.CallEnded("hub", 8, 0.25, 100, 7, 0.5),
