@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import quote, quote_plus
@@ -143,7 +145,7 @@ class HttpEndpoint:
             raise EndpointError("auth", f"no secure connection to {error.host}") from None
         except aiohttp.ClientConnectorError as error:
             # Its own text says `ssl:default` of plain HTTP, and the reason where lines are cut.
-            why = error.os_error.strerror or str(error.os_error)
+            why = _reason(error.os_error)
             where = f"{error.host}:{error.port}"
             raise EndpointError(
                 "unreachable", f"cannot connect to {where}: {printable(why, 200)}"
@@ -187,3 +189,10 @@ class HttpEndpoint:
                         "invalid", f"an answer of more than {most_bytes:,} bytes, too large"
                     )
                 pieces.append(piece)
+
+
+def _reason(error: OSError) -> str:
+    """In the system's words: the loop's own are `Connect call failed (...)`. A failed look-up of a
+    name has numbers of its own, below 0."""
+    is_of_system = not isinstance(error, socket.gaierror) and (error.errno or 0) > 0
+    return os.strerror(error.errno or 0) if is_of_system else error.strerror or str(error)
