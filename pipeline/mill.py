@@ -24,7 +24,7 @@ from pipeline.flights import Group
 from pipeline.folder import RunRecord
 from pipeline.keys import Keys
 from pipeline.outcomes import Outcomes
-from pipeline.prepare import Entry, Opened, Pipeline, gathered, resumed, split
+from pipeline.prepare import Entry, Opened, Pipeline, gathered, prepared, split
 from pipeline.records import Failure, Request
 from pipeline.reuse import Copied, Reuse
 from pipeline.settling import TOO_SHORT
@@ -82,7 +82,7 @@ class Mill:
             self._dispatch.stop(error)
 
     async def _feed(self, put: MemoryObjectSendStream[Opening]) -> None:
-        groups, dispatch = resumed(self._pipeline, self._survey, self._reuse), self._dispatch
+        groups, dispatch = prepared(self._pipeline, self._survey, self._reuse), self._dispatch
         with put:
             while dispatch.stopped_by is None:
                 opened = await run_sync(next, groups, None, abandon_on_cancel=True)

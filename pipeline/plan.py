@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import compress
 
 from msgspec import Struct
@@ -12,7 +12,7 @@ from pipeline.cache import AnswerCache
 from pipeline.endpoints.info import recalled
 from pipeline.keys import Keys
 from pipeline.lookup import look_up
-from pipeline.prepare import Entry, Pipeline, prepared, resumed
+from pipeline.prepare import Pipeline, prepared
 from pipeline.prices import cost, output_tokens_bound, rent
 from pipeline.records import Endpoint, Request
 from pipeline.reuse import Reuse
@@ -50,10 +50,7 @@ def plan(
     keys, packed = Keys(endpoints), [_Packed(endpoint) for endpoint in endpoints]
     seen = Seen()
     requests = cached = 0
-    groups: Iterator[Sequence[Entry]] = (
-        prepared(pipeline, survey) if reuse is None else resumed(pipeline, survey, reuse)
-    )
-    for group in groups:
+    for group in prepared(pipeline, survey, reuse):
         asked = [request for opened in group for request in opened.requests]
         requests += len(asked)
         are_new = seen.are_new([request.flight for request in asked])

@@ -149,30 +149,6 @@ def parts_fingerprint(pipeline: Pipeline) -> str:
     return digest_of(map(repr, told))
 
 
-def prepared(pipeline: Pipeline, survey: Survey) -> Iterator[list[Opened]]:
-    """The documents in input order, in groups of at most some hundred and some MB of text; a long
-    one alone, in as many groups as it has segments."""
-    asking = _Asking(pipeline)
-    for documents in read(survey):
-        group: list[Opened] = []
-        for document in documents:
-            opened = _open(pipeline, document, asking)
-            if isinstance(opened, Opened):
-                group.append(opened)
-                continue
-            if group:
-                yield group
-                group = []
-            for segment in opened.segments():
-                yield [segment]
-                del segment
-        if group:
-            yield group
-        # A document may be 200 MB: no name may hold on to it while the next one is read.
-        documents.clear()
-        del group, document, opened
-
-
 def gathered(opened: Sequence[Entry]) -> list[Entry]:
     """The documents of a settled group that can be written. Of a long one a segment is only
     remembered, until the last one came."""
@@ -210,11 +186,14 @@ Entry = Opened | Copied
 """What travels from source to sink."""
 
 
-def resumed(pipeline: Pipeline, survey: Survey, reuse: Reuse) -> Iterator[list[Entry]]:
-    """As `prepared`, with the runs of rows whose output stands in their places.
-
-    Only the other rows are read, chunked and keyed.
+def prepared(
+    pipeline: Pipeline, survey: Survey, reuse: Reuse | None = None
+) -> Iterator[list[Entry]]:
+    """The documents in input order, in groups of at most some hundred and some MB of text; a long
+    one alone, in as many groups as it has segments. Runs of rows whose output stands are in their
+    places: only the others are read, chunked and keyed.
     """
+    reuse = reuse or Reuse(survey)
     asking = _Asking(pipeline)
     runs = reuse.runs()
     to_do = 0
