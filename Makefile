@@ -26,7 +26,7 @@ test: $(VENV)/test.stamp
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check pipeline aggregators jobs
+	$(BIN)/ruff format --check pipeline chunkers aggregators jobs
 	$(BIN)/mypy
 
 $(VENV)/local.stamp: pyproject.toml

@@ -32,7 +32,7 @@ Cutter = Callable[[str, int, int], list[Span]]
 
 def encoding() -> Any:
     """The tiktoken encoding that every chunker counts with, built from the package's table."""
-    from chunkers.tokens import tokenizer
+    from chunkers.tokens.tokenizers import tokenizer
 
     return tokenizer(ENCODING)._encoding  # type: ignore[attr-defined]
 

@@ -24,7 +24,8 @@ from measure import machine, report
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from pipeline import concurrency, limits
+from pipeline.limits import concurrency
+from pipeline.limits import rate as limits
 
 PER_SECOND = 50.0
 SLOTS = 32

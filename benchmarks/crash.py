@@ -22,9 +22,10 @@ from typing import Any
 
 from measure import machine, report
 
-sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent / "tests")]
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from crashing import (  # noqa: E402
+from jobs.mock import serving
+from tests.support.crashing import (
     IN_FLIGHT,
     SCRIPT,
     Life,
@@ -35,8 +36,6 @@ from crashing import (  # noqa: E402
     mills,
     strike,
 )
-
-from jobs.mock import serving  # noqa: E402
 
 LATENCY_SECONDS = 0.01
 BLOWS = (

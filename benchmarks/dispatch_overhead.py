@@ -138,10 +138,10 @@ async def _textmill(url: str, calls: int, size: int, concurrency: int, is_kept: 
     import anyio
     from saturation import Memory
 
-    from pipeline.cache import AnswerCache
-    from pipeline.dispatch import Dispatch
+    from pipeline.cache.store import AnswerCache
+    from pipeline.dispatch.dispatch import Dispatch
+    from pipeline.dispatch.queue import Group
     from pipeline.endpoints.http import HttpEndpoint
-    from pipeline.flights import Group
     from pipeline.records import Chunk, Endpoint, Request
 
     endpoint = Endpoint(
@@ -187,9 +187,9 @@ async def _textmill(url: str, calls: int, size: int, concurrency: int, is_kept: 
 
 async def _alone(calls: int, size: int, is_plain: bool) -> complex:
     """Only the sets: ours, or diskcache's own of the same sealed values."""
-    from pipeline.cache import AnswerCache
+    from pipeline.cache.entry import seal
+    from pipeline.cache.store import AnswerCache
     from pipeline.records import Answer
-    from pipeline.sealed import seal
 
     vector = os.urandom(384 * 4)
     answers = [(n.to_bytes(32, "big"), Answer(vector, 20)) for n in range(calls * size)]

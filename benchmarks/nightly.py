@@ -81,7 +81,7 @@ def edited(rows: list[tuple[int, int]], share: float, seed: int) -> list[tuple[i
 
 def new_inputs(before: set[bytes], rows: Path) -> int:
     """How many chunks of these rows were in no night before; they are added to `before`."""
-    from pipeline.jsonl import lines
+    from pipeline.source.jsonl import lines
 
     cut = chunkers.chunker("structure")
     found = 0
@@ -129,7 +129,12 @@ def night() -> None:
         setattr(owner, name, measured)
 
     from jobs.__main__ import main as command
-    from pipeline import index, parts, partswriter, publish, reuse, source, survey
+    from pipeline.parts import index, reuse
+    from pipeline.parts import part_file as parts
+    from pipeline.parts import writer as partswriter
+    from pipeline.sink import commit as publish
+    from pipeline.source import documents as source
+    from pipeline.source import scan as survey
 
     clocked(survey, "blocks", "read")
     clocked(source, "blocks", "read")

@@ -83,7 +83,7 @@ def cutters() -> dict[str, tuple[str, Cut]]:
 
 def cut_all(name: str, corpora: Corpora, size: int) -> Cuts:
     """Every chunk of every text."""
-    from chunkers.tokens import tokenizer
+    from chunkers.tokens.tokenizers import tokenizer
 
     count = tokenizer(ENCODING).count
     cut = cutters()[name][1]

@@ -25,13 +25,13 @@ from measure import machine, report
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from jobs.mock import Mock, Simulated, clock
-from jobs.mock.gate import Gate
-from jobs.mock.watch import Figures
-from jobs.mock.words import TABLE
-from pipeline.dispatch import Dispatch
+from jobs.mock.limits.figures import Figures
+from jobs.mock.limits.gate import Gate
+from jobs.mock.limits.parse import TABLE
+from pipeline.dispatch.dispatch import Dispatch
+from pipeline.dispatch.queue import Group
 from pipeline.endpoints.http import HttpEndpoint
 from pipeline.errors import EndpointError, TextmillError
-from pipeline.flights import Group
 from pipeline.records import Answer, Chunk, Endpoint, Failure, Request
 
 PER_MINUTE = 3_000.0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from chunkers.encoded import Encoded, check_sizes
-from chunkers.graphemes import is_break
-from chunkers.tokens import Tokenizer
-from chunkers.tokens import tokenizer as tokenizer_named
+from chunkers.boundaries.graphemes import is_break
+from chunkers.tokens.encoded import Encoded, check_sizes
+from chunkers.tokens.tokenizers import Tokenizer
+from chunkers.tokens.tokenizers import tokenizer as tokenizer_named
 from pipeline.records import Chunk
 
 

@@ -6,8 +6,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator
 
-from chunkers.boundaries import HEADING
-from chunkers.encoded import Encoded
+from chunkers.boundaries.scan import HEADING
 from chunkers.structure import (
     CLOSE_AT,
     CUT_FROM,
@@ -18,8 +17,9 @@ from chunkers.structure import (
     next_cut,
     overlap_start,
 )
-from chunkers.tokens import Tokenizer
-from chunkers.tokens import tokenizer as tokenizer_named
+from chunkers.tokens.encoded import Encoded
+from chunkers.tokens.tokenizers import Tokenizer
+from chunkers.tokens.tokenizers import tokenizer as tokenizer_named
 from chunkers.units import Units
 from pipeline.records import Chunk
 

@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from chunkers.boundaries import BLANK_LINE, HEADING, LINE, ROW, SENTENCE
-from chunkers.encoded import Encoded
+from chunkers.boundaries.scan import BLANK_LINE, HEADING, LINE, ROW, SENTENCE
 from chunkers.structure import (
     CLOSE_AT,
     CUT_FROM,
@@ -28,8 +27,9 @@ from chunkers.structure import (
     next_cut,
     overlap_start,
 )
-from chunkers.tokens import Tokenizer
-from chunkers.tokens import tokenizer as tokenizer_named
+from chunkers.tokens.encoded import Encoded
+from chunkers.tokens.tokenizers import Tokenizer
+from chunkers.tokens.tokenizers import tokenizer as tokenizer_named
 from chunkers.units import Units
 from pipeline.errors import UsageError
 from pipeline.records import Chunk

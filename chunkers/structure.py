@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from chunkers.boundaries import ROW
-from chunkers.encoded import Encoded, check_sizes
-from chunkers.graphemes import TOKENS_BACK, first_cut, last_cut
-from chunkers.tokens import Tokenizer
-from chunkers.tokens import tokenizer as tokenizer_named
+from chunkers.boundaries.graphemes import TOKENS_BACK, first_cut, last_cut
+from chunkers.boundaries.scan import ROW
+from chunkers.tokens.encoded import Encoded, check_sizes
+from chunkers.tokens.tokenizers import Tokenizer
+from chunkers.tokens.tokenizers import tokenizer as tokenizer_named
 from chunkers.units import Units
 from pipeline.records import Chunk
 

@@ -10,9 +10,9 @@ from typing import Protocol
 
 import numpy as np
 
-from chunkers.boundaries import HEADING, LINE, Boundaries, scan
-from chunkers.encoded import Encoded
-from chunkers.short import SHORT_CHARS, clean_at, mark_at, scan_short
+from chunkers.boundaries.scan import HEADING, LINE, Boundaries, scan
+from chunkers.boundaries.scan_short import SHORT_CHARS, clean_at, mark_at, scan_short
+from chunkers.tokens.encoded import Encoded
 
 KEPT = 4096
 

@@ -15,35 +15,9 @@ from typing import Any
 
 import click
 
-Command = Callable[..., Any]
+from jobs.spec.flags import FLAGS
 
-FLAGS = {
-    "input": "input.path",
-    "output": "output.path",
-    "text": "input.text",
-    "id": "input.id",
-    "keep": "input.keep",
-    "method": "chunk.method",
-    "size": "chunk.size",
-    "overlap": "chunk.overlap",
-    "tokenizer": "chunk.tokenizer",
-    "prompt": "parameters.prompt",
-    "kind": "endpoint.kind",
-    "model": "endpoint.model",
-    "url": "endpoint.url",
-    "concurrency": "endpoint.concurrency",
-    "batch_size": "endpoint.batch_size",
-    "aggregate": "aggregate.method",
-    "max_cost_usd": "budget.max_cost_usd",
-    "partial": "budget.partial",
-    "max_failed": "guard.max_failed",
-    "max_removed": "guard.max_removed",
-    "max_outage": "run.max_outage_seconds",
-    "grace": "run.grace_seconds",
-    "until": "run.until",
-    "salvage": "run.salvage",
-}
-"""Flags that stand for a key of the job file; all others are reached with --set."""
+Command = Callable[..., Any]
 
 
 def job_options(command: Command, without: str = "") -> Command:
@@ -147,11 +121,12 @@ def run(
     **options: Any,
 ) -> None:
     """Run JOB, a job file or the name of a template. Goes on where the last run stopped."""
-    from jobs import execute
+    from jobs.cli import plan as estimate
+    from jobs.cli import run as execute
 
     flags = flags_of(options)
     if dry_run:
-        sys.exit(execute.plan(job, overrides, flags, as_json=as_json))
+        sys.exit(estimate.plan(job, overrides, flags, as_json=as_json))
     sys.exit(
         execute.run(
             job, overrides, flags, as_json=as_json, retry_failed=retry_failed, changes=changes
@@ -165,9 +140,9 @@ def run(
 @as_json
 def plan(job: str, overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Say what a run of JOB would do and cost, without the network."""
-    from jobs import execute
+    from jobs.cli import plan as estimate
 
-    sys.exit(execute.plan(job, overrides, flags_of(options), as_json=as_json))
+    sys.exit(estimate.plan(job, overrides, flags_of(options), as_json=as_json))
 
 
 @cli.command()
@@ -177,7 +152,7 @@ def plan(job: str, overrides: tuple[str, ...], as_json: bool, **options: Any) ->
 @as_json
 def explain(job: str, name: str, overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Say why a row of JOB would be paid for again, or would not."""
-    from jobs import explain_command
+    from jobs.cli import explain as explain_command
 
     flags = flags_of(options)
     sys.exit(explain_command.explain(job, name, overrides, flags, as_json=as_json))
@@ -198,7 +173,7 @@ def chunks(
     **options: Any,
 ) -> None:
     """Show where the documents of FILE_OR_JOB (- for stdin) are cut."""
-    from jobs import cuts
+    from jobs.cli import chunks as cuts
 
     sys.exit(cuts.chunks(source, overrides, flags_of(options), only, html, as_json=as_json))
 
@@ -223,7 +198,7 @@ def search(
     **options: Any,
 ) -> None:
     """Ask an embedded corpus: the chunks of OUT nearest to QUESTION."""
-    from jobs import show
+    from jobs.cli import search as show
 
     flags = flags_of(options)
     sys.exit(show.search(output, question, count, job, overrides, flags, as_json=as_json))
@@ -234,9 +209,9 @@ def search(
 @as_json
 def templates(name: str | None, as_json: bool) -> None:
     """List the templates, or print the one called NAME. It is a job file."""
-    from jobs import show
+    from jobs.cli import templates as listed
 
-    sys.exit(show.templates(name, as_json=as_json))
+    sys.exit(listed.templates(name, as_json=as_json))
 
 
 @cli.group()
@@ -248,7 +223,7 @@ def cache() -> None:
 @as_json
 def stats(as_json: bool) -> None:
     """Say how many answers are kept, of what kind and since when."""
-    from jobs import cache_commands
+    from jobs.cli import cache as cache_commands
 
     sys.exit(cache_commands.stats(as_json=as_json))
 
@@ -258,7 +233,7 @@ def stats(as_json: bool) -> None:
 @as_json
 def verify(repair: bool, as_json: bool) -> None:
     """Check every answer. Exit 12 where damage was found and not removed."""
-    from jobs import cache_commands
+    from jobs.cli import cache as cache_commands
 
     sys.exit(cache_commands.verify(repair=repair, as_json=as_json))
 
@@ -269,7 +244,7 @@ def verify(repair: bool, as_json: bool) -> None:
 @as_json
 def prune(older_than: str, dry_run: bool, as_json: bool) -> None:
     """Remove old answers; nothing else ever removes one."""
-    from jobs import cache_commands
+    from jobs.cli import cache as cache_commands
 
     sys.exit(cache_commands.prune(older_than, dry_run=dry_run, as_json=as_json))
 
@@ -279,7 +254,7 @@ def prune(older_than: str, dry_run: bool, as_json: bool) -> None:
 @as_json
 def export_(file: str, as_json: bool) -> None:
     """Write all answers to FILE (- for stdout), to carry or to keep."""
-    from jobs import cache_commands
+    from jobs.cli import cache as cache_commands
 
     sys.exit(cache_commands.export_to(file, as_json=as_json))
 
@@ -289,7 +264,7 @@ def export_(file: str, as_json: bool) -> None:
 @as_json
 def import_(file: str, as_json: bool) -> None:
     """Add the answers of FILE (- for stdin) that are not here yet."""
-    from jobs import cache_commands
+    from jobs.cli import cache as cache_commands
 
     sys.exit(cache_commands.import_from(file, as_json=as_json))
 
@@ -301,7 +276,7 @@ def import_(file: str, as_json: bool) -> None:
 @as_json
 def status(what: str | None, watch: bool, limit: int, as_json: bool) -> None:
     """What ran, when, how it ended, what it cost, and what is open."""
-    from jobs import status as shown
+    from jobs.cli import status as shown
 
     sys.exit(shown.status(what, limit, watch=watch, as_json=as_json))
 
@@ -311,7 +286,7 @@ def status(what: str | None, watch: bool, limit: int, as_json: bool) -> None:
 @as_json
 def report(what: str | None, as_json: bool) -> None:
     """What a run did and what is to be done. Without a name, all runs of a day."""
-    from jobs import report as told
+    from jobs.cli import report as told
 
     sys.exit(told.report(what, as_json=as_json))
 
@@ -341,7 +316,7 @@ def add(
     yes: bool,
 ) -> None:
     """Run the job file JOB every day at a time."""
-    from jobs import schedule as schedules
+    from jobs.cli import schedule as schedules
 
     sys.exit(schedules.add(job, at, name, random_delay, crontab=crontab, dry_run=dry_run, yes=yes))
 
@@ -350,7 +325,7 @@ def add(
 @as_json
 def list_(as_json: bool) -> None:
     """Every schedule: its time, its job, who keeps it."""
-    from jobs import schedule as schedules
+    from jobs.cli import schedule as schedules
 
     sys.exit(schedules.listed(as_json=as_json))
 
@@ -359,7 +334,7 @@ def list_(as_json: bool) -> None:
 @as_json
 def next_(as_json: bool) -> None:
     """When each schedule is due next."""
-    from jobs import schedule as schedules
+    from jobs.cli import schedule as schedules
 
     sys.exit(schedules.upcoming(as_json=as_json))
 
@@ -368,7 +343,7 @@ def next_(as_json: bool) -> None:
 @click.argument("name")
 def remove(name: str) -> None:
     """Take the schedule NAME away; its job and its answers stay."""
-    from jobs import schedule as schedules
+    from jobs.cli import schedule as schedules
 
     sys.exit(schedules.remove(name))
 
@@ -392,7 +367,7 @@ def remove(name: str) -> None:
 @click.option("--public", is_flag=True, help="Allow a host that others can reach.")
 def mock(latency: float, **options: Any) -> None:
     """Serve every protocol with made-up answers. Misbehaves as told, and keeps the bill."""
-    from jobs.execute import reported
+    from jobs.cli.shell import reported
     from jobs.mock import serve
 
     def command() -> int:

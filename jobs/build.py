@@ -6,11 +6,8 @@ them as callables and knows none of their names.
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
@@ -18,19 +15,19 @@ from msgspec.structs import replace
 import chunkers
 from aggregators import AGGREGATORS
 from aggregators import REVISIONS as AGGREGATOR_REVISIONS
-from chunkers.boundaries import sentences
-from chunkers.tokens import tokenizer
-from jobs.job import EndpointSpec, Job
-from jobs.refusals import most_own_tokens
-from jobs.shaping import shaping
-from jobs.spec import fingerprint
+from chunkers.boundaries.scan import sentences
+from chunkers.tokens.tokenizers import tokenizer
+from jobs.home import home
+from jobs.secrets import resolve
+from jobs.spec.check_job import most_own_tokens
+from jobs.spec.fingerprint import fingerprint, shaping
+from jobs.spec.job import EndpointSpec, Job
 from pipeline.endpoints import local
 from pipeline.errors import UsageError
-from pipeline.prepare import Pipeline
-from pipeline.prompts import columns_of, renderer
+from pipeline.prepare.pipeline import Pipeline
+from pipeline.prepare.prompts import columns_of, renderer
 from pipeline.records import Chunk, Chunker, Column, Endpoint
-from pipeline.secret import resolve
-from pipeline.survey import InputSpec
+from pipeline.source.files import InputSpec
 
 COLUMNS = {
     "feature-extraction": Column("vector", "vector"),
@@ -149,18 +146,6 @@ def endpoint(job: Job, spec: EndpointSpec, *, with_secret: bool) -> Endpoint:
         is_fallback=spec.fallback,
         replica_of=spec.replica_of or "",
     )
-
-
-def home() -> Path:
-    """Where paid answers are kept: $TEXTMILL_HOME, else the platform's folder for data."""
-    named = os.environ.get("TEXTMILL_HOME")
-    if named:
-        return Path(named).expanduser().absolute()
-    if sys.platform == "darwin":
-        return Path("~/Library/Application Support/textmill").expanduser()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", "~/AppData/Local")).expanduser() / "textmill"
-    return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "textmill"
 
 
 def _parameters(job: Job, spec: EndpointSpec) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 A failed request is a record (`records.Failure`), not an exception. What ends a run is a
 `TextmillError`: one line for the user, an optional hint, and the exit code of its class. What a
-`decode` raises is an `EndpointError`, and only `pipeline.retries` decides what follows from it.
+`decode` raises is an `EndpointError`, and only `pipeline.limits.retries` decides what follows from
+it.
 """
 
 from __future__ import annotations
@@ -139,3 +140,7 @@ class EndpointError(Exception):
         self.kind: ErrorKind = kind
         self.status = status
         self.retry_after = retry_after
+
+
+PAUSING: frozenset[ErrorKind] = frozenset({"rate", "overload", "loading", "unreachable"})
+"""Classes that say something of the endpoint, not of the request: the whole endpoint rests."""

@@ -10,8 +10,6 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from pipeline.traffic import EndpointFigures
-
 
 class Surveyed(Struct, frozen=True, tag_field="event", tag="surveyed"):
     """The input was read once: what is to be done is known."""
@@ -117,3 +115,21 @@ class Summary(Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
     unchanged: int = 0
     retried: int = 0
     """Unchanged, but failed or partial the last time."""
+
+
+class EndpointFigures(Struct, frozen=True, kw_only=True):
+    """What one endpoint did in a run. Units: seconds, tokens, USD; `success`: share of calls."""
+
+    name: str
+    calls: int
+    requests: int
+    """Answered, and kept."""
+    errors: int
+    success: float
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float
+    p50_seconds: float
+    p95_seconds: float
+    requests_per_second: float
+    """From its first call to its last answer."""

@@ -15,13 +15,15 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from pipeline import identity
-from pipeline.cache import AnswerCache
-from pipeline.keys import Keys, keyed_by, parts_of, prefix
-from pipeline.lookup import look_up
-from pipeline.prepare import Opened, Pipeline, opened, split
-from pipeline.prompts import chunk_text
+from pipeline.cache.keys import Keys, keyed_by, parts_of, prefix
+from pipeline.cache.lookup import look_up
+from pipeline.cache.store import AnswerCache
+from pipeline.prepare.long_documents import Opened
+from pipeline.prepare.pipeline import Pipeline
+from pipeline.prepare.prompts import chunk_text
+from pipeline.prepare.requests import opened, split
 from pipeline.records import Document, Request, Split
+from pipeline.source import identity
 
 PREFIXES = 1_000
 """Of so many, the latest, one is looked for."""

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from itertools import compress
 
+import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pipeline.cache import AnswerCache
-from pipeline.endpoints.info import recalled
-from pipeline.keys import Keys
-from pipeline.lookup import look_up
-from pipeline.prepare import Pipeline, prepared
-from pipeline.prices import cost, output_tokens_bound, rent
+from pipeline.cache.keys import Keys
+from pipeline.cache.lookup import look_up
+from pipeline.cache.store import AnswerCache
+from pipeline.endpoints.server_info import recalled
+from pipeline.limits.prices import cost, output_tokens_bound, rent
+from pipeline.parts.reuse import Reuse
+from pipeline.prepare.pipeline import Pipeline
+from pipeline.prepare.requests import prepared
 from pipeline.records import Endpoint, Request
-from pipeline.reuse import Reuse
-from pipeline.seen import Seen
-from pipeline.survey import Survey
+from pipeline.source.survey import Survey
 
 ASSUMED_CALL_SECONDS = 0.5
 ASSUMED_LOCAL_TOKENS_PER_SECOND = 200_000
@@ -144,3 +146,37 @@ def _asked(policy: str, packed: Sequence[_Packed], request: Request) -> _Packed:
         case "weighted":
             return min(first, key=lambda each: each.share)
     return first[0]
+
+
+RECENT = 50_000
+
+
+class Seen:
+    """The names so far. Two of them may be taken for one: of a million once in 30 million plans."""
+
+    def __init__(self) -> None:
+        self._recent: set[int] = set()
+        self._older = np.empty(0, np.uint64)
+
+    def __len__(self) -> int:
+        return len(self._recent) + len(self._older)
+
+    def are_new(self, names: Sequence[bytes]) -> list[bool]:
+        """Of each name whether it comes for the first time; all of them have come then."""
+        marks = [int.from_bytes(sha256(name).digest()[:8], "big") for name in names]
+        packed = np.array(marks, np.uint64)
+        older = np.zeros(len(names), np.bool_)
+        if len(self._older):
+            at = np.searchsorted(self._older, packed)
+            older = self._older[np.minimum(at, len(self._older) - 1)] == packed
+        found = []
+        for mark, is_old in zip(marks, older.tolist(), strict=True):
+            is_new = not is_old and mark not in self._recent
+            if is_new:
+                self._recent.add(mark)
+            found.append(is_new)
+        if len(self._recent) > RECENT:
+            recent = np.fromiter(self._recent, np.uint64, len(self._recent))
+            self._older = np.sort(np.concatenate([self._older, recent]))
+            self._recent.clear()
+        return found

@@ -19,8 +19,8 @@ Status = Literal["ok", "partial", "failed"]
 class Kept(NamedTuple):
     """Where a document's kept columns lie: row `row` of an Arrow record batch.
 
-    Only `pipeline.source` makes it and only `pipeline.sink` looks inside, so that columns pass
-    through with their Arrow types and without a detour over Python objects.
+    Only `pipeline.source.documents` makes it and only `pipeline.sink.sink` looks inside, so that
+    columns pass through with their Arrow types and without a detour over Python objects.
     """
 
     batch: Any
@@ -124,7 +124,7 @@ class Split(Struct, frozen=True):
     """What stands for a request that is too long for its model: its pieces are sent instead.
 
     It is kept like an answer, so that the parent is never sent again; the pieces follow from the
-    chunk alone (`pipeline.prepare.split`).
+    chunk alone (`pipeline.prepare.requests.split`).
     """
 
 
@@ -144,7 +144,7 @@ class Outcome(Struct, frozen=True):
 
 
 class Column(NamedTuple):
-    """A column that an aggregator adds; `pipeline.schema` turns it into an Arrow field."""
+    """A column that an aggregator adds; `pipeline.parts.schema` turns it into an Arrow field."""
 
     name: str
     type: Literal["vector", "string"]
@@ -224,7 +224,8 @@ class Endpoint(Struct, frozen=True):
 
 
 class Rule(Struct, frozen=True):
-    """Rows whose column holds this value go to these endpoints only; see `pipeline.router`."""
+    """Rows whose column holds this value go to these endpoints only; see
+    `pipeline.prepare.routes`."""
 
     column: str
     value: bool | int | str

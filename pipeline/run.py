@@ -20,25 +20,27 @@ from anyio.to_thread import run_sync
 from msgspec.structs import asdict, replace
 
 from pipeline import events
-from pipeline.answering import Answering, answering_of
-from pipeline.cache import AnswerCache
-from pipeline.canary import watched
-from pipeline.dispatch import Dispatch
-from pipeline.ended import Ended, ended, first, summary
+from pipeline.cache.keys import model_name, prefix
+from pipeline.cache.store import AnswerCache
+from pipeline.disk.locks import lock
+from pipeline.disk.memory import give_back
+from pipeline.dispatch.dispatch import Dispatch
+from pipeline.endpoints.connect import Answering, answering_of
 from pipeline.errors import BudgetError, StorageError, TextmillError
-from pipeline.files import recheck
-from pipeline.folder import RunRecord, run_folder, runs_of
-from pipeline.interrupts import Interrupts
-from pipeline.keys import model_name, prefix
-from pipeline.memory import give_back
-from pipeline.mill import Mill
-from pipeline.place import lock
+from pipeline.loop import Mill
+from pipeline.parts.reuse import Reuse, check_removed, reusing
 from pipeline.plan import plan
-from pipeline.prepare import LEAST_SPLIT_TOKENS, Pipeline, parts_fingerprint
-from pipeline.reuse import Reuse, check_removed, reusing
-from pipeline.runs import new_run_id, planned, this_run
-from pipeline.sink import Sink
-from pipeline.survey import Survey, survey
+from pipeline.prepare.pipeline import Pipeline, parts_fingerprint
+from pipeline.prepare.requests import LEAST_SPLIT_TOKENS
+from pipeline.runs.drift import watched
+from pipeline.runs.folder import RunRecord, run_folder, runs_of
+from pipeline.runs.interrupts import Interrupts
+from pipeline.runs.manifest import new_run_id, planned, this_run
+from pipeline.runs.summary import Ended, ended, first, summary
+from pipeline.sink.sink import Sink
+from pipeline.source.files import recheck
+from pipeline.source.scan import survey
+from pipeline.source.survey import Survey
 
 
 async def run(pipeline: Pipeline, emit: events.Emit, retry_failed: str | None = None) -> Ended:
@@ -89,7 +91,13 @@ class _Turn:
                 self.emit(events.Absent(column))
             cache = await run_sync(AnswerCache, Path(pipeline.home) / "answers")
             with closing(cache):
-                async with answering_of(pipeline, cache) as answering:
+                async with answering_of(
+                    pipeline.endpoints,
+                    cache,
+                    sentences=pipeline.sentences,
+                    chunk_tokens=pipeline.chunk_tokens,
+                    max_outage_seconds=pipeline.max_outage_seconds,
+                ) as answering:
                     endpoints = tuple(each.endpoint for each in answering)
                     self.pipeline = replace(pipeline, endpoints=endpoints)
                     await self._published(surveyed, cache, answering)
@@ -197,7 +205,7 @@ class _Turn:
             dispatch.paid(*call)
 
         marker = run_folder(pipeline.output) / "canary"
-        dispatch = self.dispatch = self.interrupts.dispatch = Dispatch(
+        dispatch = self.dispatch = Dispatch(
             await watched(pipeline, surveyed, reuse, cache, answering, marker, told),
             cache,
             self.emit,
@@ -211,6 +219,7 @@ class _Turn:
             max_cost_usd=pipeline.max_cost_usd,
             least_split_tokens=LEAST_SPLIT_TOKENS,
         )
+        self.interrupts.drain = dispatch.stop
         for position, each in enumerate(answering):
             each.listen = partial(dispatch.hear, position=position)
         await Mill(pipeline, surveyed, reuse, cache, dispatch, sink, record, self.emit).turn()

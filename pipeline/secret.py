@@ -8,32 +8,7 @@ show it.
 from __future__ import annotations
 
 import hmac
-import os
-import re
-import stat
-from pathlib import Path
 from typing import NoReturn
-
-from msgspec import Struct
-
-from pipeline.errors import UsageError
-from pipeline.escape import printable
-
-# Prefixes that services publish for secret scanners, and two headers; long enough tails that
-# `hf_transformers` or `sk-learn` in a prompt are no alarm.
-_TOKEN = re.compile(
-    r"""(?x)
-      (?<![A-Za-z0-9]) (?:
-        hf_[A-Za-z0-9]{16,} | api_org_[A-Za-z0-9]{16,} | sk-[A-Za-z0-9_-]{16,}
-      | (?:gsk|r8|fw)_[A-Za-z0-9]{20,} | xai-[A-Za-z0-9]{20,} | AIza[A-Za-z0-9_-]{30,}
-      | gh[pousr]_[A-Za-z0-9]{20,} | github_pat_[A-Za-z0-9_]{20,} | AKIA[A-Z0-9]{16}
-      | eyJ[A-Za-z0-9_-]{10,2000}\.[A-Za-z0-9_-]{10,2000}(?:\.[A-Za-z0-9_-]*)?
-      | (?i:bearer)\s+(?=[A-Za-z0-9._~+/-]*(?:[0-9_]|[a-z][A-Z]))[A-Za-z0-9._~+/=-]{8,}
-      | (?i:basic)\s+(?=[A-Za-z0-9+/]*(?:[0-9]|[a-z][A-Z]))[A-Za-z0-9+/]{12,}={0,2}
-      )"""
-)
-_USER = re.compile(r"//[^/\s\"'`]*@")
-_LARGEST_KEY_BYTES = 65_536
 
 
 class Secret:
@@ -68,79 +43,3 @@ class Secret:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a Secret cannot be copied or pickled")
-
-
-class Reference(Struct, frozen=True):
-    """Where a credential lies. Invariant: exactly one of the two is set."""
-
-    env: str | None = None
-    file: str | None = None
-
-
-def looks_secret(text: str) -> bool:
-    """True where a known kind of token, or a header that carries one, stands in the text."""
-    return _TOKEN.search(text) is not None
-
-
-def mask(text: str) -> str:
-    """The text with every known kind of token, and every user of a URL, as `***`."""
-    return _USER.sub("//***@", _TOKEN.sub("***", text))
-
-
-def resolve(
-    api_key: Reference | None, base_folder: str | Path = "", key: str = "endpoint.api_key"
-) -> Secret | None:
-    """The credential that a reference names, without blanks around it; None for no reference.
-
-    `key` is how errors call the reference.
-    Raises: UsageError where it is unset, empty, readable by others or no key; never with its text.
-    """
-    if api_key is None:
-        return None
-    if api_key.env is not None:
-        name = f"environment variable `{printable(mask(api_key.env))}`"
-        hint = f"export {printable(mask(api_key.env))}=..."
-        text = os.environ.get(api_key.env)
-        if text is None:
-            raise UsageError(f"{key}: {name} is not set", hint=hint)
-    else:
-        path = Path(base_folder, api_key.file or "").expanduser()
-        name, hint = f"file `{printable(mask(str(path)))}`", "put the key, and nothing else, in it"
-        text = _private_text(path, name, key)
-    text = text.strip()
-    if not text:
-        raise UsageError(f"{key}: {name} is empty", hint=hint)
-    # What a header cannot carry: a line end in it would start a header of its own.
-    if not (text.isascii() and text.isprintable()) or " " in text:
-        raise UsageError(
-            f"{key}: {name} holds blanks or characters that no key has",
-            hint="give the bare key, without `Bearer`",
-        )
-    return Secret(text)
-
-
-def _private_text(path: Path, name: str, key: str) -> str:
-    """What a file holds that nobody else may read; mode and kind are those of the opened file."""
-    try:
-        # Without O_NONBLOCK a named pipe would wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not a path"
-        raise UsageError(f"{key}: cannot read {name}: {reason}") from None
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            raise UsageError(f"{key}: {name} is not a regular file")
-        if mode & 0o077:
-            raise UsageError(
-                f"{key}: {name} has mode {stat.S_IMODE(mode):04o}, must be 0600 or stricter",
-                hint="chmod 600",
-            )
-        content = os.read(descriptor, _LARGEST_KEY_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"{key}: cannot read {name}: {error.strerror}") from None
-    finally:
-        os.close(descriptor)
-    if len(content) > _LARGEST_KEY_BYTES:
-        raise UsageError(f"{key}: {name} is larger than {_LARGEST_KEY_BYTES:,} bytes")
-    return content.decode("ascii", "replace")

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
-from served import KEY
 
 from jobs.__main__ import cli
+from tests.support.served import KEY
 
 # Machines are slow and noisy; a law is about results, never about time.
 settings.register_profile(

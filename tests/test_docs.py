@@ -3,11 +3,11 @@
 import re
 import runpy
 import shlex
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support import ROOT
+
 README = (ROOT / "README.md").read_text("utf-8")
 
 
@@ -18,7 +18,7 @@ def test_the_reference_pages_are_what_the_program_says():
 
 
 def test_every_exit_code_is_documented():
-    from pipeline.ended import CLASSES
+    from pipeline.runs.summary import CLASSES
 
     page = (ROOT / "docs" / "exit-codes.md").read_text("utf-8")
     for code, name in CLASSES.items():
@@ -34,7 +34,7 @@ def test_links_between_pages_lead_somewhere():
 
 
 def test_the_job_of_the_routing_page_is_a_job(tmp_path, monkeypatch):
-    from jobs.spec import load
+    from jobs.spec.load import load
 
     page = (ROOT / "docs" / "routing.md").read_text("utf-8")
     (tmp_path / "job.toml").write_text(re.search(r"```toml\n(.*?)```", page, re.DOTALL)[1], "utf-8")
@@ -77,7 +77,7 @@ def test_the_readmes_commands_work_as_they_stand(place, mill):
 
 
 def test_the_readmes_job_file_is_accepted(place, monkeypatch):
-    from jobs.spec import load
+    from jobs.spec.load import load
 
     jobs = []
     for block in re.findall(r"```toml\n(.*?)```", README, re.DOTALL):

@@ -1,59 +1,178 @@
-"""The one layer rule of docs/design.md, read from the imports of every file."""
+"""The drawing of docs/design.md, read from the imports of every file."""
 
 import ast
-from pathlib import Path
+import graphlib
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support import ROOT
+
 PACKAGES = ("pipeline", "chunkers", "aggregators", "jobs")
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
-MAY_IMPORT = {
-    "pipeline": {"pipeline"},
-    "chunkers": {"chunkers", "pipeline.records", "pipeline.errors"},
-    "aggregators": {"aggregators", "pipeline.records", "pipeline.errors"},
-    "jobs": set(PACKAGES),
-}
+WORDS = {"records", "errors", "events", "text", "secret"}
+"""Files of `pipeline/` that every room may import; they import only each other."""
+
+LAYERS = {
+    "pipeline.disk": set(),
+    "pipeline.limits": set(),
+    "pipeline.source": {"pipeline.disk"},
+    "pipeline.cache": {"pipeline.disk"},
+    "pipeline.endpoints": {"pipeline.cache", "pipeline.limits"},
+    "pipeline.parts": {"pipeline.disk", "pipeline.source"},
+    "pipeline.prepare": {"pipeline.source", "pipeline.cache", "pipeline.parts"},
+    "pipeline.dispatch": {"pipeline.cache", "pipeline.limits"},
+    "pipeline.sink": {"pipeline.disk", "pipeline.source", "pipeline.cache", "pipeline.parts"},
+    "pipeline.runs": {
+        "pipeline.disk", "pipeline.source", "pipeline.cache", "pipeline.limits",
+        "pipeline.endpoints", "pipeline.parts", "pipeline.prepare", "pipeline.dispatch",
+        "pipeline.sink",
+    },
+    "pipeline": {"pipeline.runs"},
+    "chunkers.boundaries": set(),
+    "chunkers.tokens": {"chunkers.boundaries"},
+    "chunkers": {"chunkers.tokens"},
+    "aggregators": set(),
+    "jobs.format": set(),
+    "jobs.home": set(),
+    "jobs.secrets": set(),
+    "jobs.spec": {"jobs.format", "jobs.home", "jobs.secrets", "chunkers", "pipeline.source"},
+    "jobs.history": {"jobs.spec", "pipeline.runs"},
+    "jobs.display": {"jobs.history"},
+    "jobs.build": {"jobs.spec", "chunkers", "aggregators", "pipeline"},
+    "jobs.schedule": {"jobs.format"},
+    "jobs.mock": {"jobs.format", "pipeline.endpoints"},
+    "jobs.cli": {"jobs.build", "jobs.display", "jobs.schedule", "jobs.mock"},
+    "jobs.__main__": {"jobs.cli"},
+}  # fmt: skip
+"""What each room may import, beside itself, the words, and what those rooms may import.
+
+A room is a folder; `jobs/` is also parted by file. `pipeline` stands for the verbs beside its
+rooms: run, loop, plan, explain, search.
+"""
+
 HOMES = {
     "aiohttp": ("pipeline/endpoints/http.py", "jobs/mock/"),
-    "diskcache": ("pipeline/cache.py",),
-    "tiktoken": ("chunkers/tokens.py",),
-    "tokenizers": ("chunkers/tokens.py",),
-    "pyarrow": tuple(
-        f"pipeline/{name}.py"
-        for name in ("source", "parquet", "survey", "schema", "sink", "parts", "partswriter", "publish", "corpus", "memory", "portable", "s3")
+    "diskcache": ("pipeline/cache/",),
+    "tiktoken": ("chunkers/tokens/",),
+    "tokenizers": ("chunkers/tokens/",),
+    "pyarrow": (
+        "pipeline/source/", "pipeline/parts/", "pipeline/sink/", "pipeline/cache/portable.py",
+        "pipeline/disk/memory.py", "pipeline/search.py",
     ),
-    "click": ("jobs/",),
-    "rich": ("jobs/",),
+    "click": ("jobs/cli/", "jobs/__main__.py", "jobs/mock/__init__.py"),
+    "rich": ("jobs/display/", "jobs/cli/"),
     "wordllama": ("pipeline/endpoints/local.py",),
-}
+}  # fmt: skip
+"""Where a heavy library may be imported."""
+
+MAX_FILES, MAX_LINES = 15, 420
+
+
+def module(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module(path): path for path in FILES}
 
 
 def imports(path):
+    """Every module that the file imports, wherever the import stands in it."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in MODULES else node.module for name in names)
 
 
-def is_within(name, allowed):
-    return any(name == each or name.startswith(each + ".") for each in allowed)
+def room(name):
+    """The longest name of LAYERS that the module's name begins with; its word, or None."""
+    parts = name.split(".")
+    if parts[0] == "pipeline" and len(parts) == 2 and parts[1] in WORDS:
+        return None
+    return next(
+        (one for n in range(len(parts), 0, -1) if (one := ".".join(parts[:n])) in LAYERS), None
+    )
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_file_imports_only_what_its_layer_may(path):
-    place = path.relative_to(ROOT).as_posix()
-    package = place.split("/")[0]
+def allowed(name):
+    """The room and all that its row reaches."""
+    found, left = set(), [name]
+    while left:
+        if (one := left.pop()) not in found:
+            found.add(one)
+            left += LAYERS[one]
+    return found
+
+
+def circles(edges):
+    """The circles of a graph, largest first (Tarjan)."""
+    index, low, stack, found = {}, {}, [], []
+
+    def visit(node):
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for other in edges[node]:
+            if other not in index:
+                visit(other)
+            if other in stack:
+                low[node] = min(low[node], low[other])
+        if low[node] == index[node]:
+            start = stack.index(node)
+            circle = stack[start:]
+            del stack[start:]
+            if len(circle) > 1:
+                found.append(sorted(circle))
+
+    for node in edges:
+        if node not in index:
+            visit(node)
+    return sorted(found, key=len, reverse=True)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_file_imports_only_what_its_room_may(path):
+    place, own = path.relative_to(ROOT).as_posix(), room(module(path))
     for name in imports(path):
         top = name.split(".")[0]
-        if top in PACKAGES and name not in ("pipeline",):
-            assert is_within(name, MAY_IMPORT[package]), f"{place} imports {name}"
+        if top in PACKAGES and (other := room(name)):
+            assert own, f"{place} is a word and imports {name}"
+            assert other in allowed(own), f"{place} imports {name}"
         if top in HOMES:
             assert place.startswith(HOMES[top]), f"{place} imports {name}, at home in {HOMES[top]}"
+
+
+def test_the_table_names_rooms_that_exist_and_has_no_circle():
+    for name in LAYERS:
+        folder = ROOT.joinpath(*name.split("."))
+        assert folder.is_dir() or folder.with_suffix(".py").is_file(), name
+    tuple(graphlib.TopologicalSorter(LAYERS).static_order())
+
+
+def test_no_files_import_each_other_in_a_circle():
+    edges = {
+        name: {other for other in imports(path) if other in MODULES and other != name}
+        for name, path in MODULES.items()
+    }
+    assert not circles(edges)
+
+
+def test_a_circle_is_found():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [["b", "c"]]
+    assert circles({"a": {"b"}, "b": set()}) == []
+
+
+def test_folders_and_files_stay_small():
+    folders = {}
+    for path in FILES:
+        folders.setdefault(path.parent, []).append(path.name)
+        lines = len(path.read_text("utf-8").splitlines())
+        assert lines <= MAX_LINES, f"{path.relative_to(ROOT)}: {lines} lines"
+    for folder, names in folders.items():
+        assert len(set(names) - {"__init__.py"}) <= MAX_FILES, folder.relative_to(ROOT)
 
 
 def test_nothing_unpickles_or_evaluates():

@@ -23,10 +23,12 @@ Control, without a key: `GET /_mock/bill` (`?full=1`), `POST /_mock/reset`, `GET
 string, or null; it shows what passed).
 """
 
+from __future__ import annotations
+
 from jobs.mock.bill import Bill, Seen, Totals
 from jobs.mock.clock import VirtualLoop
 from jobs.mock.faults import Fault, Script, parse
-from jobs.mock.limits import Limit
+from jobs.mock.limits.limits import Limit
 from jobs.mock.running import check_host, serve, serving
 from jobs.mock.server import Mock
 from jobs.mock.simulated import Simulated

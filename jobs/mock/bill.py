@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from jobs.mock import vectors
+from jobs.mock.protocols import vectors
 
 # Of one header; a header that differs in every call must not push out the others.
 MAX_VALUES_KEPT = 10_000

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Struct
 
-from jobs.mock import answers, refusals, routes
-from jobs.mock.asked import Asked, Refused, Reply, Route, Service, Settings
 from jobs.mock.faults import ADDED, HARMLESS, UNCHARGED, Fault, Script
-from jobs.mock.gate import Gate, Passage
+from jobs.mock.limits.gate import Gate, Passage
+from jobs.mock.protocols import answers, refusals, routes
+from jobs.mock.protocols.calls import Asked, Refused, Reply, Route, Service, Settings
 
 ON_THE_WIRE = frozenset({"reset", "hang", "half_body", "half_chunked", "cut", "slow"})
 LOADING_SECONDS = 20.0

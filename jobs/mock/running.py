@@ -114,7 +114,7 @@ def serve(
 
     `tasks` are `owner/name=pipeline-tag`. `limit` is a line such as `bucket calls=50/s
     tokens=1e6/min headers=openai`, `window calls=500/5min headers=hub`, `slots=32`, `cold=20s
-    outage=60s-90s`; its words stand in `jobs.mock.words`. The bill then says what passed it.
+    outage=60s-90s`; its words stand in `jobs.mock.limits.parse`. The bill then says what passed it.
 
     Raises: UsageError for a fault, limit, host, port or number that cannot be taken.
     """

@@ -15,13 +15,15 @@ from typing import Any, Literal, Self
 import msgspec
 from aiohttp import web
 
-from jobs.mock import limits, refusals, routes, texts, vectors, words
-from jobs.mock.asked import Reply, Settings
 from jobs.mock.bill import Bill
 from jobs.mock.faults import Fault, Script, from_json
-from jobs.mock.gate import Gate
-from jobs.mock.limits import Limit
+from jobs.mock.limits import limits
+from jobs.mock.limits import parse as words
+from jobs.mock.limits.gate import Gate
+from jobs.mock.limits.limits import Limit
 from jobs.mock.plan import Plan, plan, plan_lookup
+from jobs.mock.protocols import refusals, routes, texts, vectors
+from jobs.mock.protocols.calls import Reply, Settings
 from jobs.mock.wire import misbehave, response
 from pipeline.errors import UsageError
 
@@ -39,8 +41,8 @@ class Mock:
     `latency` and `settings` may be replaced while it runs.
 
     Units: `latency` in seconds, or a function that draws them; it is waited before every answer
-    that is inferred, and `sleep` is what waits. A `limit` (see `jobs.mock.words`) with a latency of
-    its own replaces it; `clock` and `wall` are what the limit counts by and dates with.
+    that is inferred, and `sleep` is what waits. A `limit` (see `jobs.mock.limits.parse`) with a
+    latency of its own replaces it; `clock` and `wall` are what the limit counts by and dates with.
     """
 
     def __init__(

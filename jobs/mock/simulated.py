@@ -24,13 +24,15 @@ from functools import lru_cache
 import anyio
 import numpy as np
 
-from jobs.mock import limits, texts, vectors, words
-from jobs.mock.asked import Reply, Service
 from jobs.mock.faults import ADDED, UNCHARGED, Fault, Script
-from jobs.mock.gate import Gate, Passage
-from jobs.mock.limits import Limit
+from jobs.mock.limits import limits
+from jobs.mock.limits import parse as words
+from jobs.mock.limits.gate import Gate, Passage
+from jobs.mock.limits.limits import Limit
 from jobs.mock.plan import instead
-from pipeline.endpoints.replies import refusal
+from jobs.mock.protocols import texts, vectors
+from jobs.mock.protocols.calls import Reply, Service
+from pipeline.endpoints.responses import refusal
 from pipeline.errors import EndpointError, UsageError
 from pipeline.records import Answer, Failure, Request
 

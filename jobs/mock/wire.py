@@ -12,8 +12,8 @@ from typing import Any
 
 from aiohttp import web
 
-from jobs.mock.asked import Reply
 from jobs.mock.faults import Fault
+from jobs.mock.protocols.calls import Reply
 
 Sleep = Callable[[float], Awaitable[object]]
 

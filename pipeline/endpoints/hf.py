@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from pipeline.endpoints import openai
-from pipeline.endpoints.replies import parsed, refusal, text_answer, vector_answers
+from pipeline.endpoints.responses import parsed, refusal, text_answer, vector_answers
 from pipeline.errors import EndpointError
 from pipeline.records import Answer, Call, Endpoint, Failure, Request
 

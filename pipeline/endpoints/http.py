@@ -20,8 +20,8 @@ from msgspec.structs import replace
 
 from pipeline.endpoints import PROTOCOLS
 from pipeline.errors import EndpointError
-from pipeline.escape import printable
 from pipeline.records import Answer, Endpoint, Failure, Request
+from pipeline.text import printable
 
 LARGE_BODY_BYTES = 512 << 10
 BASE_ANSWER_BYTES = 4 << 20

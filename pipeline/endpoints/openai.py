@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline.endpoints.replies import counted, parsed, refusal, text_answer, vector_answers
+from pipeline.endpoints.responses import counted, parsed, refusal, text_answer, vector_answers
 from pipeline.errors import EndpointError
 from pipeline.records import Answer, Call, Endpoint, Failure, Request
 

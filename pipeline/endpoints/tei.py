@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from pipeline.endpoints.hf import feature_rows
-from pipeline.endpoints.replies import refusal, vector_answers
+from pipeline.endpoints.responses import refusal, vector_answers
 from pipeline.records import Answer, Call, Endpoint, Failure, Request
 
 _encode = msgspec.json.Encoder().encode

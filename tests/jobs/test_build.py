@@ -5,10 +5,11 @@ import sys
 
 import pytest
 
-from jobs.build import build, home, tokenizer_name
-from jobs.spec import load
+from jobs.build import build, tokenizer_name
+from jobs.home import home
+from jobs.spec.load import load
+from pipeline.cache.keys import keyed, model_name
 from pipeline.errors import UsageError
-from pipeline.keys import keyed, model_name
 from pipeline.records import Deadline, Price
 
 

@@ -6,12 +6,12 @@ import pytest
 
 from jobs.build import build
 from jobs.mock import serving
-from jobs.spec import load
-from pipeline.cache import AnswerCache
+from jobs.spec.load import load
+from pipeline.cache.store import AnswerCache
 from pipeline.plan import Plan, plan
-from pipeline.prepare import prepared
+from pipeline.prepare.requests import prepared
 from pipeline.records import Answer
-from pipeline.survey import survey
+from pipeline.source.scan import survey
 
 NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 

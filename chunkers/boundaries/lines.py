@@ -1,0 +1,271 @@
+"""What a line break is worth: headings, list items, tables, code fences and plain lines."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chunkers.boundaries.characters import (
+    BLANK,
+    DIGIT,
+    LOWER,
+    NEWLINE,
+    PAD,
+    PIPE,
+    UPPER,
+    Array,
+    Characters,
+    Flags,
+    eights,
+    run_of,
+)
+from chunkers.boundaries.wrapping import soft_breaks
+
+SENTENCE, ROW, LINE, BLANK_LINE, HEADING = 2, 3, 4, 5, 6
+"""Strengths, ascending. ROW is between the rows of a table and the lines of a code fence, which
+stay together where they fit."""
+
+SETEXT = re.compile(r"(?:=+|-{2,})[ \t]*(?:\r?\n|\r|\Z)")
+WIKI = re.compile(r"=[^\r\n]{3,}=[ \t]*$", re.MULTILINE)
+NUMBERED = re.compile(r"第[0-9零〇一二三四五六七八九十百千两]{1,8}[章节回部篇卷编]")
+
+
+class Lines(NamedTuple):
+    """The lines of a window; all but `breaks` and `opens` are indices into its characters."""
+
+    breaks: Array
+    """Where each line but the last ends: its line break."""
+    opens: Array
+    """Where each line begins."""
+    first: Array
+    """Its first character that is no blank, with the pad."""
+    lead: Array
+    """That character's code point."""
+    empty: Flags
+
+
+def split(characters: Characters) -> Lines:
+    """The lines of a window."""
+    points, classes, _ = characters
+    breaks = np.flatnonzero(classes == NEWLINE)[PAD:-PAD]
+    returns = np.flatnonzero(points.take(breaks) == 13)
+    if len(returns):
+        breaks = np.delete(breaks, returns[points.take(breaks.take(returns) + 1) == 10])
+    first = np.empty(len(breaks) + 1, np.int64)
+    first[0] = PAD
+    np.add(breaks, 1, out=first[1:])
+    breaks -= PAD
+    opens = first - PAD
+    kind = _skip_blanks(classes, first)
+    return Lines(breaks, opens, first, points.take(first), (kind - np.uint8(BLANK)) <= 1)
+
+
+def _skip_blanks(classes: Array, first: Array) -> Array:
+    """The classes of the first characters that are no blanks; `first` is moved to them."""
+    windows = eights(classes)
+    kind = classes.take(first)
+    moving = np.flatnonzero(kind == BLANK)
+    for _ in range(_DEEPEST // 8):
+        if not len(moving):
+            break
+        place = first.take(moving)
+        step = run_of(windows[place].view(np.uint8) != BLANK)
+        place += step
+        first[moving] = place
+        kind[moving] = classes.take(place)
+        moving = moving[step == 8]
+    return kind
+
+
+_DEEPEST = 256
+"""A line that is still blank after that many characters is taken for an empty one."""
+
+
+def mark_lines(
+    text: str,
+    low: int,
+    characters: Characters,
+    strength: Array,
+    start: int,
+    end: int,
+    in_fence: bool,
+) -> tuple[Array, bool]:
+    """Write the strength of every line break; where headings begin, and the state of the fence.
+
+    `start` and `end` are the segment in this window, which begins at `low` of the text.
+    """
+    classes = characters.classes
+    lines = split(characters)
+    breaks, opens, empty = lines.breaks, lines.opens, lines.empty
+    heading, title = _headings(text, low, characters, lines)
+    fence, in_fence = _fences(characters, lines, start, end, in_fence)
+    heading &= ~fence
+    rows = np.zeros(len(opens), bool)
+    if text.find("|", low, low + len(strength) - 1) >= 0:
+        rows = _table_rows(classes, lines)
+    marked = _items(characters, lines) | heading | rows | fence
+    soft = soft_breaks(classes, opens, breaks, lines.first, empty, marked)
+
+    # The break before line i, for every line but the first.
+    level = np.where(empty[:-1], np.uint8(BLANK_LINE), np.uint8(LINE))
+    level[heading[1:]] = HEADING
+    level[soft] = 0
+    # A heading stays with what follows it, a fence and a table stay whole.
+    if title.any():
+        filled = np.maximum.accumulate(np.where(empty, 0, np.arange(len(empty))))
+        level[title.take(filled[:-1]) & ~fence[1:]] = 0
+    level[(fence[1:] & fence[:-1]) | (rows[1:] & rows[:-1])] = ROW
+    # A sentence that ends before a line break ends after it.
+    ended = _ended_before(classes, strength, breaks)
+    if fence.any():
+        _clear_fences(strength, opens, fence)
+    level[soft & ended] = SENTENCE
+    level[empty[1:]] = 0
+    strength[opens[1:]] = level
+    return opens[heading], in_fence
+
+
+def _ended_before(classes: Array, strength: Array, breaks: Array) -> Flags:
+    """Which line breaks follow the end of a sentence; there it is taken out."""
+    found = np.zeros(len(breaks), bool)
+    place = breaks
+    moving = np.arange(len(breaks))
+    ended: list[Array] = []
+    for _ in range(8):
+        hit = strength.take(place) == SENTENCE
+        found[moving[hit]] = True
+        ended.append(place[hit])
+        kind = classes.take(place + (PAD - 1))
+        on = np.flatnonzero(~hit & (kind - np.uint8(BLANK) <= NEWLINE - BLANK) & (place > 1))
+        if not len(on):
+            break
+        moving, place = moving.take(on), place.take(on) - 1
+    strength[np.concatenate(ended)] = 0
+    return found
+
+
+def _headings(text: str, low: int, characters: Characters, lines: Lines) -> tuple[Flags, Flags]:
+    """Which lines begin a heading, and which belong to one.
+
+    Headings are `# x`, `= x =`, underlined lines, and `第三章`.
+    """
+    points, classes, _ = characters
+    opens, first, lead = lines.opens, lines.first, lines.lead
+    heading = np.zeros(len(opens), bool)
+    under = np.zeros(len(opens), bool)
+    hashes = np.flatnonzero(lead == ord("#"))
+    if len(hashes):
+        place = first[hashes].copy()
+        for _ in range(6):
+            place += points[place] == ord("#")
+        kind = classes[np.minimum(place, len(classes) - 1)]
+        heading[hashes] = ((kind == BLANK) | (kind == NEWLINE)) & (place - first[hashes] <= 6)
+    under_marks = (lead == ord("=")) | (lead == ord("-"))
+    for index in _doubled(points, lines, under_marks, ord("-")).tolist():
+        at = low + int(first[index]) - PAD
+        if SETEXT.match(text, at):
+            if index and not lines.empty[index - 1] and _short(opens, index - 1):
+                heading[index - 1] = under[index] = True
+        elif text[at] == "=":
+            heading[index] = bool(WIKI.match(text, at, at + 200))
+    for index in np.flatnonzero(lead == ord("第")).tolist():
+        at = low + int(first[index]) - PAD
+        heading[index] = bool(NUMBERED.match(text, at)) and _short(opens, index, 40)
+    return heading, heading | under
+
+
+def _doubled(points: Array, lines: Lines, chosen: Flags, mark: int) -> Array:
+    """The chosen lines; those that begin with this mark only if they begin with two."""
+    some = np.flatnonzero(chosen)
+    doubled = points.take(lines.first.take(some) + 1) == mark
+    kept: Array = some[(lines.lead.take(some) != mark) | doubled]
+    return kept
+
+
+def _short(opens: Array, index: int, chars: int = 100) -> bool:
+    return index + 1 < len(opens) and int(opens[index + 1] - opens[index]) <= chars
+
+
+def _fences(
+    characters: Characters, lines: Lines, start: int, end: int, in_fence: bool
+) -> tuple[Flags, bool]:
+    """Which lines lie in a code fence, its marks included, and whether one is open at `end`."""
+    points, classes, _ = characters
+    fence = np.zeros(len(lines.opens), bool)
+    marks = np.flatnonzero((lines.lead == ord("`")) | (lines.lead == ord("~")))
+    if len(marks):
+        place, lead = lines.first.take(marks), lines.lead.take(marks)
+        marks = marks[(points.take(place + 1) == lead) & (points.take(place + 2) == lead)]
+        marks = marks[lines.opens.take(marks) >= start]  # counted by the segment before
+    inside = in_fence
+    last = int(np.searchsorted(lines.opens, start)) if in_fence else 0
+    opens = lines.opens.take(marks).tolist()
+    named = (classes.take(lines.first.take(marks) + 3) - np.uint8(LOWER) <= UPPER - LOWER).tolist()
+    for mark, at, has_name in zip(marks.tolist(), opens, named, strict=True):
+        if inside:
+            fence[last : mark + 1] = True
+        # A mark with a language opens: a fence that was left open ends before it.
+        inside = not inside or has_name
+        last = mark
+        if at < end:
+            in_fence = inside
+    if inside:
+        fence[last:] = True
+    return fence, in_fence
+
+
+def _clear_fences(strength: Array, opens: Array, fence: Flags) -> None:
+    """A stop inside a code fence ends no sentence."""
+    edges = np.flatnonzero(np.diff(fence, prepend=False, append=False))
+    stops = np.append(opens, len(strength)).take(edges[1::2])
+    for begin, stop in zip(opens.take(edges[::2]).tolist(), stops.tolist(), strict=True):
+        strength[begin + 1 : stop] = 0
+
+
+def _table_rows(classes: Array, lines: Lines) -> Flags:
+    pipes = np.flatnonzero(classes == PIPE) - PAD
+    owner = lines.breaks.searchsorted(pipes)
+    rows: Flags = np.bincount(owner, minlength=len(lines.opens)) >= 2
+    return rows
+
+
+_BULLET, _BRACKET, _NUMERAL, _CIRCLED, _CLOSING = 1, 2, 3, 4, 5
+
+
+@lru_cache(maxsize=1)
+def _item_table() -> NDArray[np.uint8]:
+    table = np.zeros(0x10000, np.uint8)
+    table[[ord(mark) for mark in "-*+•·‣◦>"]] = _BULLET
+    table[[ord(mark) for mark in "（("]] = _BRACKET
+    table[[ord(mark) for mark in "一二三四五六七八九十"]] = _NUMERAL
+    table[[ord(mark) for mark in "①②③④⑤⑥⑦⑧⑨⑩"]] = _CIRCLED
+    table[[ord(mark) for mark in ".)、）．"]] = _CLOSING
+    return table
+
+
+def _items(characters: Characters, lines: Lines) -> Flags:
+    """Which lines begin a list item, a quotation, or a numbered paragraph."""
+    points, classes, _ = characters
+    first = lines.first
+    table = _item_table()
+    kind = table.take(lines.lead, mode="clip")
+    item: Flags = kind == _CIRCLED
+    some = np.flatnonzero(kind - np.uint8(_BULLET) <= _NUMERAL - _BULLET)
+    if len(some):
+        second = first.take(some) + 1
+        following, point = classes.take(second), points.take(second)
+        number = (following == DIGIT) | (table.take(point, mode="clip") == _NUMERAL)
+        item[some] = np.choose(
+            kind.take(some) - 1, (following == BLANK, number, point == ord("、"))
+        )
+    some = np.flatnonzero(classes.take(first) == DIGIT)
+    if len(some):
+        place = first.take(some) + 1
+        for _ in range(2):
+            place += classes.take(place) == DIGIT
+        item[some] |= table.take(points.take(place), mode="clip") >= _CLOSING
+    return item

@@ -1,0 +1,314 @@
+"""The boundaries of a short text in plain Python: the same as `boundaries.scan` finds.
+
+An array costs a microsecond before it does anything, and the scan for boundaries has hundreds of
+them: for a text of some hundred characters that is ten times what its encoding costs. Here a line
+costs a microsecond and a sentence two. Hard-wrapped text is left to the arrays.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from functools import lru_cache
+
+from chunkers.boundaries.characters import (
+    BLANK,
+    CJK,
+    CLASSES,
+    CLOSER,
+    DIGIT,
+    ELLIPSIS,
+    LOWER,
+    MARK_OFFSETS,
+    NAMED,
+    NEWLINE,
+    PAD,
+    POINT,
+    STOP,
+    STOP_CJK,
+    UPPER,
+    class_table,
+)
+from chunkers.boundaries.lines import (
+    BLANK_LINE,
+    HEADING,
+    LINE,
+    NUMBERED,
+    ROW,
+    SENTENCE,
+    SETEXT,
+    WIKI,
+)
+from chunkers.boundaries.sentences import LATIN, NO, WORD_CHARS, abbreviations, decisions
+from chunkers.boundaries.wrapping import NARROWEST, pairs
+
+SHORT_CHARS, SHORT_LINES = 4096, 64
+"""Above either of these the arrays are faster."""
+
+_DEEP = 200
+_TITLE_CHARS, _UNDER_CHARS = 40, 100
+_BREAK = re.compile(f"\r\n|[{NAMED[NEWLINE]}]")
+_STOPS = re.compile(f"[{NAMED[POINT]}{NAMED[STOP]}{NAMED[STOP_CJK]}{NAMED[ELLIPSIS]}]+")
+_HEADING = re.compile(f"#{{1,6}}(?:[{NAMED[BLANK]}{NAMED[NEWLINE]}]|\\Z)")
+_BULLETS, _NUMERALS, _CIRCLED = "-*+•·‣◦>", "一二三四五六七八九十", "①②③④⑤⑥⑦⑧⑨⑩"
+_LEADS = frozenset("#第`~=-(（" + _BULLETS + _NUMERALS + _CIRCLED)
+
+
+class Line:
+    """A line with its break, and what it is."""
+
+    __slots__ = ("at", "body", "empty", "fence", "heading", "marked", "row", "stop", "under")
+
+    def __init__(self, at: int, stop: int, body: str, empty: bool, fence: bool) -> None:
+        self.at, self.stop = at, stop
+        self.body = body
+        """From its first character that is no blank."""
+        self.empty, self.fence = empty, fence
+        self.heading = self.under = self.marked = self.row = False
+
+
+Found = tuple[list[int], bytes, list[int]]
+
+
+def scan_short(text: str, *, with_sentences: bool) -> Found | None:
+    """The places, their strengths, and where headings begin, as `scan` of the whole text.
+
+    Without sentences the places inside paragraphs are left out. None for a text that must be
+    looked at by arrays.
+    """
+    lines = _lines(text)
+    if lines is None:
+        return None
+    strength = _levels(lines)
+    if with_sentences:
+        ends = _sentence_ends(text)
+        if any(line.fence for line in lines):
+            ends = [end for end in ends if not lines[_owner(lines, end)].fence]
+        strength |= dict.fromkeys(ends, SENTENCE)
+    strength[len(text)] = BLANK_LINE
+    places = sorted(strength)
+    headings = [line.at for line in lines if line.heading and not line.fence]
+    return places, bytes(map(strength.__getitem__, places)), headings
+
+
+def _lines(text: str) -> list[Line] | None:
+    """The lines of a text; None if there are too many, or they look hard-wrapped."""
+    opens = [0, *(match.end() for match in _BREAK.finditer(text))]
+    if len(opens) > SHORT_LINES:
+        return None
+    kinds = _tables()[0]
+    blanks = NAMED[BLANK]
+    lines: list[Line] = []
+    inside = False
+    for at, stop in zip(opens, [*opens[1:], len(text)], strict=True):
+        body = text[at:stop].lstrip(blanks)
+        kind = kinds[ord(body[0])] if body else NEWLINE
+        if stop - at - len(body) > _DEEP:
+            return None
+        line = Line(at, stop, body, kind == NEWLINE, inside)
+        lines.append(line)
+        if kind == NEWLINE:
+            continue
+        if body[0] in _LEADS or kind == DIGIT:
+            if body[0] in "`~" and body.startswith(body[0] * 3):
+                named = len(body) > 3 and LOWER <= kinds[ord(body[3])] <= UPPER
+                inside = not inside or named
+                line.fence = True
+            elif not _is_heading(text, lines, line, len(opens)):
+                line.marked = _is_item(body, kinds)
+        line.row = "|" in body and body.count("|") > 1
+    if len(lines) > 2 and _is_wrapped(text, lines, kinds):
+        return None
+    return lines
+
+
+def _is_heading(text: str, lines: list[Line], line: Line, count: int) -> bool:
+    lead, first = line.body[0], line.stop - len(line.body)
+    if lead == "#":
+        line.heading = bool(_HEADING.match(line.body))
+    elif lead == "第":
+        is_short = len(lines) < count and line.stop - line.at <= _TITLE_CHARS
+        line.heading = is_short and bool(NUMBERED.match(text, first))
+    elif lead in "=-" and SETEXT.match(text, first):
+        above = lines[-2] if len(lines) > 1 else line
+        if not above.empty and above is not line and above.stop - above.at <= _UNDER_CHARS:
+            above.heading = line.under = True
+    elif lead == "=":
+        line.heading = bool(WIKI.match(text, first, first + 200))
+    return line.heading
+
+
+def _levels(lines: list[Line]) -> dict[int, int]:
+    """The strength at each line end that has one."""
+    strength: dict[int, int] = {}
+    filled = last = lines[0]
+    for line in lines[1:]:
+        if not last.empty:
+            filled = last
+        if not line.empty:
+            if (line.fence and last.fence) or (line.row and last.row):
+                strength[line.at] = ROW
+            elif not (filled.heading or filled.under) or line.fence:
+                heading = line.heading and not line.fence
+                strength[line.at] = HEADING if heading else BLANK_LINE if last.empty else LINE
+        last = line
+    return strength
+
+
+def _owner(lines: list[Line], place: int) -> int:
+    """The line that ends at this place or after it."""
+    return bisect_left(lines, place, key=lambda line: line.stop)
+
+
+def _is_item(body: str, kinds: bytes) -> bool:
+    """Whether a line begins a list item, a quotation, or a numbered paragraph."""
+    lead, second = body[0], body[1:2] or "\n"
+    if lead in _BULLETS:
+        return kinds[ord(second)] == BLANK
+    if lead in "(（":
+        return second in _NUMERALS or kinds[ord(second)] == DIGIT
+    if lead in _NUMERALS:
+        return second == "、"
+    if kinds[ord(lead)] != DIGIT:
+        return False
+    place = 1
+    while place < min(3, len(body)) and kinds[ord(body[place])] == DIGIT:
+        place += 1
+    return lead in _CIRCLED or body[place : place + 1] in tuple(".)、）．")
+
+
+def _is_wrapped(text: str, lines: list[Line], kinds: bytes) -> bool:
+    """Whether `wrapping.soft_breaks` would look closer at a block of these lines."""
+    block: list[Line] = []
+    is_first = True
+    for line in [*lines, Line(len(text), len(text), "", True, False)]:
+        fresh = line.empty or line.marked or line.row or line.fence or line.heading or is_first
+        if fresh:
+            if len(block) > 2 and _may_be_wrapped(text, block, kinds):
+                return True
+            block = []
+        if not line.empty:
+            block.append(line)
+        is_first = line.empty
+    return False
+
+
+def _may_be_wrapped(text: str, block: list[Line], kinds: bytes) -> bool:
+    stops = [line.stop - (line.body[-1] in NAMED[NEWLINE]) for line in block]
+    if max(stop - line.at for line, stop in zip(block, stops, strict=True)) < NARROWEST:
+        return False
+    table = _tables()[3]
+    runs_over = steady = 0
+    for line, following, stop in zip(block, block[1:], stops, strict=False):
+        last = kinds[ord(text[stop - 1])]
+        runs_over += table[last * CLASSES + kinds[ord(following.body[0])]]
+        indent = line.stop - line.at - len(line.body)
+        steady += indent == following.stop - following.at - len(following.body)
+    inner = len(block) - 1
+    return runs_over >= 0.3 * inner and steady >= 0.6 * inner
+
+
+def _sentence_ends(text: str) -> list[int]:
+    """As `stops.sentence_ends`, without those before a line break, which end there."""
+    kinds, first, verdict, _ = _tables()
+    padding = "\x0b" * PAD
+    padded = f"{padding}{text}{padding}"
+    ends = []
+    for match in _STOPS.finditer(padded):
+        after = match.end()
+        stop = after - 1
+        kind = kinds[ord(padded[stop])] - POINT
+        following = kinds[ord(padded[after])]
+        if not first[kind * CLASSES + following]:
+            continue
+        closed = following == CLOSER
+        while following == CLOSER and after < stop + 6:
+            after += 1
+            following = kinds[ord(padded[after])]
+        before = kinds[ord(padded[stop - 1])]
+        decided = verdict[(before * 4 + kind) * CLASSES + following]
+        if decided == NO or after > PAD + len(text):
+            continue
+        if decided == LATIN and not _ends_latin(padded, stop, after, closed, kinds):
+            continue
+        # Before a line break?
+        place = after
+        while place < after + 8 and place < PAD + len(text):
+            following = kinds[ord(padded[place])]
+            if following == NEWLINE and padded[place : place + 2] != "\r\n":
+                break
+            if following not in (BLANK, NEWLINE):
+                ends.append(after - PAD)
+                break
+            place += 1
+        else:
+            ends.append(after - PAD)
+    return ends
+
+
+def _ends_latin(padded: str, stop: int, after: int, closed: bool, kinds: bytes) -> bool:
+    """As `stops._ends_latin`, for one stop."""
+    for ahead in range(after + 1, min(after + 5, len(padded))):
+        following = kinds[ord(padded[ahead])]
+        if following not in (BLANK, NEWLINE):
+            break
+    mark = kinds[ord(padded[stop])]
+    before = kinds[ord(padded[stop - 1])]
+    point = mark == POINT and before != POINT
+    if following == LOWER and (closed or mark == ELLIPSIS or (mark == POINT and not point)):
+        return False
+    if not point:
+        return True
+    begin = stop
+    while begin > stop - WORD_CHARS and LOWER <= kinds[ord(padded[begin - 1])] <= UPPER:
+        begin -= 1
+    if begin == stop:
+        if before != DIGIT:
+            return True
+        begin = stop - 2
+        for _ in range(2):
+            begin -= kinds[ord(padded[begin])] == DIGIT
+        if kinds[ord(padded[begin])] == BLANK:
+            begin -= 1
+        return kinds[ord(padded[begin])] != NEWLINE
+    if begin == stop - 1:
+        if kinds[ord(padded[begin - 1])] == POINT:
+            return False
+        if before == UPPER and padded[begin] != "I":
+            return False
+    word = "".join(chr(ord(letter) & 0x5F) for letter in padded[begin:stop])
+    allowed = abbreviations().get(word, 0)
+    return not allowed & (2 if following == DIGIT else 4 if following == LOWER else 1)
+
+
+def clean_at(text: str, place: int) -> bool:
+    """As `characters.is_clean`, for one place."""
+    kinds = _tables()[0]
+    point, next_point = ord(text[place - 1]), ord(text[place]) if place < len(text) else 0
+    before, following = kinds[point], kinds[next_point] if place < len(text) else NEWLINE
+    if before != CLOSER and (
+        (LOWER <= following <= UPPER and next_point < 0x250)
+        or (following == CJK and 0x3041 <= next_point < 0xA000)
+    ):
+        return True
+    if point in (10, 13) and following != NEWLINE and next_point != ord("/"):
+        return True
+    return following == BLANK and before != BLANK and before != NEWLINE
+
+
+def mark_at(text: str, place: int) -> int:
+    """As `characters.marks`, for one place."""
+    mark = 0
+    for offset in MARK_OFFSETS:
+        if 0 <= place + offset < len(text):
+            mark += ord(text[place + offset])
+        mark = mark * 0x9E3779B1 & 0xFFFFFFFF
+        mark ^= mark >> 15
+    return mark
+
+
+@lru_cache(maxsize=1)
+def _tables() -> tuple[bytes, bytes, bytes, bytes]:
+    """The classes of characters, both decisions at stops, and pairs; an index costs less so."""
+    first, verdict = decisions()
+    return class_table().tobytes(), first.tobytes(), verdict.tobytes(), pairs().tobytes()

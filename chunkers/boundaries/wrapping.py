@@ -1,0 +1,146 @@
+"""Hard-wrapped text: line breaks that are there only because the line was full."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chunkers.boundaries.characters import (
+    BLANK,
+    CJK,
+    CLASSES,
+    COMMA,
+    COMMA_CJK,
+    LETTER,
+    LOWER,
+    NEWLINE,
+    PAD,
+    UPPER,
+    Array,
+    Flags,
+    eights,
+    run_of,
+)
+
+
+def soft_breaks(
+    classes: Array, opens: Array, breaks: Array, first: Array, empty: Flags, marked: Flags
+) -> Flags:
+    """Which line breaks are there only because the line was full: those of hard-wrapped blocks.
+
+    A break is one if the first word of the next line had no room, given the longest line of the
+    block. A block counts as wrapped if nearly all its inner breaks pass that test and sentences
+    run over some of them; code, verse and tables do not.
+    """
+    soft = np.zeros(len(breaks), bool)
+    if len(breaks) < 2:
+        return soft
+    stops = np.append(breaks, len(classes) - 2 * PAD)
+    length = stops - opens
+    # Blank lines and marked lines begin a new block.
+    fresh = empty | marked
+    fresh[1:] |= empty[:-1]
+    fresh[0] = True
+    begins = np.flatnonzero(fresh)
+    lines = np.diff(begins, append=len(fresh))
+    width = np.maximum.reduceat(length, begins)
+    blocks = np.flatnonzero((lines >= 2) & (width >= NARROWEST))
+    if not len(blocks):
+        return soft
+    # Only the lines of these blocks from here on, without the last of each.
+    inner = lines.take(blocks) - 1
+    owner = np.repeat(np.arange(len(blocks)), inner)
+    shift = begins.take(blocks) - (np.cumsum(inner) - inner)
+    line = np.arange(len(owner)) + shift.take(owner)  # another line of its block follows it
+    last_kind = classes.take(stops.take(line) + (PAD - 1))
+    next_kind = classes.take(first.take(line + 1))
+    runs_over = pairs().take(last_kind * np.int64(CLASSES) + next_kind)
+    # What is cheap to see first: sentences run over, and the indent stays, as it does not in code.
+    indent = first - opens
+    steady = indent.take(line) == indent.take(line + 1)
+    count = len(blocks)
+    likely = (inner >= 2) & (np.bincount(owner[runs_over], minlength=count) >= 0.3 * inner)
+    likely &= np.bincount(owner[steady], minlength=count) >= 0.6 * inner
+    if not likely.any():
+        return soft
+    chosen = np.flatnonzero(likely[owner])
+    usual, full = _judge(classes, first, length, line[chosen], owner[chosen], runs_over[chosen])
+    if not usual:
+        return soft
+    soft[line[chosen[full]]] = True
+    # A block of two lines proves nothing by itself: it is judged by the width of the others.
+    doubles = line[(inner == 1)[owner] & runs_over & (length[line] <= usual + 2)]
+    soft[doubles] = _is_full(classes, first, length, doubles, np.full(len(doubles), usual))
+    return soft
+
+
+def _judge(
+    classes: Array, first: Array, length: Array, line: Array, owner: Array, runs_over: Flags
+) -> tuple[int, Flags]:
+    """The usual width of the blocks that are wrapped, 0 if none is, and which lines are full.
+
+    `line`, `owner` and `runs_over`: the inner lines of blocks of three lines or more.
+    """
+    inner = np.bincount(owner)
+    inner = inner[inner > 0]
+    count = len(inner)
+    owner = np.repeat(np.arange(count), inner)
+    # The width is a high percentile, so that one long line put in by an edit changes nothing.
+    order = np.argsort(owner * np.int64(_WIDEST * 8) + np.minimum(length.take(line), _WIDEST * 4))
+    rank = np.cumsum(inner) - inner + (inner - 1) * 9 // 10
+    width = length[line[order[rank]]]
+    full = _is_full(classes, first, length, line, width[owner])
+    passed = np.bincount(owner[full], minlength=count)
+    over = np.bincount(owner[full & runs_over], minlength=count)
+    wrapped = (passed >= 0.7 * inner) & (over >= 0.3 * inner)
+    wrapped &= (width >= NARROWEST) & (width <= _WIDEST)
+    if not wrapped.any():
+        return 0, full
+    return int(np.median(width[wrapped])), full & wrapped[owner]
+
+
+NARROWEST, _WIDEST = 30, 200
+_LONGEST_WORD = 30
+
+
+def _is_full(classes: Array, first: Array, length: Array, line: Array, width: Array) -> Flags:
+    """Whether the first word of the next line would have had no room at the end of this one.
+
+    A little less than the width counts as full: a character of Chinese that must not begin a line,
+    or a line end that an edit has moved.
+    """
+    short = width * 9 // 10 - 1 - length.take(line)
+    full: Flags = short < 0
+    near = np.flatnonzero(~full & (short < _LONGEST_WORD))
+    if len(near):
+        begin = first.take(line.take(near) + 1)
+        full[near] = _word_length(classes, begin) > short.take(near)
+    return full
+
+
+def _word_length(classes: Array, begin: Array) -> Array:
+    """The characters up to a blank or line break, or up to and with the first one of Chinese."""
+    windows = eights(classes)
+    length = np.zeros(len(begin), np.int64)
+    moving = np.arange(len(begin))
+    for _ in range(-(-_LONGEST_WORD // 8)):
+        kinds = windows[begin.take(moving) + length.take(moving)].view(np.uint8)
+        blank = run_of(kinds - np.uint8(BLANK) <= NEWLINE - BLANK)
+        chinese = run_of(kinds == CJK)
+        length[moving] += np.minimum(np.minimum(blank, chinese + 1), 8)
+        moving = moving[(blank == 8) & (chinese == 8)]
+        if not len(moving):
+            break
+    return np.minimum(length, _LONGEST_WORD)
+
+
+@lru_cache(maxsize=1)
+def pairs() -> NDArray[np.bool_]:
+    """By the last character of a line and the first of the next: whether a sentence runs over."""
+    table = np.zeros((CLASSES, CLASSES), bool)
+    table[:, LOWER] = True
+    table[[CJK, COMMA_CJK], CJK] = True
+    table[COMMA : LETTER + 1, UPPER:] = True
+    return table.ravel()

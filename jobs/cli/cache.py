@@ -1,0 +1,300 @@
+"""The commands of `textmill cache`: what is kept, whether it is whole, what may go, a way out."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from jobs.cli.shell import reported, say
+from jobs.home import home
+from pipeline.cache.maintenance import Damage, Holdings, holdings, prunable, verified
+from pipeline.cache.portable import MAGIC, check, export, take
+from pipeline.cache.salvage import salvaged
+from pipeline.cache.store import AnswerCache
+from pipeline.disk.durable import storing, sync_folder
+from pipeline.errors import StateError, UsageError
+from pipeline.text import printable
+
+UNITS = {"h": 3_600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
+TOLD = 20
+"""Damaged entries that are told one by one; of more, only how many."""
+
+
+def stats(*, as_json: bool) -> int:
+    """How many answers are kept, of what kind, since when, and how much room there is."""
+    return reported(lambda: _stats(as_json), as_json=as_json)
+
+
+def _stats(as_json: bool) -> int:
+    folder = home() / "answers"
+    found = Holdings()
+    if _has_answers(folder):
+        with closing(AnswerCache(folder)) as cache:
+            found = holdings(cache)
+    if as_json:
+        _print_json(found, folder=str(folder))
+        return 0
+    lines = [f"{found.answers:,} answers, {_size(found.bytes)}"]
+    if found.splits:
+        lines[0] += f", and {found.splits:,} marks of inputs that are too long"
+    lines.append(
+        f"{printable(str(folder))}: {_size(found.file_bytes)} on disk, "
+        f"{_size(found.free_bytes)} free"
+        if found.file_bytes
+        else f"{printable(str(folder))}: nothing is kept yet"
+    )
+    if found.oldest is not None and found.newest is not None:
+        lines.append(f"stored from {_day(found.oldest)} to {_day(found.newest)}")
+    for kind in found.kinds:
+        what = "texts" if kind.dimension is None else f"vectors of {kind.dimension:,}"
+        model = printable(kind.model, 60) or "no model named"
+        lines.append(f"  {kind.answers:>12,}  {what:<17}  {_size(kind.bytes):>9}  {model}")
+    if found.asked:
+        lines.append("asked for so far:")
+    for parts in found.asked:
+        lines.append(f"  {_asked(parts)}")
+    if found.damaged:
+        lines.append(f"{found.damaged:,} entries are damaged: textmill cache verify")
+    print("\n".join(lines))
+    return 0
+
+
+def _asked(parts: dict[str, object]) -> str:
+    names = ("kind", "provider", "model", "url", "revision")
+    model = "/".join(str(part) for name in names if (part := parts.get(f"endpoint.{name}")))
+    told = [
+        f"{name.removeprefix('parameters.')} = {msgspec.json.encode(value).decode()}"
+        for name, value in parts.items()
+        if name.startswith("parameters.")
+    ]
+    return printable(f"{parts['task']}  {model}  {', '.join(told)}".rstrip(), 200)
+
+
+def verify(*, repair: bool, as_json: bool) -> int:
+    """Check every entry; 12 where damage was found and not removed."""
+    return reported(lambda: _verify(repair, as_json), as_json=as_json)
+
+
+def _verify(repair: bool, as_json: bool) -> int:
+    folder = home() / "answers"
+    good = bad = removed = 0
+    damaged: list[Damage] = []
+    faults: list[str] = []
+    told = 0
+
+    def tell(damage: Damage) -> None:
+        nonlocal told
+        told += 1
+        damaged.append(damage)
+        if len(damaged) > 1_000:
+            damaged.pop()
+        if told <= TOLD:
+            say(f"{printable(damage.key, 80)}: {damage.why}, stored {_day(damage.stored)}")
+
+    aside: Path | None = None
+    if _has_answers(folder):
+        try:
+            with closing(AnswerCache(folder)) as cache:
+                faults = cache.faults()
+                if not faults:
+                    good, bad, removed = verified(cache, repair=repair, tell=tell)
+        except StateError as error:
+            faults = [str(error)]
+        for fault in faults[:TOLD]:
+            say(printable(fault, 300))
+        if faults and repair:
+            good, aside = salvaged(folder)
+    if bad > TOLD:
+        say(f"and {bad - TOLD:,} more")
+    is_whole = bad == removed and (not faults or repair)
+    code = 0 if is_whole else 12
+    if as_json:
+        _print_json(
+            {
+                "good": good,
+                "damaged": bad,
+                "removed": removed,
+                "file_faults": faults,
+                "moved_to": str(aside) if aside else None,
+                "keys": [each.key for each in damaged],
+                "exit": code,
+            }
+        )
+    elif aside is not None:
+        print(f"{good:,} answers could be read and stand in a new file; the old one: {aside}")
+    elif faults:
+        print("the file of answers is damaged; --repair keeps what can be read")
+    else:
+        end = f", {removed:,} of them removed: they will be asked for again" if removed else ""
+        end = end or (", --repair removes them" if bad else "")
+        print(f"{good:,} answers are whole, {bad:,} entries are damaged{end}")
+    return code
+
+
+def prune(age: str, *, dry_run: bool, as_json: bool) -> int:
+    """Remove the answers that are older; nothing else ever removes one."""
+    return reported(lambda: _prune(age, dry_run, as_json), as_json=as_json)
+
+
+def _prune(age: str, dry_run: bool, as_json: bool) -> int:
+    seconds = age_seconds(age)
+    folder = home() / "answers"
+    answers = size = freed = 0
+    if _has_answers(folder):
+        # Alone: a run counts on every answer that it has seen here.
+        with closing(AnswerCache(folder, alone=not dry_run)) as cache:
+            before = cache.file_bytes
+            for old in prunable(cache, time.time() - seconds):
+                answers += len(old) if dry_run else cache.remove(old)
+                size += sum(len(entry.sealed or b"") for entry in old)
+            if answers and not dry_run:
+                cache.give_back()
+                freed = max(0, before - cache.file_bytes)
+    if as_json:
+        told = {"answers": answers, "bytes": size, "freed_bytes": freed, "dry_run": dry_run}
+        _print_json(told | {"exit": 0})
+    elif dry_run:
+        print(f"{answers:,} answers, {_size(size)}, are older than {age} and would be removed")
+    else:
+        print(f"{answers:,} answers, {_size(size)}, removed; the file is {_size(freed)} smaller")
+    return 0
+
+
+def age_seconds(age: str) -> float:
+    """`90d` in seconds. Raises: UsageError, also for `m`, which means minutes or months."""
+    match = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)\s*([a-z]?)", age.strip(), re.ASCII)
+    if match is None or match[2] not in UNITS:
+        raise UsageError(
+            f"--older-than = {printable(age, 40)} must be a number and h, d, w or y",
+            hint="such as --older-than 90d",
+        )
+    return float(match[1]) * UNITS[match[2]]
+
+
+def export_to(file: str, *, as_json: bool) -> int:
+    """Write all answers to one file; 3 where damaged ones were left out."""
+    return reported(lambda: _export(file, as_json), as_json=as_json)
+
+
+def _export(file: str, as_json: bool) -> int:
+    folder = home() / "answers"
+    if not _has_answers(folder):
+        raise UsageError(f"{printable(str(folder))}: no answers are kept yet")
+    if file == "-" and (as_json or sys.stdout.isatty()):
+        why = "--json and file `-` both want stdout" if as_json else "no file for a terminal"
+        raise UsageError(why, hint="textmill cache export answers.textmill")
+    with closing(AnswerCache(folder)) as cache, _written(file, folder) as out:
+        written = export(cache, out)
+    code = 3 if written.damaged else 0
+    if written.damaged:
+        say(f"{written.damaged:,} damaged entries were left out: textmill cache verify")
+    if as_json:
+        _print_json(written, exit=code)
+    else:
+        say(f"{written.answers:,} answers written, {_size(written.bytes)}")
+    return code
+
+
+@contextmanager
+def _written(file: str, folder: Path) -> Iterator[BinaryIO]:
+    """The open file; it has its name only once it is whole and durable."""
+    if file == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    path = Path(file)
+    if path.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(f"{printable(file)}: lies in the folder of the answers themselves")
+    if path.is_dir() or (path.exists() and not _is_export(path)):
+        raise UsageError(
+            f"{printable(file)}: exists and is no file of `textmill cache export`",
+            hint="name another file, or remove it",
+        )
+    temporary = path.with_name(f".{path.name}.textmill.tmp")
+    with storing(path):
+        try:
+            temporary.unlink(missing_ok=True)
+            temporary.touch(mode=0o600, exist_ok=False)  # answers are private
+            with temporary.open("wb") as out:
+                yield out
+                out.flush()
+                os.fsync(out.fileno())
+            temporary.replace(path)
+            sync_folder(path.absolute().parent)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _is_export(path: Path) -> bool:
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(len(MAGIC)) in (MAGIC, b"")
+    return False
+
+
+def import_from(file: str, *, as_json: bool) -> int:
+    """Add the answers of a file of `export`; 3 where some of them are damaged."""
+    return reported(lambda: _import(file, as_json), as_json=as_json)
+
+
+def _import(file: str, as_json: bool) -> int:
+    told = 0
+
+    def tell(line: str) -> None:
+        nonlocal told
+        told += 1
+        if told <= TOLD:
+            say(printable(line, 300))
+
+    with tempfile.TemporaryDirectory(prefix="textmill-", ignore_cleanup_errors=True) as spool:
+        path = Path(file)
+        if file == "-":  # read twice
+            path = Path(spool, "stdin")
+            with storing(path), path.open("wb") as out:
+                shutil.copyfileobj(sys.stdin.buffer, out)
+        check(path)
+        with closing(AnswerCache(home() / "answers")) as cache:
+            taken = take(cache, path, tell)
+    code = 3 if taken.damaged else 0
+    if told > TOLD:
+        say(f"and {told - TOLD:,} more")
+    if as_json:
+        _print_json(taken, exit=code)
+        return code
+    print(f"{taken.answers:,} answers read, {taken.added:,} were new", end="")
+    print(f", {taken.damaged:,} are damaged and were passed over" if taken.damaged else "")
+    if taken.other:
+        print(f"{taken.other:,} have another answer here, which stays")
+    return code
+
+
+def _has_answers(folder: Path) -> bool:
+    return (folder / "cache.db").exists()
+
+
+def _print_json(told: object, **more: object) -> None:
+    print(msgspec.json.encode(dict(msgspec.to_builtins(told)) | more).decode(), flush=True)
+
+
+def _size(size: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1_000:
+            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
+        size /= 1_000
+    return f"{size:,.1f} TB"
+
+
+def _day(seconds: float) -> str:
+    with suppress(OverflowError, ValueError, OSError):
+        return time.strftime("%Y-%m-%d", time.gmtime(seconds))
+    return "at no time"

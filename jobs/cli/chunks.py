@@ -1,0 +1,289 @@
+"""The command `chunks`: where documents are cut, in colour, as JSON lines or as one HTML page."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from jobs.cli.shell import pairs, reported, say, waited
+from jobs.display.chunks_page import CutDocument, Cutting, page
+from pipeline.errors import StorageError, UsageError
+from pipeline.source.files import JSONL, PARQUET, is_s3
+from pipeline.text import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from jobs.spec.job import Job
+    from pipeline.prepare.pipeline import Pipeline
+    from pipeline.source.survey import Survey
+
+TEXT_FILES = (".txt", ".md", ".markdown", ".rst")
+PAGES = (".html", ".htm")
+
+COLOURS = ("cyan", "green")
+ERRORS = 5
+"""Unreadable rows that are told one by one; of more, only how many."""
+
+
+def chunks(
+    source: str | None,
+    overrides: Sequence[str],
+    flags: Mapping[str, object],
+    only: str | None,
+    html: str | None,
+    *,
+    as_json: bool,
+) -> int:
+    """Every chunk of the documents with its span, tokens and text; colours tell chunks apart."""
+    return reported(lambda: _chunks(source, overrides, flags, only, html, as_json))
+
+
+def _chunks(
+    source: str | None,
+    overrides: Sequence[str],
+    flags: Mapping[str, object],
+    only: str | None,
+    html: str | None,
+    as_json: bool,
+) -> int:
+    if html is not None:
+        if as_json:
+            raise UsageError("--html and --json are two ways of showing", hint="give one of them")
+        if html != "-" and not html.lower().endswith(PAGES):
+            raise UsageError(f"--html = {printable(html)} must end in .html, or be -")
+    with _opened(source, overrides, flags) as (cutting, documents, total):
+        chosen = _chosen(documents, only, cutting.source, has_id="input.id" in flags)
+        if html is not None:
+            made = page(cutting, chosen, total if only is None else 1)
+            _write(html, made)
+        elif as_json:
+            _tell_errors(_as_json(chosen))
+        else:
+            from rich.console import Console
+
+            console = Console(highlight=False, soft_wrap=True)
+            _tell_errors(_printed(console, chosen))
+    return 0
+
+
+def _write(html: str, made: str) -> None:
+    if html == "-":
+        sys.stdout.write(made)
+        return
+    try:
+        Path(html).write_text(made, "utf-8")
+    except OSError as error:
+        raise StorageError(f"{printable(html)}: cannot be written: {error.strerror}") from None
+    say(f"{printable(html)}: {len(made.encode()):,} bytes, for any browser")
+
+
+def _chosen(
+    documents: Iterator[CutDocument], only: str | None, source: str, *, has_id: bool
+) -> Iterator[CutDocument]:
+    """All documents, or the only one. Raises: UsageError if there is no such document."""
+    if only is None:
+        yield from documents
+        return
+    found = next((document for document in documents if document.name == only), None)
+    if found is None:
+        raise UsageError(
+            f"{printable(source)}: no document `{printable(only)}`",
+            hint=None if has_id else "--id COLUMN names the column of ids",
+        )
+    yield found
+
+
+def _tell_errors(errors: Iterator[str]) -> None:
+    """The documents that cannot be cut, on stderr, while the others are shown."""
+    count = 0
+    for count, error in enumerate(errors, 1):
+        if count <= ERRORS:
+            say(printable(error, 2_000))
+    if count > ERRORS:
+        say(f"and {count - ERRORS:,} more documents that cannot be read")
+
+
+def _as_json(documents: Iterator[CutDocument]) -> Iterator[str]:
+    for document in documents:
+        if document.error is not None:
+            yield document.error
+        for chunk in document.chunks:
+            told = {"id": document.name, **msgspec.structs.asdict(chunk)}
+            told["text"] = document.text[chunk.start_char : chunk.end_char]
+            print(msgspec.json.encode(told).decode())
+
+
+def _printed(console: Console, documents: Iterator[CutDocument]) -> Iterator[str]:
+    from rich.text import Text
+
+    for document in documents:
+        if document.error is not None:
+            yield document.error
+            continue
+        tokens = sum(chunk.tokens for chunk in document.chunks)
+        head = Text(printable(document.name), style="bold")
+        count = len(document.chunks)
+        noun = "chunk" if count == 1 else "chunks"
+        head.append(f"  {count:,} {noun}, {tokens:,} tokens", style="default")
+        console.print(head)
+        if document.chunks:
+            for line in _table(document, console.width):
+                console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
+
+
+def _table(document: CutDocument, width: int) -> Iterator[Text]:
+    """A line per chunk: how it begins and how it ends, for a terminal of so many columns."""
+    from rich.text import Text
+
+    spans = [f"{chunk.start_char:,}..{chunk.end_char:,}" for chunk in document.chunks]
+    span_width = max(4, *(len(span) for span in spans))
+    yield Text(f"{'chunk':>7}  {'span':>{span_width}}  tokens  shared", style="dim")
+    covered, section = 0, None
+    for at, chunk in enumerate(document.chunks):
+        if chunk.section != section:
+            section = chunk.section
+            yield Text(f"         {printable(section or '', width)}", style="bold dim")
+        figures = f"{spans[at]:>{span_width}}  {chunk.tokens:>6,}  {document.shared[at]:>6,}"
+        line = Text.assemble((f"{at:>7}  {figures}  ", "dim"))
+        piece = document.text[chunk.start_char : chunk.end_char]
+        shared = min(len(piece), max(0, covered - chunk.start_char))
+        line.append_text(_both_ends(piece, shared, at, max(8, width - len(line))))
+        yield line
+        covered = max(covered, chunk.end_char)
+
+
+def _both_ends(piece: str, shared: int, at: int, room: int) -> Text:
+    """How a chunk begins and ends in `room` cells; the shared part in the last chunk's colour."""
+    from rich.text import Text
+
+    line = Text()
+    own, before = COLOURS[at % 2], f"italic {COLOURS[(at - 1) % 2]}"
+
+    def add(start: int, end: int) -> None:
+        if start < shared:
+            line.append(printable(piece[start : min(end, shared)], end), style=before)
+        if end > shared:
+            line.append(printable(piece[max(start, shared) : end], end), style=own)
+
+    head = _fitting(piece, room)
+    if head == len(piece):
+        add(0, head)
+        return line
+    head = _fitting(piece, (room - 3) * 3 // 5)
+    tail = len(piece) - _fitting(piece[::-1], room - 3 - (room - 3) * 3 // 5)
+    add(0, head)
+    line.append(" … ", style="dim")
+    add(tail, len(piece))
+    return line
+
+
+def _fitting(piece: str, room: int) -> int:
+    """How many characters from the start fit into so many cells of a terminal, escapes whole."""
+    from rich.cells import cell_len
+
+    used = 0
+    for at, character in enumerate(piece):
+        used += cell_len(printable(character))
+        if used > room:
+            return at
+    return len(piece)
+
+
+@contextmanager
+def _opened(
+    source: str | None, overrides: Sequence[str], flags: Mapping[str, object]
+) -> Iterator[tuple[Cutting, Iterator[CutDocument], int | None]]:
+    """How it is cut, the documents as they are read, and how many there are, if that is known."""
+    from jobs.build import build, tokenizer_name
+    from jobs.spec.load import load
+    from pipeline.source.scan import survey
+
+    named = flags.get("input.path")
+    if source is None:
+        if named is None:
+            raise UsageError("chunks needs a file or a job", hint="textmill chunks report.md")
+        source = str(named)
+    elif _is_file(source) and named is not None:
+        raise UsageError(f"{printable(source)}: --input names another file", hint="give one")
+    if _is_file(source):
+        # o200k_base needs no extra; a job says better which tokens count.
+        flags = {"chunk.tokenizer": "o200k_base"} | dict(flags) | {"input.path": source}
+    job = load("embed" if _is_file(source) else source, pairs(overrides), flags, needs_output=False)
+    cutting = Cutting(
+        "standard input" if source == "-" else source,
+        job.chunk.method,
+        job.chunk.size,
+        job.chunk.overlap,
+        tokenizer_name(job),
+    )
+    if source.lower().endswith(TEXT_FILES):
+        yield cutting, iter([_cut(job, Path(source).name, _text(Path(source), source))]), 1
+        return
+    from jobs.cli.streams import placed
+
+    with placed(job) as (job, _):
+        if source == "-" and _is_plain(Path(job.input.path)):
+            text = _text(Path(job.input.path), cutting.source)
+            yield cutting, iter([_cut(job, cutting.source, text)]), 1
+            return
+        pipeline = build(job, with_secret=False)
+        surveyed = waited(lambda: survey(pipeline.input))
+        yield cutting, _documents(job, pipeline, surveyed), surveyed.rows
+
+
+def _is_file(source: str) -> bool:
+    """False: a job file, or the name of a template."""
+    return (
+        source == "-"
+        or source.lower().endswith(TEXT_FILES + JSONL + PARQUET)
+        or is_s3(source)
+        or Path(source).is_dir()
+    )
+
+
+def _is_plain(spooled: Path) -> bool:
+    """Standard input that is one text: neither Parquet nor packed, nor does it begin as JSON."""
+    with spooled.open("rb") as file:
+        start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    return spooled.suffix == ".jsonl" and not start.startswith(b"{")
+
+
+def _text(path: Path, address: str) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")  # offsets count every CR
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise UsageError(f"{printable(address)}: cannot be read: {why}") from None
+
+
+def _documents(job: Job, pipeline: Pipeline, surveyed: Survey) -> Iterator[CutDocument]:
+    from pipeline.source.documents import read
+
+    for documents in read(surveyed):
+        for document in documents:
+            name = document.address if document.id is None else str(document.id)
+            if document.text is None:
+                yield CutDocument(name, error=f"{document.address}: {document.error}")
+            else:
+                yield _cut(job, name, document.text)
+
+
+def _cut(job: Job, name: str, text: str) -> CutDocument:
+    from chunkers.tokens.tokenizers import tokenizer
+    from jobs.build import chunker, tokenizer_name
+
+    count = tokenizer(tokenizer_name(job)).count
+    found = list(chunker(job)(text))
+    covered, shared = 0, []
+    for chunk in found:
+        both = text[chunk.start_char : min(covered, chunk.end_char)]
+        shared.append(count(both) if both else 0)
+        covered = max(covered, chunk.end_char)
+    return CutDocument(name, text, found, shared)

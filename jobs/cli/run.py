@@ -1,0 +1,144 @@
+"""The commands that do a job: `run` and `plan`."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import msgspec
+
+from jobs.cli.plan import say_absent
+from jobs.cli.shell import pairs, reported, say, tell
+from jobs.secrets import mask
+from pipeline.errors import TextmillError, UsageError
+
+if TYPE_CHECKING:
+    from jobs.history.register import Run
+    from jobs.spec.job import Job
+    from pipeline.events import Emit, Event
+    from pipeline.runs.summary import Ended
+
+
+def run(
+    source: str,
+    overrides: Sequence[str],
+    flags: Mapping[str, object],
+    *,
+    as_json: bool,
+    retry_failed: str | None = None,
+    changes: str | None = None,
+) -> int:
+    """Run a job; the exit code. Data on stdout, talk on stderr, what changed in `changes`."""
+    return reported(
+        lambda: _run(source, overrides, flags, as_json, retry_failed, changes), as_json=as_json
+    )
+
+
+def _run(
+    source: str,
+    overrides: Sequence[str],
+    flags: Mapping[str, object],
+    as_json: bool,
+    retry_failed: str | None,
+    changes: str | None,
+) -> int:
+    from jobs.build import build
+    from jobs.cli.streams import placed
+    from jobs.display.report_page import leave_page
+    from jobs.display.terminal import closing_line, display, endpoint_lines
+    from jobs.history.recorder import recorded
+    from jobs.home import home
+    from jobs.spec.check_paths import refuse_changes
+    from jobs.spec.load import load
+    from pipeline import run as engine
+
+    try:
+        job = load(source, pairs(overrides), flags)
+    except TextmillError:
+        if not Path(source).is_file():
+            raise
+        with recorded(home(), _unread(source), say):  # whoever comes in the morning must see it
+            raise
+    if as_json and job.output.path == "-":
+        raise UsageError("--json and output `-` both want stdout", hint="give -o a path")
+    if changes is not None:
+        refuse_changes(job, changes)
+    told = _told(job, source, overrides, flags)
+    with placed(job) as (job, publish), recorded(home(), told, say, leave_page) as recording:
+        pipeline = msgspec.structs.replace(build(job), changes=changes)
+        shown = display(as_json=as_json)
+        at_sigterm = signal.getsignal(signal.SIGTERM)
+        try:
+            ended: Ended = anyio.run(
+                engine.run,
+                pipeline,
+                heard(shown.on, recording.on, _on_absent),
+                retry_failed,
+                backend_options={"use_uvloop": _has_uvloop()},
+            )
+        finally:
+            shown.close()
+            signal.signal(signal.SIGTERM, at_sigterm)  # the loop left the default behind
+        recording.ended(ended)
+        if ended.error is not None:
+            tell(ended.error)
+        else:
+            publish()
+            say(closing_line(ended))
+        for line in endpoint_lines(ended.summary):
+            say(line)
+        if as_json:
+            print(msgspec.json.encode(ended.summary).decode(), flush=True)
+        return ended.summary.exit
+
+
+def _on_absent(event: Event) -> None:
+    from pipeline.events import Absent
+
+    if isinstance(event, Absent):
+        say_absent([event.column])
+
+
+def heard(*listeners: Emit) -> Emit:
+    """One listener that tells all of them."""
+
+    def on(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return on
+
+
+def _told(job: Job, source: str, overrides: Sequence[str], flags: Mapping[str, object]) -> Run:
+    """What the register knows of a run before it begins."""
+    from jobs.history.register import started
+    from jobs.spec.flags import command_line
+
+    is_file = Path(source).is_file()
+    words = command_line(source, overrides, flags)
+    return started(
+        job.name,
+        file=str(Path(source).absolute()) if is_file else "",
+        output=job.output.path if job.output.path == "-" else str(Path(job.output.path).absolute()),
+        command=shlex.join(mask(word) for word in words),
+    )
+
+
+def _unread(source: str) -> Run:
+    """The same of a job file that was refused: its flags may hold what it was refused for."""
+    from jobs.history.register import started
+
+    path = str(Path(source).absolute())
+    return started(
+        mask(Path(source).stem), file=path, output="", command=f"textmill run {shlex.quote(path)}"
+    )
+
+
+def _has_uvloop() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("uvloop") is not None

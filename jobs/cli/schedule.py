@@ -1,0 +1,287 @@
+"""`textmill schedule`: a job every night, by the means of the machine.
+
+textmill has no daemon: what starts programs at a time of day is there already, and survives a
+restart. These commands write what it reads, show it before, and take it away again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from jobs.cli.shell import reported, say
+from jobs.format import duration
+from jobs.schedule.backends import Keeper, keeper, keepers
+from jobs.schedule.units import (
+    Schedule,
+    crontab_line,
+    next_time,
+    read_at,
+    read_delay,
+    service,
+    timer,
+)
+from pipeline.errors import UsageError
+from pipeline.text import printable, shown
+
+if TYPE_CHECKING:
+    from jobs.spec.job import Job
+
+_NAME = re.compile(r"[^\W_][\w-]{0,63}")
+
+
+def add(
+    path: str,
+    at: str,
+    name: str | None,
+    random_delay: str,
+    *,
+    crontab: bool,
+    dry_run: bool,
+    yes: bool,
+) -> int:
+    """Write the schedule of a job file, after showing it; 130 where the answer is no."""
+    return reported(lambda: _add(path, at, name, random_delay, crontab, dry_run, yes))
+
+
+def _add(
+    path: str, at: str, name: str | None, random_delay: str, crontab: bool, dry_run: bool, yes: bool
+) -> int:
+    schedule, named = _schedule(path, at, name, random_delay)
+    try:
+        by = keeper(wants_crontab=crontab)
+    except UsageError as error:
+        if not dry_run:
+            raise
+        say(str(error))
+        _show({"crontab": crontab_line(schedule)} if crontab else _units(schedule))
+        return 0
+    _refuse_other(schedule, by)
+    if by.is_written(schedule):
+        print(f"`{schedule.name}` is scheduled already: {_when(schedule)}, by {by.name}")
+        return 0
+    _show(by.texts(schedule))
+    for line in _about_credentials(schedule, named):
+        say(line)
+    if dry_run:
+        return 0
+    if not yes and not _is_wanted():
+        say("nothing was written")
+        return 130
+    by.write(schedule)
+    for remark in by.remarks:
+        say(remark)
+    print(f"`{schedule.name}` is scheduled: {_when(schedule)}, by {by.name}")
+    return 0
+
+
+def _is_wanted() -> bool:
+    """What the user answers, also through a pipe. Raises: UsageError where there is no answer."""
+    import click
+
+    try:
+        return click.confirm("Write this?", err=True)
+    except (click.Abort, OSError):  # ctrl-C, or an input that has ended or was closed
+        if sys.stdin.isatty():
+            return False
+        raise UsageError("nothing was written: nobody to ask", hint="--yes writes it") from None
+
+
+def listed(*, as_json: bool) -> int:
+    """Every schedule with its time, its job and who keeps it."""
+    return reported(lambda: _listed(as_json))
+
+
+def _listed(as_json: bool) -> int:
+    found = _all()
+    for schedule, by in found:
+        if as_json:
+            print(_json(schedule, by))
+        else:
+            missing = "" if Path(schedule.job).is_file() else "  (no such file)"
+            print(
+                f"{printable(schedule.name)}  {schedule.at}{_spread(schedule)}  "
+                f"{shown(schedule.job)}{missing}  {by.name}"
+            )
+    if not found and not as_json:
+        print("no schedules; add one: textmill schedule add JOB --at 02:00")
+    return 0
+
+
+def upcoming(*, as_json: bool) -> int:
+    """When each schedule is due next, the nearest first."""
+    return reported(lambda: _upcoming(as_json))
+
+
+def _upcoming(as_json: bool) -> int:
+    now = datetime.now().astimezone()
+    found = sorted(_all(), key=lambda each: (next_time(each[0], now), each[0].name))
+    for schedule, by in found:
+        if as_json:
+            print(_json(schedule, by))
+            continue
+        due = next_time(schedule, now)
+        left = duration((due - now).total_seconds())
+        print(f"{due:%a %Y-%m-%d %H:%M}{_spread(schedule)}  in {left}  {printable(schedule.name)}")
+    if not found and not as_json:
+        print("no schedules; add one: textmill schedule add JOB --at 02:00")
+    return 0
+
+
+def remove(name: str) -> int:
+    """Take a schedule away; its job, its answers and its output stay."""
+    return reported(lambda: _remove(name))
+
+
+def _remove(name: str) -> int:
+    found = [(schedule, by) for schedule, by in _all() if schedule.name == name]
+    if not found:
+        names = ", ".join(printable(schedule.name) for schedule, _ in _all())
+        raise UsageError(
+            f"no schedule `{printable(name)}`",
+            hint=f"schedules are {names}" if names else "there are none",
+        )
+    for schedule, by in found:
+        by.remove(schedule)
+        for remark in by.remarks:
+            say(remark)
+        print(f"`{printable(name)}` is removed from {by.name}")
+    return 0
+
+
+def _schedule(path: str, at: str, name: str | None, delay: str) -> tuple[Schedule, list[str]]:
+    """The schedule of a job file that can run, and the variables which it reads keys from."""
+    from jobs.build import build
+    from jobs.home import home
+    from jobs.spec.load import load
+
+    if not Path(path).is_file():
+        raise UsageError(
+            f"{shown(path)}: no such job file",
+            hint="textmill templates embed > embed.toml, then say its input and output in it",
+        )
+    job = load(path, (), {})
+    if "-" in (job.input.path, job.output.path):
+        raise UsageError(f"{shown(path)}: a schedule has no standard input or output")
+    build(job, with_secret=False)  # what is not installed is told now, not at night
+    name = name or job.name
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"--name = {printable(name, 80)} must be letters, digits, `-` or `_`")
+    real = str(Path(path).absolute())
+    for each in (real, str(home())):
+        if each.encode("utf-8", "replace").decode() != each:
+            raise UsageError(f"{shown(each)}: its name is not UTF-8")
+    variables = _variables(job)
+    schedule = Schedule(
+        name=name,
+        job=real,
+        at=read_at(at),
+        program=program(),
+        home=str(home()),
+        delay_seconds=read_delay(delay),
+        grace_seconds=job.run.grace_seconds,
+        environment=str(_environment_file()) if variables else "",
+    )
+    return schedule, variables
+
+
+def _variables(job: Job) -> list[str]:
+    keys = [endpoint.api_key for endpoint in job.endpoints]
+    return sorted({key.env for key in keys if key and key.env})
+
+
+def _environment_file() -> Path:
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+    return (config / "textmill" / "env").absolute()
+
+
+def program() -> tuple[str, ...]:
+    """The words that start this very program, whatever the PATH of the night."""
+    script = Path(sys.prefix, "bin", "textmill")
+    if script.is_file():
+        return (str(script),)
+    found = shutil.which("textmill")
+    return (str(Path(found).absolute()),) if found else (sys.executable, "-m", "jobs")
+
+
+def _about_credentials(schedule: Schedule, names: Sequence[str]) -> list[str]:
+    """What is still to be done for the keys; no key is read, and none is written anywhere."""
+    if not names:
+        return []
+    path = Path(schedule.environment)
+    try:
+        text, mode = path.read_text("utf-8"), path.stat().st_mode
+    except (OSError, UnicodeDecodeError):
+        text, mode = "", 0o600
+    given = set(re.findall(r"^\s*(?:export\s+)?(\w+)=", text, re.MULTILINE))
+    lines = []
+    if stat.S_IMODE(mode) & 0o077:
+        lines.append(f"{shown(str(path))}: others can read it: chmod 600 it")
+    missing = [name for name in names if name not in given]
+    if missing:
+        lines.append(
+            f"the job reads {', '.join(missing)}: put {missing[0]}=... into {shown(str(path))}, "
+            "with mode 0600; nothing of your shell is there at night"
+        )
+    return lines
+
+
+def _refuse_other(schedule: Schedule, by: Keeper) -> None:
+    for other, keeps in _all():
+        if other.name != schedule.name:
+            continue
+        if other.job != schedule.job:
+            raise UsageError(
+                f"`{schedule.name}` is the schedule of {shown(other.job)} already",
+                hint="give another --name",
+            )
+        if keeps.name != by.name:
+            raise UsageError(
+                f"`{schedule.name}` is scheduled by {keeps.name} already",
+                hint=f"textmill schedule remove {schedule.name}",
+            )
+
+
+def _all() -> list[tuple[Schedule, Keeper]]:
+    return [(schedule, by) for by in keepers() for schedule in by.schedules()]
+
+
+def _units(schedule: Schedule) -> dict[str, str]:
+    return {"timer": timer(schedule), "service": service(schedule)}
+
+
+def _show(texts: dict[str, str]) -> None:
+    for path, text in texts.items():
+        print(f"--- {shown(path)}")
+        for line in text.splitlines():
+            if not line.startswith("# textmill schedule: "):
+                print(printable(line, 10_000))
+        print()
+
+
+def _when(schedule: Schedule) -> str:
+    due = next_time(schedule, datetime.now().astimezone())
+    return f"daily at {schedule.at}{_spread(schedule)}, next on {due:%a %Y-%m-%d}"
+
+
+def _spread(schedule: Schedule) -> str:
+    if not schedule.delay_seconds:
+        return ""
+    told = duration(float(schedule.delay_seconds))
+    return f" (within {told.removesuffix(' 0 s').removesuffix(' 0 min')})"
+
+
+def _json(schedule: Schedule, by: Keeper) -> str:
+    due = next_time(schedule, datetime.now().astimezone())
+    told = {"name": schedule.name, "job": schedule.job, "at": schedule.at, "by": by.name}
+    more = {"random_delay_seconds": schedule.delay_seconds, "next": due.isoformat()}
+    return msgspec.json.encode(told | more).decode()

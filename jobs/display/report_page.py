@@ -1,0 +1,155 @@
+"""The report of a run as one HTML page: a pure function from a `Report` to a string.
+
+The page stands alone, like that of `jobs.display.chunks_page`, whose style it shares: no script, no
+font, no address is loaded, and its own content policy forbids it. It holds what `textmill report`
+prints and one picture: when the calls were made, and when they failed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from jobs.format import duration
+from jobs.history.register import Run, moment
+from jobs.history.report import Report, _json_lines, facts, head, sections, told_of
+
+
+def leave_page(run: Run) -> None:
+    """Writes `report.html` into the folder of a run that ended. Raises: OSError."""
+    from jobs.display.report_page import Beat, page
+
+    began = moment(run.started_at)
+    beats = [
+        Beat(
+            (moment(str(told.get("at"))) - began).total_seconds(),
+            _count(told, "calls"),
+            _count(told, "errors"),
+        )
+        for told in _json_lines(Path(run.folder), "events.jsonl")
+        if told.get("event") == "calls"
+    ]
+    path = Path(run.folder, "report.html")
+    temporary = path.with_suffix(".tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    with os.fdopen(os.open(temporary, flags, 0o600), "w", encoding="utf-8") as file:
+        file.write(page(told_of(run), beats))
+    temporary.replace(path)
+
+
+def _count(told: dict[str, Any], name: str) -> int:
+    value = told.get(name)
+    return value if isinstance(value, int) else 0
+
+
+BARS = 120
+
+_HEAD = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+<style>
+{style}
+figure {{ max-width: none; }} svg {{ height: 5rem; }} rect.bad {{ fill: var(--warn); }}
+.share {{ display: flex; height: .6rem; margin: .5rem 0 1rem; background: var(--line); }}
+.share span {{ background: var(--a-mark); }} .share .bad {{ background: var(--warn); }}
+.share .some {{ background: var(--b-mark); }} ul {{ overflow-wrap: anywhere; }}
+</style></head><body>"""
+
+
+class Beat(Struct, frozen=True):
+    """Calls that ended in a window of time. Units: seconds from the start to the window's end."""
+
+    seconds: float
+    calls: int
+    errors: int
+
+
+def page(told: Report, beats: Iterable[Beat]) -> str:
+    """The page as one string. Invariant: nothing from outside becomes markup or a control."""
+    title = head(told)
+    style = (resources.files("jobs.display") / "page.css").read_text("utf-8")
+    parts = [
+        _HEAD.format(title=escape(title), style=style),
+        f'<header><h1><bdi dir="auto">{escape(title)}</bdi></h1>',
+        _listed(facts(told)),
+        _share(told),
+        "</header>",
+        pulse(list(beats), _length(told)),
+    ]
+    for name, lines in sections(told):
+        parts += [f"<section><h2>{escape(name)}</h2>", _listed(lines), "</section>"]
+    return "\n".join(part for part in [*parts, "</body></html>\n"] if part)
+
+
+def pulse(beats: Sequence[Beat], seconds: float) -> str:
+    """Bars of calls over the time of the run, those that brought errors below; empty without any.
+
+    Invariant: the bars' figures add up to those of the beats.
+    """
+    if not any(beat.calls or beat.errors for beat in beats):
+        return ""
+    seconds = max(seconds, *(beat.seconds for beat in beats), 1.0)
+    count = max(1, min(BARS, round(seconds)))
+    well, badly = [0] * count, [0] * count
+    for beat in beats:
+        at = min(count - 1, max(0, int(beat.seconds * count / seconds)))
+        badly[at] += beat.errors
+        well[at] += max(0, beat.calls - beat.errors)
+    most = max(one + other for one, other in zip(well, badly, strict=True))
+    bars = []
+    for at, (one, other) in enumerate(zip(well, badly, strict=True)):
+        top, low = _height(one, most), _height(other, most)
+        said = f"after {duration(seconds * at / count)}: {one:,} calls, {other:,} errors"
+        for kind, y, height in (("", 80 - low - top, top), ("bad", 80 - low, low)):
+            if height:
+                bars.append(
+                    f'<rect class="{kind}" x="{at * 10}" y="{max(0, y)}" width="9" '
+                    f'height="{height}"><title>{said}</title></rect>'
+                )
+    told = f"{sum(well):,} calls with answers, {sum(badly):,} errors, over {duration(seconds)}"
+    return (
+        f'<figure><svg role="img" aria-label="{told}" viewBox="0 0 {count * 10} 80" '
+        f'preserveAspectRatio="none">{"".join(bars)}</svg>'
+        f'<p class="axis"><span>start</span><span>{duration(seconds)}</span></p>'
+        f"<figcaption>{told}</figcaption></figure>"
+    )
+
+
+def _height(number: int, most: int) -> int:
+    return max(2, round(78 * number / most)) if number else 0
+
+
+def _share(told: Report) -> str:
+    run = told.run
+    if not run.documents:
+        return ""
+    spans = "".join(
+        f'<span class="{kind}" style="width:{100 * number / run.documents:.2f}%"></span>'
+        for kind, number in (("", run.ok), ("some", run.partial), ("bad", run.failed))
+        if number
+    )
+    return f'<div class="share" aria-hidden="true">{spans}</div>'
+
+
+def _listed(lines: Iterable[tuple[int, str]]) -> str:
+    """Lines with their depth as nested lists."""
+    parts, depth = [], 0
+    for level, line in lines:
+        parts += ["<ul>"] * (level - depth) + ["</ul>"] * (depth - level)
+        depth = level
+        parts.append(f"<li>{escape(line)}</li>")
+    return "".join(parts + ["</ul>"] * depth)
+
+
+def _length(told: Report) -> float:
+    run = told.run
+    return run.seconds or (moment(run.ended_at) - moment(run.started_at)).total_seconds()

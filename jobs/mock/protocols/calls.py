@@ -1,0 +1,100 @@
+"""What a call asks for and what goes back: the records between protocols, faults and the server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from msgspec import Struct, field
+
+from jobs.mock.protocols import texts, vectors
+
+Service = Literal["openai", "hf", "tei", "tgi"]
+
+Values = Sequence[tuple[int, bytes]]
+"""One (index, JSON text) per input, in the order in which the answer lists them."""
+
+
+class Settings(Struct, frozen=True):
+    """What the served models are and take."""
+
+    dimension: int = 384
+    batch_limit: int | None = None
+    """Inputs per call; None: what each service has by default (TEI 32, OpenAI 2,048)."""
+    max_input_tokens: int | None = None
+    """None: inputs of any length; else a longer one is refused in the service's words."""
+    max_body_bytes: int | None = None
+    """None: 2,000,000 for TEI and TGI, as they have it, and 256 MiB for the rest."""
+    engine: Literal["tei", "tgi"] = "tei"
+    """Whose `/` and `/info` these are: both servers have them."""
+    models: tuple[str, ...] = ("mock-embedding", "mock-chat")
+    tasks: Mapping[str, str] = {}
+    """Model to pipeline tag, for `/hf-inference/models/{model}`; unnamed ones are guessed."""
+    max_concurrent_requests: int | None = None
+    """What `/info` says of it; None: the engine's default."""
+
+
+class Asked(Struct, frozen=True):
+    """One call, understood.
+
+    Shape: `tokens` and `digests` are aligned with `inputs`.
+    """
+
+    service: Service
+    task: str
+    model: str
+    inputs: tuple[str, ...]
+    tokens: tuple[int, ...]
+    digests: tuple[bytes, ...]
+    single: bool = False
+    """The input was one text, not a list."""
+    indexed: bool = False
+    """The rows of the answer say which input they belong to."""
+    dimension: int | None = None
+    base64: bool = False
+    norm: float = 1.0
+    max_tokens: int | None = None
+    truncate: bool = False
+    schema: Any = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+class Reply(Struct, frozen=True):
+    """One response, before anything goes wrong on the wire."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Refused(Exception):
+    """The service takes this call no further."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.status)
+        self.reply = reply
+
+
+class Route(Struct, frozen=True):
+    """What is served under a path: two pure functions."""
+
+    service: Service
+    read: Callable[[bytes, str, Settings], Asked]
+    """Body, model in the path, settings. Raises Refused."""
+    write: Callable[[Asked, Values], bytes]
+    indexed: bool = False
+
+
+def asked(service: Service, task: str, model: str, inputs: Sequence[str], **rest: Any) -> Asked:
+    """The call with its inputs measured and hashed, each once."""
+    encoded = [one.encode("utf-8", "surrogatepass") for one in inputs]
+    return Asked(
+        service,
+        task,
+        model,
+        tuple(inputs),
+        tuple(texts.tokens(len(one)) for one in encoded),
+        tuple(vectors.digest(one) for one in encoded),
+        **rest,
+    )

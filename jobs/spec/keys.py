@@ -1,0 +1,389 @@
+"""One key of the job file at a time: its type, its bounds, its name, and what it is near to.
+
+A misspelt key that is ignored costs more than any refusal: a job runs unattended and pays. Every
+error names the place, the value and the bound, and passes through `mask`, so that no text that
+looks like a credential is ever echoed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import math
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from importlib.metadata import entry_points
+from typing import Any, Literal, NamedTuple
+
+from msgspec import Struct
+
+from jobs.secrets import Reference, mask
+from pipeline.errors import UsageError
+from pipeline.text import printable
+
+Type = Literal[
+    "string", "slug", "integer", "number", "boolean", "strings", "scalar", "reference", "time"
+]
+NOT_YET = "is not supported yet in this version"
+_LARGEST_NUMBER = 10**12
+_LONGEST_STRING = 100_000
+_DEEPEST_PARAMETER = 10
+_SLUG = re.compile(r"[^\W_][\w-]{0,63}")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_OWNED = {"input", "inputs", "model", "messages", "stream", "encoding_format", "n"}
+_CREDENTIALS = {"api_key", "apikey", "api_token", "access_token", "authorization", "headers",
+                "password", "secret"}  # fmt: skip
+
+
+class Key(NamedTuple):
+    """One key of the job file. Bounds are inclusive, but `above`."""
+
+    name: str
+    type: Type
+    default: Any
+    meaning: str
+    least: float = 0
+    most: float = _LARGEST_NUMBER
+    above: float | None = None
+    choices: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
+    group: str | None = None
+    """Entry points of this group are choices, too."""
+
+    def takes(self) -> str:
+        """What may stand there, for a reference: `integer, at least 1`."""
+        if self.choices:
+            return ", ".join(self.choices)
+        if self.type == "time":
+            return "time of day"
+        if self.type == "scalar":
+            return "boolean, integer or string"
+        bounded = self.type in ("integer", "number")
+        return f"{self.type}, {self.bound()}" if bounded else self.type
+
+    def bound(self) -> str:
+        """The bound in words."""
+        most = f"{self.most:,.15g}"
+        if self.above is not None:
+            at_most = f" and at most {most}" if self.most < _LARGEST_NUMBER else ""
+            return f"more than {self.above:g}{at_most}"
+        if self.most < _LARGEST_NUMBER:
+            return f"between {self.least:g} and {most}"
+        return f"at least {self.least:g}"
+
+    def shown_default(self) -> str:
+        """The default as TOML, empty where there is none or `meaning` tells it."""
+        return "" if self.default is None else shown(self.default).replace(",", "_")
+
+
+class Places(Struct, frozen=True):
+    """Where each value was said, so that an error can name the place."""
+
+    file: str
+    typed: dict[str, str]
+    """Key to the address on the command line: `--set chunk.size`."""
+
+    def on_command_line(self, key: str) -> str | None:
+        """The address of a key, or of the table around it, on the command line."""
+        while key:
+            if key in self.typed:
+                return self.typed[key]
+            key = key.rpartition(".")[0]
+        return None
+
+    def refuse(self, problem: str, *keys: str, hint: str | None = None) -> UsageError:
+        """The error, at the first of the keys that stands on the command line, else at the file."""
+        typed = [address for key in keys if (address := self.on_command_line(key))]
+        return UsageError(mask(f"{typed[0] if typed else self.file}: {problem}"), hint=hint)
+
+    def wrong(self, key: str, problem: str, hint: str | None = None) -> UsageError:
+        """The error about the value of one key, which is named once."""
+        named = problem if self.on_command_line(key) else f"{key_name(key)} {problem}"
+        return self.refuse(named, key, hint=hint)
+
+    def unknown(self, key: str, keys: Sequence[Key]) -> UsageError:
+        """The error about a key that does not exist, with the nearest that does."""
+        section, _, last = key.rpartition(".")
+        start = f"{section}." if section else ""
+        # Its sections, too: `[gard]` is as much a slip as `sise`.
+        inside = (k.name[len(start) :] for k in keys if k.name.startswith(start))
+        near = _near(last, dict.fromkeys(name.partition(".")[0] for name in inside))
+        anywhere = {k.name.rpartition(".")[2]: k.name for k in keys}
+        near = near or anywhere.get(_near(last, anywhere), "")
+        meant = f" (did you mean `{near}`?)" if near else ""
+        return self.refuse(f"unknown key `{key_name(key)}`{meant}", key)
+
+
+def shown(value: object) -> str:
+    """A value as a job file would say it, short and without secrets; a table only by its kind."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return f'"{printable(mask(value), 60)}"'
+        case int() if abs(value) >= 10**18:
+            return "a number of more than 18 digits"
+        case int() | float():
+            return f"{value:,}" if value == value else "nan"
+        case dict():
+            return "a table"
+        case list():
+            return "a list"
+    return "a date or time"
+
+
+def unknown(name: str, names: Iterable[str]) -> str:
+    """` (did you mean ...?)` for a name that is like one of the names, else nothing."""
+    near = _near(name, names)
+    return f" (did you mean `{near}`?)" if near else ""
+
+
+def read_toml(text: str, address: str) -> dict[str, Any]:
+    """The tables of a TOML text. Raises: UsageError with the line, and nothing of what it holds."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        problem = f"{address}: nested too deeply"
+    except ValueError as error:
+        # The parser's own words can quote the text, and with it a key.
+        at = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
+        line = int(at[1]) if at else text.count("\n") + 1
+        where = f"column {at[2]}" if at else "the end"
+        problem = f"{address}:{line}: not TOML, at {where}"
+    raise UsageError(problem)
+
+
+def read_value(raw: str, type_: str, key: str, places: Places) -> object:
+    """What a text on the command line says for a key of this type; a bare word is a string."""
+    quoted = raw[:1] in ('"', "'")
+    if type_ in ("string", "slug") and not quoted:
+        return raw
+    if type_ == "strings" and raw[:1] != "[":
+        return [name.strip() for name in raw.split(",")]
+    tree: dict[str, Any] = {}
+    try:
+        tree = tomllib.loads(f"value = {raw}")
+    except (ValueError, RecursionError):
+        if not quoted and raw[:1] not in ("[", "{"):
+            return raw
+    if list(tree) != ["value"]:
+        raise places.wrong(key, "is not a TOML value")
+    return tree["value"]
+
+
+def check(
+    tree: dict[str, Any], keys: Sequence[Key], later: frozenset[str], places: Places
+) -> dict[str, Any]:
+    """What was given, by full key, and `parameters` as a table; nothing is filled in.
+
+    Raises: UsageError for the first key that is unknown, not supported yet, of another type or out
+    of its bounds; where it is unknown, its hint names the others up to a fault of another sort.
+    """
+    known = {key.name: key for key in keys}
+    sections = {name[:at] for name in known for at in range(len(name)) if name[at] == "."}
+    given: dict[str, Any] = {"parameters": {}}
+    slips: list[UsageError] = []
+
+    def walk(table: dict[str, Any], prefix: str) -> None:
+        for last, value in table.items():
+            name = f"{prefix}{last}" if "." not in last else f'{prefix}"{last}"'
+            if name in later:
+                tables = {n: f"[{n}]" for n in ("notify", "quota", "policy")}
+                plain = tables.get(name, name.removeprefix("endpoint."))
+                raise places.refuse(f"`{plain}` {NOT_YET}", name)
+            if name in sections and not isinstance(value, dict):
+                raise places.wrong(name, f"must be a table, got {_safe(name, value)}")
+            if name == "parameters":
+                given[name] = value
+                _check_parameters(value, known["parameters.prompt"], places)
+            elif name in sections:
+                walk(value, f"{name}.")
+            elif name in known:
+                given[name] = checked(known[name], value, places)
+            else:
+                slips.append(places.unknown(name, keys))
+
+    try:
+        walk(tree, "")
+    except UsageError:
+        if not slips:
+            raise
+    if slips:
+        slips[0].hint = _also(slips[1:])
+        raise slips[0]
+    return given
+
+
+def _also(slips: Sequence[UsageError]) -> str | None:
+    """The others, so that a file with five slips is not tried five times; a few of many."""
+    named = [str(slip).partition("unknown key ")[2] for slip in slips[:10]]
+    more = [f"{len(slips) - 10:,} more"] if len(slips) > 10 else []
+    return f"unknown, too: {', '.join(named + more)}" if named else None
+
+
+def checked(key: Key, value: Any, places: Places) -> Any:
+    """The value, in the type that the record holds."""
+
+    def wrong(problem: str) -> UsageError:
+        return places.wrong(key.name, f"{problem}, got {_safe(key.name, value)}")
+
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    match key.type:
+        case "integer" | "number":
+            if not number or (key.type == "integer" and isinstance(value, float)):
+                raise wrong(f"must be {'an integer' if key.type == 'integer' else 'a number'}")
+            if not -math.inf < value < math.inf:
+                raise wrong("must be a finite number")
+            low = value <= key.above if key.above is not None else value < key.least
+            if value > key.most == _LARGEST_NUMBER:
+                raise wrong(f"must be at most {_LARGEST_NUMBER:,}")
+            if low or value > key.most:
+                raise wrong(f"must be {key.bound()}")
+            return float(value) if key.type == "number" else value
+        case "boolean":
+            if not isinstance(value, bool):
+                raise wrong("must be true or false")
+            return value
+        case "strings":
+            if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+                raise wrong("must be a list of strings")
+            for name in value:
+                _check_string(key, name, places)
+            if len(set(value)) < len(value):
+                noun = "an endpoint" if key.name.endswith(".endpoints") else "a column"
+                raise places.wrong(key.name, f"names {noun} twice")
+            return tuple(value)
+        case "scalar":
+            if not isinstance(value, bool | int | str):
+                raise wrong("must be a boolean, an integer or a string")
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise wrong("must fit in 64 bits")
+            if isinstance(value, str) and len(value) > _LONGEST_STRING:
+                raise places.wrong(key.name, f"must be at most {_LONGEST_STRING:,} characters")
+            if isinstance(value, str) and _CONTROL.search(value):
+                raise wrong("must not hold control characters")
+            return value
+        case "reference":
+            return _reference(key.name, value, places)
+        case "time":
+            return _time(value, wrong)
+    if not isinstance(value, str):
+        raise wrong("must be a string")
+    _check_string(key, value, places)
+    return value
+
+
+def _time(value: object, wrong: Callable[[str], UsageError]) -> str | None:
+    """A time of day as ISO 8601 says it; empty: none."""
+    if value == "":
+        return None
+    if isinstance(value, str) and re.fullmatch(r"\d\d:\d\d(:\d\d)?", value):
+        with suppress(ValueError):
+            value = dt.time.fromisoformat(value)
+    if not isinstance(value, dt.time):
+        raise wrong('must be a time of day such as "06:00"')
+    return value.isoformat("auto" if value.second else "minutes")
+
+
+def _check_string(key: Key, value: str, places: Places) -> None:
+    plugged = key.group is not None and bool(entry_points(group=key.group, name=value))
+    if key.choices and value not in key.choices and not plugged:
+        if value in key.later:
+            raise places.refuse(f'{key.name} = "{value}" {NOT_YET}', key.name)
+        meant = unknown(value, key.choices)
+        listed = ", ".join(key.choices)
+        raise places.wrong(key.name, f"must be one of {listed}, got {shown(value)}{meant}")
+    if not value.strip():
+        raise places.wrong(key.name, "must not be empty")
+    if len(value) > _LONGEST_STRING:
+        raise places.wrong(key.name, f"must be at most {_LONGEST_STRING:,} characters")
+    text = re.sub(r"[\t\n\r]", "", value) if key.name == "parameters.prompt" else value
+    if _CONTROL.search(text):
+        raise places.wrong(
+            key.name, f"must not hold control characters, got {_safe(key.name, value)}"
+        )
+    if key.type == "slug" and not _SLUG.fullmatch(value):
+        raise places.wrong(
+            key.name,
+            "must be 1 to 64 letters, digits, `-` or `_`, a letter or digit first, "
+            f"got {shown(value)}",
+        )
+
+
+def _reference(name: str, value: object, places: Places) -> Reference:
+    """Where the key lies. No error repeats any part of the value: it may be the key itself."""
+    hint = 'api_key = { env = "NAME" } or { file = "path" }'
+    if not isinstance(value, dict):
+        raise places.wrong(name, "must be a reference, never the key itself", hint)
+    if len(value) != 1 or not set(value) <= {"env", "file"}:
+        raise places.wrong(name, "must hold exactly one of `env` and `file`", hint)
+    [(where, said)] = value.items()
+    if not isinstance(said, str) or not said or _CONTROL.search(said):
+        raise places.wrong(f"{name}.{where}", "must be a name without control characters", hint)
+    if where == "env" and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", said):
+        raise places.wrong(f"{name}.{where}", "must be the name of an environment variable", hint)
+    return Reference(**value)
+
+
+def _check_parameters(table: dict[str, Any], prompt: Key, places: Places) -> None:
+    """Refuses what the pipeline sets itself, and what no JSON body can carry."""
+    for name, value in table.items():
+        full = f"parameters.{name}"
+        if name == "prompt":
+            checked(prompt, value, places)
+        elif name in _OWNED:
+            raise places.refuse(f"`{key_name(full)}` is set by textmill itself", full)
+        elif name.lower().replace("-", "_") in _CREDENTIALS:
+            raise places.refuse(
+                f"`{key_name(full)}` is no place for a credential",
+                full,
+                hint="use endpoint.api_key",
+            )
+        elif _CONTROL.search(name):
+            raise places.refuse(f"`{key_name(full)}` must not hold control characters", full)
+        for where, problem in _not_json(full, value, _DEEPEST_PARAMETER):
+            raise places.wrong(where, problem)
+
+
+def _not_json(name: str, value: object, depth: int) -> Iterator[tuple[str, str]]:
+    """Which values cannot be sent, and why."""
+    match value:
+        case dict() | list() if depth == 0:
+            yield name, f"must not be nested deeper than {_DEEPEST_PARAMETER}"
+        case dict():
+            for key, child in value.items():
+                yield from _not_json(f"{name}.{key}", child, depth - 1)
+        case list():
+            for child in value:
+                yield from _not_json(name, child, depth - 1)
+        case bool():
+            pass
+        case int():
+            if not -(2**63) <= value < 2**63:
+                yield name, "must fit in 64 bits"
+        case float():
+            if not math.isfinite(value):
+                yield name, f"must be a finite number, got {shown(value)}"
+        case str():
+            if re.search("[\ud800-\udfff]", value):
+                yield name, "must be Unicode text"
+        case _:
+            sort = "must be text, a number, true, false, a list or a table"
+            yield name, f"{sort}, got {shown(value)}"
+
+
+def key_name(key: str) -> str:
+    return printable(mask(key), 80)
+
+
+def _safe(key: str, value: object) -> str:
+    """The value for an error, or only its kind where it may be a credential or hold one."""
+    private = "api_key" in key or "url" in key
+    return "a string" if private and isinstance(value, str) else shown(value)
+
+
+def _near(name: str, names: Iterable[str]) -> str:
+    # Cut, because the comparison is quadratic.
+    return (difflib.get_close_matches(name[:64], list(names), 1) or [""])[0]

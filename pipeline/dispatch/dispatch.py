@@ -1,0 +1,367 @@
+"""From requests to settled outcomes: look up, join equal ones, pack, send, keep, free.
+
+One loop thread owns all the state below, so there are no locks. `take` decides, workers wait. A
+request is in `flights` from before its look-up until its outcome is durable: whoever asks for the
+same meanwhile joins it, whoever asks later finds it in the cache, nobody pays twice.
+
+    admit ──> lanes ──(take: who, what, when)──> send ──> writer ──> settle
+                ^── again: retries, halves, the next tier ──┘
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import anyio
+from anyio.to_thread import run_sync
+
+from pipeline import events
+from pipeline.cache.keys import Keys
+from pipeline.cache.lookup import look_up
+from pipeline.cache.store import AnswerCache
+from pipeline.dispatch.endpoint_state import Live, Send
+from pipeline.dispatch.policy import takes
+from pipeline.dispatch.queue import Again, Flight, Flights, Group, Lane
+from pipeline.dispatch.settling import Settling
+from pipeline.dispatch.writer import Journal, Writer
+from pipeline.errors import BudgetError, EndpointError, OutageError, StorageError, TextmillError
+from pipeline.events import EndpointFigures
+from pipeline.limits.admission import Ticket
+from pipeline.limits.prices import rent
+from pipeline.records import Answer, Endpoint, Failure, Request, Route, Split
+from pipeline.text import printable
+
+Taken = tuple[Again, Ticket]
+_LOOK_AGAIN_SECONDS = 1.0
+"""Who is to take a call changes with time, too: whoever left one to another looks again."""
+
+
+class Dispatch:
+    """Sends what is missing through these endpoints, each with `concurrency` workers of its own.
+
+    `failures` and `journal` carry final failures from one execution of an open run to the next. A
+    chunk of fewer than `least_split_tokens` cannot be cut: too long, it is a failure and no split.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[tuple[Endpoint, Send]],
+        cache: AnswerCache,
+        emit: events.Emit,
+        *,
+        free_bytes: Callable[[], int],
+        policy: str = "ordered",
+        dimension: int | None = None,
+        failures: Mapping[bytes, Failure] = {},
+        journal: Journal | None = None,
+        max_outage_seconds: float = 1_800.0,
+        grace_seconds: float = 30.0,
+        max_cost_usd: float | None = None,
+        least_split_tokens: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        uniform: Callable[[], float] = random.random,
+    ) -> None:
+        self._cache = cache
+        self._emit = emit
+        self._free_bytes = free_bytes
+        self._policy = policy
+        self._max_outage_seconds = max_outage_seconds
+        self._max_cost_usd = max_cost_usd
+        self._grace_seconds = grace_seconds
+        self._clock = clock
+        self._wall = wall
+
+        self._keys = Keys([endpoint for endpoint, _ in endpoints])
+        self._live = [
+            Live(at, endpoint, send, clock(), uniform)
+            for at, (endpoint, send) in enumerate(endpoints)
+        ]
+        self._flights = Flights(dict(failures))
+        self._writer = Writer(cache, journal)
+        self._settling = Settling(
+            self._live,
+            self._flights,
+            self._writer,
+            self._keys,
+            emit,
+            self.stop,
+            dimension=dimension,
+            least_split_tokens=least_split_tokens,
+            clock=clock,
+            uniform=uniform,
+        )
+        self.tally, self.paid = self._settling.tally, self._settling.paid
+        self._started = clock()
+        self._in_flight = 0
+        self._estimated_usd = 0.0
+        self._wake = anyio.Event()
+        self._sleepers = 0
+        """Who may wait for it; some have gone on meanwhile, by their own clock."""
+        self._is_closed = False
+        self._stopped_by: TextmillError | None = None
+        self._scope = anyio.CancelScope()
+
+    # --- from outside ------------------------------------------------------------------------
+
+    async def admit(self, group: Group, requests: Sequence[Request]) -> int:
+        """Look these up and queue what is missing; return how many need no sending.
+
+        `group.whole` is set when all are settled.
+        """
+        new = [flight for each in requests if (flight := self._flights.join(group, each))]
+        missing = 0
+        found = await self._looked_up(new) if new else {}
+        for flight in new:
+            settled = found.get(flight.request.flight)
+            if isinstance(settled, Split) and self._settling.can_split(flight):
+                self._flights.splits.add(flight.request.flight)
+            elif not isinstance(settled, Answer) or self._settling.misfit(settled) is not None:
+                missing += 1
+                self._flights.lane(flight.route).add(flight)
+                continue
+            self._flights.settle(flight)
+        self.tally.requests += len(requests)
+        self.tally.cached += len(requests) - missing
+        if not group.unsettled:
+            group.whole.set()
+        self._wake_workers()
+        return len(requests) - missing
+
+    @property
+    def failures(self) -> dict[bytes, Failure]:
+        """Final failures of this run, by flight."""
+        return self._flights.failures
+
+    @property
+    def splits(self) -> set[bytes]:
+        """Flights of this run that are too long for the model: their pieces are to be admitted."""
+        return self._flights.splits
+
+    @property
+    def stopped_by(self) -> TextmillError | None:
+        """What the run ends with, once `stop` was called."""
+        return self._stopped_by
+
+    @property
+    def endpoints(self) -> tuple[EndpointFigures, ...]:
+        """What each endpoint did, in job-file order."""
+        return tuple(live.traffic.figures(live.name) for live in self._live)
+
+    @property
+    def rent_usd(self) -> float:
+        """What endpoints that are paid by the hour have cost so far."""
+        seconds = self._clock() - self._started
+        return sum(rent(live.endpoint.price, seconds) for live in self._live)
+
+    def hear(self, headers: Mapping[str, str], position: int = 0) -> None:
+        """The headers of an endpoint's reply, whatever its status: they may tell limits."""
+        self._live[position].control.heard(headers, self._clock(), self._wall())
+
+    def close(self) -> None:
+        """Nothing more will be admitted: workers end when all is settled."""
+        self._is_closed = True
+        self._wake_workers()
+
+    def stop(self, error: TextmillError, grace_seconds: float | None = None) -> None:
+        """Make no further call; wait for those under way, at most the grace; then `run` raises.
+
+        What stopped it first is what it raises; a later stop can only shorten the wait.
+        """
+        grace = self._grace_seconds if grace_seconds is None else grace_seconds
+        self._scope.deadline = min(self._scope.deadline, anyio.current_time() + grace)
+        if self._stopped_by is None:
+            self._stopped_by = error
+            self._emit(events.Draining(str(error), self._in_flight))
+            self._wake_workers()
+
+    async def run(self) -> None:
+        """Work until closed and all is settled, or stopped. Raises: what it was stopped by."""
+        async with anyio.create_task_group() as storing:
+            storing.start_soon(self._writer.run)
+            with self._scope:
+                async with anyio.create_task_group() as workers:
+                    for live in self._live:
+                        for _ in range(live.endpoint.concurrency):
+                            workers.start_soon(self._work, live)
+            storing.cancel_scope.cancel()
+        await self._writer.flush()  # came in, but the grace was over before they were durable
+        if self._stopped_by is not None:
+            raise self._stopped_by
+
+    # --- decide ------------------------------------------------------------------------------
+
+    def take(self, now: float, live: Live) -> Taken | float | None:
+        """The next call of this endpoint and its ticket; or the seconds to wait for one; or None:
+        none is to come.
+
+        The lane with the oldest request goes first, and no younger one overtakes it at a limit.
+        """
+        if self._stopped_by is not None or (self._is_closed and not len(self._flights)):
+            return None
+        wait = math.inf
+        live.asked_at = now
+        for lane in self._flights.waiting(live.position):
+            call = lane.next(now, live.endpoint, live.batch_size)
+            if call is None:
+                wait = min(wait, lane.ready_in(now))
+                continue
+            requests = [flight.request for flight in call.flights]
+            if not self._is_to_take(live, lane.route, requests, now):
+                wait = min(wait, _LOOK_AGAIN_SECONDS)
+                if live.control.has_room and any(other.asked_at < now for other in self._live):
+                    self._wake_workers()  # who is to take it may sleep since it was not
+                continue
+            leased = live.control.lease(now, live.tokens(requests), call.cost)
+            if isinstance(leased, float):
+                # Whoever waits looks up when an outage is over its bound.
+                outage_ends = self._outage_began(lane) + self._max_outage_seconds
+                return min(wait, leased, max(0.0, outage_ends - now) or leased)
+            lane.took(call)
+            return call, leased
+        return wait
+
+    def _is_to_take(
+        self, live: Live, route: Route, requests: Sequence[Request], now: float
+    ) -> bool:
+        """Whether this endpoint, and not another one of the route, is to make the call."""
+        if len(route.tiers) == 1 == len(route.tiers[0]):
+            return True
+        for tier in route.tiers:
+            others = [self._live[at] for at in tier]
+            awake = [each for each in others if not each.control.rests(now)]
+            if live.position in tier:
+                if live not in awake:
+                    return True  # it waits for its rest to end, and then tries one call
+                views = [each.view(now, requests) for each in awake]
+                return takes(self._policy, views, live.position)
+            if awake:
+                return False
+        return False
+
+    def _forbids(self, live: Live, requests: Sequence[Request]) -> TextmillError | None:
+        """Why this call must not be made: nowhere to keep its answers, or no money for it."""
+        needed = (1 << 20) + 16_384 * (self._in_flight + len(requests))
+        if (free := self._free_bytes()) < needed:
+            return StorageError(
+                f"{self._cache.folder}: {free:,} bytes free, {needed:,} needed for a call",
+                hint="free space and run again; every answer so far is kept",
+            )
+        if self._max_cost_usd is not None:
+            spent = self.tally.cost_usd + self.rent_usd
+            if spent + self._estimated_usd + live.estimate(requests) > self._max_cost_usd:
+                return BudgetError(
+                    f"budget.max_cost_usd = {self._max_cost_usd:g} reached: ${spent:.4f} spent",
+                    hint="answers so far are kept; raise the budget or run again to go on",
+                )
+        return None
+
+    def _outage_began(self, lane: Lane) -> float:
+        """When the last endpoint that may do this lane's work stopped replying."""
+        return max(self._live[at].troubled_since for at in lane.positions)
+
+    # --- act ---------------------------------------------------------------------------------
+
+    async def _looked_up(self, flights: Sequence[Flight]) -> dict[bytes, Answer | Split]:
+        """What is settled already, by flight."""
+        requests = [flight.request for flight in flights]
+        stored = await run_sync(look_up, self._cache, self._keys, requests)
+        for each in requests:
+            found = stored.get(each.flight)
+            if found is not None and found.is_first and isinstance(found.settled, Answer):
+                # What was answered before shows that the configuration works, and by whom.
+                self._live[each.route.positions[0]].knew(found.settled)
+        return {flight: found.settled for flight, found in stored.items()}
+
+    async def _work(self, live: Live) -> None:
+        while True:
+            # One worker asks and waits, the others stand in line: none wakes for nothing.
+            async with live.turn:
+                taken = await self._next(live)
+            if taken is None:
+                return
+            await self._call(live, *taken)
+
+    async def _next(self, live: Live) -> Taken | None:
+        """The next call, when it may go; None: there is none to come."""
+        while True:
+            taken = self.take(self._clock(), live)
+            if isinstance(taken, float):
+                self._sleepers += 1
+                with anyio.move_on_after(taken):
+                    await self._wake.wait()
+                self._check_outage()
+                continue
+            if taken is None:
+                return None
+            requests = [flight.request for flight in taken[0].flights]
+            if (forbidden := self._forbids(live, requests)) is not None:
+                self._flights.lane(taken[0].flights[0].route).under_way -= len(requests)
+                self._settling.unsent(taken[0].flights)
+                self.stop(forbidden)
+                continue
+            if len(self._live) > 1:
+                self._shared(live, len(requests))
+            return taken
+
+    def _shared(self, live: Live, requests: int) -> None:
+        """Count the call for who is next, and let the others ask again."""
+        now, share = self._clock(), live.traffic.share
+        for other in self._live:
+            if other.control.rests(now):  # or it would have all of what it missed at once
+                other.traffic.share = max(other.traffic.share, share)
+        live.traffic.share += requests / live.endpoint.weight
+        self._wake_workers()
+
+    async def _call(self, live: Live, call: Again, ticket: Ticket) -> None:
+        requests = [flight.request for flight in call.flights]
+        expected = live.estimate(requests)
+        lane = self._flights.lane(call.flights[0].route)
+        self._in_flight += len(requests)
+        self._estimated_usd += expected
+        try:
+            try:
+                settled = await live.send(requests)
+            finally:
+                self._estimated_usd -= expected  # from here on the true cost counts
+            await self._settling.answered(live, call, settled, ticket)
+        except EndpointError as error:
+            await self._settling.refused(live, call, error, ticket)
+            self._check_outage()
+        except TextmillError as error:  # the server is not what it was
+            self._settling.unsent(call.flights)
+            self.stop(error)
+        finally:
+            lane.under_way -= len(requests)
+            self._in_flight -= len(requests)
+            self._wake_workers()
+
+    def _check_outage(self) -> None:
+        now = self._clock()
+        for lane in self._flights.lanes.values():
+            waited = now - self._outage_began(lane)
+            if waited >= self._max_outage_seconds and (lane.under_way or lane.oldest is not None):
+                names = " or ".join(f"`{self._live[at].name}`" for at in sorted(lane.positions))
+                self.stop(
+                    OutageError(
+                        f"endpoint {names}: no answer for {waited:.0f} s "
+                        f"(run.max_outage_seconds = {self._max_outage_seconds:g}){self._why(lane)}",
+                        hint="answers so far are kept; run again when the endpoint is back",
+                    ),
+                    0.0,
+                )
+                return
+
+    def _why(self, lane: Lane) -> str:
+        """What the endpoints of this lane failed with the last time."""
+        told = dict.fromkeys(self._live[at].trouble for at in sorted(lane.positions))
+        return "".join(f"; {printable(each, 200)}" for each in told if each)
+
+    def _wake_workers(self) -> None:
+        if self._sleepers:
+            self._sleepers = 0
+            self._wake.set()
+            self._wake = anyio.Event()

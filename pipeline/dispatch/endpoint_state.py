@@ -1,0 +1,162 @@
+"""An endpoint as it is in this run: who it says it is, how it fares, what it has learned."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+
+import anyio
+
+from pipeline.dispatch.policy import View
+from pipeline.dispatch.queue import Halved
+from pipeline.dispatch.stats import Traffic
+from pipeline.errors import EndpointError, GuardError, UsageError
+from pipeline.limits.admission import Control
+from pipeline.limits.prices import cost, output_tokens_bound
+from pipeline.records import Answer, Endpoint, Failure, Request
+from pipeline.text import printable
+
+SAME_REFUSALS = 20
+"""So many different requests refused alike, and none answered: the configuration is wrong."""
+
+Send = Callable[[Sequence[Request]], Awaitable[Sequence[Answer | Failure]]]
+
+
+class Live:
+    """The present state of one endpoint; only the loop thread writes it."""
+
+    def __init__(
+        self,
+        position: int,
+        endpoint: Endpoint,
+        send: Send,
+        now: float,
+        uniform: Callable[[], float],
+    ) -> None:
+        self.position = position
+        self.endpoint = endpoint
+        self.send = send
+        self.control = Control(endpoint, now, uniform)
+        self.traffic = Traffic()
+        self.turn = anyio.Lock(fast_acquire=True)
+        self.batch_size = endpoint.batch_size
+        self.asked_at = -math.inf
+        """When a worker of it last looked for a call."""
+        self.troubled_since = math.inf
+        """When the first call began that failed for the endpoint's sake, since it last replied."""
+        self._silent_since = math.inf
+        """The same, since a call that began later than that brought a reply."""
+        self._replied_began = -math.inf
+        """When the latest call began that brought a reply."""
+        self.trouble = ""
+        """What it failed with the last time."""
+        self.is_proven = False
+        """It answered, now or in an earlier run: the configuration works."""
+        self._model = ""
+        self._refusals: Counter[int | None] = Counter()
+        self._output_bound = output_tokens_bound(endpoint.task, endpoint.parameters)
+
+    @property
+    def name(self) -> str:
+        return self.endpoint.name
+
+    def tokens(self, requests: Sequence[Request]) -> int:
+        """What a call may cost of a limit on tokens: answers are counted at their longest."""
+        return sum(each.tokens for each in requests) + len(requests) * self._output_bound
+
+    def estimate(self, requests: Sequence[Request]) -> float:
+        """The most that a call with these may cost, in USD."""
+        if self.endpoint.price is None:
+            return 0.0
+        return cost(
+            self.endpoint.price,
+            requests=len(requests),
+            input_tokens=sum(each.tokens for each in requests),
+            output_tokens=len(requests) * self._output_bound,
+        )
+
+    def view(self, now: float, requests: Sequence[Request]) -> View:
+        """As who chooses sees it, for a call with these."""
+        seconds = self.traffic.expected_seconds
+        held = self.control.held_seconds(now, self.tokens(requests))
+        return View(
+            self.position,
+            self.control.has_room,
+            self.estimate(requests),
+            seconds + held if seconds else 0.0,
+            self.traffic.share,
+            len(requests) / self.endpoint.weight,
+            held,
+        )
+
+    def spent(
+        self, requests: Sequence[Request], answers: Sequence[Answer], seconds: float
+    ) -> tuple[int, int, float]:
+        """Input tokens, output tokens and USD of a call that brought these answers."""
+        read = sum(answer.input_tokens for answer in answers)
+        read = read or sum(each.tokens for each in requests)
+        written = sum(answer.output_tokens for answer in answers)
+        usd = cost(
+            self.endpoint.price,
+            requests=len(requests),
+            input_tokens=read,
+            # What brought no answer was written all the same, perhaps to its bound.
+            output_tokens=written + (len(requests) - len(answers)) * self._output_bound,
+            seconds=seconds,
+        )
+        return read, written, usd
+
+    def replied(self, started: float) -> None:
+        """Something came back for a call that began then."""
+        self.troubled_since = math.inf
+        self._replied_began = max(self._replied_began, started)
+        if started > self._silent_since:  # what went before the trouble tells nothing of it
+            self._silent_since = math.inf
+
+    def failed(self, started: float, why: str) -> bool:
+        """A call that began then failed for the endpoint's sake; whether an earlier one did, and
+        nothing that began later has brought a reply."""
+        self.trouble = why
+        is_silent = self._silent_since < started
+        self.troubled_since = min(self.troubled_since, started)
+        if started > self._replied_began:  # else others were answered while it was not
+            self._silent_since = min(self._silent_since, started)
+        return is_silent
+
+    def knew(self, answer: Answer) -> None:
+        """It gave this answer in an earlier run."""
+        self.is_proven = True
+        self._model = self._model or answer.model
+
+    def other_model(self, settled: Sequence[Answer | Failure]) -> GuardError | None:
+        """The first name that the server answers under holds for the run."""
+        for answer in settled:
+            if not isinstance(answer, Answer) or not answer.model:
+                continue
+            self._model = self._model or answer.model
+            if answer.model != self._model and not self.endpoint.allow_model_change:
+                return GuardError(
+                    f"endpoint `{self.name}`: the answers came from "
+                    f"`{printable(self._model, 80)}`, now from `{printable(answer.model, 80)}`",
+                    hint="answers so far are kept; endpoint.allow_model_change = true goes on",
+                )
+        return None
+
+    def counted(self, error: EndpointError, requests: int) -> UsageError | None:
+        """Twenty different rows cannot all be poison: then it is the job that is wrong."""
+        if error.kind not in ("poison", "too_long") or error.status == 200 or self.is_proven:
+            return None
+        self._refusals[error.status] += requests
+        if self._refusals[error.status] < SAME_REFUSALS:
+            return None
+        return UsageError(
+            f"endpoint `{self.name}` refused the first {SAME_REFUSALS} requests alike: {error}",
+            hint="check `endpoint.url`, `endpoint.model` and `parameters`",
+        )
+
+    def learned(self, halved: Halved) -> None:
+        """A half of a call that was too large was answered: after both, its size is the bound."""
+        halved.answered += 1
+        if halved.answered == 2:
+            self.batch_size = min(self.batch_size, halved.size)

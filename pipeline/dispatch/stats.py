@@ -1,0 +1,87 @@
+"""What went to one endpoint and came back: the live figures that routes and summaries read."""
+
+from __future__ import annotations
+
+import bisect
+import math
+
+from pipeline.events import EndpointFigures
+
+_SMOOTH = 0.1
+_LEAST_SECONDS = 0.001
+_STEP = 1.1
+_BOUNDS = [_LEAST_SECONDS * _STEP**at for at in range(140)]
+"""Latencies from 1 ms to 10 minutes fall into buckets a tenth apart: that exact are quantiles."""
+
+
+class Traffic:
+    """Counts one endpoint's calls; only the loop thread writes it."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.requests = 0
+        self.errors = 0
+        self.input_tokens = 0
+        self.output_tokens = 0
+        self.cost_usd = 0.0
+        self.share = 0.0
+        """Requests sent, by weight: what `route = "weighted"` keeps even."""
+        self._seconds = 0.0
+        self._success = 1.0
+        self._first = math.inf
+        self._last = 0.0
+        self._histogram = [0] * (len(_BOUNDS) + 1)
+
+    @property
+    def expected_seconds(self) -> float:
+        """How long a call takes until it brings an answer, lately; 0 while nobody knows."""
+        return self._seconds / max(0.05, self._success)
+
+    def answered(self, started: float, now: float, requests: int) -> None:
+        """A call that began then came back with answers."""
+        seconds = now - started
+        self.calls += 1
+        self.requests += requests
+        self._noted(started, now, 1.0)
+        self._seconds += (seconds - self._seconds) * (_SMOOTH if self._seconds else 1.0)
+        self._histogram[bisect.bisect_left(_BOUNDS, seconds)] += 1
+
+    def refused(self, started: float, now: float, *, is_sent: bool) -> None:
+        """A call that began then came back with an error, or never reached the server."""
+        self.calls += is_sent
+        self.errors += 1
+        self._noted(started, now, 0.0)
+        # An endpoint that only refuses must not look as if nothing was known of it.
+        self._seconds = self._seconds or now - started
+
+    def figures(self, name: str) -> EndpointFigures:
+        """The figures so far."""
+        answered = sum(self._histogram)
+        seconds = self._last - self._first
+        return EndpointFigures(
+            name=name,
+            calls=self.calls,
+            requests=self.requests,
+            errors=self.errors,
+            success=round(answered / max(1, answered + self.errors), 4),
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            cost_usd=round(self.cost_usd, 6),
+            p50_seconds=self._quantile(0.5),
+            p95_seconds=self._quantile(0.95),
+            requests_per_second=round(self.requests / seconds, 2) if seconds > 0 else 0.0,
+        )
+
+    def _noted(self, started: float, now: float, success: float) -> None:
+        self._success += _SMOOTH * (success - self._success)
+        self._first = min(self._first, started)
+        self._last = now
+
+    def _quantile(self, q: float) -> float:
+        """The upper end of the bucket in which this share of the latencies is reached."""
+        wanted, seen = q * sum(self._histogram), 0
+        for at, count in enumerate(self._histogram):
+            seen += count
+            if count and seen >= wanted:
+                return round(_BOUNDS[min(at, len(_BOUNDS) - 1)], 4)
+        return 0.0

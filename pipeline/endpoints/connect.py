@@ -1,0 +1,88 @@
+"""Who answers, open for the whole run: the embedded model, or an endpoint behind HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Protocol
+
+import anyio
+from anyio.to_thread import run_sync
+from msgspec.structs import replace
+
+from pipeline.cache.store import AnswerCache
+from pipeline.records import Answer, Endpoint, Failure, Request
+
+Sentences = Callable[[str], list[tuple[int, int]]]
+
+
+class Answering(Protocol):
+    """An endpoint, open for the whole run."""
+
+    endpoint: Endpoint
+    """As it is known now: with the identity and limits that its server names."""
+    listen: Callable[[Mapping[str, str]], None] | None
+    """Called with the headers of every reply."""
+
+    async def answer(self, requests: Sequence[Request]) -> Sequence[Answer | Failure]:
+        """One answer or failure per request. Raises: EndpointError for the call as a whole."""
+
+
+class _Local:
+    """The embedded model: a plain function in a worker thread."""
+
+    listen: Callable[[Mapping[str, str]], None] | None = None
+
+    def __init__(self, endpoint: Endpoint, sentences: Sentences) -> None:
+        from pipeline.endpoints import local
+
+        self.endpoint = endpoint
+        self._answer = local.answering(endpoint, sentences)
+        self._limiter = anyio.CapacityLimiter(endpoint.concurrency)
+
+    async def answer(self, requests: Sequence[Request]) -> Sequence[Answer | Failure]:
+        return await run_sync(self._answer, requests, limiter=self._limiter)
+
+
+@asynccontextmanager
+async def answering_of(
+    endpoints: Sequence[Endpoint],
+    cache: AnswerCache,
+    *,
+    sentences: Sentences,
+    chunk_tokens: int,
+    max_outage_seconds: float,
+) -> AsyncIterator[list[Answering]]:
+    """Opens the endpoints in job-file order and asks each server which model it runs. A replica
+    takes the identity of its origin."""
+    async with AsyncExitStack() as stack:
+        opened: dict[str, Answering] = {}
+        for endpoint in sorted(endpoints, key=lambda each: bool(each.replica_of)):
+            origin = opened.get(endpoint.replica_of)
+            if origin is not None:
+                endpoint = replace(endpoint, identity=origin.endpoint.identity)
+            opened[endpoint.name] = (
+                await run_sync(_Local, endpoint, sentences)
+                if endpoint.kind == "local"
+                else await _remote(endpoint, cache, stack, origin, chunk_tokens, max_outage_seconds)
+            )
+        yield [opened[endpoint.name] for endpoint in endpoints]
+
+
+async def _remote(
+    endpoint: Endpoint,
+    cache: AnswerCache,
+    stack: AsyncExitStack,
+    origin: Answering | None,
+    chunk_tokens: int,
+    max_outage_seconds: float,
+) -> Answering:
+    from pipeline.endpoints.http import HttpEndpoint
+    from pipeline.endpoints.server_info import expecting, introduced
+
+    http = await stack.enter_async_context(HttpEndpoint(endpoint))
+    if origin is not None:
+        http.endpoint = expecting(http, cache)
+    else:
+        http.endpoint = await introduced(http, cache, chunk_tokens, max_outage_seconds)
+    return http

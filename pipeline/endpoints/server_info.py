@@ -1,0 +1,155 @@
+"""What a server says of itself before the first call: which model it runs, how much it takes.
+
+A text-embeddings-inference server serves one model and is asked for none, so a key would not know
+whose answer it stands for. Its `/info` names model and revision; what it said is remembered, so
+that `plan` needs no network and a finished job needs no server.
+Source: text-embeddings-inference 1.9.3, `GET /info`, see `docs/protocols.md`.
+"""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+import msgspec
+from anyio.to_thread import run_sync
+from msgspec.structs import replace
+
+from pipeline.cache.store import AnswerCache
+from pipeline.errors import (
+    PAUSING,
+    EndpointError,
+    GuardError,
+    OutageError,
+    RefusedError,
+    UsageError,
+)
+from pipeline.limits.retries import backoff
+from pipeline.records import Endpoint
+from pipeline.text import printable
+
+if TYPE_CHECKING:
+    from pipeline.endpoints.http import HttpEndpoint
+
+
+class Info(msgspec.Struct):
+    """The part of `/info` that matters here."""
+
+    model_id: str
+    model_sha: str | None = None
+    served_model_name: str | None = None
+    max_client_batch_size: int | None = None
+    max_input_length: int | None = None
+
+
+async def introduced(
+    http: HttpEndpoint, cache: AnswerCache, chunk_tokens: int, max_outage_seconds: float
+) -> Endpoint:
+    """The endpoint with the identity and limits that its server names.
+
+    A server that is away now, but was seen before, is taken as it was and asked again before the
+    first call: a job whose answers are all there needs no server.
+    Raises: UsageError where its model is not the job's or reads less than a chunk; OutageError
+    where a server that was never seen stays away; RefusedError where its certificate is not valid.
+    """
+    endpoint = http.endpoint
+    if endpoint.kind != "tei":
+        return endpoint
+    ends = anyio.current_time() + max_outage_seconds
+    attempt = 0
+    while not await _asked(http, cache):
+        known = recalled(endpoint, cache, chunk_tokens)
+        if known is not endpoint or endpoint.model:
+            http.confirm = partial(_confirm, http, cache, endpoint, known.identity)
+            return known
+        wait = backoff(attempt, 0.25, random.random)
+        if anyio.current_time() + wait > ends:
+            raise OutageError(
+                f"endpoint `{endpoint.name}`: {endpoint.url} did not say which model it serves "
+                f"for {max_outage_seconds:g} s",
+                hint="start it, or name the model it serves: endpoint.model",
+            )
+        await anyio.sleep(wait)
+        attempt += 1
+    return recalled(endpoint, cache, chunk_tokens)
+
+
+def expecting(http: HttpEndpoint, cache: AnswerCache) -> Endpoint:
+    """The endpoint as it stands, a replica: who it is, is asked before its first call, so that one
+    that is away now keeps nobody waiting."""
+    endpoint = http.endpoint
+    if endpoint.kind == "tei":
+        http.confirm = partial(_confirm, http, cache, endpoint, endpoint.identity)
+    return endpoint
+
+
+async def _confirm(
+    http: HttpEndpoint, cache: AnswerCache, endpoint: Endpoint, identity: tuple[str, ...]
+) -> None:
+    """Raises: GuardError where the server that came back is not the one that was remembered."""
+    if not await _asked(http, cache):
+        raise EndpointError("unreachable", "the server does not say which model it serves")
+    known = recalled(endpoint, cache, 0)
+    if known.identity == identity:
+        return
+    if endpoint.replica_of:
+        raise GuardError(
+            f"endpoint `{endpoint.name}`: its server runs `{printable(known.model, 100)}`, "
+            f"not what `{endpoint.replica_of}` serves",
+            hint="equal replicas have one model and revision; answers so far are kept",
+        )
+    raise GuardError(
+        f"endpoint `{endpoint.name}`: its server came back with another model",
+        hint="run again: answers are kept under the model that gave them",
+    )
+
+
+async def _asked(http: HttpEndpoint, cache: AnswerCache) -> bool:
+    """Whether the server could be asked; what it said is remembered."""
+    endpoint = http.endpoint
+    try:
+        status, _, body = await http.get(f"{endpoint.url}/info")
+    except EndpointError as error:
+        if error.kind in PAUSING or error.kind == "ambiguous":
+            return False
+        if error.kind == "auth":  # no certificate that holds: nothing was sent
+            raise RefusedError(f"endpoint `{endpoint.name}`: {error}") from None
+        raise UsageError(f"endpoint `{endpoint.name}`: {error}") from None
+    if status >= 500 or status == 429:
+        return False
+    if status == 200 and _parsed(body) is not None:
+        await run_sync(cache.remember, endpoint.url, body)
+    return True
+
+
+def recalled(endpoint: Endpoint, cache: AnswerCache | None, chunk_tokens: int) -> Endpoint:
+    """The same from what is remembered, without the network."""
+    body = cache.remembered(endpoint.url) if cache and endpoint.kind == "tei" else None
+    info = _parsed(body) if body else None
+    if info is None:
+        return endpoint
+    if endpoint.model and endpoint.model not in (info.model_id, info.served_model_name):
+        raise UsageError(
+            f"endpoint `{endpoint.name}`: its server runs `{printable(info.model_id, 100)}`, "
+            f"not endpoint.model = `{printable(endpoint.model, 100)}`"
+        )
+    if info.max_input_length and chunk_tokens > info.max_input_length:
+        raise UsageError(
+            f"a chunk may have {chunk_tokens:,} tokens, more than "
+            f"`{printable(info.model_id, 100)}` reads ({info.max_input_length:,})",
+            hint="a smaller --size, or chunk.tokenizer: the model's tokenizer.json",
+        )
+    if not endpoint.model:
+        identity = (endpoint.kind, "", info.model_id, info.model_sha or "")
+        endpoint = replace(endpoint, identity=identity, model=info.model_id)
+    most = info.max_client_batch_size or endpoint.batch_size
+    return replace(endpoint, batch_size=min(endpoint.batch_size, most))
+
+
+def _parsed(body: bytes) -> Info | None:
+    try:
+        return msgspec.json.decode(body, type=Info)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,307 @@
+"""How many calls and tokens may go now: paced buckets, as values.
+
+A bucket one minute deep that starts full gets 7 % of a limit that the server enforces by the
+second. So a bucket holds 100 ms, starts empty, and fills at 98.5 % of the limit: sends are spaced,
+whatever window the server counts in. What the limit is may be wrong, declared too high or halved
+over night; `trust` is the share of it that 429s have left standing.
+
+The bound, for one limit of L per second and a bucket of 0.1 s: in any window of W seconds at most
+0.985 L (W + 0.1) + one call, the largest, is leased (less what was refunded in it). It holds
+across restarts, too: a run never leases more than 0.985 L times its age, so that a crash loop
+stays below the limit.
+
+Nothing here waits. `lease` must be asked for the oldest call only, never for a younger one that is
+smaller: who overtakes keeps the bucket from filling for a large one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+PACE = 0.985
+"""The share of a limit that is used; the rest is for jitter on the way to the server."""
+
+BURST_SECONDS = 0.1
+"""What a bucket holds: calls held up by a busy loop or a full pipe go together, no more."""
+
+STRICT_BURST_SECONDS = 0.015
+"""For servers that count strictly by the second (a 429 that names a wait below 1 s, or a policy
+with `w=1`): 0.985 L (1 + 0.015) < L, where 100 ms would be 8 % over after a stall."""
+
+MAX_PAUSE_SECONDS = 300.0
+_CUT = 0.9
+_CUT_CALM = 0.95
+"""After calm seconds the pace is near: half the cut, for what a cut takes is goodput (+2 %)."""
+_CALM_SECONDS = 5.0
+_REGAIN_PER_SECOND = 0.004
+_QUIET_SECONDS = 20.0
+"""After twice this without a 429 trust comes back faster, doubling each time: a limit that was
+halved and restored is filled to 90 % in 40 s, at a steady 0.4 % it would take 100."""
+_MOST_REGAIN_PER_SECOND = 0.05
+_CHEAP_SECONDS = 0.25
+_MOST_CAUTION = 4.0
+"""A server that names whole seconds takes one for each 429: there trust comes back up to four
+times slower, for what a try costs (+6 % of a strict sliding second)."""
+_LEAST_TRUST = 0.001
+_CLOCK_SECONDS = 1e-6
+"""Less than this is no wait: a caller who comes back when told must not be sent away again."""
+
+
+class Bucket(NamedTuple):
+    """One limit. Units: `per_minute`, `level` and `largest` in what is counted, times in seconds.
+
+    Invariant: level <= full(bucket); it is below 0 after a call larger than half of it.
+    """
+
+    per_minute: float
+    declared: float
+    """The most that a header may raise `per_minute` to; infinity where the job names no limit."""
+    burst_seconds: float
+    at: float
+    """When `level` and `trust` were so."""
+    level: float = 0.0
+    largest: float = 0.0
+    """The largest call so far. Its debt is paid once in advance, or restarts would forgive it."""
+    until: float = -math.inf
+    """A pause is on until then: no trust comes back."""
+    pause_seconds: float = 0.0
+    """How long the last pause was: what the next 429 will cost."""
+    held_at: float = -math.inf
+    """When a call last had to wait for this limit."""
+    trust: float = 1.0
+    cut_at: float = -math.inf
+    is_guess: bool = False
+    """Nobody named this limit, 429s did: trust may grow above 1, while the limit is in use."""
+
+
+class Limits(NamedTuple):
+    """The limits of one endpoint; None: none known."""
+
+    calls: Bucket | None = None
+    tokens: Bucket | None = None
+    until: float = -math.inf
+    """The endpoint asked for a pause until then."""
+
+
+def bucket(
+    per_minute: float,
+    now: float,
+    *,
+    is_declared: bool = True,
+    burst_seconds: float = BURST_SECONDS,
+) -> Bucket:
+    """An empty bucket. Raises: ValueError for a limit or a burst of 0, below, or not finite."""
+    if not (0 < per_minute < math.inf):
+        raise ValueError(f"limit = {per_minute} per minute must be a number above 0")
+    if not (0 < burst_seconds < math.inf):
+        raise ValueError(f"burst = {burst_seconds} s must be a number above 0")
+    return Bucket(per_minute, per_minute if is_declared else math.inf, burst_seconds, now)
+
+
+def full(state: Bucket) -> float:
+    """The most that the bucket holds."""
+    return PACE * state.per_minute / 60 * state.burst_seconds
+
+
+def at(state: Bucket, now: float) -> Bucket:
+    """The same bucket, filled up to now; a clock that steps back changes nothing."""
+    seconds = now - state.at
+    if not seconds > 0:
+        return state
+    level = min(full(state), state.level + seconds * _fill_per_second(state))
+    return state._replace(at=now, level=level, trust=_regained(state, now))
+
+
+def lease(state: Bucket, now: float, want: float) -> tuple[Bucket, float]:
+    """Take `want` and 0, or take nothing and the seconds after which to ask again.
+
+    Keep the state that comes back in both cases. A call larger than half the bucket goes when
+    that is half full and leaves it in debt: the rate holds and nothing waits for ever.
+    """
+    state, wait = _asked(state, now, want)
+    return (state, wait) if wait else (_taken(state, want), 0.0)
+
+
+def lease_all(limits: Limits, now: float, tokens: float) -> tuple[Limits, float]:
+    """One call with so many tokens, from both buckets or from neither; see `lease`."""
+    calls, tokens_left, until = limits
+    wait = max(0.0, until - now)
+    wait = wait if wait > _CLOCK_SECONDS else 0.0
+    if calls is not None:
+        calls, longer = _asked(calls, now, 1)
+        wait = max(wait, longer)
+    if tokens_left is not None:
+        tokens_left, longer = _asked(tokens_left, now, tokens)
+        wait = max(wait, longer)
+    if wait:
+        return Limits(calls, tokens_left, until), wait
+    return Limits(
+        None if calls is None else _taken(calls, 1),
+        None if tokens_left is None else _taken(tokens_left, tokens),
+        until,
+    ), 0.0
+
+
+def refund(state: Bucket, now: float, estimate: float, used: float) -> Bucket:
+    """Give back what a call was estimated too high, or charge what it used on top.
+
+    Never above full. A usage that is no number is ignored, and one call is charged at most a
+    minute's worth on top: what a server claims must not stop a run. Not for refused calls:
+    servers may count them.
+    """
+    if not (math.isfinite(estimate) and math.isfinite(used) and used >= 0):
+        return state
+    state = at(state, now)
+    back = max(estimate - used, -state.per_minute)
+    return state._replace(level=min(full(state), state.level + back))
+
+
+def pause(limits: Limits, now: float, seconds: float) -> Limits:
+    """No lease for so long, at most 300 s; a longer pause that is on stands.
+
+    No trust comes back meanwhile: silence is no evidence. Jitter is the caller's
+    (`pipeline.limits.retries.pause`).
+    """
+    seconds = min(max(0.0, seconds), MAX_PAUSE_SECONDS) if seconds == seconds else 0.0
+    until = max(limits.until, now + seconds)
+    calls, tokens = (
+        None if state is None else at(state, now)._replace(until=until, pause_seconds=seconds)
+        for state in (limits.calls, limits.tokens)
+    )
+    return Limits(calls, tokens, until)
+
+
+def refused(
+    limits: Limits, now: float, started: float, *, names_wait: bool, calls_per_second: float
+) -> tuple[Limits, bool]:
+    """The limits after a 429 to a call that started then, and whether they explain it.
+
+    They do where one of them holds calls back: it is trusted less. Where none does, a 429 that
+    names a wait tells that there is one, and it is guessed; and as long as it is not explained the
+    number of calls in flight is cut, too (`pipeline.limits.concurrency`, "refused").
+    """
+    calls, tokens = limits.calls, limits.tokens
+    is_explained = False
+    if calls is not None and binds(calls, started):
+        calls, is_explained = distrust(calls, now, started), True
+    if tokens is not None and binds(tokens, started):
+        tokens, is_explained = distrust(tokens, now, started), True
+    if names_wait and not is_explained:
+        calls = guess(calls, now, calls_per_second)
+    return Limits(calls, tokens, limits.until), is_explained
+
+
+def distrust(state: Bucket, now: float, started: float) -> Bucket:
+    """A call that was sent after the last cut brought a 429: the limit is lower than believed.
+
+    Calls from before it tell nothing new. Trust comes back by 0.4 % a second, after 40 s without
+    a 429 faster and faster. Bursts stay small from now on: the server may count by the second.
+    """
+    if started <= state.cut_at:
+        return state
+    state = at(state, now)
+    cut = _CUT_CALM if now - state.cut_at > _CALM_SECONDS else _CUT
+    burst_seconds = min(state.burst_seconds, STRICT_BURST_SECONDS)
+    state = state._replace(
+        trust=max(_LEAST_TRUST, state.trust * cut), cut_at=now, burst_seconds=burst_seconds
+    )
+    return state._replace(level=min(state.level, full(state)))
+
+
+def guess(state: Bucket | None, now: float, per_second: float) -> Bucket | None:
+    """The bucket after a 429 that named a wait, though no limit that is known held calls back.
+
+    So there is a limit, below the rate at which calls were going: `concurrency.calls_per_second`.
+    It is guessed to be just that: trust falls fast and rises slowly, so that too high is better.
+    A guess replaces what was named or guessed before only if it is lower.
+    """
+    per_minute = 60 * per_second
+    if not (0 < per_minute < math.inf) or (state is not None and per_minute >= _believed(state)):
+        return state
+    before = state or Bucket(per_minute, math.inf, STRICT_BURST_SECONDS, now)
+    return before._replace(
+        per_minute=per_minute,
+        at=now,
+        level=min(0.0, before.level),
+        trust=1.0,
+        cut_at=now,
+        is_guess=True,
+    )
+
+
+def binds(state: Bucket | None, started: float) -> bool:
+    """True if this limit held calls back since then, so that a 429 counts against it.
+
+    A limit that is never reached, like a header's 1,000,000,000, is no evidence: then the number
+    of calls in flight is cut instead (`pipeline.limits.concurrency`).
+    """
+    return state is not None and state.held_at >= started
+
+
+def learn(
+    state: Bucket | None,
+    now: float,
+    per_minute: float,
+    *,
+    burst_seconds: float = BURST_SECONDS,
+) -> Bucket | None:
+    """The bucket after a header named this limit: made, raised or lowered.
+
+    A declared limit is lowered, never raised above what was declared; what 429s taught stands
+    against a header that claims more. What is no limit (0, below, not finite) is ignored.
+    """
+    if not (0 < per_minute < math.inf):
+        return state
+    if state is None:
+        return bucket(per_minute, now, is_declared=False, burst_seconds=burst_seconds)
+    per_minute = min(per_minute, state.declared)
+    if state.is_guess:
+        if per_minute >= _believed(state):
+            return state
+        state = at(state, now)._replace(is_guess=False, trust=1.0)
+    elif per_minute == state.per_minute:
+        return state
+    state = at(state, now)._replace(per_minute=per_minute)
+    return state._replace(level=min(state.level, full(state)))
+
+
+def _asked(state: Bucket, now: float, want: float) -> tuple[Bucket, float]:
+    """The bucket with the advance paid, and how long `want` has to wait for it."""
+    state = at(state, now)
+    most = full(state)
+    if want > state.largest:
+        in_advance = max(0.0, want - max(most / 2, state.largest))
+        state = state._replace(level=state.level - in_advance, largest=want)
+    # Half is enough for a large one: the other half keeps what a late timer would lose.
+    enough = max(0.0, want) if want <= most / 2 else most / 2
+    wait = (enough - state.level) / _fill_per_second(state)
+    if wait > _CLOCK_SECONDS:
+        return state._replace(held_at=now), wait
+    return state, 0.0
+
+
+def _taken(state: Bucket, want: float) -> Bucket:
+    return state._replace(level=state.level - max(0.0, want))
+
+
+def _believed(state: Bucket) -> float:
+    return state.per_minute * state.trust
+
+
+def _regained(state: Bucket, now: float) -> float:
+    """Trust at this time. A pause is no evidence, and neither is a guess that nothing reaches."""
+    most = state.declared / state.per_minute if state.is_guess else 1.0
+    unused = state.is_guess and state.level >= full(state)
+    if state.trust >= most or unused or now < state.until:
+        return state.trust
+    doublings = max(0.0, state.at - state.cut_at) / _QUIET_SECONDS - 1
+    faster = math.exp2(min(max(0.0, doublings), 10.0))
+    caution = min(_MOST_CAUTION, state.pause_seconds / _CHEAP_SECONDS) / faster
+    speed = _REGAIN_PER_SECOND * faster / max(1.0, caution)
+    speed = min(_MOST_REGAIN_PER_SECOND, speed) * max(1.0, state.trust)
+    return min(most, state.trust + speed * (now - max(state.at, min(now, state.until))))
+
+
+def _fill_per_second(state: Bucket) -> float:
+    return PACE * state.per_minute / 60 * state.trust

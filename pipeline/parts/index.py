@@ -1,0 +1,144 @@
+"""Beside each part its index: which rows it holds, made of what, with which outcome.
+
+The index makes a part worth keeping: what stands in it need not be made again. It is written after
+its part and is durable before the part counts as finished, so that a part that a kill or a full
+disk cut short is one without an index.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from pipeline.disk.durable import storing, sync_folder
+from pipeline.disk.spill import Records
+from pipeline.parts.part_rows import INDEX_SUFFIX, is_whole
+from pipeline.source.survey import ROW
+
+MAGIC = b"textmill index 1\n"
+ENTRY = np.dtype([*ROW.descr, ("rows", "<u8"), ("flags", "u1")])
+"""A row of the input, with the number of its rows in the part and how they came about."""
+
+OUTCOMES = ("ok", "partial", "failed")
+FIRST = 4
+"""Flag: every answer stands under the first endpoint that the row may use."""
+REUSABLE = FIRST | OUTCOMES.index("ok")
+
+
+class Stamp(Struct, frozen=True):
+    """What `stat` says of a part that nobody touched."""
+
+    size_bytes: int
+    ctime_ns: int
+
+
+class Header(Struct, frozen=True, kw_only=True):
+    """A finished part."""
+
+    fingerprint: str
+    """Of the job, the output's columns and what writes them: other parts of these would differ."""
+    recipe: str
+    """Of the input's rows in it, in order; see `recipe`."""
+    sha256: str
+    stamp: Stamp
+    documents: int
+    rows: int
+    dimension: int | None
+    is_reusable: bool
+    """All its documents are ok and answered by the first endpoint that they may use."""
+
+
+class Indexed(Struct, frozen=True):
+    """A finished part and what is known of it."""
+
+    path: Path
+    header: Header
+
+    def entries(self) -> Records | None:
+        """Its rows, in order; None where the index is damaged. Cost: reads the index."""
+        found = _read(self.path.with_suffix(INDEX_SUFFIX))
+        return None if found is None or found[0] != self.header else found[1]
+
+    def is_sound(self, known: Stamp | None = None) -> bool:
+        """Whether the part is as it was written: by its footer where size and ctime are those
+        recorded (`known`: more recently than in the index), else by its hash.
+
+        Publishing a part gives it another name, and with that another ctime.
+        """
+        try:
+            now = stamp_of(self.path)
+            if now in (known, self.header.stamp):
+                return is_whole(self.path, self.header.rows)
+            return now.size_bytes == self.header.stamp.size_bytes and (
+                sha256_of(self.path) == self.header.sha256
+            )
+        except OSError:
+            return False
+
+
+def recipe(rows: Records) -> str:
+    """What a part is made of: equal for the same rows, unchanged, in the same order."""
+    return hashlib.sha256(rows.tobytes()).hexdigest()
+
+
+def stamp_of(path: Path) -> Stamp:
+    status = path.stat()
+    return Stamp(status.st_size, status.st_ctime_ns)
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_index(path: Path, header: Header, entries: Records) -> Indexed:
+    """Durable beside the part when it returns."""
+    raw = msgspec.json.encode(header)
+    body = entries.tobytes()
+    head = len(raw).to_bytes(4, "big") + zlib.crc32(raw).to_bytes(4, "big")
+    target = path.with_suffix(INDEX_SUFFIX)
+    temporary = target.with_name(f"{target.name}.tmp")
+    with storing(target):
+        with temporary.open("wb") as file:
+            file.write(MAGIC + head + raw + hashlib.sha256(body).digest() + body)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+        sync_folder(target.parent)
+    return Indexed(path, header)
+
+
+def indexed(folder: Path, suffix: str) -> Iterator[Indexed]:
+    """The finished parts in this folder, by name; a part or an index without the other is none."""
+    for path in sorted(folder.glob(f"*{INDEX_SUFFIX}")):
+        part = path.with_suffix(suffix)
+        found = _read(path, is_header_enough=True)
+        if found is not None and part.exists():
+            yield Indexed(part, found[0])
+
+
+def _read(path: Path, *, is_header_enough: bool = False) -> tuple[Header, Records] | None:
+    try:
+        with path.open("rb") as file:
+            start = len(MAGIC) + 8
+            head = file.read(start)
+            size, crc = head[-8:-4], head[-4:]
+            raw = file.read(int.from_bytes(size, "big"))
+            if head[:-8] != MAGIC or zlib.crc32(raw).to_bytes(4, "big") != crc:
+                return None
+            header = msgspec.json.decode(raw, type=Header)
+            if is_header_enough:
+                return header, np.empty(0, ENTRY)
+            digest, body = file.read(32), file.read()
+    except (OSError, msgspec.MsgspecError):
+        return None
+    if hashlib.sha256(body).digest() != digest or len(body) != header.documents * ENTRY.itemsize:
+        return None
+    return header, np.frombuffer(body, ENTRY)

@@ -1,0 +1,115 @@
+"""Joins the rows of the input with those of finished parts, in buckets on disk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import Struct
+
+from pipeline.disk.spill import PACKED_ROWS, Records, Spill
+from pipeline.parts.index import OUTCOMES, REUSABLE, Indexed
+
+_ORIGIN = np.dtype([("row", "<u8"), ("part", "<i4"), ("entry", "<u4")])
+_NEW = np.dtype([("key", "S24"), ("used", "S16"), ("row", "<u8")])
+_OLD = np.dtype([("key", "S24"), ("used", "S16"), ("part", "<i4"), ("entry", "<u4"), ("how", "u1")])
+_STANDS, _USABLE = 1, 2
+"""`how`: it is in the output that stands; its output may be copied. The outcome is above these."""
+
+
+class Accounting(Struct, frozen=True):
+    """The rows of the input against those of the last commit.
+
+    Invariant: added + changed + unchanged + retried = rows of the input; removed are those of the
+    last commit that are not in the input any more.
+    """
+
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    retried: int = 0
+    """Unchanged, but failed or partial the last time: they are tried again."""
+
+
+class _Join:
+    """Rows of the input against rows of parts, in buckets that fit in memory."""
+
+    def __init__(self) -> None:
+        self._new = Spill(_NEW)
+        self._old = Spill(_OLD)
+
+    def add_new(self, rows: Records, start: int) -> None:
+        records = np.empty(len(rows), _NEW)
+        records["key"], records["used"] = _keys(rows), _used(rows)
+        records["row"] = np.arange(start, start + len(rows))
+        self._new.add(_buckets(rows), records)
+
+    def add_old(self, part: Indexed, at: int, *, stands: bool, is_usable: bool) -> None:
+        entries = part.entries()
+        if entries is None:
+            return
+        records = np.empty(len(entries), _OLD)
+        records["key"], records["used"] = _keys(entries), _used(entries)
+        records["part"], records["entry"] = at, np.arange(len(entries))
+        usable = is_usable & (entries["flags"] == REUSABLE)
+        records["how"] = stands * _STANDS | usable * _USABLE | (entries["flags"] & 3) << 2
+        self._old.add(_buckets(entries), records)
+
+    def joined(self, unchanged: int) -> tuple[Accounting, Spill]:
+        """The accounting, `unchanged` rows of kept parts included, and where rows come from."""
+        origins = Spill(_ORIGIN)
+        added = changed = retried = removed = 0
+        for bucket in {*self._new.buckets(), *self._old.buckets()}:
+            new, old = self._new.bucket(bucket), self._old.bucket(bucket)
+            stands = old[(old["how"] & _STANDS) > 0]
+            at, hit = _found(stands["key"], new["key"])
+            stands = stands[at[hit]]
+            equal = stands["used"] == new["used"][hit]
+            is_ok = stands["how"] >> 2 == OUTCOMES.index("ok")
+            added += int(np.count_nonzero(~hit))
+            changed += int(np.count_nonzero(~equal))
+            unchanged += int(np.count_nonzero(equal & is_ok))
+            retried += int(np.count_nonzero(equal & ~is_ok))
+            removed += int(np.count_nonzero(old["how"] & _STANDS)) - len(stands)
+            usable = old[(old["how"] & _USABLE) > 0]
+            at, hit = _found(_pairs(usable), _pairs(new))
+            records = np.empty(int(np.count_nonzero(hit)), _ORIGIN)
+            records["row"] = new["row"][hit]
+            records["part"], records["entry"] = usable["part"][at[hit]], usable["entry"][at[hit]]
+            origins.add(records["row"] // PACKED_ROWS, records)
+        return Accounting(added, changed, removed, unchanged, retried), origins
+
+
+def _found(
+    there: npt.NDArray[Any], wanted: npt.NDArray[Any]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Where in `there` each of `wanted` lies first, and whether it does."""
+    if not len(there):
+        return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), np.bool_)
+    order = np.argsort(there, kind="stable")
+    at = order[np.minimum(np.searchsorted(there[order], wanted), len(there) - 1)]
+    return at, there[at] == wanted
+
+
+def _keys(rows: Records) -> npt.NDArray[Any]:
+    keys = np.empty(len(rows), [("hash", "V16"), ("nth", "<u8")])
+    keys["hash"], keys["nth"] = rows["hash"], rows["nth"]
+    return keys.view("S24")
+
+
+def _used(rows: Records) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(rows["used"]).view("S16")
+
+
+def _pairs(records: Records) -> npt.NDArray[Any]:
+    pairs = np.empty(len(records), [("key", "S24"), ("used", "S16")])
+    pairs["key"], pairs["used"] = records["key"], records["used"]
+    return pairs.view("S40")
+
+
+def _buckets(rows: Records) -> npt.NDArray[Any]:
+    """256 of them; equal rows, which share a hash, are spread by their number."""
+    first = np.ascontiguousarray(rows["hash"]).view(np.uint8)[::16]
+    return np.asarray((first + rows["nth"]) & 255)

@@ -1,0 +1,190 @@
+"""What a run leaves beside its output: a manifest before the first call, and its failures.
+
+<output>.run/lock
+<output>.run/parts/...
+<output>.run/runs/<run id>/manifest.json
+<output>.run/runs/<run id>/journal            final failures, while the run is open
+<output>.run/runs/<run id>/failures.jsonl     only where there are failures
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from pipeline.disk.durable import private, storing, sync_folder
+from pipeline.errors import StorageError
+from pipeline.records import Answer, Document, Outcome
+from pipeline.runs.failures import Journal
+from pipeline.runs.manifest import Manifest, ended, superfluous
+from pipeline.text import printable
+
+_YOUNG_SECONDS = 60
+_ADDRESS = re.compile(r"(?P<file>.*?)(?::(?P<line>\d+)|: row (?P<row>\d+))\Z", re.DOTALL)
+
+
+def run_folder(output: str) -> Path:
+    """Where the runs of this output keep their state."""
+    return Path(f"{output.rstrip('/')}.run")
+
+
+def runs_of(output: str) -> dict[str, Manifest | None]:
+    """The runs of this output by folder, None where the manifest cannot be read.
+
+    Folders without a manifest are left out: a kill left them before anything was paid.
+    """
+    found: dict[str, Manifest | None] = {}
+    for path in sorted((run_folder(output) / "runs").glob("*/manifest.json")):
+        try:
+            manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+        except (OSError, ValueError):  # damaged, or of another version
+            found[path.parent.name] = None
+        else:
+            found[path.parent.name] = manifest if manifest.run == path.parent.name else None
+    return found
+
+
+def manifests(output: str) -> Iterator[dict[str, Any]]:
+    """What the runs of this output say of themselves, the last one first, whatever it is."""
+    found: list[tuple[int, str, dict[str, Any]]] = []
+    with suppress(OSError):
+        for folder in (run_folder(output) / "runs").iterdir():
+            with suppress(OSError, ValueError):
+                told = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=dict)
+                number = told.get("number")
+                found.append((number if isinstance(number, int) else 0, folder.name, told))
+    for _, name, told in sorted(found, key=lambda each: each[:2], reverse=True):
+        yield told | {"run": name}
+
+
+def failures(output: str, run_id: str, identity: bytes) -> list[dict[str, Any]]:
+    """What failed of this document in that run."""
+    found: list[dict[str, Any]] = []
+    name = identity.hex()
+    with (
+        suppress(OSError),
+        (run_folder(output) / "runs" / run_id / "failures.jsonl").open("rb") as f,
+    ):
+        for line in f:
+            if name.encode() in line:
+                with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+                    told = msgspec.json.decode(line, type=dict)
+                    if told.get("identity") == name:
+                        found.append(told)
+    return found
+
+
+class RunRecord:
+    """The folder of one run. Raises: StorageError where it cannot be written.
+
+    Whoever makes one holds the lock of the run folder.
+    """
+
+    def __init__(self, output: str, manifest: Manifest) -> None:
+        self.folder = run_folder(output) / "runs" / manifest.run
+        self.manifest = manifest
+        self._output = output
+        self.failures_path = self.folder / "failures.jsonl"
+        self.journal = Journal(self.folder / "journal")
+        self._failures: IO[bytes] | None = None
+        with storing(self.folder):
+            self.folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.folder.mkdir(exist_ok=True, mode=0o700)
+
+    def begin(self) -> None:
+        """The manifest is durable when it returns, also its name; what kills left is gone."""
+        found = runs_of(self._output)
+        with storing(self.folder):
+            self.failures_path.unlink(missing_ok=True)  # of an earlier turn; it is written anew
+        if found.get(self.manifest.run) != self.manifest:
+            self._write_manifest()
+            with storing(self.folder):
+                runs = self.folder.parent
+                for folder in (runs, runs.parent, runs.parent.parent):
+                    sync_folder(folder)
+        for name in found:
+            self._tidy(self.folder.parent / name)
+        for name in self._others() - found.keys() | {*superfluous(found, self.manifest.run)}:
+            shutil.rmtree(self.folder.parent / name, ignore_errors=True)
+
+    def end(self, exit_code: int, rows_out: int | None = None) -> None:
+        """Say durably how the run ended; one that is over needs its journal no more."""
+        self.manifest = ended(self.manifest, exit_code, rows_out)
+        self._write_manifest()
+        if self.manifest.state != "open":
+            with suppress(StorageError):  # it is of no use, and does no harm
+                self.journal.discard()
+
+    def _tidy(self, folder: Path) -> None:
+        """Removes what a kill left half written; what is young may be somebody's at work."""
+        with suppress(OSError):
+            for path in folder.glob("*.tmp"):
+                if time.time() - path.stat().st_mtime > _YOUNG_SECONDS:
+                    path.unlink()
+
+    def _others(self) -> set[str]:
+        with storing(self.folder.parent):
+            return {each.name for each in self.folder.parent.iterdir()} - {self.folder.name}
+
+    def _write_manifest(self) -> None:
+        """Durable when it returns; a reader sees the old one or the new one."""
+        path = self.folder / "manifest.json"
+        temporary = path.with_suffix(".tmp")
+        raw = msgspec.json.format(msgspec.json.encode(self.manifest), indent=2) + b"\n"
+        with storing(path):
+            with private(temporary) as file:
+                file.write(raw)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_folder(self.folder)
+
+    def isolated(self, document: Document) -> None:
+        """A row that could not be read or cut."""
+        self._write(document, {"reason": document.error})
+
+    def failed(self, document: Document, position: int, outcome: Outcome) -> None:
+        """A request without an answer."""
+        failure, chunk = outcome.settled, outcome.request.chunk
+        assert not isinstance(failure, Answer)
+        self._write(
+            document,
+            {
+                "chunk": position,
+                "start_char": chunk.start_char,
+                "end_char": chunk.end_char,
+                "kind": failure.kind,
+                "reason": failure.message,
+                "attempts": failure.attempts,
+            },
+        )
+
+    def _write(self, document: Document, what: dict[str, Any]) -> None:
+        where = _ADDRESS.fullmatch(document.address)
+        place: dict[str, Any] = {"file": where["file"] if where else document.address}
+        if where:
+            name = "line" if where["line"] else "row"
+            place[name] = int(where[name])
+        told = {"id": document.id, "identity": document.identity.hex(), **place, **what}
+        told["reason"] = printable(told["reason"] or "", 500)
+        with storing(self.failures_path):
+            if self._failures is None:
+                self._failures = private(self.failures_path)
+            self._failures.write(msgspec.json.encode(told) + b"\n")
+
+    def close(self) -> None:
+        """Make the failures durable."""
+        self.journal.close()
+        file, self._failures = self._failures, None
+        if file is not None:
+            with storing(self.failures_path), file:
+                file.flush()
+                os.fsync(file.fileno())

@@ -1,0 +1,137 @@
+"""Which run this is: the one that was interrupted, or a new one.
+
+A run is open until it commits or is closed. Whoever starts the same job on the same input again
+goes on with the open run, under its id, and what was settled in it stands, failures too: else a
+resumed run would not write the bytes of one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from pipeline.cache.keys import prefix
+from pipeline.prepare.pipeline import Pipeline
+from pipeline.source.survey import Survey
+
+State = Literal["open", "committed", "closed"]
+
+CLOSING = frozenset({2, 4, 6, 14})
+"""Exit codes that close a run without a commit: what is to be done next is not what was begun. All
+others leave it open, as a kill does."""
+KEPT_RUNS = 30
+"""So many folders of runs are kept, the newest ones."""
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
+    """What a run is, durable before its first call."""
+
+    run: str
+    number: int
+    """Counts the runs of this output; clocks jump, and two runs may begin in one second."""
+    state: State = "open"
+    started: str
+    job: str
+    fingerprint: str
+    """Of the job: what affects answers."""
+    input: str
+    """Fingerprint of the input's files."""
+    rows: int
+    output: str
+    models: list[list[str]]
+    """What stands for each endpoint's model in a key."""
+    columns: dict[str, str]
+    """Of the output, with their Arrow types, as far as they are known before the first answer."""
+    shaping: dict[str, Any] = {}
+    """What of the job decides how a row becomes inputs."""
+    prefixes: list[Any] = []
+    """What stands before the input in the keys of each endpoint."""
+    version: str = ""
+    exit: int | None = None
+    rows_out: int | None = None
+    accounting: dict[str, int] = {}
+    """Rows added, changed, removed, unchanged and retried since the last commit."""
+    parts: list[tuple[str, str]] = []
+    """Of the output, with their SHA-256."""
+
+
+def planned(pipeline: Pipeline, surveyed: Survey, columns: dict[str, str]) -> Manifest:
+    """The manifest of a new run of this job."""
+    return Manifest(
+        run=new_run_id(),
+        number=1,
+        started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        job=pipeline.name,
+        fingerprint=pipeline.fingerprint,
+        input=surveyed.fingerprint,
+        rows=surveyed.rows,
+        output=pipeline.output,
+        models=[list(endpoint.identity) for endpoint in pipeline.endpoints],
+        shaping=pipeline.shaping,
+        prefixes=[msgspec.json.decode(prefix(endpoint)) for endpoint in pipeline.endpoints],
+        columns=columns,
+        version=_version(),
+    )
+
+
+def _version() -> str:
+    try:
+        return version("textmill")
+    except PackageNotFoundError:  # run from its sources
+        return ""
+
+
+def last(manifests: Iterable[Manifest]) -> Manifest | None:
+    """The newest of these runs."""
+    return max(manifests, key=lambda each: (each.number, each.run), default=None)
+
+
+def this_run(new: Manifest, found: Iterable[Manifest]) -> Manifest:
+    """The run to go on with: the last one where it is open and of the same job and input, else
+    `new` with the next number.
+
+    Only the last run can be gone on with. A new run takes an older open one's place: its answers
+    are in the cache.
+    """
+    before = last(found)
+    if before is None:
+        return replace(new, number=1)
+    is_same = (before.fingerprint, before.input) == (new.fingerprint, new.input)
+    if before.state == "open" and is_same:
+        # What does not affect answers, such as a replica, may be another now.
+        return replace(new, run=before.run, number=before.number, started=before.started)
+    return replace(new, number=before.number + 1)
+
+
+def ended(manifest: Manifest, exit_code: int, rows_out: int | None = None) -> Manifest:
+    """The manifest after an end with this code."""
+    if rows_out is not None:
+        return replace(manifest, state="committed", exit=exit_code, rows_out=rows_out)
+    state: State = "closed" if exit_code in CLOSING else "open"
+    return replace(manifest, state=state, exit=exit_code)
+
+
+def superfluous(found: Mapping[str, Manifest | None], this: str) -> list[str]:
+    """The folders of runs that go: all but the newest `KEPT_RUNS`, and never this run's.
+
+    `found` is what they hold; None, a manifest that cannot be read, counts as the oldest.
+    """
+
+    def age(name: str) -> tuple[int, str]:
+        manifest = found[name]
+        return (manifest.number if manifest else 0, name)
+
+    others = sorted(found.keys() - {this}, key=age, reverse=True)
+    return sorted(others[KEPT_RUNS - 1 :])
+
+
+def new_run_id() -> str:
+    """Begins with the time, unique without coordination; never part of a data file."""
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + "-" + secrets.token_hex(3)

@@ -1,0 +1,91 @@
+"""How a run ended: the exit code as a contract, its class in words, and the summary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import asdict
+
+from pipeline import events
+from pipeline.dispatch.dispatch import Dispatch
+from pipeline.errors import TextmillError
+from pipeline.parts.reuse import Reuse
+from pipeline.runs.folder import RunRecord
+from pipeline.sink.sink import Sink
+from pipeline.source.survey import Survey
+
+CLASSES = {
+    0: "complete",
+    1: "internal",
+    2: "usage",
+    3: "failed rows",
+    4: "too many failed",
+    5: "outage",
+    6: "input",
+    7: "refused",
+    8: "budget",
+    10: "time limit",
+    11: "locked",
+    12: "state",
+    13: "storage",
+    14: "guard",
+    130: "interrupted",
+    143: "interrupted",
+}
+
+
+class Ended(Struct, frozen=True):
+    """How a run ended, and the error that ended it early."""
+
+    summary: events.Summary
+    error: TextmillError | None
+    failures: Path | None
+
+
+def first(raised: BaseException) -> TextmillError | None:
+    """What ended the run: the error, or the first one in a group of nothing but such errors."""
+    if isinstance(raised, TextmillError):
+        return raised
+    if isinstance(raised, BaseExceptionGroup):
+        errors, others = raised.split(TextmillError)
+        if errors is not None and others is None:
+            return first(errors.exceptions[0])
+    return None
+
+
+def summary(
+    error: TextmillError | None,
+    seconds: float,
+    survey: Survey | None,
+    sink: Sink | None,
+    dispatch: Dispatch | None,
+    reuse: Reuse | None,
+) -> events.Summary:
+    """The figures of a run, as far as it came."""
+    counts, tally = (sink.counts if sink else None), (dispatch.tally if dispatch else None)
+    failed = (counts.failed + counts.partial) if counts else 0
+    code = error.exit_code if error else 3 if failed else 0
+    return events.Summary(
+        exit=code,
+        class_=CLASSES.get(code, "internal"),
+        resumable=error is not None and error.resumable,
+        documents=survey.rows if survey else 0,
+        ok=counts.ok if counts else 0,
+        partial=counts.partial if counts else 0,
+        failed=counts.failed if counts else 0,
+        requests=tally.requests if tally else 0,
+        cached=tally.cached if tally else 0,
+        calls=tally.calls if tally else 0,
+        tokens=tally.input_tokens + tally.output_tokens if tally else 0,
+        cost_usd=round(tally.cost_usd + dispatch.rent_usd, 6) if tally and dispatch else 0.0,
+        seconds=round(seconds, 3),
+        endpoints=dispatch.endpoints if dispatch else (),
+        **(asdict(reuse.accounting) if reuse else {}),
+    )
+
+
+def ended(told: events.Summary, error: TextmillError | None, record: RunRecord | None) -> Ended:
+    """How it ended, with the file that names its failures, if there is one."""
+    path = record.failures_path if record and record.failures_path.exists() else None
+    return Ended(told, error, path)

@@ -1,0 +1,161 @@
+"""An embedded corpus, read back: the vectors of an output and the rows they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from pipeline.errors import InputError, UsageError
+from pipeline.source.values import python_values
+from pipeline.text import reason, shown
+
+Batch = tuple[NDArray[np.float32], Callable[[int], dict[str, Any]]]
+
+
+def metadata(path: str) -> dict[str, str]:
+    """What the output says of itself: `textmill.model`, `textmill.task`, ...
+
+    Raises: UsageError where there is no such output; InputError where it cannot be read.
+    """
+    with _opened(_files(path)[0]) as file:
+        found = file.schema_arrow.metadata or {}
+    return {key.decode(): value.decode() for key, value in found.items() if key[:9] == b"textmill."}
+
+
+def vector_batches(path: str) -> Iterator[Batch]:
+    """Vectors as (n, dim) float32, and the function that gives the row of one of them.
+
+    Rows without a vector are passed over. Cost: memory for one batch of vectors; other columns are
+    read only for rows that are asked for.
+    """
+    for name in _files(path):
+        with _opened(name) as file:
+            columns = [each for each in file.schema_arrow.names if each != "vector"]
+            for group in range(file.num_row_groups):
+                yield _batch(file, name, group, columns)
+
+
+def chunk_ids(path: str, column: str, is_it: Callable[[Any], bool]) -> set[str] | None:
+    """The `chunk_id`s of the row of which `is_it` says that its id is the one, empty where the
+    output has one row per document; None: there is no such row, or no such output."""
+    try:
+        rows = _json_ids(path, column) if path.endswith(".jsonl") else _parquet_ids(path, column)
+        found = [chunk for name, chunk in rows if is_it(name)]
+    except (UsageError, InputError, OSError):
+        return None
+    return {chunk for chunk in found if isinstance(chunk, str)} if found else None
+
+
+def _parquet_ids(path: str, column: str) -> Iterator[tuple[Any, Any]]:
+    for name in _files(path):
+        with _opened(name) as file:
+            wanted = [each for each in (column, "chunk_id") if each in file.schema_arrow.names]
+            for group in range(file.num_row_groups if column in wanted else 0):
+                read = _read(file, name, group, wanted)
+                ids = python_values(read[column])
+                chunks = (
+                    python_values(read["chunk_id"]) if "chunk_id" in wanted else [None] * len(ids)
+                )
+                yield from zip(ids, chunks, strict=True)
+
+
+def _json_ids(path: str, column: str) -> Iterator[tuple[Any, Any]]:
+    with Path(path).open("rb") as file:
+        for line in file:
+            with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+                row = msgspec.json.decode(line, type=dict)
+                yield row.get(column), row.get("chunk_id")
+
+
+def _batch(file: pq.ParquetFile, name: str, group: int, columns: list[str]) -> Batch:
+    vectors = _read(file, name, group, ["vector"])["vector"]
+    whole = vectors.combine_chunks()
+    if isinstance(whole, pa.ChunkedArray):  # of no rows at all
+        whole = pa.concat_arrays(whole.chunks) if whole.num_chunks else pa.array([], whole.type)
+    positions = np.flatnonzero(np.asarray(whole.is_valid()))
+    flat = whole.drop_null().flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+    matrix = flat.reshape(len(positions), -1) if len(positions) else np.empty((0, 0), np.float32)
+    read: list[pa.Table] = []
+
+    def row_at(index: int) -> dict[str, Any]:
+        if not read:
+            read.append(_read(file, name, group, columns))
+        row = read[0].slice(int(positions[index]), 1)
+        pairs = zip(row.column_names, row.columns, strict=True)
+        return {each: python_values(column)[0] for each, column in pairs}
+
+    return matrix, row_at
+
+
+def _read(file: pq.ParquetFile, name: str, group: int, columns: list[str]) -> pa.Table:
+    try:
+        return file.read_row_group(group, columns=columns, use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(
+            f"{shown(name)}: row group {group} cannot be read ({reason(error)})"
+        ) from None
+
+
+def _files(path: str) -> list[str]:
+    place = Path(path)
+    if place.is_dir():
+        found = sorted(str(each) for each in place.glob("*.parquet"))
+        if not found:
+            raise UsageError(f"{shown(path)}: no Parquet file in this folder")
+        return found
+    if not place.is_file():
+        raise UsageError(f"{shown(path)}: no such output")
+    return [path]
+
+
+def _opened(name: str) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(name, buffer_size=1 << 20, pre_buffer=False)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{shown(name)}: not a Parquet output ({reason(error)})") from None
+
+
+class Hit(Struct, frozen=True):
+    """One row of an output and its cosine similarity to the question."""
+
+    score: float
+    row: dict[str, Any]
+
+
+def nearest(path: str, question: NDArray[np.float32], count: int) -> list[Hit]:
+    """The `count` rows whose vectors are nearest to `question`, best first, ties by file order.
+
+    Shape: `question` is (dim,) float32, unit length; rows without a vector are passed over.
+    """
+    best: list[tuple[float, int, dict[str, Any]]] = []
+    position = 0
+    for matrix, row_at in vector_batches(path):
+        if not len(matrix):
+            continue
+        if matrix.shape[1] != len(question):
+            raise UsageError(
+                f"{path}: vectors of {matrix.shape[1]} dimensions, the question has {len(question)}"
+            )
+        norms = np.linalg.norm(matrix, axis=1)
+        # matrix @ question adds equal rows in different orders: ties would go by noise.
+        products = np.einsum("ij,j->i", matrix, question)
+        scores = np.nan_to_num(products / np.maximum(norms, 1e-12), nan=-np.inf)
+        floor = best[-1][0] if len(best) == count else -np.inf
+        order = np.argsort(-scores, kind="stable")[:count]
+        for index in order.tolist():
+            if scores[index] <= floor:
+                break
+            best.append((float(scores[index]), position + index, row_at(index)))
+        best.sort(key=lambda hit: (-hit[0], hit[1]))
+        del best[count:]
+        position += len(matrix)
+    return [Hit(round(score, 4), row) for score, _, row in best]

@@ -1,0 +1,214 @@
+"""What a commit changes in the output, line by line, for a vector store that follows it.
+
+    {"op": "upsert", ... the row as in a JSONL output ...}
+    {"op": "delete", "chunk_id": ...}                    one row per chunk
+    {"op": "delete", "id": ..., "identity": ...}         one row per document
+
+Whoever applies them to what the last commit gave has what this one gives. Rows that were copied are
+equal by construction; of all others the old and the new ones are compared as they would be written.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.disk.durable import private, storing, sync_folder
+from pipeline.disk.spill import Records, Spill
+from pipeline.parts.index import Indexed
+from pipeline.parts.part_rows import PartRows, reading
+from pipeline.source import identity
+
+_LINE = np.dtype(
+    [("name", "V16"), ("hash", "V16"), ("is_new", "?"), ("at", "<u8"), ("length", "<u8")]
+)
+_BLOCK_BYTES = 1 << 26
+_AT_ONCE = 10_000
+
+
+class Copies:
+    """Which rows of the last commit's parts came into which new ones as they were."""
+
+    def __init__(self) -> None:
+        self._old: dict[str, array[int]] = {}
+        self._new: dict[int, array[int]] = {}
+
+    def add(self, name: str, part: int, start: int, stop: int, at: int) -> None:
+        """The rows of the old part `name` from `start` to before `stop` are those of the new part
+        from `at` on."""
+        self._old.setdefault(name, array("Q")).extend((start, stop))
+        self._new.setdefault(part, array("Q")).extend((at, at + stop - start))
+
+    def rest(self, part: Indexed, number: int | None = None) -> list[tuple[int, int]]:
+        """The ranges of rows of an old part, or of the new one of this number, that are not."""
+        ranges = self._old.get(part.path.name) if number is None else self._new.get(number)
+        is_left = np.ones(part.header.rows + 2, np.bool_)
+        is_left[0] = is_left[-1] = False
+        for start, stop in np.array(ranges or (), np.int64).reshape(-1, 2).tolist():
+            is_left[start + 1 : stop + 1] = False
+        borders = np.flatnonzero(np.diff(is_left.view(np.int8))).reshape(-1, 2)
+        return [(start, stop) for start, stop in borders.tolist()]
+
+
+def write_changes(
+    target: Path,
+    before: Sequence[Indexed],
+    now: Sequence[Indexed],
+    copies: Copies,
+    *,
+    id: str,
+) -> None:
+    """Writes what turns `before` into `now`: deletions, then rows, each in their order. `id` names
+    the id column; one of the two may have a row per chunk and the other one per document. Durable
+    when it returns.
+
+    Cost: reads each part that is not in both commits once; memory for a 256th of its rows.
+    """
+    both = {part.path.name for part in before} & {part.path.name for part in now}
+    lines, chosen = Spill(_LINE), Spill(_LINE)
+    # The lines themselves: which of them count is known only at the end.
+    with storing(target), tempfile.TemporaryFile(dir=target.parent) as spool:
+        for is_new, parts in ((False, before), (True, now)):
+            for number, part in enumerate(parts):
+                if part.path.name not in both:
+                    ranges = copies.rest(part, number if is_new else None)
+                    _spool(spool, lines, part, ranges, is_new=is_new, id=id)
+        for bucket in lines.buckets():
+            for records in _differing(lines.bucket(bucket)):
+                chosen.add(records["at"] // _BLOCK_BYTES, records)
+        with private(target) as file:
+            for block in chosen.buckets():
+                for record in np.sort(chosen.bucket(block), order="at"):
+                    spool.seek(int(record["at"]))
+                    file.write(spool.read(int(record["length"])))
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(target.parent)
+
+
+def deliver(owed: Path, target: Path) -> None:
+    """Puts the changes where they were asked for, whole or not at all."""
+    temporary = target.with_name(f".{target.name}.textmill.tmp")
+    with storing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            if owed.exists():
+                with owed.open("rb") as source:
+                    while piece := source.read(1 << 20):
+                        file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+        sync_folder(target.parent)
+        owed.unlink(missing_ok=True)
+
+
+def _spool(
+    spool: IO[bytes],
+    lines: Spill,
+    part: Indexed,
+    ranges: list[tuple[int, int]],
+    *,
+    is_new: bool,
+    id: str,
+) -> None:
+    """The part's rows in these ranges as lines of changes."""
+    if not ranges:
+        return
+    rows = PartRows(part.path)
+    at = spool.seek(0, os.SEEK_END)
+    with reading(part.path), closing(rows):
+        # The part says it, not the job: the last commit may have had rows of the other kind.
+        names = _identities(part) if any(map(_is_document, rows.json(0, 1))) else None
+        for start, stop in ranges:
+            found: list[tuple[bytes, bytes, bool, int, int]] = []
+            for number, row in enumerate(rows.json(start, stop), start):
+                name = names[number] if names is not None else _chunk_name(row)
+                if name is None:  # a row without a chunk has no place in a vector store
+                    continue
+                line = (
+                    b'{"op":"upsert",' + row[1:]
+                    if is_new
+                    else _deletion(row, name, None if names is None else id)
+                )
+                spool.write(line)
+                found.append((name, sha256(row).digest()[:16], is_new, at, len(line)))
+                at += len(line)
+                if len(found) == _AT_ONCE:
+                    _put(lines, found)
+            _put(lines, found)
+
+
+def _put(lines: Spill, found: list[tuple[bytes, bytes, bool, int, int]]) -> None:
+    records = np.array(found, _LINE)
+    lines.add(np.ascontiguousarray(records["name"]).view(np.uint8)[::16], records)
+    found.clear()
+
+
+def _identities(part: Indexed) -> list[bytes]:
+    entries = part.entries()
+    if entries is None:
+        return [b"?" * 16] * part.header.rows
+    return [
+        hashed if is_unique else identity.numbered(hashed, nth)
+        for hashed, nth, is_unique in zip(
+            entries["hash"].tolist(),
+            entries["nth"].tolist(),
+            entries["unique"].tolist(),
+            strict=True,
+        )
+    ]
+
+
+class _Named(msgspec.Struct):
+    chunk_id: str | None = None
+
+
+_named = msgspec.json.Decoder(_Named).decode
+
+
+def _is_document(row: bytes) -> bool:
+    """Whether a row is a whole document, not a chunk of one."""
+    return "_truncated" in msgspec.json.decode(row, type=dict[str, msgspec.Raw])
+
+
+def _chunk_name(row: bytes) -> bytes | None:
+    name = _named(row).chunk_id
+    return None if name is None else bytes.fromhex(name)
+
+
+def _deletion(row: bytes, name: bytes, id: str | None) -> bytes:
+    told: dict[str, Any] = {"op": "delete"}
+    if id is None:
+        told["chunk_id"] = name.hex()
+    else:
+        told |= {"id": msgspec.json.decode(row).get(id), "identity": name.hex()}
+    return msgspec.json.encode(told) + b"\n"
+
+
+def _differing(records: Records) -> Iterator[Records]:
+    """The deletions, then the new rows, that make a difference."""
+    old, new = records[~records["is_new"]], records[records["is_new"]]
+    yield old[~np.isin(_text(old["name"]), _text(new["name"]))]
+    same = np.isin(_pairs(new), _pairs(old))
+    yield new[~same]
+
+
+def _text(names: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(names).view("S16")
+
+
+def _pairs(records: Records) -> npt.NDArray[Any]:
+    pairs = np.empty(len(records), [("name", "V16"), ("hash", "V16")])
+    pairs["name"], pairs["hash"] = records["name"], records["hash"]
+    return pairs.view("S32")

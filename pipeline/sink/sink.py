@@ -1,0 +1,354 @@
+"""Results into files: parts while the run goes on, one rename at its end.
+
+Nothing stands under the output's name before it is complete, and the same answers give the same
+bytes (see `pipeline.parts.part_file`), whether a row's output is made anew or copied from a part
+that stands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.cache.lookup import Outcomes
+from pipeline.errors import GuardError
+from pipeline.parts.index import FIRST, OUTCOMES, REUSABLE, Indexed, indexed
+from pipeline.parts.json_lines import PIECE_ROWS
+from pipeline.parts.layout import Place
+from pipeline.parts.part_rows import PartRows, reading, rows_of
+from pipeline.parts.reuse import OPEN_PARTS, Copied, Reuse, readable
+from pipeline.parts.schema import output_schema, row_weights, vector_array, with_vectors
+from pipeline.parts.snapshot import Standing, StandingRecord
+from pipeline.parts.writer import PartsWriter
+from pipeline.records import Column, Document, Kept, Result, Row
+from pipeline.sink.changes import Copies, deliver, write_changes
+from pipeline.sink.commit import publish
+from pipeline.source import identity
+from pipeline.source.identity import digest_of
+from pipeline.source.survey import Survey
+from pipeline.text import shown
+
+PIECE_BYTES = 2_000_000
+WRITER_REVISION = 1
+"""Raised when the same rows give other bytes than before: every part is then made anew."""
+
+
+class Counts(NamedTuple):
+    """Documents by status, and rows written."""
+
+    ok: int = 0
+    partial: int = 0
+    failed: int = 0
+    rows: int = 0
+
+
+class Sink:
+    """Takes documents and results in input order; `commit` publishes them.
+
+    Invariant: until `commit` returns the old output stands; bytes depend on rows, not on arrival.
+    Raises: UsageError, StorageError for an output that cannot be written, before anything is.
+    Cost: memory for one row group (4,096 rows or 32 MB), also for a document of 10^6 chunks, of
+    which it keeps 8 bytes of hash each.
+    """
+
+    def __init__(
+        self,
+        *,
+        output: str,
+        run_id: str,
+        survey: Survey,
+        columns: Sequence[Column],
+        per_chunk: bool,
+        metadata: Mapping[str, str] | None = None,
+        dimension: int | None = None,
+        fingerprint: str = "",
+    ) -> None:
+        spec = survey.spec
+        self.counts = Counts()
+        self.schema = output_schema(
+            survey.schema,
+            columns,
+            per_chunk=per_chunk,
+            id=spec.id,
+            text=spec.text,
+            dimension=dimension,
+            metadata=metadata,
+        )
+        self._survey, self._columns, self._per_chunk = survey, columns, per_chunk
+        self.place = Place(output, run_id)
+        self.fingerprint = _fingerprint(fingerprint, survey, self.schema, self.place.part_suffix)
+        """Of everything that the bytes of a part depend on, but its rows and their answers."""
+        self.standing: Standing | None = None
+        """What stands when the run begins."""
+        self._unknown = {each.name for each in columns if each.type == "vector" and not dimension}
+        self._carried = set(survey.schema.names)
+        if per_chunk:
+            self._carried -= {spec.text} - {spec.id}
+        self._batch: Any = None
+        self._weights = np.zeros(0)
+        self._reuse: Reuse | None = None
+        self._former: set[str] = set()
+        self._copies = Copies()
+        self._readers: dict[Path, PartRows] = {}
+        self._part = -1
+        self.published: list[Indexed] = []
+        """The parts of the output, once they stand."""
+        self._parts = PartsWriter(self.place, survey, self.fingerprint, self.schema)
+        self._own: dict[str, list[Any]] = {}
+        self._kept: list[Kept] = []
+        self._pending_bytes = 0
+        self.place.prepare(spec.path, [file.path for file in survey.files])
+        self._record = StandingRecord(self.place)
+        self.standing = self._record.read()
+        self._clear()
+
+    def expect(self, reuse: Reuse) -> None:
+        """Parts of this plan will come. Their dimension is the job's where it names none."""
+        self._reuse = reuse
+        self._former = {part.path.name for part in reuse.former}
+        known = reuse.dimension
+        if known is not None and self._unknown:
+            self.schema = with_vectors(self.schema, dict.fromkeys(sorted(self._unknown), known))
+            self._unknown.clear()
+            self._parts.schema = self.schema
+
+    @property
+    def parts(self) -> list[Indexed]:
+        """The finished ones, in order."""
+        return self._parts.finished()
+
+    def write(self, document: Document, result: Result, outcomes: Outcomes | None = None) -> None:
+        """Adds one document. Its rows are taken one by one and never held together.
+
+        Its outcomes tell, once all rows are taken, whether they may be copied by a later run.
+        """
+        self._turn_to(document.part)
+        rows = 0
+        repeats: dict[int, int] = {}
+        for row in result.rows:
+            self._add(document, result, row, rows, repeats)
+            rows += 1
+        if rows == 0:  # every input row is in every output
+            self._add(document, result, Row((None,) * len(self._columns)), 0, repeats)
+            rows = 1
+        if rows > 1 and not self._per_chunk:
+            raise ValueError(f"{document.address}: {rows} rows for one document")
+        is_first = outcomes is None or outcomes.is_first
+        flags = OUTCOMES.index(result.status) | (FIRST if is_first else 0)
+        self._parts.count([rows], bytes([flags]))
+        count = {result.status: getattr(self.counts, result.status) + 1}
+        self.counts = self.counts._replace(rows=self.counts.rows + rows, **count)
+
+    def copy(self, copied: Copied) -> None:
+        """Adds documents whose output stands: a part as it is, or rows of one."""
+        self._turn_to(copied.part)
+        self.counts = self.counts._replace(
+            ok=self.counts.ok + copied.documents, rows=self.counts.rows + copied.rows
+        )
+        if copied.entries is None or copied.starts is None:
+            self._parts.keep(copied.source)
+            return
+        sizes = copied.entries["rows"]
+        is_former = copied.source.path.name in self._former
+        ends = copied.starts + sizes.astype(np.int64)
+        jumps = np.flatnonzero(copied.starts[1:] != ends[:-1]) + 1
+        self._flush()
+        at = self._parts.rows
+        for run in np.split(np.arange(len(sizes)), jumps):
+            start, stop = int(copied.starts[run[0]]), int(ends[run[-1]])
+            self._copy(copied.source.path, start, stop)
+            if is_former:
+                self._copies.add(copied.source.path.name, copied.part, start, stop, at)
+            at += stop - start
+        self._parts.count(sizes.tolist(), bytes([REUSABLE]) * len(sizes))
+
+    def _copy(self, path: Path, start: int, stop: int) -> None:
+        if path not in self._readers:
+            while len(self._readers) >= OPEN_PARTS:
+                self._readers.pop(next(iter(self._readers))).close()
+            self._readers[path] = PartRows(path)
+        rows = self._readers[path]
+        with reading(path):
+            if self.place.suffix == ".jsonl":
+                for lines in rows.lines(start, stop):
+                    self._parts.add_lines(lines)
+                return
+            for table in rows.tables(start, stop):
+                self._parts.add(table)
+
+    def check_loss(self) -> None:
+        """Raises: GuardError where an output with rows would be replaced by one without results."""
+        if self.counts.ok + self.counts.partial == 0 and any(map(rows_of, self.place.published())):
+            what = "the input is empty" if not self._survey.rows else "every row failed"
+            raise GuardError(
+                f"{shown(str(self.place.path))}: {what}, and the output so far has rows",
+                hint="it stands as it was; remove it to publish without them",
+            )
+
+    def commit(self, changes: Path | None = None) -> int:
+        """Publishes all that was written, in one rename; nothing, where it stands already. Then
+        what that changed goes to `changes`, with what is owed of earlier commits: a kill between
+        the two loses none. Returns: rows written.
+
+        Raises: StorageError; then the old output stands. ValueError where documents are missing.
+        """
+        self._finish_part()
+        done = self.counts.ok + self.counts.partial + self.counts.failed
+        if done != self._survey.rows:
+            raise ValueError(f"{done} documents written, {self._survey.rows} read")
+        is_asked = changes is not None or self._record.owed_changes.exists()
+        self.published = publish(
+            self.place,
+            self._record,
+            self.schema,
+            self.parts,
+            written=self._parts.written,
+            fingerprint=self.fingerprint,
+            before=self.standing,
+            changes=self._write_changes if is_asked else None,
+        )
+        if changes is not None:
+            deliver(self._record.owed_changes, changes)
+        return self.counts.rows
+
+    def _write_changes(self, target: Path, parts: Sequence[Indexed]) -> None:
+        # Also where somebody removed the output: who follows the commits has its rows still.
+        found = indexed(self.place.parts, self.place.part_suffix)
+        former = readable(found, self._record.last)
+        write_changes(target, former, parts, self._copies, id=self._survey.spec.id or "id")
+
+    def close(self) -> None:
+        """Removes what is unfinished; after `commit` there is nothing left to remove."""
+        self._parts.close()
+        for reader in self._readers.values():
+            reader.close()
+        self._readers.clear()
+        self._clear()
+        self.place.clean()
+
+    def _add(
+        self, document: Document, result: Result, row: Row, at: int, repeats: dict[int, int]
+    ) -> None:
+        own, chunk = self._own, row.chunk
+        error = row.error
+        if chunk is None or not self._per_chunk:
+            error = error or result.error or document.error
+        size = 0
+        if self._survey.spec.id is None:
+            own["id"].append(document.id)
+        if self._per_chunk:
+            text = None
+            if chunk is None:
+                for name in ("chunk_id", "chunk", "start_char", "end_char", "tokens", "section"):
+                    own[name].append(None)
+            else:
+                assert document.text is not None
+                text = document.text[chunk.start_char : chunk.end_char]
+                size = len(text)
+                own["chunk_id"].append(_chunk_id(document.identity, text, repeats))
+                own["chunk"].append(at)
+                own["start_char"].append(chunk.start_char)
+                own["end_char"].append(chunk.end_char)
+                own["tokens"].append(chunk.tokens)
+                own["section"].append(chunk.section)
+            own["text"].append(text)
+            status = result.status if chunk is None else "failed" if row.error else "ok"
+            own["_status"].append(status)
+        else:
+            size = len(document.text or "")
+            own["_status"].append(result.status)
+            own["_truncated"].append(result.truncated)
+            own["_chunks"].append(result.chunks)
+            own["_tokens"].append(result.tokens)
+            own["_model"].append(result.model)
+        own["_error"].append(error)
+        for column, value in zip(self._columns, row.values, strict=True):
+            own[column.name].append(value)
+            size += len(value) if value is not None else 0
+            if column.name in self._unknown and value is not None:
+                self._learn(column.name, len(value) // 4)
+        batch, index = document.kept
+        if batch is not self._batch:
+            self._batch, self._weights = batch, np.zeros(0)
+            for name in self._carried:
+                weights = row_weights(batch.column(name))
+                self._weights = self._weights + weights if len(self._weights) else weights
+        size += int(self._weights[index]) if self._carried else 0
+        self._kept.append(document.kept)
+        self._pending_bytes += size
+        if len(self._kept) >= PIECE_ROWS or self._pending_bytes >= PIECE_BYTES:
+            self._flush()
+
+    def _learn(self, name: str, dimension: int) -> None:
+        """The first vector came: from now on, and in what is written already, the type is known."""
+        self._unknown.discard(name)
+        self.schema = with_vectors(self.schema, {name: dimension})
+        self._parts.rewrite(self.schema)
+
+    def _flush(self) -> None:
+        """Turns the rows so far into Arrow; whole row groups go to the file."""
+        if not self._kept:
+            return
+        vectors = {each.name for each in self._columns if each.type == "vector"}
+        arrays = []
+        for field in self.schema:
+            if field.name not in self._own:
+                arrays.append(_taken(self._kept, field.name))
+            elif field.name in vectors:
+                arrays.append(vector_array(self._own[field.name], field.type))
+            else:
+                arrays.append(pa.array(self._own[field.name], field.type))
+        self._clear()
+        self._parts.add(pa.Table.from_arrays(arrays, self.schema.names))
+
+    def _turn_to(self, part: int) -> None:
+        if part != self._part:
+            self._finish_part()
+            self._part = part
+            self._parts.turn_to(part)
+
+    def _finish_part(self) -> None:
+        self._flush()
+        self._parts.finish()
+
+    def _clear(self) -> None:
+        self._own = {name: [] for name in self.schema.names if name not in self._carried}
+        self._kept = []
+        self._pending_bytes = 0
+
+
+def _fingerprint(job: str, survey: Survey, schema: pa.Schema, suffix: str) -> str:
+    """Of the job, the columns in and out, and what writes them."""
+    spec = survey.spec
+    columns = schema.serialize().to_pybytes()
+    told = [WRITER_REVISION, pa.__version__, suffix, job, columns]
+    used = [spec.text, spec.id, spec.keep, spec.fields, sorted(survey.widened)]
+    return digest_of(map(repr, [*told, *used]))
+
+
+def _chunk_id(name: bytes, text: str, repeats: dict[int, int]) -> str:
+    raw = text.encode()
+    # 64 bits do for counting: two texts that share them only skip a number.
+    short = int.from_bytes(hashlib.sha256(raw).digest()[:8], "big")
+    occurrence = repeats.get(short, 0)
+    repeats[short] = occurrence + 1
+    return identity.chunk_id(name, raw, occurrence)
+
+
+def _taken(kept: Sequence[Kept], name: str) -> pa.Array:
+    """The kept column of these rows, which come in runs of one batch; dictionaries decoded."""
+    pieces, start = [], 0
+    for at in range(1, len(kept) + 1):
+        if at == len(kept) or kept[at].batch is not kept[start].batch:
+            rows = pa.array([each.row for each in kept[start:at]], pa.int64())
+            column = kept[start].batch.column(name)
+            if pa.types.is_dictionary(column.type):
+                column = column.dictionary_decode()
+            pieces.append(column.take(rows))
+            start = at
+    return pa.concat_arrays(pieces)

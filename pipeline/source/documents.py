@@ -1,0 +1,215 @@
+"""Rows of the input as documents.
+
+The input is read twice: the survey needs identities and types before the first request, the run
+needs documents. Both passes go through `blocks`, so that they cannot disagree about what a row is,
+which row is unreadable and what it is called. JSONL is read line by line, because pyarrow's reader
+fails a whole block for one bad line; kept columns of Parquet stay Arrow all the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.errors import InputError
+from pipeline.records import Document, Kept
+from pipeline.source import identity
+from pipeline.source.blocks import Block, Chosen
+from pipeline.source.json_types import JsonType, Misfit, changed_fields, widened
+from pipeline.source.jsonl import BATCH_BYTES, ID_KINDS
+from pipeline.source.readers import blocks
+from pipeline.source.values import hashable, json_array, python_values, readable
+from pipeline.text import printable, reason, shown
+
+if TYPE_CHECKING:
+    from pipeline.source.survey import Survey
+
+Rows = tuple[list[str | None], list[dict[str, Any]], list[str | None], pa.RecordBatch]
+"""Texts, fields, errors and kept columns of a block."""
+
+
+def parquet_rows(block: Block, survey: Survey) -> Rows:
+    """Texts, fields, errors and kept columns of a block."""
+    spec, batch, count = survey.spec, block.rows, len(block.rows)
+    texts, errors = hashable(batch.column(spec.text)), list(block.errors)
+    columns = [
+        _cast(block, batch.column(field.name), field)
+        if field.name in batch.schema.names
+        else pa.nulls(count, field.type)
+        for field in survey.schema
+    ]
+    fields = {
+        name: batch.column(name) if name in batch.schema.names else pa.nulls(count)
+        for name in spec.fields
+    }
+    for name, column in [*zip(survey.schema.names, columns, strict=True), *fields.items()]:
+        if not readable(column):
+            for at in range(count):
+                if errors[at] is None and not readable(column.take(pa.array([at]))):
+                    errors[at] = f"`{name}` is not valid UTF-8"
+    for at, text in enumerate(texts):
+        if isinstance(text, bytes):
+            errors[at] = errors[at] or f"`{spec.text}` is not valid UTF-8"
+        elif text and _bytes(text, spec.max_row_bytes) > spec.max_row_bytes:
+            most = f"guard.max_row_bytes = {spec.max_row_bytes:,} bytes"
+            errors[at] = errors[at] or f"`{spec.text}` is longer than {most}"
+    if any(errors):
+        whole = pa.array([None if e else at for at, e in enumerate(errors)], pa.int64())
+        named = pa.array([at if has else None for at, has in enumerate(block.unique)], pa.int64())
+        columns = [
+            column.take(named if name == spec.id else whole)
+            for name, column in zip(survey.schema.names, columns, strict=True)
+        ]
+        fields = {name: column.take(whole) for name, column in fields.items()}
+        texts = [None if e else text for e, text in zip(errors, texts, strict=True)]
+    if spec.id is not None:
+        block.ids[:] = python_values(columns[survey.schema.get_field_index(spec.id)])
+    lists = {name: python_values(column) for name, column in fields.items()}
+    values = [{name: each[at] for name, each in lists.items()} for at in range(count)]
+    return texts, values, errors, pa.RecordBatch.from_arrays(columns, schema=survey.schema)
+
+
+def _bytes(text: str, most: int) -> int:
+    """The text's length in UTF-8, where it could be over the bound; else in characters."""
+    return len(text.encode()) if len(text) <= most < 4 * len(text) else len(text)
+
+
+def _cast(block: Block, column: pa.Array, field: pa.Field) -> pa.Array:
+    """The column in the type that all files share."""
+    if column.type.equals(field.type):
+        return column
+    try:
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        if pa.types.is_dictionary(field.type):
+            column = column.cast(field.type.value_type).dictionary_encode()
+        return column.cast(field.type)
+    except pa.ArrowException as error:
+        raise InputError(
+            f"{block.file.name}: `{field.name}` cannot be read as {field.type} ({reason(error)})"
+        ) from None
+
+
+def read(
+    survey: Survey, needed: Callable[[], Iterator[npt.NDArray[np.int64]]] | None = None
+) -> Iterator[list[Document]]:
+    """The documents in input order, in batches of at most 256 rows and about 8 MB; a larger row
+    comes alone. `needed` gives for each part the numbers of its rows that are wanted; None: all.
+
+    Invariant: a batch lies within one part; identities and parts are those of the survey.
+    Raises: InputError where the input is not what was surveyed, or a page of it is damaged.
+    Cost: holds one batch.
+    """
+    spec, part, last = survey.spec, 0, (survey.rows, -1)
+    names = None if spec.id is None else [*survey.schema.names, spec.text, *spec.fields]
+    repeats = iter(survey.occurrences)
+    repeat = next(repeats, None)
+    places = _places(survey, needed)
+    chosen = id_kind = None
+    if needed is not None:
+        chosen = Chosen(row for row, _ in _places(survey, needed))
+        kind = (survey.types or {}).get(spec.id or "")
+        id_kind = ID_KINDS.get(kind) if isinstance(kind, str) else None
+    for block in blocks(spec, survey.files, names, chosen, id_kind):
+        typed = parquet_rows if survey.types is None else _jsonl_rows
+        texts, fields, errors, kept = typed(block, survey)
+        batch: list[Document] = []
+        size = 0
+        for at, (hashed, text, error) in enumerate(zip(block.hashes, texts, errors, strict=True)):
+            row, mine = next(places, last)
+            if mine < 0:
+                raise _changed(survey)
+            if mine != part:
+                part = mine
+                size = BATCH_BYTES + 1
+            if batch and size + (len(text) if text else 0) > BATCH_BYTES:
+                yield batch
+                batch, size = [], 0
+            size += len(text) if text else 0
+            name = hashed
+            if not block.unique[at]:
+                nth = 0
+                while repeat is not None and repeat[0] < row:
+                    repeat = next(repeats, None)
+                if repeat is not None and repeat[0] == row:
+                    nth, repeat = repeat[1], next(repeats, None)
+                name = identity.numbered(hashed, nth)
+            batch.append(
+                Document(
+                    identity=name,
+                    id=name.hex() if spec.id is None else block.ids[at],
+                    text=text,
+                    fields=fields[at],
+                    address=block.address(at),
+                    part=part,
+                    kept=Kept(kept, at),
+                    error=error,
+                )
+            )
+        # A document may be 200 MB: no name may hold on to it while the next one is read.
+        del block, texts, fields, kept, text
+        if batch:
+            yield batch
+    if next(places, None) is not None:
+        raise _changed(survey)
+
+
+def _places(
+    survey: Survey, needed: Callable[[], Iterator[npt.NDArray[np.int64]]] | None
+) -> Iterator[tuple[int, int]]:
+    """Number and part of each row to come."""
+    start, wanted = 0, needed() if needed is not None else None
+    for part, count in enumerate(survey.part_rows):
+        rows = range(start, start + count) if wanted is None else next(wanted).tolist()
+        for row in rows:
+            yield row, part
+        start += count
+
+
+def _changed(survey: Survey) -> InputError:
+    return InputError(f"{shown(survey.spec.path)}: changed while it was read (other rows)")
+
+
+def _jsonl_rows(block: Block, survey: Survey) -> Rows:
+    """Texts, fields, errors and kept columns of a block."""
+    spec, types = survey.spec, survey.types or {}
+    good: list[Mapping[str, Any]] = []
+    errors = list(block.errors)
+    for at, row in enumerate(block.rows):
+        try:
+            if errors[at] is None and (changes := changed_fields(types, row)):
+                errors[at] = f"`{printable(next(iter(changes)), 60)}` does not fit its column"
+        except Misfit as misfit:
+            errors[at] = printable(str(misfit))
+        good.append(row if errors[at] is None else _only_id(block, at, spec.id, types))
+    arrays = [json_array(types.get(n), [r.get(n) for r in good]) for n in survey.schema.names]
+    batch = pa.RecordBatch.from_arrays(arrays, schema=survey.schema)
+    texts = (
+        [row.get(spec.text) for row in good]
+        if spec.text != spec.id
+        else [
+            None if error else row.get(spec.text) for row, error in zip(good, errors, strict=True)
+        ]
+    )
+    fields = [
+        {name: row.get(name) if error is None else None for name in spec.fields}
+        for row, error in zip(good, errors, strict=True)
+    ]
+    return texts, fields, errors, batch
+
+
+def _only_id(
+    block: Block, at: int, name: str | None, types: Mapping[str, JsonType]
+) -> dict[str, Any]:
+    if name is None or block.ids[at] is None:
+        return {}
+    try:
+        widened(types.get(name), block.ids[at])
+    except Misfit:
+        block.ids[at] = None
+        return {}
+    return {name: block.ids[at]}

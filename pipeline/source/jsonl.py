@@ -1,0 +1,258 @@
+"""Lines of a JSONL file, and what is wrong with those that hold no object.
+
+A bad line costs one row, never its neighbours, and the person who mends it must learn why without
+seeing the document in a log. msgspec decodes at 1.3 GB/s and refuses what is not JSON, but it lets
+a key come twice and names some faults oddly; the rest of this file is about those.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from hashlib import sha256
+from typing import Any, BinaryIO, NamedTuple
+
+import msgspec
+
+from pipeline.source import identity
+from pipeline.source.blocks import Block, Chosen
+from pipeline.source.files import InputFile, InputSpec
+from pipeline.source.long_lines import LONG_BYTES, LongLine
+from pipeline.text import printable
+
+MAX_DEPTH = 64
+BATCH_ROWS = 256
+BATCH_BYTES = 8_000_000
+
+
+class Line(NamedTuple):
+    """A line that is not blank, without its ending; `raw` is None where it is too long."""
+
+    number: int
+    raw: bytes | None
+    digest: bytes | None
+    """SHA-256 of a line that was not read at once."""
+    long: LongLine | None = None
+    """What holds the strings that `raw` has marks for."""
+    size: int = 0
+
+
+def lines(stream: BinaryIO, max_row_bytes: int) -> Iterator[Line]:
+    """The lines that are not blank, with their true numbers, counted from 1.
+
+    A byte order mark at the start and CR before LF are no part of a line. Blank lines are skipped:
+    an editor leaves them behind, and there is nothing in them that could be lost.
+
+    Cost: holds one line, of a long one its strings; of one above `max_row_bytes` its hash.
+    """
+    number = 0
+    at_once = min(max_row_bytes + 5, LONG_BYTES)
+    while raw := stream.readline(at_once):
+        number += 1
+        head = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+        if len(raw) == at_once and not raw.endswith(b"\n"):
+            del raw
+            line = _long(number, head, stream, max_row_bytes)
+            del head
+        else:
+            bare = head.rstrip(b"\r\n")
+            is_long = len(bare) > max_row_bytes
+            digest = sha256(bare).digest() if is_long else None
+            line = Line(number, None if is_long else bare, digest, size=len(bare))
+        if line.raw is None or (line.raw and not line.raw.isspace()):
+            yield line
+        del line
+
+
+def _long(number: int, head: bytes, stream: BinaryIO, max_row_bytes: int) -> Line:
+    read = LongLine(head, stream, max_row_bytes)
+    if read.is_too_long:
+        return Line(number, None, read.digest)
+    return Line(number, bytes(read.rest), read.digest, read, LONG_BYTES)
+
+
+_JSON_NAMES: dict[type, str] = {
+    dict: "object",
+    list: "array",
+    str: "string",
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    type(None): "null",
+}
+
+
+def json_name(value: Any) -> str:
+    """JSON's word for the type of `value`."""
+    return _JSON_NAMES[type(value)]
+
+
+_KEY = re.compile(rb'"[ \t\r\n]*:')
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_decode = msgspec.json.Decoder().decode
+
+
+def decoded(line: Line, max_row_bytes: int) -> tuple[dict[str, Any] | None, str | None]:
+    """The object on this line, or why there is none."""
+    raw = line.raw
+    if raw is None:
+        return None, f"the line is longer than guard.max_row_bytes = {max_row_bytes:,} bytes"
+    if line.long is not None and line.long.error is not None:
+        return None, f"malformed JSON: {line.long.error}"
+    try:
+        row = _decode(raw)
+        if type(row) is not dict:
+            return None, f"the line must be a JSON object, got {json_name(row)}"
+        keys = _keys(row, 1)
+    except RecursionError:
+        return None, f"malformed JSON: nested deeper than {MAX_DEPTH} levels"
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        why = _malformed(raw, error)
+        return None, f"malformed JSON: {line.long.told(why) if line.long else why}"
+    # Each key has a colon outside strings: as many colons as keys is proof that none came twice.
+    if raw.count(b":") != keys and sum(1 for _ in _KEY.finditer(raw)) != keys:
+        try:
+            json.loads(raw, object_pairs_hook=_distinct)
+        except KeyError as error:
+            return None, f"malformed JSON: key `{printable(error.args[0], 60)}` comes twice"
+    return line.long.filled(row) if line.long else row, None
+
+
+def _keys(value: Any, depth: int) -> int:
+    """How many keys lie in `value`. Raises: RecursionError above `MAX_DEPTH`."""
+    if depth > MAX_DEPTH:
+        raise RecursionError
+    nested = value.values() if type(value) is dict else value
+    count = len(value) if type(value) is dict else 0
+    for each in nested:
+        if type(each) is dict or type(each) is list:
+            count += _keys(each, depth + 1)
+    return count
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> None:
+    seen = set()
+    for key, _ in pairs:
+        if key in seen:
+            raise KeyError(key)
+        seen.add(key)
+
+
+class _Constant(Exception):
+    """NaN, Infinity or -Infinity stood where a value must stand."""
+
+
+def _constant(name: str) -> None:
+    raise _Constant(name)
+
+
+def _malformed(raw: bytes, error: Exception) -> str:
+    """What is wrong with the line; its content is not repeated."""
+    if isinstance(error, UnicodeDecodeError):
+        try:
+            raw.decode()
+        except UnicodeDecodeError as exact:
+            return f"invalid UTF-8 at byte {exact.start + 1}"
+    try:
+        json.loads(raw, parse_constant=_constant)
+    except _Constant as constant:
+        return f"{constant} is not JSON"
+    except (ValueError, RecursionError):
+        pass
+    else:
+        if _SURROGATE.search(raw):
+            return "a lone surrogate is no character"
+    return printable(str(error).removeprefix("JSON is malformed: "), 120)
+
+
+Opener = Callable[[InputFile], AbstractContextManager[BinaryIO]]
+_ID_KINDS: dict[type, type] = {str: str, int: float, float: float, bool: bool}
+ID_KINDS = {"string": str, "integer": float, "float": float, "boolean": bool}
+"""By the type of the id column: what `id_kind` is once the survey knows it."""
+
+
+def jsonl_blocks(
+    spec: InputSpec,
+    files: Sequence[InputFile],
+    opened: Opener,
+    chosen: Chosen | None = None,
+    id_kind: type | None = None,
+) -> Iterator[Block]:
+    """All rows of all files, decoded; or only the chosen ones, then with the kind of the ids."""
+    for file in files:
+        if chosen is not None and chosen.is_done:
+            return
+        with opened(file) as stream:
+            for group in _grouped(_chosen(lines(stream, spec.max_row_bytes), chosen)):
+                block = Block(file, [line.number for line in group], [], [], [], [], [])
+                # A line may be 200 MB: no name may hold on to it while the next one is read.
+                while group:
+                    line = group.pop(0)
+                    row, error = decoded(line, spec.max_row_bytes)
+                    value = None
+                    if row is not None and spec.id is not None:
+                        value, problem = _id(row, spec.id, id_kind)
+                        error = error or problem
+                        if value is not None and id_kind is None:
+                            id_kind = _ID_KINDS[type(value)]
+                    if row is not None and error is None:
+                        text = row.get(spec.text)
+                        if text is not None and type(text) is not str:
+                            error = f"`{spec.text}` must be a string, got {json_name(text)}"
+                    if value is not None:
+                        hashed = identity.of_id(value)
+                    elif row is not None and spec.id is None:
+                        hashed = identity.of_content(row)
+                    else:
+                        digest = line.digest or sha256(line.raw or b"").digest()
+                        hashed = identity.of_bytes(digest)
+                    block.hashes.append(hashed)
+                    block.unique.append(value is not None)
+                    block.ids.append(value)
+                    block.errors.append(error)
+                    block.rows.append(row)
+                    del line, row
+                yield block
+                block.rows.clear()
+
+
+def _chosen(each: Iterator[Line], chosen: Chosen | None) -> Iterator[Line]:
+    if chosen is None:
+        yield from each
+        return
+    while not chosen.is_done:
+        line = next(each, None)
+        if line is None:
+            return
+        if chosen.takes():
+            yield line
+
+
+def _grouped(each: Iterator[Line]) -> Iterator[list[Line]]:
+    group: list[Line] = []
+    size = 0
+    for line in each:
+        if group and (len(group) == BATCH_ROWS or size + line.size > BATCH_BYTES):
+            yield group
+            group, size = [], 0
+        group.append(line)
+        size += line.size
+        del line
+    if group:
+        yield group
+
+
+def _id(row: dict[str, Any], name: str, kind: type | None) -> tuple[Any, str | None]:
+    """The row's id, or why it cannot serve as one; `kind` is that of the first id."""
+    value = row.get(name)
+    if value is None:
+        return None, f"`{name}` is {'null' if name in row else 'missing'}"
+    mine = _ID_KINDS.get(type(value))
+    if mine is None or (type(value) is int and not -(2**63) <= value < 2**63):
+        wrong = "an integer beyond 64 bits" if mine else json_name(value)
+        return None, f"`{name}` must be a string or a number, got {wrong}"
+    if kind is not None and mine is not kind:
+        return None, f"`{name}` must be of the type of the ids before, got {json_name(value)}"
+    return value, None

@@ -1,0 +1,53 @@
+"""Opens a file of rows by its format and compression, and gives its rows block by block."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from pipeline.source.blocks import Block, Chosen
+from pipeline.source.files import InputFile, InputSpec, buffered, family, unchanged, unreadable
+from pipeline.source.jsonl import jsonl_blocks
+from pipeline.source.parquet import parquet_blocks
+
+
+def blocks(
+    spec: InputSpec,
+    files: Sequence[InputFile],
+    columns: Sequence[str] | None,
+    chosen: Chosen | None = None,
+    id_kind: type | None = None,
+) -> Iterator[Block]:
+    """All rows of all files, or the chosen ones; of Parquet files these columns, None = all.
+
+    `id_kind` is that of JSON ids, for a reader who does not begin at the first row.
+    """
+    if family(files[0].path) == "jsonl":
+        yield from jsonl_blocks(spec, files, _opened, chosen, id_kind)
+    else:
+        yield from parquet_blocks(spec, files, columns, chosen)
+
+
+@contextmanager
+def _opened(file: InputFile) -> Iterator[BinaryIO]:
+    """The file's lines, unpacked."""
+    with unchanged(file) as raw:
+        yield from _unpacked(file, raw)
+
+
+def _unpacked(file: InputFile, raw: BinaryIO) -> Iterator[BinaryIO]:
+    name = file.path.lower()
+    try:
+        if name.endswith(".gz"):
+            yield buffered(gzip.GzipFile(fileobj=raw))  # type: ignore[arg-type]
+        elif name.endswith(".zst"):
+            yield buffered(pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd"))
+        else:
+            yield buffered(raw)
+    except (EOFError, zlib.error, OSError, pa.ArrowException) as error:
+        raise unreadable(file, error) from None

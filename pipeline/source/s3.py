@@ -1,0 +1,247 @@
+"""Input files in an S3 bucket: which they are, whether they are still the same, and their bytes.
+
+What a folder is on this machine is a prefix there, and what `stat` says a HEAD request says.
+Credentials, region and endpoint come from where the AWS tools take them (environment, profile,
+the machine's role) and never from a job file; no message repeats them.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from pipeline.errors import InputError, OutageError, TextmillError, UsageError
+from pipeline.text import printable
+
+SCHEME = "s3://"
+READ_BYTES = 8 << 20
+"""A request costs some 50 ms before its first byte: small ones would be most of the time."""
+CONNECT_SECONDS = 10.0
+IDLE_SECONDS = 60.0
+ATTEMPTS = 3
+"""Of one request, by Amazon's own rules: a bucket answers 503 now and then to everybody."""
+HEADS_AT_ONCE = 16
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_QUERY = re.compile(r"[?&][A-Za-z_]+=")
+_AWAY = re.compile(
+    r"NETWORK_CONNECTION|REQUEST_TIMEOUT|SLOW_DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|THROTTLING"
+    r"|curlCode|HTTP status 50\d"
+)
+_DENIED = re.compile(r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|EXPIRED_TOKEN|HTTP status 403")
+_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
+
+
+def is_s3(path: str) -> bool:
+    return path.startswith(SCHEME)
+
+
+def fault_of(path: str) -> str | None:
+    """Why no object can have this name; nothing of it is repeated, it may hold a key."""
+    bucket, _, key = path.removeprefix(SCHEME).partition("/")
+    if "@" in bucket or ":" in bucket:
+        return "must not hold a user, password or port; AWS_ENDPOINT_URL names another server"
+    if _QUERY.search(path):
+        return "must not hold a query; region and endpoint come from AWS_REGION, AWS_ENDPOINT_URL"
+    if not _BUCKET.fullmatch(bucket):
+        return "must be s3://BUCKET/KEY"
+    if any(part in (".", "..") for part in key.split("/")):
+        return "must not hold `.` or `..` as a part"
+    return None
+
+
+def found(path: str) -> tuple[list[str], bool]:
+    """The objects that `path` (an object, a prefix or a glob) stands for, by name; and whether it
+    was a prefix, of which every kind of file may be part."""
+    if (fault := fault_of(path)) is not None:
+        raise UsageError(f"{SCHEME}...: input.path {fault}")
+    name = path.removeprefix(SCHEME)
+    with _told(path):
+        server = _server()
+        (info,) = server.get_file_info([name.rstrip("/")])
+        if info.type == pafs.FileType.File and not name.endswith("/"):
+            return [path], False
+        if glob.has_magic(name):
+            bucket, _, pattern = name.partition("/")
+            return sorted(SCHEME + each for each in _matches(bucket, pattern.split("/"))), False
+        listed = _listed(name.rstrip("/"))
+        return sorted(SCHEME + each.path for each in listed if each.is_file), True
+
+
+def stats(paths: Sequence[str]) -> list[tuple[int, int, str] | None]:
+    """Size, time of change in nanoseconds and ETag of each object; None where there is none.
+
+    Cost: one request each, some at once.
+    """
+    with _told(paths[0] if paths else SCHEME), ThreadPoolExecutor(HEADS_AT_ONCE) as threads:
+        return list(threads.map(_stat, paths))
+
+
+@contextmanager
+def stream(path: str) -> Iterator[Any]:
+    """The object's bytes, from its first one on."""
+    with (
+        _told(path),
+        _server().open_input_stream(
+            path.removeprefix(SCHEME), compression=None, buffer_size=READ_BYTES
+        ) as raw,
+    ):
+        yield raw
+
+
+def seekable(path: str) -> Any:
+    """The object as a file in which Parquet can be looked up; to be closed."""
+    with _told(path):
+        return _server().open_input_file(path.removeprefix(SCHEME))
+
+
+def refusal(path: str, error: BaseException, what: str = "") -> TextmillError:
+    """What a failed request means for the run: an outage ends otherwise than a bad input."""
+    text = _masked(str(error))
+    where = printable(path, 4096)
+    why = printable(text.splitlines()[0] if text else type(error).__name__, 300)
+    if "NO_SUCH_BUCKET" in text or "bucket does not exist" in text:
+        return UsageError(f"{where}: no such bucket ({why})")
+    if _AWAY.search(text):
+        return OutageError(
+            f"{where}: the bucket cannot be reached ({why})",
+            hint="answers so far are kept; run again when it is back",
+        )
+    if _DENIED.search(text):
+        return InputError(
+            f"{where}: the bucket refuses ({why})",
+            hint="credentials are taken as the AWS tools take them: environment, profile, role",
+        )
+    return InputError(f"{where}: {what} cannot be read ({why})".replace(":  ", ": "))
+
+
+@contextmanager
+def _told(path: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        raise refusal(path, error) from None
+
+
+def _stat(path: str) -> tuple[int, int, str] | None:
+    try:
+        with _server().open_input_stream(path.removeprefix(SCHEME), compression=None) as raw:
+            told = {name.lower(): value.decode("latin-1") for name, value in raw.metadata().items()}
+    except (FileNotFoundError, IsADirectoryError):
+        return None
+    try:
+        at = int(parsedate_to_datetime(told["last-modified"]).timestamp())
+    except (KeyError, ValueError):
+        at = 0
+    # That clock ticks in seconds: two versions of one size may have one time, but not one ETag.
+    return int(told.get("content-length") or 0), at * 1_000_000_000, told.get("etag", "")
+
+
+def _matches(base: str, pattern: Sequence[str]) -> Iterator[str]:
+    """The objects below `base` that fit; lists no prefix that cannot hold one."""
+    fixed = 0
+    while fixed < len(pattern) - 1 and not glob.has_magic(pattern[fixed]):
+        fixed += 1
+    base, pattern = "/".join([base, *pattern[:fixed]]), pattern[fixed:]
+    part, rest = pattern[0], pattern[1:]
+    if part == "**":
+        for each in _listed(base, deep=True):
+            below = each.path[len(base) + 1 :].split("/")
+            if each.is_file and not any(p[:1] == "." for p in below[:-1]):
+                # `**` stands for any number of folders, also none.
+                tails = (below[at:] for at in range(len(below)))
+                if any(_fits(tail, rest or ["*"]) for tail in tails):
+                    yield each.path
+        return
+    for each in _listed(base):
+        if not _fits([each.base_name], [part]):
+            continue
+        if not rest and each.is_file:
+            yield each.path
+        elif rest and each.type == pafs.FileType.Directory:
+            yield from _matches(each.path, rest)
+
+
+def _fits(names: Sequence[str], pattern: Sequence[str]) -> bool:
+    if "**" in pattern:
+        at = pattern.index("**")
+        head, tail = pattern[:at], pattern[at + 1 :] or ["*"]
+        return _fits(names[:at], head) and any(
+            _fits(names[start:], tail) for start in range(at, len(names))
+        )
+    return len(names) == len(pattern) and all(
+        fnmatchcase(name, each) and (name[:1] != "." or each[:1] == ".")
+        for name, each in zip(names, pattern, strict=True)
+    )
+
+
+def _listed(base: str, *, deep: bool = False) -> list[Any]:
+    selector = pafs.FileSelector(base, allow_not_found=True, recursive=deep)
+    listed: list[Any] = _server().get_file_info(selector)
+    return listed
+
+
+def _server() -> Any:
+    """The client, as the environment describes it now."""
+    told = os.environ.get
+    url = told("AWS_ENDPOINT_URL_S3") or told("AWS_ENDPOINT_URL") or ""
+    return _client(
+        url,
+        told("AWS_REGION") or told("AWS_DEFAULT_REGION") or ("us-east-1" if url else ""),
+        told("AWS_ACCESS_KEY_ID", ""),
+        told("AWS_PROFILE", ""),
+    )
+
+
+@lru_cache(4)
+def _client(url: str, region: str, _key: str, _profile: str) -> Any:
+    options: dict[str, Any] = {"region": region} if region else {}
+    if url:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+            _refuse("AWS_ENDPOINT_URL must be https://HOST, without user or password")
+        if parts.path.strip("/") or parts.query:
+            _refuse("AWS_ENDPOINT_URL must be https://HOST[:PORT], without a path")
+        if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+            _refuse("AWS_ENDPOINT_URL must begin with https://, http:// is for this machine only")
+        options |= {"endpoint_override": parts.netloc, "scheme": parts.scheme}
+    return pafs.S3FileSystem(
+        connect_timeout=CONNECT_SECONDS,
+        request_timeout=IDLE_SECONDS,
+        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+        **options,
+    )
+
+
+def _refuse(problem: str) -> NoReturn:
+    raise UsageError(problem)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _masked(text: str) -> str:
+    for name in _SECRETS:
+        value = os.environ.get(name, "")
+        if len(value) >= 8:
+            text = text.replace(value, "***")
+    return text

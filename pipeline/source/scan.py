@@ -1,0 +1,242 @@
+"""The pass over the input before the first request.
+
+Nothing may be paid for an input that turns out to be unusable at its last row, and a run must know
+what it will write before it writes. So one pass counts the rows, names them, finds ids that are
+not unique, learns the columns and draws the borders of the parts. Its memory does not grow with
+the rows: hashes are packed and, above 100,000 rows, sorted into buckets of a temporary file.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+
+from pipeline.disk.spill import PACKED_ROWS, Packed, Spill
+from pipeline.errors import InputError
+from pipeline.source.blocks import Block
+from pipeline.source.columns import _carried, _json_schema, _logical, _parquet_schema
+from pipeline.source.files import InputFile, InputSpec, family, find
+from pipeline.source.identity import digest_of, encode
+from pipeline.source.json_types import MAX_KEYS, JsonType, Misfit, changed_fields, widens
+from pipeline.source.readers import blocks
+from pipeline.source.survey import _MARK, Occurrences, Survey
+from pipeline.source.values import hashable
+from pipeline.text import printable
+
+__all__ = ["InputSpec", "Occurrences", "Survey", "survey"]
+
+MIN_PART_ROWS = 250
+MAX_PART_ROWS = 4_000
+BORDER_ODDS = 750
+"""One row in so many begins a part, which makes about 1,000 rows with the minimum before it."""
+
+
+def survey(spec: InputSpec) -> Survey:
+    """Everything about the input that must stand before the first request.
+
+    Raises: UsageError for a file or column that is not there; InputError for an input that cannot
+    be read, changes meanwhile, or has an id twice.
+    Cost: one pass; of Parquet with an id only the columns used are read.
+    """
+    files = find(spec.path)
+    described = None if family(files[0].path) == "jsonl" else _parquet_schema(spec, files)
+    types: dict[str, JsonType] = {}
+    hashes = _Hashes()
+    part_rows, size = array("I"), 0
+    keys: set[str] = set()
+    marks, widened, names = Packed(_MARK), set[str](), used_columns(spec)
+    for block in blocks(spec, files, None if spec.id is None else names):
+        uses = used_by(block, names, is_named=spec.id is not None)
+        for at, (hashed, unique) in enumerate(zip(block.hashes, block.unique, strict=True)):
+            if size == MAX_PART_ROWS or (size >= MIN_PART_ROWS and _is_border(hashed)):
+                part_rows.append(size)
+                size = 0
+            size += 1
+            hashes.add(hashed, unique)
+            if described is None and (row := block.rows[at]) is not None:
+                if len(keys) < MAX_KEYS and not keys >= row.keys():
+                    keys.update(row)
+                fits = block.errors[at] is None and _learn(types, row, widened)
+                if not fits and unique and spec.id is not None:  # of an isolated row it stands
+                    _learn(types, {spec.id: block.ids[at]}, widened)
+                if not fits:
+                    uses[at] = misfit(uses[at])
+                del row  # it may be 200 MB
+            marks.add(hashed + (b"\1" if unique else b"\0") + uses[at])
+    if size:
+        part_rows.append(size)
+    occurrences, twice = hashes.occurrences()
+    if twice is not None:
+        raise _not_unique(spec, files, twice)
+    if described is None:
+        described = _json_schema(spec, types, keys)
+    schema = _carried(spec, described)
+    kind = "text" if spec.id is None else _logical(schema.field(spec.id).type)
+    told = (f"{each.path.rpartition(os.sep)[2]}\n{tuple(each.fingerprint)}" for each in files)
+    return Survey(
+        spec=spec,
+        files=files,
+        rows=hashes.rows,
+        schema=schema,
+        id_type=kind,
+        part_rows=part_rows,
+        occurrences=occurrences,
+        fingerprint=digest_of(told),
+        types=types if family(files[0].path) == "jsonl" else None,
+        marks=marks,
+        widened=frozenset(widened),
+        absent=tuple(name for name in spec.optional if name not in {*described.names, *keys}),
+    )
+
+
+def _is_border(hashed: bytes) -> bool:
+    return int.from_bytes(hashed[:4], "big") % BORDER_ODDS == 0
+
+
+def _learn(types: dict[str, JsonType], row: dict[str, Any], widened: set[str]) -> bool:
+    """Whether the row fits; the source isolates one that does not, for the same reason."""
+    try:
+        changes = changed_fields(types, row)
+    except Misfit:
+        return False
+    if changes:
+        widened.update(name for name, new in changes.items() if widens(types.get(name), new))
+        types.update(changes)
+    return True
+
+
+def _not_unique(spec: InputSpec, files: tuple[InputFile, ...], twice: bytes) -> InputError:
+    """Names the first two rows with this hash, which takes another pass up to the second."""
+    places: list[str] = []
+    value: Any = None
+    for block in blocks(spec, files, [spec.id] if spec.id else None):
+        for at, hashed in enumerate(block.hashes):
+            if block.unique[at] and _packed(hashed, True) == twice:
+                places.append(block.address(at))
+                value = block.ids[at]
+        if len(places) > 1:
+            break
+    return InputError(
+        f"{' and '.join(places[:2])}: id `{printable(str(value), 80)}` is not unique",
+        hint="--id with another column, or none: then a row is named by its content",
+    )
+
+
+# Hashes that came before
+
+
+_HASH = np.dtype([("hash", "V16"), ("row", "<u8")])
+
+
+def _packed(hashed: bytes, unique: bool) -> bytes:
+    """The hash with its last bit telling whether it must be unique."""
+    return hashed[:15] + bytes([hashed[15] & 0xFE | unique])
+
+
+class _Hashes:
+    """The hashes of all rows, 16 bytes each, in 256 buckets once they are many."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._pending = bytearray()
+        self._spill = Spill(_HASH)
+
+    def add(self, hashed: bytes, unique: bool) -> None:
+        self._pending += _packed(hashed, unique)
+        self.rows += 1
+        if len(self._pending) == 16 * PACKED_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        records = np.empty(len(self._pending) // 16, _HASH)
+        records["hash"] = np.frombuffer(bytes(self._pending), "V16")
+        records["row"] = np.arange(self.rows - len(records), self.rows)
+        self._spill.add(np.frombuffer(bytes(self._pending), np.uint8)[::16], records)
+        self._pending.clear()
+
+    def occurrences(self) -> tuple[Occurrences, bytes | None]:
+        """How often each row's content came before, and the first id that came twice.
+
+        Cost: memory for the different hashes of one bucket, also if all rows are equal.
+        """
+        self._flush()
+        repeats, first, twice = Occurrences(), self.rows, None
+        for bucket in self._spill.buckets():
+            seen: dict[bytes, int] = {}
+            for segment in self._spill.segments(bucket):
+                rows: list[int] = []
+                counts: list[int] = []
+                for hashed, row in zip(
+                    segment["hash"].tolist(), segment["row"].tolist(), strict=True
+                ):
+                    nth = seen.get(hashed, 0)
+                    seen[hashed] = nth + 1
+                    if nth and hashed[15] & 1:
+                        if row < first:
+                            first, twice = row, hashed
+                    elif nth:
+                        rows.append(row)
+                        counts.append(nth)
+                repeats.add(rows, counts)
+        return repeats, twice
+
+
+PIECE_CHARS = 1 << 20
+MISFIT = b"textmill:misfit:"
+
+
+def used_columns(spec: InputSpec) -> tuple[str, ...] | None:
+    """The names of the columns used, sorted; None: all. The id is one: its type is in the output,
+    and a row without a readable id is still a row."""
+    if spec.keep is None:
+        return None
+    named = {spec.text, *spec.keep, *spec.fields, *(() if spec.id is None else (spec.id,))}
+    return tuple(sorted(named))
+
+
+def used_by(block: Block, names: Sequence[str] | None, *, is_named: bool) -> list[bytes]:
+    """One hash for each row of the block. Shape: 16 bytes.
+
+    Where rows are named by their content (not `is_named`) that hash says enough.
+    """
+    if not is_named:
+        return list(block.hashes)
+    if isinstance(block.rows, list):
+        return [
+            hashed
+            if row is None
+            else _of((name, row.get(name)) for name in (sorted(row) if names is None else names))
+            for hashed, row in zip(block.hashes, block.rows, strict=True)
+        ]
+    present = block.rows.schema.names
+    wanted = sorted(present) if names is None else [name for name in names if name in present]
+    columns = [hashable(block.rows.column(name)) for name in wanted]
+    return [_of(zip(wanted, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def misfit(used: bytes) -> bytes:
+    """The hash of a row that does not fit its columns: it is unchanged only if it still does not,
+    which depends on the rows before it."""
+    return sha256(MISFIT + used).digest()[:16]
+
+
+def _of(pairs: Iterable[tuple[str, Any]]) -> bytes:
+    total = sha256()
+    for name, value in pairs:
+        if type(value) is str:  # without copies: a text may have 200 MB
+            total.update(_named(name) + b"s" + len(value).to_bytes(8, "big"))
+            for start in range(0, len(value), PIECE_CHARS):
+                piece = value if len(value) <= PIECE_CHARS else value[start : start + PIECE_CHARS]
+                total.update(piece.encode("utf-8", "surrogatepass"))
+        elif value is not None:
+            total.update(_named(name) + encode(value))
+    return total.digest()[:16]
+
+
+_named = lru_cache(1_024)(encode)

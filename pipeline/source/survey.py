@@ -1,0 +1,80 @@
+"""What the survey found: the records that every later stage reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+
+from pipeline.disk.spill import PACKED_ROWS, Packed, Records, Spill
+from pipeline.source.files import InputFile, InputSpec
+from pipeline.source.json_types import JsonType
+
+_MARK = np.dtype([("hash", "V16"), ("unique", "?"), ("used", "V16")])
+ROW = np.dtype([("hash", "V16"), ("nth", "<u8"), ("unique", "?"), ("used", "V16")])
+"""What a row is known by: the hash of its id (`unique`) or of its content, how often that content
+came before, and the hash of the columns used."""
+
+
+class Survey(Struct, frozen=True):
+    """What is known of the input before the first request.
+
+    Invariant: `sum(part_rows) == rows`; `pipeline.source.documents.read` gives exactly these rows.
+    """
+
+    spec: InputSpec
+    files: tuple[InputFile, ...]
+    rows: int
+    schema: Any
+    """Arrow schema of the columns carried along: those kept, led by the id where it is not kept."""
+    id_type: str
+    """Logical type of the ids: string, integer, ...; `text` where identities serve as ids."""
+    part_rows: Sequence[int]
+    occurrences: Occurrences
+    fingerprint: str
+    types: Mapping[str, JsonType] | None
+    """The types of JSON keys; None for Parquet, which brings its own."""
+    marks: Packed
+    """Name and hash of the columns used of each row, in order."""
+    widened: frozenset[str] = frozenset()
+    """JSON keys in which floats followed integers, which may isolate a row before them."""
+    absent: tuple[str, ...] = ()
+    """Columns of rules that no row has."""
+
+    def rows_by_part(self) -> Iterator[Records]:
+        """What each part's rows are known by, in order: one array of `ROW` for each part."""
+        repeats = iter(self.occurrences)
+        repeat = next(repeats, None)
+        start = 0
+        for count in self.part_rows:
+            marks = self.marks.slice(start, start + count)
+            rows = np.zeros(count, ROW)
+            for name in ("hash", "used", "unique"):
+                rows[name] = marks[name]
+            while repeat is not None and repeat[0] < start + count:
+                rows["nth"][repeat[0] - start] = repeat[1]
+                repeat = next(repeats, None)
+            start += count
+            yield rows
+
+
+_REPEAT = np.dtype([("row", "<u8"), ("nth", "<u8")])
+
+
+class Occurrences:
+    """The rows whose content came before, with how often: pairs (row, nth), sorted by row."""
+
+    def __init__(self) -> None:
+        self._spill = Spill(_REPEAT)
+
+    def add(self, rows: list[int], counts: list[int]) -> None:
+        records = np.empty(len(rows), _REPEAT)
+        records["row"], records["nth"] = rows, counts
+        self._spill.add(records["row"] // PACKED_ROWS, records)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        for bucket in self._spill.buckets():
+            block = self._spill.bucket(bucket)
+            yield from block[np.argsort(block["row"])].tolist()

@@ -1,0 +1,141 @@
+"""Values between Arrow and Python: what a column holds, and what of it JSON and prompts can
+hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.source.identity import Moment
+from pipeline.source.json_types import JsonType, ListOf, ObjectOf
+
+_ARROW = {
+    "boolean": pa.bool_(),
+    "integer": pa.int64(),
+    "float": pa.float64(),
+    "string": pa.string(),
+}
+
+
+def arrow_type(known: JsonType) -> pa.DataType:
+    """The Arrow type of a JSON column. Where only nulls or empty objects came it is string: Parquet
+    has no objects without fields, and few readers like columns without a type."""
+    if isinstance(known, ListOf):
+        return pa.list_(pa.field("element", arrow_type(known.element)))
+    if isinstance(known, ObjectOf) and known.fields:
+        return pa.struct([(key, arrow_type(each)) for key, each in known.fields.items()])
+    return _ARROW[known] if isinstance(known, str) else pa.string()
+
+
+def json_array(known: JsonType, values: list[Any]) -> pa.Array:
+    """The column of these values, all of which fit."""
+    if _has_bare_object(known):
+        values = [_without_bare(known, value) for value in values]
+    return pa.array(values, arrow_type(known))
+
+
+def python_values(array: pa.Array) -> list[Any]:
+    """The values as Python objects; what Python's clocks cannot hold comes as ISO 8601 text."""
+    if pa.types.is_timestamp(array.type) and array.type.unit == "ns":
+        return [v and v.replace(" ", "T", 1) for v in array.cast(pa.string()).to_pylist()]
+    try:
+        values: list[Any] = array.to_pylist()
+    except (ValueError, OverflowError):
+        values = array.cast(_without_clocks(array.type)).to_pylist()
+    return values
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds text, as such or as a dictionary."""
+    if pa.types.is_dictionary(kind):
+        return is_text(kind.value_type)
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
+def hashable(array: pa.Array) -> list[Any]:
+    """The values by which rows are named: logical type and value, whatever the Arrow type.
+
+    Text that is not UTF-8 comes as bytes, clocks as nanoseconds.
+    """
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        return hashable(array.dictionary_decode())
+    if is_text(kind):
+        if readable(array):
+            return list(array.to_pylist())
+        raw = array.cast(pa.large_string()).cast(pa.large_binary()).to_pylist()
+        return [value and _text_or_bytes(value) for value in raw]
+    if pa.types.is_temporal(kind) and not pa.types.is_interval(kind):
+        name, tick = _clock(kind)
+        wide = array.cast(pa.int32()) if kind.bit_width == 32 else array
+        ticks = wide.cast(pa.int64()).to_pylist()
+        return [None if v is None else Moment(name, v * tick) for v in ticks]
+    if readable(array):
+        return python_values(array)
+    return [
+        python_values(one)[0] if readable(one) else b"not UTF-8"
+        for one in (array.take(pa.array([at])) for at in range(len(array)))
+    ]
+
+
+def _text_or_bytes(value: bytes) -> str | bytes:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
+
+
+def _clock(kind: pa.DataType) -> tuple[str, int]:
+    """A clock's name and its tick in nanoseconds."""
+    if pa.types.is_date(kind):
+        return "date", 86_400_000_000_000 if pa.types.is_date32(kind) else 1_000_000
+    tick = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}[kind.unit]
+    if pa.types.is_timestamp(kind):
+        return "timestamp" if kind.tz is None else "timestamp with zone", tick
+    return "time" if pa.types.is_time(kind) else "duration", tick
+
+
+def readable(array: pa.Array) -> bool:
+    """Whether all text in it, however deep, is UTF-8: Arrow does not check on reading."""
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _has_bare_object(known: JsonType) -> bool:
+    if isinstance(known, ListOf):
+        return _has_bare_object(known.element)
+    if isinstance(known, ObjectOf):
+        return not known.fields or any(map(_has_bare_object, known.fields.values()))
+    return False
+
+
+def _without_bare(known: JsonType, value: Any) -> Any:
+    if isinstance(known, ListOf) and value is not None:
+        return [_without_bare(known.element, each) for each in value]
+    if isinstance(known, ObjectOf) and value is not None:
+        fields = known.fields
+        return {k: _without_bare(fields[k], v) for k, v in value.items()} if fields else None
+    return value
+
+
+def _without_clocks(kind: pa.DataType) -> pa.DataType:
+    """The type with text in place of timestamps, and ticks in place of other clocks."""
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_without_clocks(field.type)) for field in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(_without_clocks(kind.key_type), _without_clocks(kind.item_type))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_without_clocks(kind.value_type), kind.list_size)
+    if pa.types.is_list(kind):
+        return pa.list_(_without_clocks(kind.value_type))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_without_clocks(kind.value_type))
+    if pa.types.is_timestamp(kind):
+        return pa.string()
+    return pa.int64() if pa.types.is_temporal(kind) and kind.bit_width == 64 else kind

@@ -1,0 +1,37 @@
+"""Text from outside, made safe for a terminal, a log or a report.
+
+Documents, servers and file names can hold control, ANSI and bidi characters that rewrite what a
+person sees; they are shown as escapes instead.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+# Blanks of other scripts, and the joiners that Persian and emoji are written with.
+_HARMLESS = {"\u200c", "\u200d"}
+
+
+def printable(text: str, limit: int = 300) -> str:
+    """`text` on one line, what could act on a terminal escaped, cut after `limit` characters."""
+    cut = text if len(text) <= limit else text[: limit - 1] + "…"
+    if cut.isprintable():
+        return cut
+    return "".join(c if _is_safe(c) else ascii(c)[1:-1] for c in cut)
+
+
+def _is_safe(character: str) -> bool:
+    return (
+        character.isprintable() or character in _HARMLESS or unicodedata.category(character) == "Zs"
+    )
+
+
+def shown(path: str) -> str:
+    """The path as messages show it."""
+    return printable(path, 4096)
+
+
+def reason(error: BaseException) -> str:
+    """Why the system refused, in its own words, on one line."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return printable(text.splitlines()[0] if text else type(error).__name__, 200)

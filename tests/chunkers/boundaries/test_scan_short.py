@@ -1,0 +1,55 @@
+"""Short texts are scanned in plain Python: what comes out is the same."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from chunkers.boundaries.scan import SENTENCE, scan
+from chunkers.boundaries.scan_short import clean_at, mark_at, scan_short
+from tests.support.chunk_texts import TEXTS
+
+LINES = st.sampled_from(
+    [
+        "Dr. No came. He left.", "今天天气很好。我们走吧！", "# One", "- item", "12) x", "(3) y",
+        "（三）丙", "第三章 风雨", "一、甲", "① z", "", "   ", "    indented. So", "Rent is 3. 4 etc. are",
+        "a line of some forty letters that goes on", "and another one that is as long as that",
+        "e.g. a", "I. B", "“So.” she said", "x...", "wait... no", "ends in J. R.", "\u3000缩进。", "1. one",
+        "- --", "##", "####### seven", "#tag", "U.S. 5", "Fig. 3", "No. and", "\x00.", "Łódź st. x",
+    ]
+)  # fmt: skip
+BREAKS = st.sampled_from(["\n", "\n", "\n\n", "\r\n", "\r", "\u2028", " \n"])
+PAGES = st.lists(st.tuples(LINES, BREAKS), max_size=20).map(
+    lambda pairs: "".join(line + gap for line, gap in pairs)
+)
+
+
+@given(text=st.one_of(PAGES, TEXTS, st.tuples(PAGES, LINES).map("".join)))
+@example(text="x. \r")
+@settings(max_examples=1000, deadline=None)
+def test_a_short_text_has_the_boundaries_that_the_arrays_find(text: str) -> None:
+    found = scan_short(text, with_sentences=True)
+    if found is None or not text:
+        return
+    whole = scan(text, 0, len(text))
+    at, strength, headings = found
+    assert at == whole.at.tolist()
+    assert list(strength) == whole.strength.tolist()
+    assert headings == whole.headings.tolist()
+    assert [clean_at(text, place) for place in at] == whole.clean.tolist()
+    assert [mark_at(text, place) for place in at] == whole.mark.tolist()
+    lines = scan_short(text, with_sentences=False)
+    assert lines == (
+        [place for place, level in zip(at, strength, strict=True) if level > SENTENCE],
+        bytes(level for level in strength if level > SENTENCE),
+        headings,
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["so\n" * 70, " " * 300 + "x", "a line of thirty letters, and on\nit goes\nthen on\nand on\n"],
+)
+def test_what_it_cannot_judge_is_left_to_the_arrays(text: str) -> None:
+    assert scan_short(text, with_sentences=True) is None

@@ -1,0 +1,338 @@
+"""`status` and `report`: what a person reads in the morning, and what a program does."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+from rich.console import Console
+
+from jobs.cli import status
+from jobs.history import report
+from jobs.history.register import Entry, Live, Run
+from jobs.history.spent import Spent
+from jobs.mock import serving
+from tests.support import ROOT
+
+NOW = datetime.fromisoformat("2026-11-21T09:00:00+00:00").astimezone()
+
+
+def run(entry="1", **changed):
+    given = {"entry": entry, "job": "nightly", "started_at": "2026-11-21T02:04:00.000Z", "ended_at": "2026-11-21T02:31:00.000Z",
+             "file": "/srv/nightly.toml", "output": "/srv/out.parquet", "command": "textmill run nightly.toml", "cwd": "/srv",
+             "exit": 0, "class_": "complete", "documents": 1_204, "ok": 1_204, "requests": 9_632, "cached": 5_904,
+             "calls": 118, "tokens": 1_204_333, "cost_usd": 0.41, "seconds": 1_623.0}
+    return Run(**given | changed)
+
+
+OUTAGE = {"exit": 5, "class_": "outage", "resumable": True, "error": "endpoint `hub`: no answer for 1,800 s", "hint": "run again"}
+
+
+def shown(renderable, width=80):
+    out = io.StringIO()
+    Console(file=out, width=width, highlight=False).print(renderable)
+    return out.getvalue()
+
+
+def test_the_table_in_80_columns():
+    from rich.cells import cell_len
+
+    told = [
+        run("9", job="夜间报告嵌入任务的名字非常非常长的一个任务", ended_at="", exit=None, class_="", documents=12_000_000,
+            live=Live(6_000_000.0, "2026-11-21T08:59:59.000Z", "working")),
+        run("8", exit=4, class_="too many failed", failed=1_200, documents=12_000, calls=10_000, cost_usd=1_234.5, output="/a"),
+        run("7", exit=137, class_="killed", resumable=True, started_at="2026-11-20T02:04:00.000Z", output="/b", job="\x1b[2Jevil"),
+        run("6", started_at="2025-11-20T02:04:00.000Z"),
+    ]
+    lines = shown(status.table(told, NOW, 20)).splitlines()
+    assert all(cell_len(line.rstrip()) <= 80 for line in lines), lines
+    assert lines[0].split() == ["when", "job", "ended", "rows", "failed", "calls", "cost", "took"]
+    assert "running, 50 %" in lines[1] and "夜间" in lines[1]
+    assert "4 too many failed" in lines[2]
+    assert "open (killed)" in lines[3] and "\x1b" not in "".join(lines)
+    assert "0 complete" in lines[4] and "2025-11-20" in lines[4]
+    assert len(shown(status.table(told, NOW, 2)).splitlines()) == 3
+
+
+@pytest.mark.parametrize(("told", "lines"), [
+    ([run()], []),
+    ([run(exit=3, class_="failed rows")], []),
+    ([run(**OUTAGE)], ["open: nightly, 5 outage: endpoint `hub`: no answer for 1,800 s", "      run again",
+                       "      goes on with: cd /srv && textmill run nightly.toml"]),
+    ([run("2"), run("1", **OUTAGE)], []),
+    ([run("2", exit=11, class_="locked", resumable=True), run("1", **OUTAGE)],
+     ["open: nightly, 5 outage: endpoint `hub`: no answer for 1,800 s", "      run again",
+      "      goes on with: cd /srv && textmill run nightly.toml"]),
+    ([run("2", ended_at="", exit=None), run("1", **OUTAGE)], []),
+    ([run("2", output="/other"), run("1", exit=137, class_="killed", resumable=True, cwd="")],
+     ["open: nightly, killed", "      goes on with: textmill run nightly.toml"]),
+    ([run(exit=2, class_="usage", output="", error="x.toml: unknown key `chunk.sise`", command="textmill run /srv/x.toml")],
+     ["to do: nightly, 2 usage: x.toml: unknown key `chunk.sise`", "      then again: textmill run /srv/x.toml"]),
+    ([run("2"), run("1", exit=2, class_="usage", output="", error="e")], []),
+    ([run(output="-", file="", **OUTAGE)], []),
+    ([run(exit=13, class_="storage", error="a\x1b]0;evil\x07", cwd="", resumable=True)],
+     ["open: nightly, 13 storage: a\\x1b]0;evil\\x07", "      goes on with: textmill run nightly.toml"]),
+])
+def test_what_is_open_and_the_command_that_goes_on(told, lines):
+    assert status.open_lines(told) == lines
+
+
+@pytest.mark.parametrize(("what", "entries"), [
+    ("nightly", ["1", "2"]), ("weekly", ["3"]), ("/srv/nightly.toml", ["1", "2"]), ("/srv/out.parquet", ["1"]),
+    ("/srv/out.parquet.run", ["1"]), ("20261121T020400Z-abcdef", ["2"]), (None, ["1", "2", "3"]),
+])
+def test_runs_are_chosen_by_job_file_output_or_run(what, entries):
+    told = [run("1"), run("2", output="/srv/b.jsonl", run="20261121T020400Z-abcdef"),
+            run("3", job="weekly", file="", output="/srv/w.jsonl")]
+    assert [each.entry for each in status.chosen(told, what)] == entries
+
+
+def test_relative_names_are_those_of_this_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    told = [run(output=str(tmp_path / "out" / "v.parquet"))]
+    assert status.chosen(told, "out/v.parquet") == told
+
+
+@pytest.mark.parametrize(("number", "told"), [(0, "0"), (99_999, "99,999"), (100_000, "100k"), (1_250_000, "1.2M"),
+                                              (999_999, "1000k"), (12_000_000, "12.0M"), (3 * 10**11, "300G")])
+def test_counts(number, told):
+    assert status.many(number) == told
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(0, "0.0 s"), (59.94, "59.9 s"), (59.96, "1:00"), (1_623, "27:03"), (97_205, "27:00:05")])
+def test_lengths_of_time(seconds, told):
+    assert status.took(seconds) == told
+
+
+def put(home, *told):
+    for each in told:
+        Entry(home, replace(each, ended_at="")).end(each)
+
+
+def test_the_command_without_with_and_with_unknown_runs(mill, own_home):
+    assert mill("status").out == "no runs yet\n"
+    assert mill("report").out == "no runs yet\n"
+    assert json.loads(mill("status", "--json").out) == {"runs": [], "open": [], "ledger": []}
+    put(own_home, run("1", **OUTAGE), run("2", job="weekly", output="/w", started_at="2026-11-21T03:00:00.000Z"))
+    told = json.loads(mill("status", "--json").out)
+    assert [each["job"] for each in told["runs"]] == ["weekly", "nightly"]
+    assert told["runs"][1]["class"] == "outage"
+    assert [each["job"] for each in told["open"]] == ["nightly"]
+    assert [day["job"] for day in told["ledger"]] == ["weekly", "nightly"]
+    assert len(json.loads(mill("status", "--json", "--limit", "1").out)["runs"]) == 1
+    ran = mill("status")
+    assert "5 outage" in ran.out and "goes on with: cd /srv && textmill run nightly.toml" in ran.out
+    assert "\x1b" not in ran.out
+    ran = mill("status", "monthly")
+    assert (ran.code, ran.err) == (2, "no run of `monthly`\nhint: jobs that ran: nightly, weekly\n")
+    assert mill("status", "--limit", "0").code == 2
+    assert mill("status", "--watch", "--json").code == 2
+
+
+def test_a_damaged_line_is_told_and_left_out(mill, own_home):
+    put(own_home, run())
+    with (own_home / "runs.jsonl").open("a") as file:
+        file.write("{nothing\n")
+    ran = mill("status")
+    assert ran.err == f"{own_home}/runs.jsonl: 1 lines cannot be read and are left out\n"
+    assert "0 complete" in ran.out
+
+
+def test_watching_nothing_ends_at_once(mill):
+    assert mill("status", "--watch").out == "nothing is running\n"
+
+
+def test_watching_follows_a_run_to_its_end(capsys):
+    live = replace(run(), ended_at="", exit=None, class_="", calls=7, live=Live(600.0, "2026-11-21T08:59:59.000Z", "working"))
+    looks = [[live]] * 12 + [[run(**OUTAGE)]]
+    waited = []
+    assert status._watch(lambda: looks.pop(0) if len(looks) > 1 else looks[0], 20, waited.append) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "nightly: 600 of 1,204 documents, 7 calls, 61 % cached, $0.41",
+        "nightly: 600 of 1,204 documents, 7 calls, 61 % cached, $0.41",
+        "nightly: ended, 5 outage, 1,204 of 1,204 documents, 118 calls, 61 % cached, $0.41",
+        "open: nightly, 5 outage: endpoint `hub`: no answer for 1,800 s",
+        "      run again",
+        "      goes on with: cd /srv && textmill run nightly.toml",
+    ]
+    assert waited == [1.0] * 12
+
+
+def test_leaving_the_watch_is_no_bug(capsys):
+    live = replace(run(), ended_at="", exit=None)
+
+    def leave(_):
+        raise KeyboardInterrupt
+
+    assert status._watch(lambda: [live], 20, leave) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_run_that_hangs_is_told():
+    silent = replace(run(), ended_at="", live=Live(1.0, "2026-11-21T08:58:00.000Z", "working", "rate from hub, 3 times"))
+    assert status.live_lines(silent, NOW)[1:] == [
+        "  paused rate from hub, 3 times",
+        "  no sign of life for 2 min 0 s: its process or its disk hangs"]
+
+
+def test_the_morning_report(tmp_path):
+    folder = tmp_path / "runs" / "1"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps({"rows": 9, "changes": {"added": 12, "changed": 40, "removed": 3}}))
+    failures = [{"file": "docs.jsonl", "line": n, "id": f"r-{n}", "chunk": 4, "kind": "too_long", "reason": "8,000 tokens"} for n in range(5)]
+    failures += [{"file": "d.parquet", "row": 16, "id": None, "reason": "a\x1b[2J"}]
+    (folder / "failures.jsonl").write_text("\n".join(map(json.dumps, failures)) + '\n{"cut')
+    (folder / "events.jsonl").write_text('{"event":"pauses","endpoint":"hub","seconds":61.0}\n')
+    told = run(exit=3, class_="failed rows", ok=1_198, failed=6, folder=str(folder), notes=("events.jsonl lacks 2 lines: full",),
+               latency={"hub": (1.2, 4.75), "local": (0.1, 0.25)}, endpoints={"local": Spent(8, seconds=0.8, slowest_seconds=0.2), "hub": Spent(110, 2, 900, 1, 1, 0.41, 165.0, 9.25)})
+    lines = report.lines(report.told_of(told))
+    began = datetime.fromisoformat("2026-11-21T02:04:00+00:00").astimezone()
+    assert lines == [
+        "# nightly: 3 failed rows", "",
+        f"- {began:%a %Y-%m-%d %H:%M} to {began.replace(minute=31):%H:%M}, 27 min 3 s",
+        "- output: /srv/out.parquet",
+        "- to do: the output stands; mend what is below: the next run tries it again, the rest costs nothing",
+        "- again: cd /srv && textmill run nightly.toml", "",
+        "## Rows", "",
+        "- 1,204 rows: 1,198 ok, 6 failed",
+        "- against the run before: 12 added, 40 changed, 3 removed",
+        "- 9,632 requests, 61 % cached, 118 calls",
+        "- 1,204,333 tokens, $0.41", "",
+        "## Failures", "",
+        "- too_long: 5",
+        "  - docs.jsonl:0 (r-0) chunk 4: 8,000 tokens",
+        "  - docs.jsonl:1 (r-1) chunk 4: 8,000 tokens",
+        "  - docs.jsonl:2 (r-2) chunk 4: 8,000 tokens",
+        "- row: 1",
+        "  - d.parquet: row 16: a\\x1b[2J",
+        f"- all of them: {folder}/failures.jsonl", "",
+        "## Endpoints, the slowest first", "",
+        "- hub: 110 calls, 2 errors, p50 1.20 s, p95 4.75 s, 9.25 s the slowest, rested 1 min 1 s, $0.41",
+        "- local: 8 calls, p50 0.10 s, p95 0.20 s, 0.20 s the slowest, $0.00", "",
+        "## Notes", "",
+        "- events.jsonl lacks 2 lines: full",
+    ]
+
+
+def test_a_report_of_the_night_is_of_every_job_that_ran_and_its_last_run():
+    told = [run("4", started_at="2026-11-21T07:00:00.000Z", exit=11), run("3", job="b", output="/b"), run("2"),
+            run("1", **OUTAGE), run("0", job="old", output="/o", started_at="2026-11-19T02:00:00.000Z")]
+    assert [each.entry for each in report.of_the_night(told, NOW, only_last=False)] == ["3", "2"]
+    assert [each.entry for each in report.of_the_night(told, NOW, only_last=True)] == ["3"]
+    assert [each.entry for each in report.of_the_night(told[4:], NOW, only_last=False)] == ["0"]
+
+
+def test_every_exit_code_says_what_to_do():
+    from pipeline.runs.summary import CLASSES
+
+    assert set(report.NEXT) == {*CLASSES, 137}
+
+
+def test_a_job_from_run_to_report(mill, own_home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("docs.jsonl").write_text('{"id":1,"text":"一个报告。"}\n{"id":2,\n', "utf-8")
+    assert mill("run", "embed", "-i", "docs.jsonl", "--id", "id", "-o", "v.parquet").code == 3
+    ran = mill("report", "v.parquet")
+    assert ran.code == 0
+    assert "# embed: 3 failed rows" in ran.out and "- 2 rows: 1 ok, 1 failed" in ran.out and "  - docs.jsonl:2: " in ran.out
+    told = json.loads(mill("report", "--json").out)
+    assert told["run"]["failed"] == 1 and told["failures"][0]["count"] == 1
+    assert told["run"]["command"] == "textmill run embed -i docs.jsonl --id id -o v.parquet"
+    (folder,) = (tmp_path / "v.parquet.run" / "runs").iterdir()
+    assert told["run"]["folder"] == str(folder) and (folder / "events.jsonl").exists()
+
+
+def test_a_job_file_that_is_refused_is_in_the_register_without_its_flags(mill, tmp_path):
+    job = tmp_path / "nightly.toml"
+    job.write_text("[chunk]\nsise = 3\n")
+    assert mill("run", job, "--set", "parameters.x=hf_" + "a1" * 12).code == 2
+    assert mill("run", job).code == 2
+    found = json.loads(mill("status", "--json").out)
+    assert [each["exit"] for each in found["runs"]] == [2, 2]
+    assert "unknown key `chunk.sise`" in found["runs"][0]["error"]
+    assert found["open"][0]["command"] == f"textmill run {job}"
+    assert "a1a1" not in json.dumps(found)
+    assert mill("run", "no-such-template").code == 2
+    assert len(json.loads(mill("status", "--json").out)["runs"]) == 2
+
+
+ROWS = 400
+
+
+@pytest.fixture
+def place(tmp_path):
+    with (tmp_path / "in.jsonl").open("w") as file:
+        for number in range(ROWS):
+            file.write(json.dumps({"id": number, "text": f"Row {number} of the log."}) + "\n")
+    return tmp_path
+
+
+def start(place, url, output="out.parquet", **more):
+    words = ["run", "embed", "-i", "in.jsonl", "--id", "id", "-o", output, "--kind", "openai", "--url", f"{url}/v1",
+             "--model", "m", "--concurrency", "2", "--batch-size", "4"]
+    return subprocess.Popen([sys.executable, "-m", "jobs", *words], cwd=place, stderr=subprocess.PIPE, text=True,
+                            env=os.environ | {"PYTHONPATH": str(ROOT)}, **more)
+
+
+def until(condition, *processes):
+    ends = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < ends and all(each.poll() is None for each in processes)
+        time.sleep(0.02)
+
+
+def told(mill):
+    return json.loads(mill("status", "--json").out)
+
+
+def test_two_runs_at_once_one_killed_one_interrupted(mill, place):
+    with serving(latency=0.2) as mock:
+        one, two = start(place, mock.url), start(place, mock.url, "two.parquet")
+        until(lambda: sum(each["calls"] > 0 for each in told(mill)["runs"]) == 2, one, two)
+        assert [each["live"]["state"] for each in told(mill)["runs"]] == ["working", "working"]
+        one.kill()
+        two.send_signal(signal.SIGTERM)
+        for each in (one, two):
+            each.communicate(timeout=60)
+        found = {each["output"]: each for each in told(mill)["runs"]}
+        killed, stopped = found[str(place / "out.parquet")], found[str(place / "two.parquet")]
+        assert (killed["exit"], killed["class"], stopped["exit"], stopped["class"]) == (137, "killed", 143, "interrupted")
+        assert killed["calls"] > 0
+        events = [json.loads(line) for line in (Path(stopped["folder"]) / "events.jsonl").read_text().splitlines()]
+        assert [each["event"] for each in events][-1] == "ended" and "draining" in {each["event"] for each in events}
+        assert sum(each["requests"] for each in events if each["event"] == "calls") == stopped["endpoints"]["openai"]["requests"]
+        table = mill("status").out
+        assert "open (killed)" in table and "143 interrupted" in table
+        assert f"goes on with: cd {place} && textmill run embed -i in.jsonl" in table
+        mock.latency = 0.0
+        three = start(place, mock.url)
+        three.communicate(timeout=60)
+        assert three.returncode == 0
+        left = told(mill)
+        assert [each["output"] for each in left["open"]] == [str(place / "two.parquet")]
+        assert [each["exit"] for each in left["runs"]].count(137) == 1
+
+
+def test_a_disk_that_takes_no_events_stops_no_run_and_is_told(mill, place, monkeypatch):
+    import errno
+
+    real = os.write
+
+    def full(descriptor, content):
+        if b'"event"' in content:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor, content)
+
+    monkeypatch.setattr(os, "write", full)
+    monkeypatch.chdir(place)
+    ran = mill("run", "embed", "-i", "in.jsonl", "--id", "id", "-o", "v.parquet")
+    assert ran.code == 0
+    assert "lines: No space left on device" in ran.err and "400 of 400 documents written" in ran.err
+    assert "events.jsonl lacks" in mill("report").out

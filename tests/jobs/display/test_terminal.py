@@ -1,0 +1,195 @@
+"""What a person or a program sees of a run."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from jobs.display import terminal as display
+from jobs.display.terminal import JsonLines, Plain, Terminal, closing_line
+from jobs.format import duration, ordinal
+from jobs.history.progress import Progress
+from pipeline import events
+from pipeline.runs.summary import Ended
+
+PAUSE = events.Paused("api.example.com", 7.0, True, 12, "rate", "429")
+STORY = [
+    events.Surveyed(1_204, 3),
+    events.Admitted(256, 2_000, 1_220),
+    events.CallEnded("hub", 32, 0.5, 900, 0, 0.41),
+    PAUSE,
+    events.CallEnded("hub", 32, 0.5, error="rate", message="429"),
+    events.Written(100, 97, 1, 2),
+    events.Written(56, 53, 1, 2),
+]
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1_000.0
+
+    def __call__(self):
+        return self.now
+
+
+def ended(failures=None, **changed):
+    given = {"exit": 0, "class_": "complete", "resumable": False, "documents": 1_204, "ok": 1_204,
+             "requests": 9_632, "cached": 5_904, "cost_usd": 0.414, "seconds": 372.4}
+    return Ended(events.Summary(**given | changed), None, failures)
+
+
+@pytest.mark.parametrize(("how", "line"), [
+    (ended(Path("out/x.run/failures.jsonl"), ok=1_201, failed=3),
+     "1,201 of 1,204 documents written, 3 failed (out/x.run/failures.jsonl), 9,632 requests, "
+     "61 % cached, $0.41, 6 min 12 s"),
+    (ended(), "1,204 of 1,204 documents written, 9,632 requests, 61 % cached, $0.41, 6 min 12 s"),
+    (ended(Path("f"), ok=1_200, failed=3, partial=1),
+     "1,200 of 1,204 documents written, 3 failed and 1 partial (f), 9,632 requests, 61 % cached, "
+     "$0.41, 6 min 12 s"),
+    (ended(Path("f"), ok=1_203, partial=1),
+     "1,203 of 1,204 documents written, 1 partial (f), 9,632 requests, 61 % cached, $0.41, "
+     "6 min 12 s"),
+    (ended(documents=0, ok=0, requests=0, cached=0, cost_usd=0.0, seconds=0.04),
+     "0 of 0 documents written, 0 requests, 0 % cached, $0.00, 0.0 s"),
+    (ended(Path("a\x1b[2J\nb"), ok=1_203, failed=1, cost_usd=1_234.5),
+     "1,203 of 1,204 documents written, 1 failed (a\\x1b[2J\\nb), 9,632 requests, 61 % cached, "
+     "$1,234.50, 6 min 12 s"),
+])
+def test_the_closing_line(how, line):
+    assert closing_line(how) == line
+
+
+@pytest.mark.parametrize(("seconds", "told"), [
+    (0, "0.0 s"), (0.44, "0.4 s"), (9.9, "9.9 s"), (10, "10 s"), (59.4, "59 s"), (60, "1 min 0 s"),
+    (372.4, "6 min 12 s"), (3_599.4, "59 min 59 s"), (3_599.6, "1 h 0 min"), (3_600, "1 h 0 min"),
+    (97_200, "27 h 0 min"), (59.7, "1 min 0 s"), (9.97, "10 s"),
+])
+def test_durations(seconds, told):
+    assert duration(seconds) == told
+
+
+@given(st.floats(0, 10**7) | st.integers(1, 9_999).map(lambda number: number - 0.3))
+def test_no_duration_has_sixty_of_anything(seconds):
+    words = duration(seconds).split()
+    assert all(float(number) < 60 for number in words[0::2][-1:] + words[2:3])
+
+
+@pytest.mark.parametrize(("number", "told"), [
+    (1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (12, "12th"), (13, "13th"),
+    (20, "20th"), (21, "21st"), (22, "22nd"), (100, "100th"), (111, "111th"), (112, "112th"),
+    (1_001, "1001st"),
+])
+def test_ordinals(number, told):
+    assert ordinal(number) == told
+
+
+def test_progress_adds_up_what_happened():
+    clock = Clock()
+    progress = Progress(clock)
+    clock.now += 1_000  # the survey
+    for event in STORY:
+        progress.on(event)
+    clock.now += 10
+    assert progress.line() == (
+        "160 of 1,204 documents, 0.2 calls/s, 61 % cached, 6 failed, $0.41, 1 error, 1 min 5 s left"
+    )
+    assert progress.errors == 1
+    progress.on(events.Draining("SIGINT", 64))
+    assert progress.line().endswith("$0.41, 1 error, draining 64 requests in flight")
+
+
+def test_before_and_after_there_is_no_time_left():
+    progress = Progress(Clock())
+    assert progress.line() == "0 of 0 documents"
+    progress.on(events.Surveyed(2, 1))
+    assert progress.line() == "0 of 2 documents"
+    progress.on(events.Written(2, 2, 0, 0))
+    assert progress.line() == "2 of 2 documents"
+
+
+def test_a_warning_says_who_paused_for_how_long_and_how_often():
+    progress = Progress(Clock())
+    assert progress.warning() is None
+    progress.on(PAUSE)
+    assert progress.warning() == (
+        "429 from api.example.com, pausing 7.0 s (asked by server), 12th time"
+    )
+    progress.on(events.Paused("hub", 1.25, False, 1, "overload", "no \x1b[31mroom\n" + "x" * 999))
+    told = progress.warning()
+    assert told.startswith("no \\x1b[31mroom\\nxxx")
+    assert told.endswith(" from hub, pausing 1.2 s, 1st time")
+    assert len(told) < 160
+
+
+def test_json_is_one_object_a_line_with_the_name_of_the_event():
+    out = io.StringIO()
+    shown = JsonLines(out)
+    for event in [*STORY, events.Committed("a\nb", 3)]:
+        shown.on(event)
+    shown.close()
+    told = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [each["event"] for each in told] == [
+        "surveyed", "admitted", "call", "paused", "call", "written", "written", "committed",
+    ]
+    assert told[0] == {"event": "surveyed", "documents": 1_204, "parts": 3}
+    assert told[-1]["path"] == "a\nb"
+
+
+def test_plain_speaks_every_ten_seconds_and_of_a_pause_once(monkeypatch):
+    clock, out = Clock(), io.StringIO()
+    monkeypatch.setattr(display.time, "monotonic", clock)
+    shown = Plain(out)
+    shown._progress._clock = clock
+    for event in STORY:
+        clock.now += 0.5
+        shown.on(event)
+    assert out.getvalue() == ""
+    clock.now += 10
+    shown.on(events.Written(1, 1, 0, 0))
+    first = out.getvalue().splitlines()
+    assert first[0] == "429 from api.example.com, pausing 7.0 s (asked by server), 12th time"
+    assert first[1].startswith("160 of 1,204 documents, ")
+    assert len(first) == 2
+    clock.now += 10
+    shown.on(events.Written(1, 1, 0, 0))
+    assert len(out.getvalue().splitlines()) == 3
+    shown.on(events.Draining("SIGTERM", 5))
+    assert out.getvalue().endswith("draining 5 requests in flight\n")
+    shown.close()
+
+
+class Screen(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_the_display_suits_the_place(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert isinstance(display.display(as_json=False), Plain)
+    assert isinstance(display.display(as_json=True), JsonLines)
+    monkeypatch.setattr(sys, "stderr", Screen())
+    monkeypatch.setenv("TERM", "xterm")
+    shown = display.display(as_json=False)
+    assert isinstance(shown, Terminal)
+    shown.close()
+
+
+def test_the_terminal_shows_figures_and_leaves_nothing_behind(monkeypatch):
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = Terminal()
+    for event in [*STORY, events.Paused("hub", 1.0, False, 1, "overload", "[red]no\x1b[31m room")]:
+        shown.on(event)
+    shown._live.refresh()
+    told = screen.getvalue()
+    assert "160 of 1,204 documents, " in told
+    assert "[red]no\\x1b[31m room from hub, pausing 1.0 s, 1st time" in told
+    shown.close()
+    assert screen.getvalue().endswith("\x1b[2K")
+    assert "\x1b[?25h" in screen.getvalue()

@@ -1,0 +1,166 @@
+"""The register: two at once, killed anywhere, damaged: every run is told as it was."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from msgspec.structs import replace
+
+from jobs.history.ledger import ledger
+from jobs.history.register import Entry, Live, Run, is_running, runs, started, utc
+from jobs.history.spent import Spent
+from jobs.spec.flags import FLAGS, command_line
+from pipeline.errors import StorageError
+from tests.support import ROOT
+
+
+def made(job="nightly", **changed):
+    return replace(started(job, file=f"/{job}.toml", output=f"/{job}.parquet", command=f"textmill run /{job}.toml"), **changed)
+
+
+def done(run, **changed):
+    return replace(run, **{"ended_at": utc(1.0), "exit": 0, "class_": "complete"} | changed)
+
+
+def test_a_run_from_start_to_end(tmp_path):
+    entry = Entry(tmp_path / "home", made())
+    (found,), unread = runs(tmp_path / "home")
+    assert is_running(found) and found.host and found.pid == os.getpid() and unread == 0
+    entry.show(replace(entry.told, calls=7, live=Live(3.0, utc(5.0), "working")))
+    (found,), _ = runs(tmp_path / "home")
+    assert (found.calls, found.live.done) == (7, 3.0)
+    entry.show(replace(entry.told, calls=8, live=None))  # shorter than the last one
+    assert runs(tmp_path / "home")[0][0].calls == 8
+    entry.end(done(entry.told, calls=9))
+    (found,), _ = runs(tmp_path / "home")
+    assert (found.exit, found.calls, is_running(found)) == (0, 9, False)
+    assert entry.trouble == ""
+
+
+def test_what_is_written_is_for_its_owner_alone(tmp_path):
+    Entry(tmp_path / "new" / "home", made())
+    for path in (tmp_path / "new").rglob("*"):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_a_killed_run_is_told_from_one_that_works_and_keeps_its_figures(tmp_path):
+    script = (
+        "import sys, os, signal\n"
+        "from pathlib import Path\n"
+        "from msgspec.structs import replace\n"
+        "from jobs.history.register import Entry, Live, started\n"
+        "e = Entry(Path(sys.argv[1]), started('nightly', file='', output='/o.parquet', command='again'))\n"
+        "e.show(replace(e.told, calls=41, cost_usd=0.5, live=Live(3.0, '2099-01-01T00:00:00.000Z', 'working')))\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert process.stdout.readline() == b"ready\n"
+    (found,), _ = runs(tmp_path)
+    assert is_running(found) and found.pid == process.pid
+    process.kill()
+    process.wait()
+    process.stdin.close()
+    process.stdout.close()
+    (found,), _ = runs(tmp_path)
+    assert (found.exit, found.class_, found.resumable, found.calls, found.cost_usd) == (137, "killed", True, 41, 0.5)
+    assert found.ended_at == "2099-01-01T00:00:00.000Z"
+
+    Entry(tmp_path, made("second"))  # the next run writes the last line of the one that could not
+    assert [path.name for path in (tmp_path / "running").iterdir()] == [f"{runs(tmp_path)[0][0].entry}.json"]
+    last = [run for run in runs(tmp_path)[0] if run.job == "nightly"]
+    assert [(run.exit, run.calls) for run in last] == [(137, 41)]
+    assert "killed" in (tmp_path / "runs.jsonl").read_text("utf-8")
+
+
+def test_a_run_that_was_killed_between_its_two_files_is_told_once(tmp_path):
+    entry = Entry(tmp_path, made())
+    life = tmp_path / "running" / f"{entry.told.entry}.json"
+    content = life.read_bytes()
+    entry.end(done(entry.told))
+    life.write_bytes(content)  # the last line was written, the file was not removed
+    Entry(tmp_path, made("second"))
+    assert [(run.job, run.exit) for run in runs(tmp_path)[0]][-1] == ("nightly", 0)
+    assert len(runs(tmp_path)[0]) == 2
+
+
+def test_a_cut_line_costs_itself_and_no_other(tmp_path):
+    Entry(tmp_path, made("first")).end(done(made("first")))
+    path = tmp_path / "runs.jsonl"
+    before = len(runs(tmp_path)[0])
+    with path.open("ab") as file:
+        file.write(b'{"entry":"cut","jo')
+    entry = Entry(tmp_path, made("second"))
+    entry.end(done(entry.told))
+    found, unread = runs(tmp_path)
+    assert len(found) == before + 1 and unread == 1
+    with path.open("ab") as file:
+        file.write(b"\xff\xfe\n\n[]\n")
+    assert runs(tmp_path)[1] == 3
+
+
+def test_many_at_once_lose_no_line(tmp_path):
+    def one(number):
+        entry = Entry(tmp_path, made(f"job-{number}"))
+        entry.end(done(entry.told, calls=number))
+        return entry.trouble
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(one, range(40))) == {""}
+    found, unread = runs(tmp_path)
+    assert (len(found), unread, sum(run.calls for run in found)) == (40, 0, 780)
+    assert not list((tmp_path / "running").iterdir())
+
+
+def test_a_newer_textmill_may_say_more(tmp_path):
+    told = {"entry": "e", "job": "j", "started_at": utc(0), "ended_at": utc(1), "exit": 0, "colour": "red"}
+    (tmp_path / "runs.jsonl").write_text(json.dumps(told) + "\n")
+    assert runs(tmp_path)[0][0].job == "j"
+
+
+def test_no_register_is_no_runs_and_one_that_cannot_be_read_is_an_error(tmp_path):
+    assert runs(tmp_path / "none") == ([], 0)
+    (tmp_path / "runs.jsonl").mkdir()
+    with pytest.raises(StorageError, match="cannot be read"):
+        runs(tmp_path)
+
+
+def test_names_that_are_not_utf_8_do_not_stop_a_run(tmp_path):
+    told = started("j", file="/a\udcff", output="/b\udcff.jsonl", command="textmill run '/a\udcff'")
+    assert Entry(tmp_path, told).trouble == ""
+    assert runs(tmp_path)[0][0].output == "/b\ufffd.jsonl"
+
+
+def test_the_ledger_by_day_and_job():
+    hub = Spent(2, 1, 20, 100, 10, 0.125, 1.0, 0.75)
+    base = Run(entry="1", job="a", started_at="2026-11-20T12:00:00.000Z", calls=2, requests=20, tokens=110,
+               cost_usd=0.15, endpoints={"hub": hub})
+    told = [
+        replace(base, entry="3", started_at="2026-11-21T12:00:00.000Z"),
+        replace(base, entry="2", endpoints={"hub": hub, "local": Spent(1)}),
+        base,
+        replace(base, entry="4", job="b", cached=20, endpoints={}),
+    ]
+    days = ledger(told)
+    assert [(day["day"], day["job"], day["runs"], day["cost_usd"]) for day in days] == [
+        ("2026-11-21", "a", 1, 0.15), ("2026-11-20", "b", 1, 0.15), ("2026-11-20", "a", 2, 0.3)]
+    assert days[2]["endpoints"] == {"hub": Spent(4, 2, 40, 200, 20, 0.25, 2.0, 0.75), "local": Spent(1)}
+
+
+def test_the_command_of_a_run_is_one_that_does_it_again():
+    flags = {"input.path": "a b.jsonl", "output.path": "o.parquet", "input.keep": ["x", "y"], "chunk.size": 99,
+             "budget.partial": True, "run.max_outage_seconds": 5.0, "parameters.prompt": "a {chunk}"}
+    assert command_line("embed", ["chunk.overlap=3"], flags) == [
+        "textmill", "run", "embed", "-i", "a b.jsonl", "-o", "o.parquet", "--keep", "x", "--keep", "y", "--size", "99",
+        "--partial", "--max-outage", "5", "--prompt", "a {chunk}", "--set", "chunk.overlap=3"]
+
+
+def test_every_flag_is_named_as_the_command_line_names_it():
+    for flag, key in FLAGS.items():
+        name = {"input": "-i", "output": "-o"}.get(flag, "--" + flag.replace("_", "-"))
+        assert command_line("j", [], {key: "v"})[3:] == [name, "v"]

@@ -1,0 +1,582 @@
+"""Parts and reuse by row: the same bytes for less work."""
+
+import hashlib
+import importlib
+import json
+import os
+import random
+from contextlib import suppress
+
+import hypothesis.strategies as st
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+
+from pipeline.cache.lookup import Outcomes
+from pipeline.parts import layout as place_module
+from pipeline.parts import reuse as reuse_module
+from pipeline.parts import writer as partswriter
+from pipeline.parts.json_lines import json_lines
+from pipeline.sink import sink as sink_module
+from tests.support.nights import Reused, small
+
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen"]
+
+
+def text(number, random_=None):
+    """Between no and about five chunks of 8 tokens; now and then poisoned or blank."""
+    make = random_ or random.Random(number)
+    words = make.choices(WORDS, k=make.choice([0, 3, 10, 20, 35]))
+    if make.random() < 0.1:
+        words.insert(len(words) // 2, "poison")
+    return " ".join([str(number), *words]) if words else " "
+
+
+def edited(rows, make, has_id):
+    """The rows after a night: some changed, added, removed, moved, doubled, or broken."""
+    rows = [dict(row) for row in rows]
+    for _ in range(make.randint(0, 5)):
+        at = make.randrange(len(rows)) if rows else 0
+        match make.choice(["change", "add", "remove", "move", "kept", "unused", "double", "break"]):
+            case "change" if rows:
+                rows[at]["text"] = text(make.randrange(10**6))
+            case "add":
+                number = make.randrange(10**6, 10**9)
+                rows.insert(at, {"id": number, "text": text(number), "kept": 1.5, "unused": 1})
+            case "remove" if rows:
+                del rows[at]
+            case "move" if rows:
+                rows.insert(make.randrange(len(rows)), rows.pop(at))
+            case "kept" if rows:
+                rows[at]["kept"] = make.choice([0.0, -0.0, 1.0, None, 2.5])
+            case "unused" if rows:
+                rows[at]["unused"] = make.choice([2, None, 3])
+            case "double" if rows and not has_id:
+                rows.insert(make.randrange(len(rows)), dict(rows[at]))
+            case "break" if rows:
+                rows[at]["text"] = None
+    return rows
+
+
+@pytest.fixture
+def of(tmp_path_factory, monkeypatch):
+    small(monkeypatch)
+    monkeypatch.setattr(reuse_module, "MOST_SOURCES", 2)
+    monkeypatch.setattr(reuse_module, "LEAST_COPIED", 2)
+
+    def make(**given):
+        folder = tmp_path_factory.mktemp("reuse")
+        monkeypatch.setenv("TEXTMILL_HOME", str(folder / "home"))
+        return Reused(folder, monkeypatch, **given)
+
+    return make
+
+
+SHAPES = st.sampled_from(
+    [("embed", None, "o.parquet"), ("embed", None, "o.jsonl"), ("embed", None, "o"),
+     ("embed", "mean", "o.parquet"), ("embed", "mean", "o"), ("embed", "mean", "o.jsonl"),
+     ("ask", None, "o.parquet"), ("ask", None, "o.jsonl")]
+)  # fmt: skip
+
+
+@settings(max_examples=12)
+@given(SHAPES, st.booleans(), st.sampled_from([".jsonl", ".parquet"]), st.integers(0, 10**9))
+def test_a_run_that_reuses_writes_the_bytes_of_one_that_does_not(of, shape, has_id, suffix, seed):
+    template, method, out = shape
+    make = random.Random(seed)
+    flags = {"input__id": "id" if has_id else None}
+    if template == "ask":
+        flags |= {"parameters__prompt": "{kept}: {chunk}"}
+    if method:
+        flags |= {"aggregate__method": method}
+    if not (has_id and seed % 2):
+        flags |= {"input__keep": ["kept"]}
+    mill = of(template=template, out=out, name=f"in{suffix}", **flags)
+    rows = [
+        {"id": n, "text": text(n), "kept": make.choice([0.5, 1.0, None]), "unused": n % 3}
+        for n in range(make.randint(1, 60))
+    ]
+    before = 0
+    for night in range(4):
+        # One vector there always is: of the dimension an earlier commit is asked, too.
+        night_rows = [*rows, {"id": -1, "text": "here to stay", "kept": 0.5, "unused": 1}]
+        mill.rows(night_rows)
+        told = mill.run()
+        assert told.added + told.changed + told.unchanged + told.retried == len(night_rows)
+        if night:
+            assert told.removed == before - told.changed - told.unchanged - told.retried
+        before = len(night_rows)
+        assert mill.content() == mill.anew()
+        rows = edited(rows, make, has_id) or rows
+
+
+def applied(held, changes, per_chunk):
+    """What a store that follows `--changes` holds."""
+    held = dict(held)
+    for line in changes.read_text().splitlines():
+        change = json.loads(line)
+        name = change["chunk_id"] if per_chunk else change["id"]
+        if change.pop("op") == "upsert":
+            held[name] = change
+        else:
+            assert name in held, "a deletion of what was never there"
+            del held[name]
+    return held
+
+
+def rows_of(mill):
+    path = mill.folder / mill.out
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [json.loads(line) for file in files
+            for line in json_lines(pq.read_table(file)).splitlines()]  # fmt: skip
+
+
+@settings(max_examples=8)
+@given(SHAPES, st.booleans(), st.integers(0, 10**9))
+def test_whoever_applies_the_changes_has_the_new_output(of, shape, has_id, seed):
+    template, method, out = shape
+    make = random.Random(seed)
+    flags = {"input__id": "id" if has_id else None, "input__keep": ["kept"]}
+    if template == "ask":
+        flags |= {"parameters__prompt": "{kept}: {chunk}"}
+    if method:
+        flags |= {"aggregate__method": method}
+    per_chunk = template == "embed" and method is None
+    mill = of(template=template, out=out, **flags)
+    rows = [{"id": n, "text": text(n), "kept": 0.5, "unused": 1} for n in range(40)]
+    held, changes = {}, mill.folder / "changes.jsonl"
+    for night in range(4):
+        mill.rows(rows)
+        mill.run(changes=changes, chunk__size=8 if night < 3 else 12)
+        expected = {
+            row["chunk_id" if per_chunk else "id"]: row
+            for row in rows_of(mill)
+            if not per_chunk or row["chunk_id"] is not None
+        }
+        held = applied(held, changes, per_chunk)
+        assert held == expected
+        mill.run(changes=changes, chunk__size=8 if night < 3 else 12)
+        assert changes.read_text() == ""
+        rows = edited(rows, make, has_id)
+
+
+@pytest.mark.parametrize("out", ["o.parquet", "o.jsonl", "o"])
+def test_changes_from_chunks_to_documents_and_back(of, out):
+    mill = of(input__id="id", out=out)
+    mill.rows([{"id": f"r{n}", "text": "one two three four five " * 5} for n in range(12)])
+    changes = mill.folder / "changes.jsonl"
+    mill.run(changes=changes)
+    chunks = {row["chunk_id"] for row in rows_of(mill)}
+    assert len(chunks) > 24
+    for method in ("mean", None):
+        mill.run(changes=changes, aggregate__method=method or "rows")
+        told = [json.loads(line) for line in changes.read_text().splitlines()]
+        gone = [line for line in told if line["op"] == "delete"]
+        if method:
+            assert {line["chunk_id"] for line in gone} == chunks
+            assert {line["id"] for line in told[len(gone) :]} == {f"r{n}" for n in range(12)}
+        else:
+            assert {line["id"] for line in gone} == {f"r{n}" for n in range(12)}
+            assert {line["chunk_id"] for line in told[len(gone) :]} == chunks
+        assert len(told) == len(chunks) + 12
+
+
+@pytest.mark.parametrize("out", ["o.parquet", "o"])
+@pytest.mark.parametrize("left", [20, 0])
+def test_rows_of_an_output_that_was_removed_by_hand_are_deleted_still(of, out, left):
+    mill = of(input__id="id", out=out)
+    changes = mill.folder / "changes.jsonl"
+    mill.rows(plain(30))
+    mill.run(changes=changes)
+    held = applied({}, changes, per_chunk=True)
+    (mill.folder / out).unlink()
+    mill.rows(plain(left))
+    mill.run(changes=changes)
+    held = applied(held, changes, per_chunk=True)
+    assert held == {row["chunk_id"]: row for row in rows_of(mill)}
+    assert bool(held) == bool(left)
+
+
+def far(*origins):
+    return reuse_module._jumps(np.array(origins, np.int64).reshape(-1, 2))
+
+
+def test_jumps_are_counted_where_a_row_group_is_read_again():
+    assert far() == 0
+    assert far((0, 0), (0, 1), (0, 7), (1, 2), (1, 3)) == 0
+    assert far((0, 0), (1, 5), (0, 1), (1, 6)) == 0  # both are open
+    assert far((0, 3), (0, 2), (0, 1)) == 2
+    assert far((0, 0), (1, 5), (2, 1), (0, 6)) == 3
+
+
+def test_rows_in_no_order_are_looked_up(of, monkeypatch):
+    mill = of(input__id="id")
+    rows = plain(60)
+    mill.rows(rows)
+    mill.run()
+    monkeypatch.setattr(reuse_module, "MOST_SOURCES", 99)
+    monkeypatch.setattr(reuse_module, "MOST_JUMPS", 2)
+    mill.rows(rows[::-1])
+    told = mill.run()
+    assert (told.unchanged, told.calls) == (60, 0)
+    assert told.cached > 30
+    assert mill.content() == mill.anew()
+
+
+def plain(count, start=0):
+    return [{"id": n, "text": f"row {n} one two three four five six seven", "kept": 1.5}
+            for n in range(start, start + count)]  # fmt: skip
+
+
+def test_nothing_changed_leaves_what_stands_and_asks_nothing(of):
+    mill = of(input__id="id", out="o")
+    mill.rows(plain(60))
+    mill.run()
+    before, parts = (mill.folder / "o").readlink(), mill.parts()
+    told = mill.run()
+    assert (told.unchanged, told.added, told.requests, told.calls) == (60, 0, 0, 0)
+    assert (mill.folder / "o").readlink() == before
+    assert mill.parts() == parts
+    assert mill.asked() == 0
+
+
+def test_only_the_touched_part_is_written_and_only_the_new_row_looked_up(of):
+    mill = of(input__id="id", out="o")
+    rows = plain(60)
+    mill.rows(rows)
+    mill.run()
+    before = mill.parts()
+    rows[30]["text"] = "quite another one two three four five six"
+    mill.rows(rows)
+    told = mill.run()
+    assert (told.changed, told.unchanged) == (1, 59)
+    assert mill.asked() == told.requests == 1
+    assert len(before.keys() - mill.parts().keys()) == 1
+    assert len(before) > 5
+    mill.rows(rows)  # another file with the same rows
+    assert mill.run().unchanged == 60
+
+
+def test_a_column_that_nobody_uses_may_change(of):
+    mill = of(input__id="id", input__keep=["kept"])
+    rows = plain(20)
+    mill.rows(rows)
+    mill.run()
+    before = mill.parts()
+    mill.rows([{**row, "seen": n} for n, row in enumerate(rows)])
+    assert mill.run().unchanged == 20
+    assert mill.parts() == before
+    rows[3]["kept"] = 2.5
+    mill.rows(rows)
+    told = mill.run()
+    assert (told.changed, told.unchanged, told.calls) == (1, 19, 0)
+    assert mill.content() == mill.anew()
+
+
+def test_the_same_rows_in_parquet_are_unchanged(of):
+    mill = of(input__id="id", input__keep=["kept"])
+    mill.rows(plain(20))
+    mill.run()
+    content = mill.content()
+    mill.input = mill.folder / "in.parquet"
+    mill.rows(plain(20))
+    assert mill.run().unchanged == 20
+    assert mill.content() == content
+
+
+def test_failed_rows_are_tried_again_once_a_run(of):
+    mill = of(input__id="id")
+    rows = plain(20)
+    rows[7]["text"] = "poison"
+    mill.rows(rows)
+    assert mill.run().failed == 1
+    told = mill.run()
+    assert (told.retried, told.unchanged, told.failed, told.requests) == (1, 19, 1, 1)
+    mill.poison = None
+    told = mill.run()
+    assert (told.retried, told.failed) == (1, 0)
+    assert mill.content() == mill.anew()
+    assert mill.run().unchanged == 20
+
+
+def test_another_size_builds_anew_and_another_pyarrow_asks_nothing(of, monkeypatch):
+    mill = of(input__id="id")
+    mill.rows(plain(20))
+    mill.run()
+    before = mill.parts()
+    told = mill.run(chunk__size=12)
+    assert (told.unchanged, told.requests > 0, mill.asked() > 0) == (20, True, True)
+    told = mill.run()
+    assert (told.unchanged, told.requests, mill.asked()) == (20, 40, 0)
+    assert mill.parts().keys() == before.keys()
+    monkeypatch.setattr(sink_module, "WRITER_REVISION", 2)
+    told = mill.run()
+    assert (told.unchanged, told.requests, mill.asked()) == (20, 40, 0)
+
+
+def kill(mill, monkeypatch, module, name, at=1):
+    """A run that ends, as by kill -9, at the n-th call of this function."""
+    real, left = getattr(module, name), at
+
+    def last(*given, **named):
+        nonlocal left
+        left -= 1
+        if not left:
+            raise KeyboardInterrupt
+        return real(*given, **named)
+
+    with monkeypatch.context() as patch, pytest.raises(BaseException):  # noqa: B017
+        patch.setattr(module, name, last)
+        patch.setattr(place_module.Place, "clean", lambda self: None)
+        mill.run(changes=mill.folder / "changes.jsonl")
+
+
+@pytest.mark.parametrize("out", ["o", "o.parquet", "o.jsonl"])
+def test_finished_parts_of_a_killed_run_are_kept(of, out, monkeypatch):
+    mill = of(input__id="id", out=out)
+    mill.rows(plain(60))
+    kill(mill, monkeypatch, partswriter, "write_index", 5)
+    assert not (mill.folder / out).exists()
+    left = mill.parts()
+    told = mill.run()
+    assert (told.added, told.ok) == (60, 60)
+    kept = [name for name, inode in mill.parts().items() if left.get(name) == inode]
+    assert len(kept) in (4, 5)  # two are finished at a time
+    assert told.requests < 120 and mill.asked() < 120
+    assert mill.content() == mill.anew()
+
+
+@pytest.mark.parametrize("out", ["o", "o.parquet", "o.jsonl"])
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [("parts.layout", "Place.switch"), ("parts.part_file", "PartFile.publish"),
+     ("parts.snapshot", "StandingRecord.settle"), ("parts.snapshot", "StandingRecord.announce"),
+     ("sink.sink", "deliver"), ("sink.changes", "sync_folder")],
+)  # fmt: skip
+def test_a_kill_around_the_commit_loses_no_change(of, out, where, name, monkeypatch):
+    mill = of(input__id="id", out=out)
+    changes = mill.folder / "changes.jsonl"
+    rows = plain(40)
+    mill.rows(rows)
+    mill.run(changes=changes)
+    held = applied({}, changes, True)
+    del rows[3:5]
+    rows += plain(3, 100)
+    rows[0]["text"] = "changed"
+    mill.rows(rows)
+    module = importlib.import_module(f"pipeline.{where}")
+    *owner, last = name.split(".")
+    owner = getattr(module, owner[0]) if owner else module
+    with suppress(pytest.fail.Exception):  # some outputs never come by there
+        kill(mill, monkeypatch, owner, last)
+    mill.run()  # somebody who does not ask for changes
+    del rows[10]
+    mill.rows(rows)
+    mill.run(changes=changes)
+    held = applied(held, changes, True)
+    if name not in ("StandingRecord.announce", "sync_folder", "Place.switch", "PartFile.publish"):
+        assert held == {row["chunk_id"]: row for row in rows_of(mill) if row["chunk_id"]}
+    assert mill.content() == mill.anew()
+
+
+def damaged(path, at, size=None):
+    raw = bytearray(path.read_bytes())
+    raw[at] ^= 0xFF
+    stamp = path.stat()
+    path.write_bytes(raw[:size])
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut", "gone", "index", "index head"])
+@pytest.mark.parametrize("out", ["o", "o.parquet", "o.jsonl"])
+def test_fault_71_a_damaged_part_is_built_anew(of, out, how):
+    mill = of(input__id="id", out=out)
+    mill.rows(plain(60))
+    mill.run()
+    good, parts = mill.content(), mill.parts()
+    folder = mill.folder / f"{out}.run/parts"
+    victim = folder / sorted(parts)[2]
+    match how:
+        case "flipped":
+            damaged(victim, 40)
+        case "cut":
+            damaged(victim, 0, -30)
+        case "gone":
+            victim.unlink()
+        case "index":
+            damaged(victim.with_suffix(".index"), -5)
+        case "index head":
+            damaged(victim.with_suffix(".index"), 30)
+    rows = plain(60)
+    rows[50]["text"] = "something must be published"
+    mill.rows(rows)
+    told = mill.run()
+    assert told.ok == 60 and mill.asked() == 1
+    assert mill.content() == mill.anew() != good
+
+
+def test_damage_that_shows_only_on_reading_heals_with_the_next_run(of):
+    mill = of(input__id="id", out="o")
+    rows = plain(60)
+    mill.rows(rows)
+    mill.run()
+    record = mill.folder / "o.run/standing.json"
+    rows[1]["text"] = "this part is copied from"
+    mill.rows(rows)
+    for victim in mill.parts():
+        path = mill.folder / "o.run/parts" / victim
+        column = pq.read_metadata(path).row_group(0).column(7)
+        damaged(path, column.data_page_offset + column.total_compressed_size - 2)
+    told = json.loads(record.read_text())
+    for part in told["parts"]:  # as if the disk had lost it without a trace
+        now = (mill.folder / "o.run/parts" / part["name"]).stat()
+        part["stamp"]["ctime_ns"] = now.st_ctime_ns
+    record.write_text(json.dumps(told))
+    assert mill.run(code=12).resumable
+    assert "damaged" in str(mill.error)
+    mill.run()
+
+
+def test_too_many_removed_rows_are_refused_before_anything_is_asked(of):
+    mill = of(input__id="id", guard__max_removed=0.25)
+    mill.rows(plain(100))
+    mill.run()
+    content = mill.content()
+    mill.rows([*plain(74), *plain(5, 200)])
+    told = mill.run(code=14)
+    assert (told.removed, mill.asked()) == (26, 0)
+    assert "26 of the 100 rows" in str(mill.error)
+    assert mill.content() == content
+    mill.rows(plain(75))
+    assert mill.run().removed == 25
+
+
+def test_rows_without_ids_may_all_change_but_not_go(of):
+    mill = of(guard__max_removed=0.25)
+    mill.rows(plain(100))
+    mill.run()
+    mill.rows([row | {"new": 1} for row in plain(100)])
+    told = mill.run()
+    assert (told.removed, told.added) == (100, 100)
+    mill.rows([row | {"new": 2} for row in plain(74)])
+    assert mill.run(code=14).exit == 14
+    assert "26 of the 100 rows" in str(mill.error)
+    mill.rows(plain(75))
+    assert mill.run().exit == 0
+
+
+def test_of_a_tiny_table_every_row_but_the_last_may_go(of):
+    mill = of(input__id="id", guard__max_removed=0.0)
+    mill.rows(plain(20))
+    mill.run()
+    mill.rows(plain(1))
+    assert mill.run().removed == 19
+    mill.rows([])
+    assert mill.run(code=14).exit == 14
+    assert "the input is empty" in str(mill.error)
+
+
+def test_the_manifest_tells_the_accounting_and_the_parts(of):
+    mill = of(input__id="id", out="o")
+    mill.rows(plain(60))
+    mill.run()
+    mill.rows(plain(70, 2))
+    mill.run()
+    last = sorted(mill.folder.glob("o.run/runs/*/manifest.json"), key=lambda p: p.stat().st_mtime_ns)
+    told = json.loads(last[-1].read_text())
+    assert told["accounting"] == {
+        "added": 12, "changed": 0, "removed": 2, "unchanged": 58, "retried": 0
+    }  # fmt: skip
+    files = sorted((mill.folder / "o").iterdir())
+    assert [hashlib.sha256(f.read_bytes()).hexdigest() for f in files] == [
+        sha256 for _, sha256 in told["parts"]
+    ]
+
+
+def test_parts_that_no_commit_uses_are_removed(of):
+    mill = of(input__id="id", out="o.parquet")
+    for start in range(0, 50, 10):
+        mill.rows(plain(60, start))
+        mill.run()
+    folder = mill.folder / "o.parquet.run/parts"
+    assert {p.stem for p in folder.iterdir()} == {p.split(".")[0] for p in mill.parts()}
+    assert sum(pq.read_metadata(folder / name).num_rows for name in mill.parts()) == 120
+
+
+def test_rows_answered_by_another_endpoint_than_the_first_are_looked_up(of, monkeypatch):
+    mill = of(input__id="id")
+    mill.rows(plain(20))
+    with monkeypatch.context() as patch:
+        patch.setattr(Outcomes, "is_first", property(lambda self: False, lambda self, value: None), raising=False)
+        mill.run()
+    told = mill.run()
+    assert (told.unchanged, told.requests, told.calls) == (20, 40, 0)
+    assert mill.run().requests == 0
+
+
+def night(mill, rows, **flags):
+    """One more row, with the canary on."""
+    rows.append({"id": len(rows), "text": f"one more {len(rows)}", "kept": 1.5})
+    mill.rows(rows)
+    return mill.run(guard__canary=3, **flags)
+
+
+def test_a_model_that_moved_is_found_before_its_vectors_mix(of):
+    mill = of(input__id="id")
+    rows = plain(20)
+    assert night(mill, rows).exit == 0
+    content = mill.content()
+    mill.turn = 0.00001  # noise
+    told = night(mill, rows)
+    assert (told.calls, mill.asked()) == (2, 4)
+    assert told.tokens == 4
+    mill.turn = 2.0
+    told = night(mill, rows, code=14)
+    assert (told.exit, mill.asked()) == (14, 3)
+    assert "the model answers other vectors than before" in str(mill.error)
+    assert mill.content() != content
+    content = mill.content()
+    mill.turn = 0.0
+    assert night(mill, rows).exit == 0
+    assert mill.content() == mill.anew()
+    mill.turn = 2.0
+    rows.append({"id": 99, "text": "another", "kept": 1.5})
+    mill.rows(rows)
+    told = mill.run(guard__canary=0)
+    assert (told.exit, mill.asked()) == (0, 1)
+
+
+def test_a_run_that_asks_nothing_new_sends_no_canary(of):
+    mill = of(input__id="id")
+    rows = plain(20)
+    night(mill, rows)
+    mill.turn = 2.0
+    rows.pop()
+    mill.rows(rows)
+    told = mill.run(guard__canary=3)
+    assert (told.removed, told.calls, mill.asked()) == (1, 0, 0)
+
+
+def test_a_run_that_goes_on_after_a_kill_sends_no_second_canary(of, monkeypatch):
+    mill = of(input__id="id")
+    rows = plain(20)
+    night(mill, rows)
+    mill.flags["guard__canary"] = 3
+    rows.append({"id": 98, "text": "another", "kept": 1.5})
+    mill.rows(rows)
+    kill(mill, monkeypatch, sink_module, "publish")
+    assert mill.asked() == 4
+    rows.append({"id": 99, "text": "and one more", "kept": 1.5})
+    mill.rows(rows)
+    assert (mill.run().exit, mill.asked()) == (0, 1)
+
+
+def test_text_tasks_have_no_canary(of):
+    mill = of(template="ask", input__id="id", parameters__prompt="{chunk}", input__keep=["kept"])
+    rows = plain(5)
+    night(mill, rows)
+    night(mill, rows)
+    assert mill.asked() == 1

@@ -1,0 +1,666 @@
+"""The numbered faults, each against the command line and real HTTP.
+
+Every test goes through `check`, which also asserts what must hold after any fault: rows balance,
+neighbours are intact, no byte that a run leaves holds the key, and a run after the fault is gone
+gives the same bytes as one that never met it.
+"""
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.mock import Fault, serving
+from tests.support import ROOT
+from tests.support.served import KEY
+
+GOOD = [
+    {"id": f"r-{n}", "text": f"Row {n}: the weir at Oxmead stood at {n * 7} mm."} for n in range(5)
+]
+
+
+def lines(rows):
+    return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+
+
+def job(place, url, **changed):
+    """A job file on the OpenAI protocol with one call at a time."""
+    settings = {
+        "path": "in.jsonl",
+        "output": "out.parquet",
+        "id": 'id = "id"',
+        "batch": 8,
+        "extra": "",
+    } | changed
+    path = place / "job.toml"
+    path.write_text(f"""
+task = "feature-extraction"
+[input]
+path = "{settings["path"]}"
+{settings["id"]}
+[chunk]
+size = 64
+[[endpoint]]
+name = "mock"
+kind = "openai"
+url = "{url}/v1"
+model = "m"
+api_key = {{ env = "MOCK_KEY" }}
+concurrency = 2
+batch_size = {settings["batch"]}
+{settings["extra"]}
+[output]
+path = "{settings["output"]}"
+""")
+    return path
+
+
+def table(place):
+    return pq.read_table(place / "out.parquet").to_pylist()
+
+
+def failures(place):
+    found = sorted(place.glob("*.run/runs/*/failures.jsonl"))
+    return [json.loads(line) for line in found[-1].read_text().splitlines()] if found else []
+
+
+def balanced(ran):
+    told = ran.last
+    assert told["exit"] == ran.code
+    if ran.code in (0, 3):
+        assert told["ok"] + told["partial"] + told["failed"] == told["documents"]
+    return told
+
+
+INPUTS = [
+    (1, "malformed line", lines(GOOD[:2]) + b'{"id": "bad", "text": oops}\n' + lines(GOOD[2:]), 3),
+    (2, "last line without newline", lines(GOOD).rstrip(b"\n"), 0),
+    (3, "truncated last line", lines(GOOD) + b'{"id": "r-9", "te', 3),
+    (4, "invalid UTF-8", lines(GOOD) + b'{"id": "r-9", "text": "caf\xe9"}\n', 3),
+    (5, "byte order mark", b"\xef\xbb\xbf" + lines(GOOD), 0),
+    (6, "NUL and control bytes", lines([*GOOD, {"id": "r-9", "text": "a\0b\x1b[31mc"}]), 0),
+    (7, "lone surrogate", lines(GOOD) + b'{"id": "r-9", "text": "a\\ud800b"}\n', 3),
+    (12, "null text", lines([*GOOD, {"id": "r-9", "text": None}]), 0),
+    (12, "blank text", lines([*GOOD, {"id": "r-9", "text": " \n\u3000"}]), 0),
+    (13, "text is a number", lines([*GOOD, {"id": "r-9", "text": 5}]), 3),
+    (13, "text is missing", lines([*GOOD, {"id": "r-9"}]), 0),
+    (8, "integer beyond int64", lines(GOOD) + b'{"id": 99999999999999999999, "text": "x"}\n', 3),
+    (9, "NaN literal", lines(GOOD) + b'{"id": "r-9", "text": "x", "n": NaN}\n', 3),
+    (11, "late key", lines([*GOOD, {"id": "r-9", "text": "late", "late": 1}]), 0),
+]
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "raw", "code"), INPUTS, ids=lambda value: str(value)[:24]
+)
+def test_faulty_input_is_isolated_and_its_neighbours_are_intact(
+    place, mill, number, name, raw, code
+):
+    (place / "in.jsonl").write_bytes(raw)
+    with serving(key=KEY) as mock:
+        ran = mill("run", job(place, mock.url), "--json")
+        assert ran.code == code, ran.err
+        told = balanced(ran)
+        good = [row for row in table(place) if row["id"] in {each["id"] for each in GOOD}]
+        assert [row["text"] for row in good] == [each["text"] for each in GOOD]
+        assert all(row["_status"] == "ok" and len(row["vector"]) == 384 for row in good)
+        odd = [row for row in table(place) if row not in good]
+        assert len(odd) == told["documents"] - 5
+        if code == 3:
+            (failure,) = failures(place)
+            (row,) = odd
+            assert failure["file"].endswith("in.jsonl")
+            assert (
+                failure["line"] == raw.count(b"\n", 0, raw.rstrip(b"\n").rfind(b"\n") + 1) + 1
+                or number == 1
+            )
+            assert failure["reason"]
+            assert (row["_status"], row["chunk"], row["vector"]) == ("failed", None, None)
+            assert row["_error"]
+        before = (place / "out.parquet").read_bytes()
+        calls = mock.bill.totals().calls
+        assert mill("run", job(place, mock.url)).code == code
+        assert mock.bill.totals().calls == calls
+        assert (place / "out.parquet").read_bytes() == before
+
+
+def test_fault_15_duplicate_ids_are_refused_before_any_call_with_both_places(place, mill):
+    (place / "in.jsonl").write_bytes(lines([*GOOD, GOOD[1]]))
+    with serving(key=KEY) as mock:
+        ran = mill("run", job(place, mock.url), "--json")
+        assert ran.code == 6
+        assert ran.last["exit"] == 6
+        assert "in.jsonl:2 and " in ran.err
+        assert "in.jsonl:6: id `r-1` is not unique" in ran.err
+        assert mock.bill.totals().calls == 0
+
+
+def test_fault_16_a_missing_column_is_refused_with_the_columns(place, mill):
+    (place / "in.jsonl").write_bytes(lines([{"id": 1, "txt": "a"}]))
+    with serving(key=KEY) as mock:
+        ran = mill("run", job(place, mock.url))
+        assert ran.code == 2
+        assert "`text`" in ran.err
+        assert "`id`" in ran.err
+        assert "`txt`" in ran.err
+        assert "did you mean `txt`?" in ran.err
+
+
+def test_fault_17_truncated_parquet_is_refused_before_any_call(place, mill):
+    pq.write_table(pa.Table.from_pylist(GOOD), place / "in.parquet")
+    raw = (place / "in.parquet").read_bytes()
+    (place / "in.parquet").write_bytes(raw[:-100])
+    with serving(key=KEY) as mock:
+        ran = mill("run", job(place, mock.url, path="in.parquet"))
+        assert ran.code == 6
+        assert "in.parquet: not a whole Parquet file" in ran.err
+        assert mock.bill.totals().calls == 0
+
+
+def test_fault_19_an_empty_file_is_a_valid_empty_output(place, mill):
+    (place / "in.jsonl").write_bytes(b"")
+    with serving(key=KEY) as mock:
+        ran = mill("run", job(place, mock.url), "--json")
+        assert ran.code == 0
+        assert table(place) == []
+
+
+def test_gzip_and_parquet_give_the_same_rows_as_jsonl(place, mill):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    (place / "in.jsonl.gz").write_bytes(gzip.compress(lines(GOOD)))
+    pq.write_table(pa.Table.from_pylist(GOOD), place / "in.parquet")
+    with serving(key=KEY) as mock:
+        found = []
+        for path in ("in.jsonl", "in.jsonl.gz", "in.parquet"):
+            assert mill("run", job(place, mock.url, path=path)).code == 0
+            found.append((place / "out.parquet").read_bytes())
+        assert found[0] == found[1] == found[2]
+        assert mock.bill.totals().repeated_inputs == 0
+
+
+SERVER = [
+    (30, ["html x2"], 0),
+    (30, ["html match='Row 3'"], 3),
+    (31, ["wrong_count x1"], 0),
+    (31, ["wrong_count count=1 x2"], 0),
+    (31, ["wrong_count match='Row 3'"], 3),
+    (32, ["shuffled_index"], 0),
+    (33, ["wrong_dimension match='Row 3'"], 3),
+    (34, ["nan match='Row 3'"], 3),
+    (34, ["null match='Row 3'"], 3),
+    (34, ["zero match='Row 3'"], 3),
+    (35, ["empty x2"], 0),
+    (36, ["half_body x1"], 0),
+    (36, ["half_chunked x1"], 0),
+    (43, ["429 x2 retry-after:0"], 0),
+    (44, ["429 x1"], 0),
+    (45, ["loading seconds=0.01 x2"], 0),
+    (47, ["500 30%"], 0),
+    (49, ["400 match='Row 3'"], 3),
+    (49, ["422 match='Row 3'"], 3),
+    (49, ["424 match='Row 3'"], 3),
+    (50, ["413 x1"], 0),
+    (55, ["reset x1"], 0),
+    (55, ["cut bytes=40 x1"], 0),
+]
+
+
+@pytest.mark.parametrize(("number", "script", "code"), SERVER, ids=str)
+def test_a_faulty_server_loses_no_neighbour_and_the_next_run_makes_it_whole(
+    place, mill, monkeypatch, number, script, code
+):
+    rows = [
+        {"id": n, "text": f"Row {n}: the weir at Oxmead stood at {n * 7} mm."} for n in range(40)
+    ]
+    (place / "in.jsonl").write_bytes(lines(rows))
+    with serving(script, key=KEY) as mock:
+        ran = mill("run", job(place, mock.url, batch=16), "--json", "--max-outage", "20")
+        assert ran.code == code, ran.err
+        balanced(ran)
+        found = table(place)
+        assert [row["id"] for row in found] == list(range(40))
+        for row in found:
+            if row["_status"] == "ok":
+                assert row["vector"] == pytest.approx(mock.vector(row["text"], "m"))
+        if code == 3 and "Row 3" in script[0]:
+            bad = {row["id"] for row in found if row["_status"] != "ok"}
+            assert {3} <= bad <= {3, *range(30, 40)}
+            assert {failure["id"] for failure in failures(place)} == bad
+        mock.play()
+        assert mill("run", job(place, mock.url, batch=16)).code == 0
+        after = (place / "out.parquet").read_bytes()
+    with serving(key=KEY) as mock:  # a run that never met the fault
+        monkeypatch.setenv("TEXTMILL_HOME", str(place / "fresh"))
+        (place / "out.parquet").unlink()
+        assert mill("run", job(place, mock.url, batch=16)).code == 0
+        assert (place / "out.parquet").read_bytes() == after
+
+
+def test_fault_38_a_redirect_is_refused_and_nothing_arrives_there(place, mill):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    with (
+        serving() as other,
+        serving([f"redirect location={other.url}/v1/embeddings"], key=KEY) as mock,
+    ):
+        ran = mill("run", job(place, mock.url))
+        assert ran.code == 2
+        assert "redirect" in ran.err
+        assert other.bill.totals().calls == 0
+
+
+def test_fault_40_a_wrong_key_makes_at_most_concurrency_calls(place, mill):
+    rows = [{"id": n, "text": f"Row {n}."} for n in range(100)]
+    (place / "in.jsonl").write_bytes(lines(rows))
+    with serving(key="another") as mock:
+        ran = mill("run", job(place, mock.url), "--json")
+        assert ran.code == 7
+        assert ran.last["resumable"] is True
+        assert mock.bill.totals().calls <= 2
+        assert not (place / "out.parquet").exists()
+        mock.key = KEY
+        assert mill("run", job(place, mock.url)).code == 0
+
+
+@pytest.mark.parametrize("fault", ["402", "insufficient_quota"])
+def test_fault_42_a_used_up_quota_stops_without_a_storm(place, mill, fault):
+    rows = [{"id": n, "text": f"Row {n}."} for n in range(100)]
+    (place / "in.jsonl").write_bytes(lines(rows))
+    with serving([fault], key=KEY) as mock:
+        assert mill("run", job(place, mock.url)).code == 7
+        assert mock.bill.totals().calls <= 2
+
+
+def test_fault_52_the_same_refusal_of_the_first_rows_is_a_configuration_error(place, mill):
+    rows = [{"id": n, "text": f"Row {n}."} for n in range(100)]
+    (place / "in.jsonl").write_bytes(lines(rows))
+    with serving(["422"], key=KEY) as mock:
+        ran = mill("run", job(place, mock.url, batch=1))
+        assert ran.code == 2
+        assert "refused the first 20 requests alike" in ran.err
+        assert mock.bill.totals().calls <= 22
+
+
+def test_more_failed_rows_than_allowed_publish_nothing(place, mill):
+    rows = [{"id": n, "text": f"{'bad' if n % 2 else 'good'} row {n}."} for n in range(100)]
+    (place / "in.jsonl").write_bytes(lines(rows))
+    with serving(["400 match=bad"], key=KEY) as mock:
+        ran = mill("run", job(place, mock.url, batch=1), "--json")
+        assert ran.code == 4
+        assert ran.last["class"] == "too many failed"
+        assert not (place / "out.parquet").exists()
+
+
+def test_fault_66_no_server_at_the_start_is_an_outage(place, mill):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    with serving() as mock:
+        gone = mock.url
+    ran = mill("run", job(place, gone), "--json", "--max-outage", "0.5")
+    assert ran.code == 5
+    assert ran.last["calls"] == 0
+    assert ran.last["resumable"] is True
+    assert "no answer for" in ran.err
+
+
+def test_fault_37_a_server_that_never_answers_ends_by_our_own_deadline(place, mill):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    extra = "deadline = { first_byte_seconds = 0.2, connect_seconds = 0.2 }"
+    with serving(["hang x1"], key=KEY) as mock:
+        assert mill("run", job(place, mock.url, extra=extra)).code == 0
+
+
+BAD_JOBS = [
+    (80, "extra_key = 1", "unknown key `endpoint.extra_key`"),
+    (80, "overlaps = 1", "unknown key"),
+    (81, 'headers = "Bearer hf_abcdefghijklmnopqrstuvwx"', ""),
+    (85, "batch_tokens = 0", "endpoint.batch_tokens"),
+    (85, "max_input_tokens = -5", "endpoint.max_input_tokens"),
+    (87, "max_input_tokens = 32", "64"),
+]
+
+
+@pytest.mark.parametrize(("number", "extra", "said"), BAD_JOBS, ids=str)
+def test_a_bad_job_file_is_one_line_and_exit_2(place, mill, number, extra, said):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    ran = mill("run", job(place, "http://127.0.0.1:9", extra=extra))
+    assert ran.code == 2
+    assert said in ran.err
+    assert "hf_abcdefghij" not in ran.err
+    assert "Traceback" not in ran.err
+    assert not list(place.glob("*.run"))
+
+
+@pytest.mark.parametrize(
+    ("number", "url"),
+    [(82, "http://user:pw@127.0.0.1:9"), (82, "http://example.com"), (82, "ftp://127.0.0.1")],
+)
+def test_fault_82_a_url_that_leaks_is_refused(place, mill, number, url):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    ran = mill("run", job(place, url))
+    assert ran.code == 2
+    assert "pw" not in ran.err
+
+
+@pytest.mark.parametrize(
+    "output", ["in.jsonl", "./in.jsonl", "out.parquet.run/x.parquet", "../escaped.parquet"]
+)
+def test_faults_83_and_84_an_output_in_the_wrong_place_is_refused(place, mill, output):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    ran = mill("run", job(place, "http://127.0.0.1:9", output=output))
+    if output.startswith("out.parquet.run"):
+        (place / "out.parquet.run").mkdir(exist_ok=True)
+        (place / "out.parquet.run" / "lock").touch()
+        ran = mill("run", job(place, "http://127.0.0.1:9", output=output))
+    assert ran.code == 2
+    assert (place / "in.jsonl").read_bytes() == lines(GOOD)
+
+
+def test_fault_86_a_plan_above_the_budget_is_refused_before_the_first_call(place, mill):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    extra = "price = { request = 1.0 }"
+    with serving(key=KEY) as mock:
+        ran = mill("run", job(place, mock.url, extra=extra), "--json", "--max-cost-usd", "4.5")
+        assert ran.code == 8
+        assert mock.bill.totals().calls == 0
+        ran = mill(
+            "run",
+            job(place, mock.url, batch=1, extra=extra),
+            "--json",
+            "--max-cost-usd",
+            "3",
+            "--partial",
+        )
+        assert ran.code == 8
+        assert ran.last["resumable"] is True
+        assert mock.bill.totals().inputs == 3
+        ran = mill(
+            "run",
+            job(place, mock.url, batch=1, extra=extra),
+            "--json",
+            "--max-cost-usd",
+            "3",
+            "--partial",
+        )
+        assert ran.code == 0
+        assert mock.bill.totals().inputs == 5
+
+
+def test_fault_88_an_unset_key_is_named(place, mill, monkeypatch):
+    monkeypatch.delenv("MOCK_KEY")
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    ran = mill("run", job(place, "http://127.0.0.1:9"))
+    assert ran.code == 2
+    assert "`MOCK_KEY` is not set" in ran.err
+
+
+def test_a_plan_needs_no_key_and_no_network(place, mill, monkeypatch):
+    monkeypatch.delenv("MOCK_KEY")
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    ran = mill(
+        "plan", job(place, "http://127.0.0.1:9", extra="price = { input = 1_000_000.0 }"), "--json"
+    )
+    assert ran.code == 0
+    told = json.loads(ran.out)
+    assert list(told) == [
+        "documents",
+        "chunks",
+        "requests",
+        "cached",
+        "calls",
+        "tokens",
+        "cost_usd",
+        "seconds",
+    ]
+    assert (told["documents"], told["requests"], told["cached"], told["calls"]) == (5, 5, 0, 1)
+    assert told["cost_usd"] == told["tokens"]
+    assert Path("job.toml").exists()
+    assert not list(place.glob("*.run"))
+
+
+def test_fault_20_an_input_edited_during_the_run_is_not_published(place, mill):
+    rows = [{"id": n, "text": f"Row {n}."} for n in range(2_000)]
+    (place / "in.jsonl").write_bytes(lines(rows))
+
+    def edit(*_):
+        (place / "in.jsonl").write_bytes(lines([*rows, {"id": 2_000, "text": "late"}]))
+        return 0.0
+
+    with serving(latency=edit, key=KEY) as mock:
+        ran = mill("run", job(place, mock.url, batch=8), "--json")
+        assert ran.code == 6
+        assert "changed while it was read" in ran.err
+        assert not (place / "out.parquet").exists()
+        mock.latency = 0.0
+        paid = mock.bill.totals().inputs
+        assert mill("run", job(place, mock.url, batch=8)).code == 0
+        assert mock.bill.totals().repeated_inputs == 0
+        assert mock.bill.totals().inputs == 2_001 > paid
+
+
+def test_a_run_that_never_began_leaves_nothing_behind(place, mill):
+    ran = mill("run", job(place, "http://127.0.0.1:9", path="missing.jsonl"))
+    assert ran.code == 2
+    assert "missing.jsonl: no such file" in ran.err
+    assert sorted(each.name for each in place.iterdir()) == ["job.toml"]
+
+
+def test_fault_54_another_model_on_one_endpoint_stops_the_run(place, mill):
+    rows = [{"id": n, "text": f"Row {n}."} for n in range(40)]
+    (place / "in.jsonl").write_bytes(lines(rows))
+    with serving(["other_model after=2 body=other"], key=KEY) as mock:
+        ran = mill("run", job(place, mock.url, batch=4), "--json", "--concurrency", "1")
+        assert ran.code == 14
+        assert "the answers came from `m`, now from `other`" in ran.err
+        assert not (place / "out.parquet").exists()
+        allowed = job(place, mock.url, batch=4, extra="allow_model_change = true")
+        assert mill("run", allowed).code == 0
+
+
+def test_an_output_with_rows_is_not_replaced_by_one_without(place, mill):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    with serving(key=KEY) as mock:
+        assert mill("run", job(place, mock.url)).code == 0
+        before = (place / "out.parquet").read_bytes()
+        (place / "in.jsonl").write_bytes(b"")
+        ran = mill("run", job(place, mock.url))
+        assert ran.code == 14
+        assert "the input is empty, and the output so far has rows" in ran.err
+        (place / "in.jsonl").write_bytes(lines([{"id": "new", "text": "Something new."}]))
+        mock.play("html")
+        ran = mill("run", job(place, mock.url))
+        assert ran.code == 14
+        assert "every row failed" in ran.err
+        assert (place / "out.parquet").read_bytes() == before
+
+
+def test_a_server_that_sends_our_key_back_does_not_make_us_keep_it(place, mill):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    body = {"error": f"bad header authorization: Bearer {KEY}"}
+    with serving([Fault("status", status=400, body=body)], key=KEY) as mock:
+        ran = mill("run", job(place, mock.url))
+        assert ran.code == 3
+        assert "bad header authorization: Bearer ***" in failures(place)[0]["reason"]
+    with serving([Fault("status", status=401, body=body)], key=KEY) as mock:
+        ran = mill("run", job(place, mock.url, output="b.parquet"))
+        assert KEY not in ran.out + ran.err  # the fixture looks into every file
+
+
+@pytest.mark.parametrize("usage", [10**30, -5, "many", None, 1.5, True])
+def test_absurd_usage_is_no_reason_to_stop(place, mill, usage):
+    body = {"data": [{"embedding": [1.0, 2.0]}], "model": "m", "usage": {"prompt_tokens": usage}}
+    raw = json.dumps(body)
+    (place / "in.jsonl").write_bytes(lines(GOOD[:1]))
+    with serving([Fault("status", status=200, body=raw)], key=KEY) as mock:
+        assert mill("run", job(place, mock.url)).code == 0
+
+
+def test_an_input_touched_after_its_last_row_was_read_is_not_published(place, mill):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+
+    def edit(*_):
+        with (place / "in.jsonl").open("ab") as file:
+            file.write(b"\n")
+        return 0.0
+
+    with serving(latency=edit, key=KEY) as mock:
+        ran = mill("run", job(place, mock.url))
+        assert ran.code == 6
+        assert not (place / "out.parquet").exists()
+
+
+@pytest.mark.parametrize("prompt", ['"Summarize" {chunk}', "'tis {chunk}", "[x] {chunk}", "{chunk} = 1"])
+def test_a_flag_is_taken_as_it_stands(place, mill, prompt):
+    (place / "in.jsonl").write_bytes(lines(GOOD[:1]))
+    with serving(record=True) as mock:
+        ran = mill("run", "ask", "-i", "in.jsonl", "-o", "o.jsonl", "--id", "id", "--url",
+                   f"{mock.url}/v1", "--model", "m", "--prompt", prompt)
+        assert ran.code == 0, ran.err
+        sent = json.loads(mock.bill.seen[0].body)["messages"][0]["content"]
+        assert sent == prompt.replace("{chunk}", GOOD[0]["text"])
+
+
+@pytest.mark.parametrize("pack", [lambda raw: raw, gzip.compress], ids=["plain", "gzip"])
+def test_standard_input_says_what_it_is(place, pack):
+    import os
+    import subprocess
+    import sys
+
+    root = str(ROOT)
+    ran = subprocess.run(
+        [sys.executable, "-m", "jobs", "run", "embed", "-i", "-", "-o", "-", "--id", "id"],
+        input=pack(lines(GOOD)), capture_output=True, check=False,
+        env=os.environ | {"PYTHONPATH": root},
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert [json.loads(line)["id"] for line in ran.stdout.splitlines()] == [r["id"] for r in GOOD]
+
+
+def test_an_empty_folder_may_become_the_output(place, mill):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    (place / "out").mkdir()
+    with serving(key=KEY) as mock:
+        for _ in range(2):
+            assert mill("run", job(place, mock.url, output="out")).code == 0
+    assert pq.read_table(place / "out").num_rows == 5
+
+
+def test_a_key_that_is_a_word_is_not_taken_out_of_answers(place, mill, monkeypatch):
+    monkeypatch.setenv("MOCK_KEY", "weir")
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    with serving() as mock:
+        ran = mill("run", "ask", "-i", "in.jsonl", "-o", "o.jsonl", "--id", "id", "--url",
+                   f"{mock.url}/v1", "--model", "m", "--set", "endpoint.api_key.env=MOCK_KEY")
+        assert ran.code == 0, ran.err
+    assert "the weir at Oxmead" in (place / "o.jsonl").read_text()
+
+
+def test_failing_while_more_is_fed_ends_with_its_own_code(place, mill):
+    rows = [{"id": n, "text": f"{'bad' if n < 300 else 'good'} row {n}."} for n in range(3_000)]
+    (place / "in.jsonl").write_bytes(lines(rows))
+    with serving(["400 match=bad"], key=KEY, latency=0.002) as mock:
+        ran = mill("run", job(place, mock.url, batch=8), "--json", "--max-failed", "0.01")
+        assert ran.code in (2, 4), ran.err
+        assert "Traceback" not in ran.err
+
+
+def test_kept_columns_count_against_what_may_be_open(place, mill):
+    from jobs.build import build
+    from jobs.spec.load import load
+    from pipeline.loop import _weight
+    from pipeline.prepare.requests import prepared
+    from pipeline.source.scan import survey
+
+    rows = [{"id": n, "text": " ", "big": "x" * 10_000} for n in range(100)]
+    (place / "in.jsonl").write_bytes(lines(rows))
+    made = load("enrich", (), {"input.path": "in.jsonl", "output.path": "o.parquet",
+                               "input.id": "id"})
+    pipeline = build(made)
+    (group,) = prepared(pipeline, survey(pipeline.input))
+    assert _weight(group) >= 1_000_000
+
+
+def test_failures_of_a_stream_can_be_read_afterwards(place, own_home):
+    (place / "in.jsonl").write_bytes(lines(GOOD) + b"oops\n")
+    with serving(key=KEY) as mock:
+        path = job(place, mock.url, output="-")
+        import os
+        import subprocess
+        import sys
+
+        ran = subprocess.run(
+            [sys.executable, "-m", "jobs", "run", str(path)], capture_output=True, check=False,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+    assert ran.returncode == 3, ran.stderr
+    assert len(ran.stdout.splitlines()) == 6
+    (told,) = own_home.rglob("failures.jsonl")
+    assert str(told).encode() in ran.stderr
+    assert not list(own_home.rglob("out.jsonl"))
+
+
+def test_fault_51_a_chunk_too_long_for_its_model_is_split_and_its_pieces_are_in_the_output(
+    place, mill
+):
+    words = " ".join(f"Sentence {n} says that the weir stood at {n * 7} mm." for n in range(9))
+    rows = [{"id": 1, "text": "Short."}, {"id": 2, "text": words}, {"id": 3, "text": "Last."}]
+    (place / "in.jsonl").write_bytes(lines(rows))
+    with serving(key=KEY, max_input_tokens=40) as mock:  # of its own, a quarter of the bytes
+        path = job(place, mock.url)
+        path.write_text(path.read_text().replace("size = 64", "size = 512"))
+        ran = mill("run", path, "--json")
+        assert ran.code == 0, ran.err
+        rows = [row for row in table(place) if row["id"] == 2]
+        assert len(rows) >= 3
+        assert "".join(row["text"] for row in rows) == words
+        assert [row["chunk"] for row in rows] == list(range(len(rows)))
+        assert all(row["_status"] == "ok" and len(row["text"]) <= 160 for row in rows)
+        asked = mock.bill.totals().calls
+        before = (place / "out.parquet").read_bytes()
+        assert mill("run", path).code == 0
+        assert mock.bill.totals().calls == asked
+        assert (place / "out.parquet").read_bytes() == before
+    with serving(key=KEY, max_input_tokens=2) as mock:  # nothing fits
+        other = job(place, mock.url, output="b.parquet")
+        other.write_text(other.read_text().replace('model = "m"', 'model = "n"'))
+        ran = mill("run", other, "--json")
+        assert ran.code == 3, ran.err
+        assert {row["reason"] for row in failures(place)} == {
+            "too long for the model, and too short to be cut again"}
+
+
+def test_a_key_that_a_long_message_cuts_in_half_is_masked_all_the_same(place, mill):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    body = {"error": "x" * 285 + " bearer " + KEY}
+    with serving([Fault("status", status=400, body=body)], key=KEY) as mock:
+        assert mill("run", job(place, mock.url)).code == 3
+    for file in place.rglob("*"):
+        assert not file.is_file() or KEY[:8].encode() not in file.read_bytes()
+
+
+def test_a_model_name_that_is_our_key_is_masked(place, mill):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    with serving([f"other_model after=1 body={KEY}"], key=KEY) as mock:
+        ran = mill("run", job(place, mock.url, batch=1), "--concurrency", "1")
+        assert ran.code == 14
+        assert KEY not in ran.err
+
+
+def test_calls_that_brought_no_answer_count_against_the_budget(place, mill):
+    rows = [{"id": n, "text": f"Row {n}."} for n in range(40)]
+    (place / "in.jsonl").write_bytes(lines(rows))
+    with serving(["wrong_count"], key=KEY) as mock:
+        ran = mill("run", job(place, mock.url, batch=8, extra="price = { request = 1.0 }"),
+                   "--max-cost-usd", "60")
+        assert ran.code == 8
+        assert mock.bill.totals().inputs <= 60
+
+
+@pytest.mark.parametrize("asked", ["-1", "0", "Fri, 01 Jan 2010 00:00:00 GMT", "soon"])
+def test_fault_43_a_429_without_a_time_to_wait_is_no_reason_to_hurry(place, mill, asked):
+    (place / "in.jsonl").write_bytes(lines(GOOD))
+    fault = Fault("status", status=429, headers={"retry-after": asked}, times=3)
+    with serving([fault], key=KEY) as mock:
+        assert mill("run", job(place, mock.url)).code == 0
+        assert mock.bill.totals().calls == 4

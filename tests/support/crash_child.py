@@ -1,0 +1,74 @@
+"""Runs textmill many times without paying for its imports each time: forks for each command.
+
+Reads one JSON object a line: `{"start": argv, ...}` answers with a pid, `{"wait": pid}` with how it
+ended. `tests/crashing.py` is the other side.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+
+from chunkers.tokens.tokenizers import tokenizer
+from jobs.__main__ import main
+from tests.support import faulty_disk
+
+tokenizer("o200k_base").count("Its table is read once, for all children.")
+
+
+def child(told):
+    os.environ.update(told.get("env", {}))
+    os.chdir(told["folder"])
+    for descriptor, name, flags in (
+        (0, told.get("stdin") or os.devnull, os.O_RDONLY),
+        (1, told["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+        (2, told["err"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+    ):
+        os.dup2(os.open(name, flags, 0o600), descriptor)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    tempfile.tempdir = None  # as the environment says now
+    sys.argv = ["textmill", *told["start"]]
+    if disk := told.get("disk"):
+        log = disk.pop("log", None)
+        if log:
+            log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        faulty_disk.install(faulty_disk.Disk(log=log or None, **disk))
+    if told.get("jump"):
+        faulty_disk.jump(*told["jump"])
+    if told.get("fill_up") is not None:
+        faulty_disk.fill_up(told["fill_up"])
+    try:
+        main()
+    except SystemExit as ended:
+        code = ended.code
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+
+
+def serve():
+    control = os.fdopen(os.dup(0), "r")
+    replies = os.fdopen(os.dup(1), "w")
+    for line in control:
+        told = json.loads(line)
+        if "wait" in told:
+            _, status, usage = os.wait4(told["wait"], 0)
+            reply = {"code": os.waitstatus_to_exitcode(status), "rss_kb": usage.ru_maxrss}
+        else:
+            pid = os.fork()
+            if not pid:
+                try:
+                    child(told)
+                finally:
+                    sys.stderr.flush()
+                    os._exit(99)
+            reply = {"pid": pid}
+        replies.write(json.dumps(reply) + "\n")
+        replies.flush()
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,119 @@
+"""Whole runs against the mock over real HTTP: rows, job files, and what must hold after any run."""
+
+import json
+import os
+import subprocess
+import sys
+
+from tests.support import ROOT
+
+KEY = "canary-7f3a9c51d2"
+
+
+def rows(count, **columns):
+    """Rows with texts that differ; a column may be a function of the row's number."""
+    return [
+        {"id": n, "text": f"Row <{n}>: the weir at Oxmead stood at {n * 7} mm."}
+        | {name: value(n) if callable(value) else value for name, value in columns.items()}
+        for n in range(count)
+    ]
+
+
+def lines(records):
+    return b"".join(json.dumps(one, ensure_ascii=False).encode() + b"\n" for one in records)
+
+
+def at(mock, name="mock", **keys):
+    """An endpoint of the job file that asks this mock, or what listens at this URL."""
+    url = mock if isinstance(mock, str) else mock.url
+    told = {"name": name, "kind": "openai", "url": f"{url}/v1", "model": name,
+            "api_key": {"env": "MOCK_KEY"}, "concurrency": 2}
+    return {key: value for key, value in (told | keys).items() if value is not None}
+
+
+def job(place, *endpoints, task="feature-extraction", route=None, rules=(), output=None):
+    """A job file with these endpoints; its output is read by `written`."""
+    output = output or ("out.parquet" if task == "feature-extraction" else "out.jsonl")
+    told = [f'task = "{task}"', *([f'route = "{route}"'] if route else []),
+            '[input]\npath = "in.jsonl"\nid = "id"', "[chunk]\nsize = 64",
+            f'[output]\npath = "{output}"']
+    if task != "feature-extraction":
+        told.append('[parameters]\nprompt = "Say it again: {chunk}"')
+    told += [f"[[endpoint]]\n{_toml(each)}" for each in endpoints]
+    told += [f"[[rule]]\n{_toml(each)}" for each in rules]
+    path = place / "job.toml"
+    path.write_text("\n".join(told))
+    return path
+
+
+def _toml(table):
+    return "\n".join(f"{key} = {_value(value)}" for key, value in table.items())
+
+
+def _value(value):
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{k} = {_value(v)}" for k, v in value.items()) + " }"
+    return json.dumps(value)
+
+
+def given(place, records):
+    (place / "in.jsonl").write_bytes(lines(records))
+    return records
+
+
+def written(place):
+    """The rows of the output."""
+    if (place / "out.jsonl").exists():
+        return [json.loads(line) for line in (place / "out.jsonl").read_text().splitlines()]
+    import pyarrow.parquet as pq
+
+    return pq.read_table(place / "out.parquet").to_pylist()
+
+
+def failures(place):
+    found = sorted(place.glob("*.run/runs/*/failures.jsonl"), key=lambda each: each.stat().st_mtime)
+    return [json.loads(line) for line in found[-1].read_text().splitlines()] if found else []
+
+
+def balanced(ran, *, code=0):
+    """The last line of --json; the run ended so, and every row is counted once."""
+    assert ran.code == code, ran.err
+    told = ran.last
+    assert told["exit"] == code
+    if code in (0, 3):
+        assert told["ok"] + told["partial"] + told["failed"] == told["documents"]
+    return told
+
+
+def paid(mocks, *told):
+    """What these servers charged is what these runs say that they asked for, endpoint for endpoint."""
+    for at, mock in enumerate(mocks):
+        bill = mock.bill.totals()
+        figures = [each["endpoints"][at] for each in told]
+        assert bill.calls == sum(each["calls"] for each in figures)
+        kept = sum(each["requests"] for each in figures)
+        # An answer with one odd vector is spoiled as a whole on the bill, and the rest of it kept.
+        assert bill.inputs - bill.spoiled_inputs <= kept <= bill.distinct_inputs
+        assert bill.repeated_inputs <= bill.spoiled_inputs
+
+
+def same_as_ever(place, mill, monkeypatch, path, *mocks):
+    """Run again now that all is well, here and where nothing was ever asked: the same bytes."""
+    for mock in mocks:
+        mock.play()
+    told = balanced(mill("run", path, "--json"))
+    output = next(each for each in (place / "out.parquet", place / "out.jsonl") if each.exists())
+    after = output.read_bytes()
+    monkeypatch.setenv("TEXTMILL_HOME", str(place / "fresh"))
+    output.unlink()
+    assert mill("run", path).code == 0
+    assert output.read_bytes() == after
+    return told
+
+
+def child(*arguments, **environment):
+    """The command line in a process of its own: its exit code, stdout and stderr."""
+    command = [sys.executable, "-m", "jobs", *(str(each) for each in arguments)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    return ran.returncode, ran.stdout, ran.stderr
