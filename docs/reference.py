@@ -87,7 +87,7 @@ def job_file() -> str:
         "",
         "TOML; every key can be set on the command line, too: `--set chunk.size=256`. Unknown",
         "keys are refused with the nearest name. Relative paths belong to the job file's folder.",
-        "Made by `python docs/reference.py` from `jobs/table.py`.",
+        "Made by `python docs/reference.py` from `jobs/spec/table.py`.",
         "",
         "| key | takes | default | meaning |",
         "|---|---|---|---|",
