@@ -237,11 +237,11 @@ class Ours:
 
     def sent(self, now: float) -> Any:
         self.limits = self.leased
-        self.room = concurrency.began(self.room)
+        self.room = concurrency.sent(self.room)
         return self.room.round
 
     def back(self, now: float, note: Any, started: float, refused: float | None) -> None:
-        came: concurrency.Came = "answered"
+        came: concurrency.CallResult = "answered"
         if self.header is not None:
             calls = limits.learn(self.limits.calls, now, self.header)
             self.limits = self.limits._replace(calls=calls)
@@ -256,7 +256,7 @@ class Ours:
             came = "else" if is_explained else "refused"
             # Every wait that is named is honoured, up to 10 % longer; none named is no pause.
             self.limits = limits.pause(self.limits, now, refused * self.draw.uniform(1, 1.1))
-        self.room = concurrency.ended(self.room, now, note, now - started, came)
+        self.room = concurrency.returned(self.room, now, note, now - started, came)
 
 
 CONTROLLERS: dict[str, Callable[[random.Random], Any]] = {

@@ -187,7 +187,7 @@ async def _textmill(url: str, calls: int, size: int, concurrency: int, is_kept: 
 
 async def _alone(calls: int, size: int, is_plain: bool) -> complex:
     """Only the sets: ours, or diskcache's own of the same sealed values."""
-    from pipeline.cache.entry import seal
+    from pipeline.cache.entry import encode_entry
     from pipeline.cache.store import AnswerCache
     from pipeline.records import Answer
 
@@ -205,7 +205,7 @@ async def _alone(calls: int, size: int, is_plain: bool) -> complex:
                 continue
             with store.transact():
                 for key, answer in some:
-                    store.set(key, seal(key, answer))
+                    store.set(key, encode_entry(key, answer))
         took = _now() - started
         cache.close()
     return took

@@ -24,7 +24,7 @@ from measure import machine, report
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from jobs.mock import Mock, Simulated, clock
+from jobs.mock import Mock, SimulatedServer, clock
 from jobs.mock.limits.figures import Figures
 from jobs.mock.limits.gate import Gate
 from jobs.mock.limits.parse import TABLE
@@ -143,7 +143,7 @@ def simulated(name: str, limit: str, seconds: float) -> Figures:
             if name in OURS:
                 dispatch.hear(headers)
 
-        server = Simulated(limit, dimension=4, listen=listen)
+        server = SimulatedServer(limit, dimension=4, listen=listen)
         draw = random.Random(1)
         if name in OURS:
             dispatch = Dispatch(

@@ -64,7 +64,7 @@ def _chunks(text: str, tokenizer: Tokenizer, figures: Limits) -> Iterator[Chunk]
         heading = 0
         previous = cut = Cut(0, 0, True, tokenizer.additive, 0)
         while cut.at < len(text):
-            units.reach(cut.ended + 2 * figures.size + 64, previous.at)
+            units.reach(cut.tokens_before_end + 2 * figures.size + 64, previous.at)
             while heading < len(units.headings) and units.headings[heading] <= cut.at:
                 level, title = read_heading(text, units.headings[heading])
                 path = [above for above in path if above[0] < level]
@@ -88,10 +88,12 @@ def _chunks(text: str, tokenizer: Tokenizer, figures: Limits) -> Iterator[Chunk]
 def _section_end(units: Units, start: Cut, cut: Cut, size: int, small: int) -> tuple[Cut, int]:
     """The end of the section that begins at `cut` and the tokens, 0 if it is small or too long."""
     encoded = units.encoded
-    index = bisect_left(units.begun, cut.ended + small)
-    while index < len(units.at) and units.begun[index] <= start.ended + size:
+    index = bisect_left(units.tokens_before_start, cut.tokens_before_end + small)
+    while (
+        index < len(units.at) and units.tokens_before_start[index] <= start.tokens_before_end + size
+    ):
         end = units.at[index]
-        if end > cut.at and units.strength[index] == HEADING:
+        if end > cut.at and units.level[index] == HEADING:
             tokens = encoded.alone(start.at, end)
             return cut_at(units, end), tokens * (tokens <= size)
         index += 1

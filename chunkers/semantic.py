@@ -84,8 +84,8 @@ class Pieces(NamedTuple):
 
     unit: list[int]
     """Index of the unit that each ends with."""
-    begun: list[int]
-    ended: list[int]
+    tokens_before_start: list[int]
+    tokens_before_end: list[int]
 
 
 def shared_words(texts: Sequence[str]) -> Floats:
@@ -146,7 +146,7 @@ def _chunks(
         overlap = figures.overlap
         while cut.at < len(text):
             if not planned:
-                units.reach(cut.ended + ahead, previous.at)
+                units.reach(cut.tokens_before_end + ahead, previous.at)
                 planned = plan(units, cut, figures, embed, aim)[::-1]
             start = overlap_start(units, previous, cut, overlap) if overlap and cut.at else cut
             end, tokens = cut, 0
@@ -156,7 +156,7 @@ def _chunks(
             if not 0 < tokens <= figures.size:
                 # A sentence that is too long, or a chunk that has more tokens alone than in place.
                 planned = []
-                units.reach(cut.ended + 2 * figures.size + 64, previous.at)
+                units.reach(cut.tokens_before_end + 2 * figures.size + 64, previous.at)
                 end, tokens = next_cut(units, start, cut, figures)
             if end.at <= cut.at:
                 start = cut
@@ -177,11 +177,11 @@ def plan(units: Units, cut: Cut, figures: Limits, embed: Embed, aim: Aim) -> lis
     text, at = units.encoded.text, units.at
     edges = [cut.at, *(at[unit] for unit in pieces.unit)]
     vectors = _vectors(text, edges, embed)
-    worth = np.array([ENDS.get(units.strength[unit], 0.0) for unit in pieces.unit])
+    worth = np.array([ENDS.get(units.level[unit], 0.0) for unit in pieces.unit])
     marks = np.array([units.choice[unit] & 0xFFFFFFFF for unit in pieces.unit])
     worth += NUDGE / 2**32 * marks - aim.price
-    ended = np.array([cut.ended, *pieces.ended])
-    begun = np.array([cut.ended, *pieces.begun])
+    ended = np.array([cut.tokens_before_end, *pieces.tokens_before_end])
+    begun = np.array([cut.tokens_before_end, *pieces.tokens_before_start])
     ends = best_ends(vectors, ended, begun, worth, room, aim.tokens)
     if not complete:
         last = int(begun[-1]) - TAIL * figures.size
@@ -197,33 +197,41 @@ def join(units: Units, cut: Cut, room: int, window: int, size: int) -> tuple[Pie
     least = max(1, size // MOST_PIECES)
     most = max(least, size // 8)
     pieces = Pieces([], [], [])
-    start = last_start = cut.ended
+    start = last_start = cut.tokens_before_end
     place = cut.at
     is_open = False
     for unit in range(bisect_right(units.at, cut.at), len(units.at)):
-        end, begun, ended = units.at[unit], units.begun[unit], units.ended[unit]
-        if begun - cut.ended > window:
+        end, begun, ended = (
+            units.at[unit],
+            units.tokens_before_start[unit],
+            units.tokens_before_end[unit],
+        )
+        if begun - cut.tokens_before_end > window:
             return pieces, False
         if begun - start > room:
             return pieces, True
-        strength = units.strength[unit]
+        strength = units.level[unit]
         if begun - start >= least or not pieces.unit:
             last_start = start
             pieces.unit.append(unit)
-            pieces.begun.append(begun)
-            pieces.ended.append(ended)
+            pieces.tokens_before_start.append(begun)
+            pieces.tokens_before_end.append(ended)
             start, place, is_open = ended, end, False
         elif strength >= LINE and begun - last_start <= min(most, room) and not is_open:
             # The short last sentence of a paragraph goes with the one before it.
-            pieces.unit[-1], pieces.begun[-1], pieces.ended[-1] = unit, begun, ended
+            pieces.unit[-1], pieces.tokens_before_start[-1], pieces.tokens_before_end[-1] = (
+                unit,
+                begun,
+                ended,
+            )
             start, place = ended, end
         else:
             is_open = True
     if place < len(units.encoded.text) and units.at and units.at[-1] > place:
         unit = len(units.at) - 1
         pieces.unit.append(unit)
-        pieces.begun.append(units.begun[unit])
-        pieces.ended.append(units.ended[unit])
+        pieces.tokens_before_start.append(units.tokens_before_start[unit])
+        pieces.tokens_before_end.append(units.tokens_before_end[unit])
     return pieces, units.encoded.complete
 
 

@@ -45,7 +45,7 @@ class Cut(Struct, frozen=True, gc=False):
     """A place between two chunks, with what is known of the tokens there."""
 
     at: int
-    ended: int
+    tokens_before_end: int
     """Tokens that end here or before."""
     whole: bool
     """A token ends here."""
@@ -108,8 +108,8 @@ def _chunks(text: str, tokenizer: Tokenizer, figures: Limits) -> Iterator[Chunk]
         ahead = 2 * figures.size + 64
         overlap = figures.overlap
         while cut.at < len(text):
-            if units.known < cut.ended + ahead:
-                units.reach(cut.ended + ahead, previous.at)
+            if units.known < cut.tokens_before_end + ahead:
+                units.reach(cut.tokens_before_end + ahead, previous.at)
             start = overlap_start(units, previous, cut, overlap) if overlap and cut.at else cut
             end, tokens = next_cut(units, start, cut, figures)
             if end.at <= cut.at:  # the overlap leaves no room for a single character
@@ -133,13 +133,13 @@ def next_cut(units: Units, start: Cut, cut: Cut, figures: Limits) -> tuple[Cut, 
     encoded = units.encoded
     room = figures.size
     while room > 0:
-        index = choose(units, start.ended, cut, room, figures)
+        index = choose(units, start.tokens_before_end, cut, room, figures)
         if index < 0:
             break
-        end, ended = units.at[index], units.ended[index]
-        whole = ended == units.begun[index]
+        end, ended = units.at[index], units.tokens_before_end[index]
+        whole = ended == units.tokens_before_start[index]
         if start.clean and whole and not encoded.torn:
-            tokens = ended - start.ended
+            tokens = ended - start.tokens_before_end
         else:
             tokens = encoded.alone(start.at, end, start.clean)
         if tokens <= figures.size:
@@ -153,7 +153,7 @@ def next_cut(units: Units, start: Cut, cut: Cut, figures: Limits) -> tuple[Cut, 
 def _inner_cut(units: Units, start: Cut, cut: Cut, size: int) -> tuple[Cut, int]:
     """As `next_cut`, inside a unit that is too long."""
     encoded = units.encoded
-    high = encoded.reach_of(start.ended + size)
+    high = encoded.reach_of(start.tokens_before_end + size)
     if high > cut.at:
         ends = encoded.last_ends(high, TOKENS_BACK)
         end = last_cut(encoded.text, cut.at, high, ends, encoded.is_clean_end)
@@ -175,13 +175,13 @@ def cut_at(units: Units, place: int) -> Cut:
 def choose(units: Units, base: int, cut: Cut, room: int, figures: Limits) -> int:
     """The unit to end with, for a chunk of at most `room` tokens after the first `base`; or -1."""
     full = base + room
-    begun = units.begun
+    begun = units.tokens_before_start
     if not begun:
         return -1
     if begun[-1] <= full and begun[-1] - base <= figures.close_from and units.encoded.complete:
         return len(begun) - 1
     strong = units.strong_begun
-    near, far = cut.ended + figures.close_from, cut.ended + figures.close_to
+    near, far = cut.tokens_before_end + figures.close_from, cut.tokens_before_end + figures.close_to
     low = bisect_left(strong, near if near < full else full)
     high = bisect_right(strong, far if far < full else full, low)
     if low < high and units.at[units.strong[low]] <= cut.at:
@@ -201,7 +201,9 @@ def choose(units: Units, base: int, cut: Cut, room: int, figures: Limits) -> int
     before = _before_block(units, high, first, figures.size)
     if before >= 0:
         return before
-    low = bisect_left(begun, min(cut.ended + figures.cut_from, begun[last - 1]), first, last)
+    low = bisect_left(
+        begun, min(cut.tokens_before_end + figures.cut_from, begun[last - 1]), first, last
+    )
     return units.best(low, last)
 
 
@@ -210,8 +212,8 @@ def _before_block(units: Units, high: int, first: int, size: int) -> int:
     if not 0 < high < len(units.strong) or units.strong[high - 1] < first:
         return -1
     before, after = units.strong[high - 1], units.strong[high]
-    whole = units.begun[after] - units.ended[before] <= size
-    if whole and ROW in units.strength[before + 1 : after]:
+    whole = units.tokens_before_start[after] - units.tokens_before_end[before] <= size
+    if whole and ROW in units.level[before + 1 : after]:
         return before
     return -1
 
@@ -219,8 +221,8 @@ def _before_block(units: Units, high: int, first: int, size: int) -> int:
 def overlap_start(units: Units, previous: Cut, cut: Cut, overlap: int) -> Cut:
     """Where the overlap before `cut` begins: after `previous`, at a sentence where one fits."""
     encoded = units.encoded
-    floor = cut.ended - overlap
-    at, ended = units.at, units.ended
+    floor = cut.tokens_before_end - overlap
+    at, ended = units.at, units.tokens_before_end
     last = cut.unit - units.dropped
     if last and at[last - 1] == cut.at:
         last -= 1
@@ -230,7 +232,7 @@ def overlap_start(units: Units, previous: Cut, cut: Cut, overlap: int) -> Cut:
         if (clean and cut.whole and not encoded.torn) or (
             encoded.alone(at[index], cut.at, clean) <= overlap
         ):
-            whole = ended[index] == units.begun[index]
+            whole = ended[index] == units.tokens_before_start[index]
             return Cut(at[index], ended[index], whole, clean, units.dropped + index + 1)
     begin = max(previous.at + 1, encoded.place(floor))
     while begin < cut.at:

@@ -24,7 +24,7 @@ class Figures(Protocol):
         """The figure of that unit."""
 
 
-class Looked:
+class LazyFigures:
     """Figures that are found out when they are asked for."""
 
     def __init__(self, look: Callable[[int], int]) -> None:
@@ -44,15 +44,15 @@ class Units:
     def __init__(self, encoded: Encoded, *, whole_to: int = 0) -> None:
         self.encoded = encoded
         self.at = array("q")
-        self.ended = array("q")
+        self.tokens_before_end = array("q")
         """Tokens that end at each place or before it."""
-        self.begun = array("q")
+        self.tokens_before_start = array("q")
         """Tokens that begin before each place: what a chunk that ends here is charged."""
         self.clean: Figures = bytearray()
         """1: a chunk that begins here has alone the tokens that it has in place."""
         self.choice: Figures = array("q")
         """The smallest one of several is to be preferred: stronger first, then by content."""
-        self.strength = bytearray()
+        self.level = bytearray()
         self.strong = array("q")
         """Their indices."""
         self.strong_begun = array("q")
@@ -89,19 +89,19 @@ class Units:
 
     def _take(self, found: Boundaries) -> None:
         ended, begun = self.encoded.before(found.at)
-        strong = np.flatnonzero(found.strength >= LINE)
+        strong = np.flatnonzero(found.level >= LINE)
         self.strong.frombytes((strong + len(self.at)).tobytes())
         self.strong_begun.frombytes(begun.take(strong).tobytes())
         self.at.frombytes(found.at.tobytes())
-        self.ended.frombytes(ended.tobytes())
-        self.begun.frombytes(begun.tobytes())
+        self.tokens_before_end.frombytes(ended.tobytes())
+        self.tokens_before_start.frombytes(begun.tobytes())
         clean = found.clean & (ended == begun) & self.encoded.tokenizer.additive
-        rank = (HEADING - found.strength.astype(np.int64)) << 32
+        rank = (HEADING - found.level.astype(np.int64)) << 32
         rank += found.mark
         assert isinstance(self.clean, bytearray) and isinstance(self.choice, array)
         self.clean += clean.tobytes()
         self.choice.frombytes(rank.tobytes())
-        self.strength += found.strength.tobytes()
+        self.level += found.level.tobytes()
         self.headings += found.headings.tolist()
         self._in_fence = found.in_fence
 
@@ -113,19 +113,22 @@ class Units:
             return False
         at, strength, self.headings = found
         ended, begun = encoded.before(np.array(at))
-        self.at, self.ended = array("q", at), array("q", ended.tobytes())
-        self.begun, self.strength = array("q", begun.tobytes()), bytearray(strength)
+        self.at, self.tokens_before_end = array("q", at), array("q", ended.tobytes())
+        self.tokens_before_start, self.level = array("q", begun.tobytes()), bytearray(strength)
         self.strong = array("q", [index for index, one in enumerate(strength) if one >= LINE])
-        self.strong_begun = array("q", map(self.begun.__getitem__, self.strong))
+        self.strong_begun = array("q", map(self.tokens_before_start.__getitem__, self.strong))
 
         def clean(index: int) -> int:
-            whole = self.ended[index] == self.begun[index] and encoded.tokenizer.additive
+            whole = (
+                self.tokens_before_end[index] == self.tokens_before_start[index]
+                and encoded.tokenizer.additive
+            )
             return int(whole and clean_at(encoded.text, at[index]))
 
         def choice(index: int) -> int:
             return (HEADING - strength[index] << 32) + mark_at(encoded.text, at[index])
 
-        self.clean, self.choice = Looked(clean), Looked(choice)
+        self.clean, self.choice = LazyFigures(clean), LazyFigures(choice)
         return True
 
     def _forget(self, position: int) -> None:
@@ -135,10 +138,10 @@ class Units:
         if count < KEPT:
             return
         assert isinstance(self.clean, bytearray) and isinstance(self.choice, array)
-        for units in (self.at, self.ended, self.begun, self.choice):
+        for units in (self.at, self.tokens_before_end, self.tokens_before_start, self.choice):
             del units[:count]
         self.dropped += count
-        del self.clean[:count], self.strength[:count]
+        del self.clean[:count], self.level[:count]
         first = bisect_left(self.strong, count)
         self.strong_begun = self.strong_begun[first:]
         self.strong = array("q", [index - count for index in self.strong[first:]])

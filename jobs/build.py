@@ -19,8 +19,8 @@ from chunkers.boundaries.scan import sentences
 from chunkers.tokens.tokenizers import tokenizer
 from jobs.home import home
 from jobs.secrets import resolve
-from jobs.spec.check_job import most_own_tokens
-from jobs.spec.fingerprint import fingerprint, shaping
+from jobs.spec.check_job import max_own_tokens
+from jobs.spec.fingerprint import fingerprint, input_settings
 from jobs.spec.job import EndpointSpec, Job
 from pipeline.endpoints import local
 from pipeline.errors import UsageError
@@ -63,7 +63,7 @@ def build(job: Job, *, with_secret: bool = True) -> Pipeline:
         ),
         chunk=chunker(job),
         split=lambda text, size: _split(job, text, size),
-        chunk_tokens=most_own_tokens(job),
+        chunk_tokens=max_own_tokens(job),
         render=renderer(job.prompt),
         count_tokens=counter.count if job.prompt else None,
         endpoints=tuple(endpoint(job, each, with_secret=with_secret) for each in job.endpoints),
@@ -73,7 +73,7 @@ def build(job: Job, *, with_secret: bool = True) -> Pipeline:
         output=job.output.path,
         home=str(home()),
         fingerprint=_fingerprint(job),
-        shaping=shaping(job, tokenizer_name(job)),
+        input_settings=input_settings(job, tokenizer_name(job)),
         metadata=_metadata(job),
         dimension=_dimension(job),
         sentences=sentences,

@@ -18,14 +18,14 @@ class Surveyed(Struct, frozen=True, tag_field="event", tag="surveyed"):
     parts: int
 
 
-class Began(Struct, frozen=True, tag_field="event", tag="began"):
+class Started(Struct, frozen=True, tag_field="event", tag="began"):
     """The run has a name and a folder of its own: its manifest comes next, then the first call."""
 
     run: str
     folder: str
 
 
-class Absent(Struct, frozen=True, tag_field="event", tag="absent"):
+class RuleColumnMissing(Struct, frozen=True, tag_field="event", tag="absent"):
     """No row has this column of a rule: every row then counts as one of the rule's."""
 
     column: str
@@ -86,7 +86,17 @@ class Committed(Struct, frozen=True, tag_field="event", tag="committed"):
     rows: int
 
 
-Event = Surveyed | Absent | Began | Admitted | CallEnded | Paused | Written | Draining | Committed
+Event = (
+    Surveyed
+    | RuleColumnMissing
+    | Started
+    | Admitted
+    | CallEnded
+    | Paused
+    | Written
+    | Draining
+    | Committed
+)
 Emit = Callable[[Event], None]
 
 
@@ -106,7 +116,7 @@ class Summary(Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
     tokens: int = 0
     cost_usd: float = 0.0
     seconds: float = 0.0
-    endpoints: tuple[EndpointFigures, ...] = ()
+    endpoints: tuple[EndpointStats, ...] = ()
     """What each endpoint did, in job-file order."""
     added: int = 0
     """Rows against those of the last commit: added + changed + unchanged + retried = documents."""
@@ -117,7 +127,7 @@ class Summary(Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
     """Unchanged, but failed or partial the last time."""
 
 
-class EndpointFigures(Struct, frozen=True, kw_only=True):
+class EndpointStats(Struct, frozen=True, kw_only=True):
     """What one endpoint did in a run. Units: seconds, tokens, USD; `success`: share of calls."""
 
     name: str

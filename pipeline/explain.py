@@ -15,13 +15,13 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from pipeline.cache.keys import Keys, keyed_by, parts_of, prefix
+from pipeline.cache.keys import Keys, key_function, parts_of, prefix
 from pipeline.cache.lookup import look_up
 from pipeline.cache.store import AnswerCache
-from pipeline.prepare.long_documents import Opened
+from pipeline.prepare.long_documents import PreparedDocument
 from pipeline.prepare.pipeline import Pipeline
 from pipeline.prepare.prompts import chunk_text
-from pipeline.prepare.requests import opened, split
+from pipeline.prepare.requests import prepare_document, split
 from pipeline.records import Document, Request, Split
 from pipeline.source import identity
 
@@ -40,7 +40,7 @@ class Difference(Struct, frozen=True):
     now: Any
 
 
-class ChunkTold(Struct, frozen=True):
+class ChunkReport(Struct, frozen=True):
     """One request of the row. `differs` holds what keeps the nearest earlier answer from being
     this one's; `failure` is what the last run's `failures.jsonl` says of it."""
 
@@ -55,7 +55,7 @@ class ChunkTold(Struct, frozen=True):
     failure: dict[str, Any] | None = None
 
 
-class RowTold(Struct, frozen=True):
+class RowReport(Struct, frozen=True):
     """What there is to say of a row. `changed`: what shapes inputs, since the last committed run;
     None where no run has committed."""
 
@@ -65,10 +65,10 @@ class RowTold(Struct, frozen=True):
     error: str | None
     changed: list[Difference] | None
     is_in_output: bool
-    chunks: list[ChunkTold]
+    chunks: list[ChunkReport]
 
 
-class Past(Struct, frozen=True):
+class LastCommit(Struct, frozen=True):
     """What is known of earlier runs of the same output."""
 
     manifest: Mapping[str, Any] | None = None
@@ -79,7 +79,7 @@ class Past(Struct, frozen=True):
     """Of this row in the output that stands; None: it is not there."""
 
 
-class _Asked(Struct, frozen=True):
+class _PrefixSummary(Struct, frozen=True):
     """A prefix, its parts, and the positions of the endpoints that it stands for."""
 
     prefix: bytes
@@ -87,21 +87,21 @@ class _Asked(Struct, frozen=True):
     positions: frozenset[int]
 
 
-def explained(
-    pipeline: Pipeline, document: Document, cache: AnswerCache | None, past: Past
-) -> RowTold:
+def explain(
+    pipeline: Pipeline, document: Document, cache: AnswerCache | None, past: LastCommit
+) -> RowReport:
     """The row, each of its requests, and why it is missing where it is. Sends nothing."""
     keys = Keys(pipeline.endpoints)
-    whole = _with_pieces(pipeline, opened(pipeline, document), keys, cache)
+    whole = _with_pieces(pipeline, prepare_document(pipeline, document), keys, cache)
     asked = _asked(pipeline, cache)
     changed = _changed(pipeline, past.manifest)
     failed = {(f.get("start_char"), f.get("end_char")): dict(f) for f in past.failures}
     seen: Counter[str] = Counter()
-    chunks: list[ChunkTold] = []
+    chunks: list[ChunkReport] = []
     for start in range(0, len(whole.requests), AT_ONCE):
         some = whole.requests[start : start + AT_ONCE]
         found = look_up(cache, keys, some) if cache else {}
-        missing = [request for request in some if request.flight not in found]
+        missing = [request for request in some if request.dedup_key not in found]
         nearest = _nearest(missing, asked, cache)
         for at, request in enumerate(some, start):
             text = chunk_text(whole.document, request.chunk)
@@ -109,7 +109,7 @@ def explained(
             seen[text] += 1
             span = (request.chunk.start_char, request.chunk.end_char)
             failure = failed.get(span)
-            state: State = "cached" if request.flight in found else "missing"
+            state: State = "cached" if request.dedup_key in found else "missing"
             differs: list[Difference] = []
             why = None
             if state == "missing" and cache is not None and cache.holds(request.key):
@@ -117,12 +117,12 @@ def explained(
             elif state == "missing" and failure is not None:
                 why = f"failed in the last run: {failure.get('reason')}"
             elif state == "missing":
-                near = nearest.get(request.flight)
+                near = nearest.get(request.dedup_key)
                 differs = near[0] if near else []
                 why = near[1] if near else _why_new(changed, past, name)
             key = request.key.hex()[:12]
-            chunks.append(ChunkTold(at, *span, request.tokens, key, state, why, differs, failure))
-    return RowTold(
+            chunks.append(ChunkReport(at, *span, request.tokens, key, state, why, differs, failure))
+    return RowReport(
         document.id,
         document.identity.hex(),
         document.address,
@@ -143,7 +143,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Diffe
     ]
 
 
-def _why_new(changed: list[Difference] | None, past: Past, name: str) -> str:
+def _why_new(changed: list[Difference] | None, past: LastCommit, name: str) -> str:
     if changed:
         return "the input is new: it is made otherwise than in the last committed run"
     if past.chunk_ids is None:
@@ -159,8 +159,12 @@ def _changed(pipeline: Pipeline, manifest: Mapping[str, Any] | None) -> list[Dif
     """What shapes inputs and keys, then and now."""
     if manifest is None:
         return None
-    shaping = manifest.get("shaping")
-    found = differences(shaping, pipeline.shaping) if isinstance(shaping, dict) else []
+    input_settings = manifest.get("input_settings")
+    found = (
+        differences(input_settings, pipeline.input_settings)
+        if isinstance(input_settings, dict)
+        else []
+    )
     prefixes = manifest.get("prefixes")
     if not isinstance(prefixes, list):
         return found
@@ -175,7 +179,7 @@ def _changed(pipeline: Pipeline, manifest: Mapping[str, Any] | None) -> list[Dif
     return found
 
 
-def _asked(pipeline: Pipeline, cache: AnswerCache | None) -> list[_Asked]:
+def _asked(pipeline: Pipeline, cache: AnswerCache | None) -> list[_PrefixSummary]:
     """What this pipeline asks, then what else was ever asked, the latest first."""
     own: dict[bytes, set[int]] = {}
     for position, endpoint in enumerate(pipeline.endpoints):
@@ -183,21 +187,21 @@ def _asked(pipeline: Pipeline, cache: AnswerCache | None) -> list[_Asked]:
     known = reversed(cache.prefixes()[-PREFIXES:] if cache else [])
     found = dict.fromkeys([*own, *known])
     return [
-        _Asked(each, parts, frozenset(own.get(each, ())))
+        _PrefixSummary(each, parts, frozenset(own.get(each, ())))
         for each in found
         if (parts := parts_of(each)) is not None
     ]
 
 
 def _nearest(
-    requests: Sequence[Request], asked: Sequence[_Asked], cache: AnswerCache | None
+    requests: Sequence[Request], asked: Sequence[_PrefixSummary], cache: AnswerCache | None
 ) -> dict[bytes, tuple[list[Difference], str]]:
     """By flight: what the nearest prefix that has an answer says otherwise, and in words."""
     nearest: dict[bytes, tuple[list[Difference], str]] = {}
     if cache is None or not requests:
         return nearest
     for other in asked:  # of equally near ones the first
-        key = keyed_by(other.prefix)
+        key = key_function(other.prefix)
         keys = [key(request.input) for request in requests]
         found = cache.get_many(keys)
         for request, each in zip(requests, keys, strict=True):
@@ -205,24 +209,24 @@ def _nearest(
                 continue
             mine = [one.parts for one in asked if one.positions & set(request.route.positions)]
             differs = min((differences(other.parts, parts) for parts in mine), key=len)
-            known = nearest.get(request.flight)
+            known = nearest.get(request.dedup_key)
             if known is None or len(differs) < len(known[0]):
                 barred = "answered by an endpoint that the job's rules keep from this row"
                 why = barred if other.positions else "answered under another key"
-                nearest[request.flight] = (differs, why)
+                nearest[request.dedup_key] = (differs, why)
     return nearest
 
 
 def _with_pieces(
-    pipeline: Pipeline, whole: Opened, keys: Keys, cache: AnswerCache | None
-) -> Opened:
+    pipeline: Pipeline, whole: PreparedDocument, keys: Keys, cache: AnswerCache | None
+) -> PreparedDocument:
     """With pieces in the place of what was found to be too long for the model."""
-    hopeless: set[bytes] = set()
+    unsplittable: set[bytes] = set()
     while cache is not None:
         found = look_up(cache, keys, whole.requests)
         split_ones = {name for name, each in found.items() if isinstance(each.settled, Split)}
-        if not split_ones - hopeless:
+        if not split_ones - unsplittable:
             break
-        whole, _, rest = split(pipeline, whole, split_ones - hopeless)
-        hopeless |= {request.flight for request in rest}
+        whole, _, rest = split(pipeline, whole, split_ones - unsplittable)
+        unsplittable |= {request.dedup_key for request in rest}
     return whole

@@ -24,24 +24,24 @@ from pipeline.dispatch.dispatch import Dispatch
 from pipeline.dispatch.queue import Group
 from pipeline.dispatch.settling import TOO_SHORT
 from pipeline.errors import TextmillError, TooManyFailed
-from pipeline.parts.reuse import Copied, Reuse
-from pipeline.prepare.long_documents import Opened
+from pipeline.parts.reuse import CopiedRows, Reuse
+from pipeline.prepare.long_documents import PreparedDocument
 from pipeline.prepare.pipeline import Pipeline
-from pipeline.prepare.requests import Entry, gathered, prepared, split
+from pipeline.prepare.requests import WorkItem, finished_documents, prepare, split
 from pipeline.records import Failure, Request
 from pipeline.runs.folder import RunRecord
 from pipeline.sink.sink import Sink
 from pipeline.source.survey import Survey
 
-LEAST_FAILED = 20
+MIN_FAILED_ROWS = 20
 """`guard.max_failed` never means fewer rows than this: two of five rows are no sign of a fault."""
 
-OPEN_BYTES = 48 << 20
+MAX_OPEN_BYTES = 48 << 20
 
-Opening = tuple[list[Entry], Group, int, int]
+OpenGroup = tuple[list[WorkItem], Group, int, int]
 
 
-class Mill:
+class Loop:
     """One turn of the mill, from the first row to the last; nothing is published here."""
 
     def __init__(
@@ -60,14 +60,14 @@ class Mill:
         self._sink, self._record, self._emit = sink, record, emit
         self._keys = Keys(pipeline.endpoints)
         in_flight = sum(each.concurrency * each.batch_size for each in pipeline.endpoints)
-        self._window = Window(OPEN_BYTES, max(4_096, 4 * in_flight))
+        self._window = Window(MAX_OPEN_BYTES, max(4_096, 4 * in_flight))
 
-    async def turn(self) -> None:
+    async def run(self) -> None:
         """Return when every row is in the sink, or the dispatch was stopped.
 
         Raises: what the dispatch was stopped by; TooManyFailed.
         """
-        put, get = anyio.create_memory_object_stream[Opening](float("inf"))
+        put, get = anyio.create_memory_object_stream[OpenGroup](float("inf"))
         # The streams outlive both stages: one that ended early must not break the other.
         with put, get:
             async with anyio.create_task_group() as group:
@@ -82,8 +82,8 @@ class Mill:
         except TextmillError as error:
             self._dispatch.stop(error)
 
-    async def _feed(self, put: MemoryObjectSendStream[Opening]) -> None:
-        groups, dispatch = prepared(self._pipeline, self._survey, self._reuse), self._dispatch
+    async def _feed(self, put: MemoryObjectSendStream[OpenGroup]) -> None:
+        groups, dispatch = prepare(self._pipeline, self._survey, self._reuse), self._dispatch
         with put:
             while dispatch.stopped_by is None:
                 opened = await run_sync(next, groups, None, abandon_on_cancel=True)
@@ -98,12 +98,12 @@ class Mill:
                 self._emit(events.Admitted(documents, len(requests), cached))
                 put.send_nowait((opened, group, weight, entries))
 
-    async def _drain(self, get: MemoryObjectReceiveStream[Opening]) -> None:
+    async def _drain(self, get: MemoryObjectReceiveStream[OpenGroup]) -> None:
         sink, rows = self._sink, self._survey.rows
-        most_failed = max(LEAST_FAILED, int(self._pipeline.max_failed * rows))
+        most_failed = max(MIN_FAILED_ROWS, int(self._pipeline.max_failed * rows))
         async for opened, group, weight, entries in get:
             await group.whole.wait()
-            opened = gathered(await self._with_pieces(opened))
+            opened = finished_documents(await self._with_pieces(opened))
             before = sink.counts
             if opened:
                 await run_sync(self._write, opened)
@@ -127,22 +127,22 @@ class Mill:
                 )
         self._dispatch.close()
 
-    async def _with_pieces(self, opened: list[Entry]) -> list[Entry]:
+    async def _with_pieces(self, opened: list[WorkItem]) -> list[WorkItem]:
         """The documents with pieces in the place of requests that were too long, all settled."""
         dispatch = self._dispatch
         while dispatch.splits:
-            too_long = {r.flight for each in opened for r in each.requests} & dispatch.splits
+            too_long = {r.dedup_key for each in opened for r in each.requests} & dispatch.splits
             if not too_long - dispatch.failures.keys():
                 return opened
-            cut: list[tuple[Entry, list[Request], list[Request]]] = [
+            cut: list[tuple[WorkItem, list[Request], list[Request]]] = [
                 (each, [], [])
-                if isinstance(each, Copied)
+                if isinstance(each, CopiedRows)
                 else split(self._pipeline, each, too_long)
                 for each in opened
             ]
-            for _, _, hopeless in cut:
-                for request in hopeless:
-                    dispatch.failures[request.flight] = Failure("too_long", TOO_SHORT)
+            for _, _, unsplittable in cut:
+                for request in unsplittable:
+                    dispatch.failures[request.dedup_key] = Failure("too_long", TOO_SHORT)
             opened = [whole for whole, _, _ in cut]
             group, pieces = Group(), [piece for _, made, _ in cut for piece in made]
             cached = await dispatch.admit(group, pieces)
@@ -150,11 +150,11 @@ class Mill:
             await group.whole.wait()
         return opened
 
-    def _write(self, opened: list[Entry]) -> None:
+    def _write(self, opened: list[WorkItem]) -> None:
         """Aggregate and write these documents; in a worker thread, one group at a time."""
         sink, record, failures = self._sink, self._record, self._dispatch.failures
         for each in opened:
-            if isinstance(each, Copied):
+            if isinstance(each, CopiedRows):
                 sink.copy(each)
                 continue
             document = each.document
@@ -167,7 +167,7 @@ class Mill:
                 record.failed(document, position, outcome)
 
 
-def _weight(opened: Sequence[Entry]) -> int:
+def _weight(opened: Sequence[WorkItem]) -> int:
     """What a group holds in memory, in bytes or so: a chunk's text stands in the document and once
     more in its request, kept columns lie in the group's one record batch. Of a long document only
     what a segment adds to it: it is held as a whole, and others would wait for its end."""
@@ -175,7 +175,7 @@ def _weight(opened: Sequence[Entry]) -> int:
     if opened[0].long is not None:
         return 2 * inputs
     texts = sum(each.weight_bytes for each in opened)
-    batches = [each.document.kept.batch for each in opened if isinstance(each, Opened)]
+    batches = [each.document.row_ref.batch for each in opened if isinstance(each, PreparedDocument)]
     return texts + inputs + sum({id(batch): int(batch.nbytes) for batch in batches}.values())
 
 

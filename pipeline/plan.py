@@ -13,11 +13,11 @@ from msgspec.structs import replace
 from pipeline.cache.keys import Keys
 from pipeline.cache.lookup import look_up
 from pipeline.cache.store import AnswerCache
-from pipeline.endpoints.server_info import recalled
+from pipeline.endpoints.server_info import identity_from_cache
 from pipeline.limits.prices import cost, output_tokens_bound, rent
 from pipeline.parts.reuse import Reuse
 from pipeline.prepare.pipeline import Pipeline
-from pipeline.prepare.requests import prepared
+from pipeline.prepare.requests import prepare
 from pipeline.records import Endpoint, Request
 from pipeline.source.survey import Survey
 
@@ -47,20 +47,20 @@ def plan(
 ) -> Plan:
     """The plan of this job against the answers in this cache, without the rows whose output stands
     where `reuse` is given. Blocks: run it in a thread."""
-    pipeline = as_recalled(pipeline, cache)
+    pipeline = with_cached_identities(pipeline, cache)
     endpoints = pipeline.endpoints
     keys, packed = Keys(endpoints), [_Packed(endpoint) for endpoint in endpoints]
-    seen = Seen()
+    seen = RecentKeys()
     requests = cached = 0
-    for group in prepared(pipeline, survey, reuse):
+    for group in prepare(pipeline, survey, reuse):
         asked = [request for opened in group for request in opened.requests]
         requests += len(asked)
-        are_new = seen.are_new([request.flight for request in asked])
+        are_new = seen.are_new([request.dedup_key for request in asked])
         unseen = list(compress(asked, are_new))
         found = look_up(cache, keys, unseen) if cache and unseen else {}
         cached += len(found)
         for request in unseen:
-            if request.flight not in found:
+            if request.dedup_key not in found:
                 _asked(pipeline.route, packed, request).add(request)
     return Plan(
         documents=survey.rows,
@@ -75,9 +75,9 @@ def plan(
     )
 
 
-def as_recalled(pipeline: Pipeline, cache: AnswerCache | None) -> Pipeline:
+def with_cached_identities(pipeline: Pipeline, cache: AnswerCache | None) -> Pipeline:
     """The pipeline with its endpoints as their servers named themselves when last asked."""
-    known = [recalled(each, cache, pipeline.chunk_tokens) for each in pipeline.endpoints]
+    known = [identity_from_cache(each, cache, pipeline.chunk_tokens) for each in pipeline.endpoints]
     named = {each.name: each for each in known}
     endpoints = tuple(
         replace(each, identity=named[each.replica_of].identity) if each.replica_of else each
@@ -151,7 +151,7 @@ def _asked(policy: str, packed: Sequence[_Packed], request: Request) -> _Packed:
 RECENT = 50_000
 
 
-class Seen:
+class RecentKeys:
     """The names so far. Two of them may be taken for one: of a million once in 30 million plans."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from pipeline.secret import Secret
 Status = Literal["ok", "partial", "failed"]
 
 
-class Kept(NamedTuple):
+class RowRef(NamedTuple):
     """Where a document's kept columns lie: row `row` of an Arrow record batch.
 
     Only `pipeline.source.documents` makes it and only `pipeline.sink.sink` looks inside, so that
@@ -43,7 +43,7 @@ class Document(Struct, frozen=True):
     address: str
     """Where the row stands, for people: `reports.jsonl:17`, `reports.parquet: row 16`."""
     part: int
-    kept: Kept
+    row_ref: RowRef
     error: str | None = None
 
 
@@ -89,12 +89,12 @@ class Request(Struct, frozen=True):
     """An estimate of the input's tokens, for packing and for the plan's price."""
     chunk: Chunk
     route: Route = SOLE
-    flight: bytes = b""
+    dedup_key: bytes = b""
     """Names key and route: requests equal in both travel as one. Empty: it is the key."""
 
     def __post_init__(self) -> None:
-        if not self.flight:
-            msgspec.structs.force_setattr(self, "flight", self.key)
+        if not self.dedup_key:
+            msgspec.structs.force_setattr(self, "dedup_key", self.key)
 
 
 class Call(Struct, frozen=True):

@@ -25,18 +25,18 @@ from pipeline.cache.store import AnswerCache
 from pipeline.disk.locks import lock
 from pipeline.disk.memory import give_back
 from pipeline.dispatch.dispatch import Dispatch
-from pipeline.endpoints.connect import Answering, answering_of
+from pipeline.endpoints.connect import Connection, connect
 from pipeline.errors import BudgetError, StorageError, TextmillError
-from pipeline.loop import Mill
-from pipeline.parts.reuse import Reuse, check_removed, reusing
+from pipeline.loop import Loop
+from pipeline.parts.reuse import Reuse, check_removed, plan_reuse
 from pipeline.plan import plan
 from pipeline.prepare.pipeline import Pipeline, parts_fingerprint
-from pipeline.prepare.requests import LEAST_SPLIT_TOKENS
-from pipeline.runs.drift import watched
+from pipeline.prepare.requests import MIN_SPLIT_TOKENS
+from pipeline.runs.drift import with_drift_check
 from pipeline.runs.folder import RunRecord, run_folder, runs_of
 from pipeline.runs.interrupts import Interrupts
-from pipeline.runs.manifest import new_run_id, planned, this_run
-from pipeline.runs.summary import Ended, ended, first, summary
+from pipeline.runs.manifest import new_run_id, planned_manifest, this_run
+from pipeline.runs.summary import Ended, end_of_run, first_error, summary
 from pipeline.sink.sink import Sink
 from pipeline.source.files import recheck
 from pipeline.source.scan import survey
@@ -61,7 +61,7 @@ async def run(pipeline: Pipeline, emit: events.Emit, retry_failed: str | None = 
             await turn.whole()
             group.cancel_scope.cancel()
     except* TextmillError as errors:
-        error = first(errors)
+        error = first_error(errors)
     return turn.ended(error)
 
 
@@ -88,22 +88,22 @@ class _Turn:
             self.survey = surveyed
             self.emit(events.Surveyed(surveyed.rows, len(surveyed.part_rows)))
             for column in surveyed.absent if surveyed.rows else ():
-                self.emit(events.Absent(column))
+                self.emit(events.RuleColumnMissing(column))
             cache = await run_sync(AnswerCache, Path(pipeline.home) / "answers")
             with closing(cache):
-                async with answering_of(
+                async with connect(
                     pipeline.endpoints,
                     cache,
                     sentences=pipeline.sentences,
                     chunk_tokens=pipeline.chunk_tokens,
                     max_outage_seconds=pipeline.max_outage_seconds,
-                ) as answering:
-                    endpoints = tuple(each.endpoint for each in answering)
+                ) as connections:
+                    endpoints = tuple(each.endpoint for each in connections)
                     self.pipeline = replace(pipeline, endpoints=endpoints)
-                    await self._published(surveyed, cache, answering)
+                    await self._published(surveyed, cache, connections)
 
     async def _published(
-        self, surveyed: Survey, cache: AnswerCache, answering: Sequence[Answering]
+        self, surveyed: Survey, cache: AnswerCache, connections: Sequence[Connection]
     ) -> None:
         """Everything between a manifest and a commit."""
         pipeline = self.pipeline
@@ -123,17 +123,17 @@ class _Turn:
             reuse = await self._reuse(surveyed, sink)
             found = [each for each in runs_of(pipeline.output).values() if each]
             columns = {field.name: str(field.type) for field in sink.schema}
-            run = this_run(planned(pipeline, surveyed, columns), found)
+            run = this_run(planned_manifest(pipeline, surveyed, columns), found)
             record = self.record = RunRecord(pipeline.output, run)
             with closing(record), self._closing(record):
                 record.begin()
-                self.emit(events.Began(run.run, str(record.folder)))
+                self.emit(events.Started(run.run, str(record.folder)))
                 if self.retry_failed:
                     record.journal.drop(self.retry_failed)
                 for endpoint in pipeline.endpoints:  # for `explain`
                     await run_sync(cache.remember_prefix, prefix(endpoint))
                 await self._check_budget(surveyed, cache)
-                await self._mill(surveyed, reuse, cache, answering, sink, record)
+                await self._mill(surveyed, reuse, cache, connections, sink, record)
                 recheck(surveyed.files)
                 sink.check_loss()
                 if self.dispatch and self.dispatch.stopped_by:
@@ -158,7 +158,7 @@ class _Turn:
         try:
             yield
         except BaseException as raised:
-            if (error := first(raised)) is not None and not self.interrupts.is_committing:
+            if (error := first_error(raised)) is not None and not self.interrupts.is_committing:
                 with suppress(StorageError):
                     record.end(error.exit_code)
             raise
@@ -167,11 +167,16 @@ class _Turn:
         """What stands already; the guards look at it before anything is paid."""
         pipeline = self.pipeline
         reuse = self.reuse = await run_sync(
-            reusing, surveyed, sink.place, sink.fingerprint, sink.standing, abandon_on_cancel=True
+            plan_reuse,
+            surveyed,
+            sink.layout,
+            sink.fingerprint,
+            sink.snapshot,
+            abandon_on_cancel=True,
         )
         if surveyed.rows:  # of an empty input `Sink.check_loss` tells what is wrong
             check_removed(reuse, pipeline.max_removed, pipeline.output)
-        sink.expect(reuse)
+        sink.plan_for(reuse)
         self.pipeline = replace(pipeline, dimension=pipeline.dimension or reuse.dimension)
         return reuse
 
@@ -180,10 +185,10 @@ class _Turn:
         if most is None or self.pipeline.is_partial:
             return
         left = partial(plan, self.pipeline, surveyed, cache, self.reuse)
-        planned = await run_sync(left, abandon_on_cancel=True)
-        if planned.cost_usd > most:
+        planned_manifest = await run_sync(left, abandon_on_cancel=True)
+        if planned_manifest.cost_usd > most:
             raise BudgetError(
-                f"the plan costs up to ${planned.cost_usd:.4f}, over "
+                f"the plan costs up to ${planned_manifest.cost_usd:.4f}, over "
                 f"budget.max_cost_usd = {most:g}",
                 hint="raise the budget, or work up to it with --partial",
             )
@@ -193,7 +198,7 @@ class _Turn:
         surveyed: Survey,
         reuse: Reuse,
         cache: AnswerCache,
-        answering: Sequence[Answering],
+        connections: Sequence[Connection],
         sink: Sink,
         record: RunRecord,
     ) -> None:
@@ -206,7 +211,7 @@ class _Turn:
 
         marker = run_folder(pipeline.output) / "canary"
         dispatch = self.dispatch = Dispatch(
-            await watched(pipeline, surveyed, reuse, cache, answering, marker, told),
+            await with_drift_check(pipeline, surveyed, reuse, cache, connections, marker, told),
             cache,
             self.emit,
             policy=pipeline.route,
@@ -217,12 +222,12 @@ class _Turn:
             free_bytes=lambda: shutil.disk_usage(cache.folder).free,
             max_outage_seconds=pipeline.max_outage_seconds,
             max_cost_usd=pipeline.max_cost_usd,
-            least_split_tokens=LEAST_SPLIT_TOKENS,
+            min_split_tokens=MIN_SPLIT_TOKENS,
         )
         self.interrupts.drain = dispatch.stop
-        for position, each in enumerate(answering):
+        for position, each in enumerate(connections):
             each.listen = partial(dispatch.hear, position=position)
-        await Mill(pipeline, surveyed, reuse, cache, dispatch, sink, record, self.emit).turn()
+        await Loop(pipeline, surveyed, reuse, cache, dispatch, sink, record, self.emit).run()
 
     def ended(self, error: TextmillError | None) -> Ended:
         """How this run ended."""
@@ -230,4 +235,4 @@ class _Turn:
         error = error or stopped_by or self.interrupts.by
         seconds = time.monotonic() - self.started
         told = summary(error, seconds, self.survey, self.sink, self.dispatch, self.reuse)
-        return ended(told, error, self.record)
+        return end_of_run(told, error, self.record)

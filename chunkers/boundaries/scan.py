@@ -26,7 +26,7 @@ class Boundaries(NamedTuple):
     """
 
     at: NDArray[np.int64]
-    strength: NDArray[np.uint8]
+    level: NDArray[np.uint8]
     clean: NDArray[np.bool_]
     """If a token ends here, then what follows is encoded alone as it is in place."""
     mark: NDArray[np.uint32]

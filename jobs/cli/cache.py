@@ -15,13 +15,13 @@ from typing import BinaryIO
 
 import msgspec
 
-from jobs.cli.shell import reported, say
+from jobs.cli.shell import print_message, reported
 from jobs.home import home
-from pipeline.cache.maintenance import Damage, Holdings, holdings, prunable, verified
-from pipeline.cache.portable import MAGIC, check, export, take
-from pipeline.cache.salvage import salvaged
+from pipeline.cache.maintenance import CacheStats, Damage, cache_stats, find_damage, find_older
+from pipeline.cache.portable import MAGIC, check, export, import_answers
+from pipeline.cache.salvage import salvage
 from pipeline.cache.store import AnswerCache
-from pipeline.disk.durable import storing, sync_folder
+from pipeline.disk.durable import storage_errors, sync_folder
 from pipeline.errors import StateError, UsageError
 from pipeline.text import printable
 
@@ -37,10 +37,10 @@ def stats(*, as_json: bool) -> int:
 
 def _stats(as_json: bool) -> int:
     folder = home() / "answers"
-    found = Holdings()
+    found = CacheStats()
     if _has_answers(folder):
         with closing(AnswerCache(folder)) as cache:
-            found = holdings(cache)
+            found = cache_stats(cache)
     if as_json:
         _print_json(found, folder=str(folder))
         return 0
@@ -99,7 +99,9 @@ def _verify(repair: bool, as_json: bool) -> int:
         if len(damaged) > 1_000:
             damaged.pop()
         if told <= TOLD:
-            say(f"{printable(damage.key, 80)}: {damage.why}, stored {_day(damage.stored)}")
+            print_message(
+                f"{printable(damage.key, 80)}: {damage.why}, stored {_day(damage.stored)}"
+            )
 
     aside: Path | None = None
     if _has_answers(folder):
@@ -107,15 +109,15 @@ def _verify(repair: bool, as_json: bool) -> int:
             with closing(AnswerCache(folder)) as cache:
                 faults = cache.faults()
                 if not faults:
-                    good, bad, removed = verified(cache, repair=repair, tell=tell)
+                    good, bad, removed = find_damage(cache, repair=repair, tell=tell)
         except StateError as error:
             faults = [str(error)]
         for fault in faults[:TOLD]:
-            say(printable(fault, 300))
+            print_message(printable(fault, 300))
         if faults and repair:
-            good, aside = salvaged(folder)
+            good, aside = salvage(folder)
     if bad > TOLD:
-        say(f"and {bad - TOLD:,} more")
+        print_message(f"and {bad - TOLD:,} more")
     is_whole = bad == removed and (not faults or repair)
     code = 0 if is_whole else 12
     if as_json:
@@ -154,9 +156,9 @@ def _prune(age: str, dry_run: bool, as_json: bool) -> int:
         # Alone: a run counts on every answer that it has seen here.
         with closing(AnswerCache(folder, alone=not dry_run)) as cache:
             before = cache.file_bytes
-            for old in prunable(cache, time.time() - seconds):
+            for old in find_older(cache, time.time() - seconds):
                 answers += len(old) if dry_run else cache.remove(old)
-                size += sum(len(entry.sealed or b"") for entry in old)
+                size += sum(len(entry.encoded or b"") for entry in old)
             if answers and not dry_run:
                 cache.give_back()
                 freed = max(0, before - cache.file_bytes)
@@ -197,11 +199,11 @@ def _export(file: str, as_json: bool) -> int:
         written = export(cache, out)
     code = 3 if written.damaged else 0
     if written.damaged:
-        say(f"{written.damaged:,} damaged entries were left out: textmill cache verify")
+        print_message(f"{written.damaged:,} damaged entries were left out: textmill cache verify")
     if as_json:
         _print_json(written, exit=code)
     else:
-        say(f"{written.answers:,} answers written, {_size(written.bytes)}")
+        print_message(f"{written.answers:,} answers written, {_size(written.bytes)}")
     return code
 
 
@@ -221,7 +223,7 @@ def _written(file: str, folder: Path) -> Iterator[BinaryIO]:
             hint="name another file, or remove it",
         )
     temporary = path.with_name(f".{path.name}.textmill.tmp")
-    with storing(path):
+    with storage_errors(path):
         try:
             temporary.unlink(missing_ok=True)
             temporary.touch(mode=0o600, exist_ok=False)  # answers are private
@@ -254,20 +256,20 @@ def _import(file: str, as_json: bool) -> int:
         nonlocal told
         told += 1
         if told <= TOLD:
-            say(printable(line, 300))
+            print_message(printable(line, 300))
 
     with tempfile.TemporaryDirectory(prefix="textmill-", ignore_cleanup_errors=True) as spool:
         path = Path(file)
         if file == "-":  # read twice
             path = Path(spool, "stdin")
-            with storing(path), path.open("wb") as out:
+            with storage_errors(path), path.open("wb") as out:
                 shutil.copyfileobj(sys.stdin.buffer, out)
         check(path)
         with closing(AnswerCache(home() / "answers")) as cache:
-            taken = take(cache, path, tell)
+            taken = import_answers(cache, path, tell)
     code = 3 if taken.damaged else 0
     if told > TOLD:
-        say(f"and {told - TOLD:,} more")
+        print_message(f"and {told - TOLD:,} more")
     if as_json:
         _print_json(taken, exit=code)
         return code

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jobs.cli.shell import pairs, reported, say, waited
-from jobs.display.chunks_page import CutDocument, Cutting, page
+from jobs.cli.shell import pairs, print_message, reported, run_interruptibly
+from jobs.display.chunks_page import ChunkedDocument, ChunkSettings, page
 from pipeline.errors import StorageError, UsageError
 from pipeline.source.files import JSONL, PARQUET, is_s3
 from pipeline.text import printable
@@ -81,12 +81,12 @@ def _write(html: str, made: str) -> None:
         Path(html).write_text(made, "utf-8")
     except OSError as error:
         raise StorageError(f"{printable(html)}: cannot be written: {error.strerror}") from None
-    say(f"{printable(html)}: {len(made.encode()):,} bytes, for any browser")
+    print_message(f"{printable(html)}: {len(made.encode()):,} bytes, for any browser")
 
 
 def _chosen(
-    documents: Iterator[CutDocument], only: str | None, source: str, *, has_id: bool
-) -> Iterator[CutDocument]:
+    documents: Iterator[ChunkedDocument], only: str | None, source: str, *, has_id: bool
+) -> Iterator[ChunkedDocument]:
     """All documents, or the only one. Raises: UsageError if there is no such document."""
     if only is None:
         yield from documents
@@ -105,12 +105,12 @@ def _tell_errors(errors: Iterator[str]) -> None:
     count = 0
     for count, error in enumerate(errors, 1):
         if count <= ERRORS:
-            say(printable(error, 2_000))
+            print_message(printable(error, 2_000))
     if count > ERRORS:
-        say(f"and {count - ERRORS:,} more documents that cannot be read")
+        print_message(f"and {count - ERRORS:,} more documents that cannot be read")
 
 
-def _as_json(documents: Iterator[CutDocument]) -> Iterator[str]:
+def _as_json(documents: Iterator[ChunkedDocument]) -> Iterator[str]:
     for document in documents:
         if document.error is not None:
             yield document.error
@@ -120,7 +120,7 @@ def _as_json(documents: Iterator[CutDocument]) -> Iterator[str]:
             print(msgspec.json.encode(told).decode())
 
 
-def _printed(console: Console, documents: Iterator[CutDocument]) -> Iterator[str]:
+def _printed(console: Console, documents: Iterator[ChunkedDocument]) -> Iterator[str]:
     from rich.text import Text
 
     for document in documents:
@@ -138,7 +138,7 @@ def _printed(console: Console, documents: Iterator[CutDocument]) -> Iterator[str
                 console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
 
 
-def _table(document: CutDocument, width: int) -> Iterator[Text]:
+def _table(document: ChunkedDocument, width: int) -> Iterator[Text]:
     """A line per chunk: how it begins and how it ends, for a terminal of so many columns."""
     from rich.text import Text
 
@@ -199,7 +199,7 @@ def _fitting(piece: str, room: int) -> int:
 @contextmanager
 def _opened(
     source: str | None, overrides: Sequence[str], flags: Mapping[str, object]
-) -> Iterator[tuple[Cutting, Iterator[CutDocument], int | None]]:
+) -> Iterator[tuple[ChunkSettings, Iterator[ChunkedDocument], int | None]]:
     """How it is cut, the documents as they are read, and how many there are, if that is known."""
     from jobs.build import build, tokenizer_name
     from jobs.spec.load import load
@@ -216,7 +216,7 @@ def _opened(
         # o200k_base needs no extra; a job says better which tokens count.
         flags = {"chunk.tokenizer": "o200k_base"} | dict(flags) | {"input.path": source}
     job = load("embed" if _is_file(source) else source, pairs(overrides), flags, needs_output=False)
-    cutting = Cutting(
+    cutting = ChunkSettings(
         "standard input" if source == "-" else source,
         job.chunk.method,
         job.chunk.size,
@@ -226,15 +226,15 @@ def _opened(
     if source.lower().endswith(TEXT_FILES):
         yield cutting, iter([_cut(job, Path(source).name, _text(Path(source), source))]), 1
         return
-    from jobs.cli.streams import placed
+    from jobs.cli.streams import with_files_for_streams
 
-    with placed(job) as (job, _):
+    with with_files_for_streams(job) as (job, _):
         if source == "-" and _is_plain(Path(job.input.path)):
             text = _text(Path(job.input.path), cutting.source)
             yield cutting, iter([_cut(job, cutting.source, text)]), 1
             return
         pipeline = build(job, with_secret=False)
-        surveyed = waited(lambda: survey(pipeline.input))
+        surveyed = run_interruptibly(lambda: survey(pipeline.input))
         yield cutting, _documents(job, pipeline, surveyed), surveyed.rows
 
 
@@ -263,19 +263,19 @@ def _text(path: Path, address: str) -> str:
         raise UsageError(f"{printable(address)}: cannot be read: {why}") from None
 
 
-def _documents(job: Job, pipeline: Pipeline, surveyed: Survey) -> Iterator[CutDocument]:
+def _documents(job: Job, pipeline: Pipeline, surveyed: Survey) -> Iterator[ChunkedDocument]:
     from pipeline.source.documents import read
 
     for documents in read(surveyed):
         for document in documents:
             name = document.address if document.id is None else str(document.id)
             if document.text is None:
-                yield CutDocument(name, error=f"{document.address}: {document.error}")
+                yield ChunkedDocument(name, error=f"{document.address}: {document.error}")
             else:
                 yield _cut(job, name, document.text)
 
 
-def _cut(job: Job, name: str, text: str) -> CutDocument:
+def _cut(job: Job, name: str, text: str) -> ChunkedDocument:
     from chunkers.tokens.tokenizers import tokenizer
     from jobs.build import chunker, tokenizer_name
 
@@ -286,4 +286,4 @@ def _cut(job: Job, name: str, text: str) -> CutDocument:
         both = text[chunk.start_char : min(covered, chunk.end_char)]
         shared.append(count(both) if both else 0)
         covered = max(covered, chunk.end_char)
-    return CutDocument(name, text, found, shared)
+    return ChunkedDocument(name, text, found, shared)

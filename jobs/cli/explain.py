@@ -15,7 +15,7 @@ from pipeline.errors import UsageError
 from pipeline.text import printable
 
 if TYPE_CHECKING:
-    from pipeline.explain import Difference, Past, RowTold
+    from pipeline.explain import Difference, LastCommit, RowReport
     from pipeline.prepare.pipeline import Pipeline
     from pipeline.records import Document
     from pipeline.source.survey import Survey
@@ -40,15 +40,15 @@ def _explain(
     source: str, name: str, overrides: Sequence[str], flags: Mapping[str, object], as_json: bool
 ) -> int:
     from jobs.build import build
-    from jobs.cli.streams import placed
+    from jobs.cli.streams import with_files_for_streams
     from jobs.spec.load import load
     from pipeline.cache.store import AnswerCache
-    from pipeline.explain import explained
-    from pipeline.plan import as_recalled
+    from pipeline.explain import explain
+    from pipeline.plan import with_cached_identities
     from pipeline.source.scan import survey
 
     job = load(source, pairs(overrides), flags, needs_output=False)
-    with placed(job) as (placed_job, _):
+    with with_files_for_streams(job) as (placed_job, _):
         pipeline = build(placed_job, with_secret=False)
         surveyed = survey(pipeline.input)
         document = _found(surveyed, name)
@@ -56,9 +56,11 @@ def _explain(
         answers = Path(pipeline.home) / "answers"
         if (answers / "cache.db").exists():
             with closing(AnswerCache(answers)) as cache:
-                told = explained(as_recalled(pipeline, cache), document, cache, past or _nothing())
+                told = explain(
+                    with_cached_identities(pipeline, cache), document, cache, past or _nothing()
+                )
         else:
-            told = explained(pipeline, document, None, past or _nothing())
+            told = explain(pipeline, document, None, past or _nothing())
     if as_json:
         print(msgspec.json.encode(told, enc_hook=str).decode())
     else:
@@ -66,10 +68,10 @@ def _explain(
     return 0
 
 
-def _nothing() -> Past:
-    from pipeline.explain import Past
+def _nothing() -> LastCommit:
+    from pipeline.explain import LastCommit
 
-    return Past()
+    return LastCommit()
 
 
 def _found(surveyed: Survey, name: str) -> Document:
@@ -93,8 +95,8 @@ def _found(surveyed: Survey, name: str) -> Document:
     )
 
 
-def _past(pipeline: Pipeline, document: Document) -> Past:
-    from pipeline.explain import Past
+def _past(pipeline: Pipeline, document: Document) -> LastCommit:
+    from pipeline.explain import LastCommit
     from pipeline.runs.folder import failures, manifests
     from pipeline.search import chunk_ids
     from pipeline.source import identity
@@ -105,14 +107,14 @@ def _past(pipeline: Pipeline, document: Document) -> Past:
     def is_it(value: Any) -> bool:
         return value == name.hex() or (value is not None and identity.of_id(value) == name)
 
-    return Past(
+    return LastCommit(
         manifest=next((each for each in runs if each.get("state") == "committed"), None),
         failures=failures(pipeline.output, runs[0]["run"], name) if runs else (),
         chunk_ids=chunk_ids(pipeline.output, pipeline.input.id or "id", is_it),
     )
 
 
-def _print(told: RowTold) -> None:
+def _print(told: RowReport) -> None:
     cached = sum(chunk.state == "cached" for chunk in told.chunks)
     count = len(told.chunks)
     noun = "chunk" if count == 1 else "chunks"

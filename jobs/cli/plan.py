@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jobs.cli.shell import pairs, reported, say
+from jobs.cli.shell import pairs, print_message, reported
 from pipeline.text import printable
 
 if TYPE_CHECKING:
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 def say_absent(columns: Sequence[str]) -> None:
     """A misspelt column of a rule is safe, and not what was meant."""
     for name in columns:
-        say(f"rule.column = `{printable(name)}` is in no row: every row counts as one of that rule")
+        print_message(
+            f"rule.column = `{printable(name)}` is in no row: every row counts as one of that rule"
+        )
 
 
 def plan(
@@ -32,8 +34,8 @@ def plan(
 
 def _plan(source: str, overrides: Sequence[str], flags: Mapping[str, object], as_json: bool) -> int:
     from jobs.build import build
-    from jobs.cli.shell import waited
-    from jobs.cli.streams import placed
+    from jobs.cli.shell import run_interruptibly
+    from jobs.cli.streams import with_files_for_streams
     from jobs.format import duration
     from jobs.spec.load import load
     from pipeline.cache.store import AnswerCache
@@ -41,12 +43,12 @@ def _plan(source: str, overrides: Sequence[str], flags: Mapping[str, object], as
     from pipeline.source.scan import survey
 
     job = load(source, pairs(overrides), flags, needs_output=False)
-    with placed(job) as (job, _):
+    with with_files_for_streams(job) as (job, _):
         pipeline = build(job, with_secret=False)
         answers = Path(pipeline.home) / "answers"
         cache = AnswerCache(answers) if answers.is_dir() else None
-        surveyed = waited(lambda: survey(pipeline.input))
-        told = waited(lambda: planned(pipeline, surveyed, cache))
+        surveyed = run_interruptibly(lambda: survey(pipeline.input))
+        told = run_interruptibly(lambda: planned(pipeline, surveyed, cache))
     if as_json:
         print(msgspec.json.encode(told).decode())
     else:

@@ -8,8 +8,8 @@ import msgspec
 
 from jobs.cli.shell import reported
 from jobs.history.register import runs
-from jobs.history.report import lines, of_the_night, told_of
-from jobs.history.status import chosen
+from jobs.history.report import lines, report_of, runs_of_the_night
+from jobs.history.status import choose
 
 
 def report(what: str | None, *, as_json: bool) -> int:
@@ -24,8 +24,8 @@ def _report(what: str | None, as_json: bool) -> int:
     if not told and what is None:
         print("no runs yet")
         return 0
-    found = of_the_night(chosen(told, what), datetime.now().astimezone(), only_last=bool(what))
-    for number, each in enumerate(map(told_of, found)):
+    found = runs_of_the_night(choose(told, what), datetime.now().astimezone(), only_last=bool(what))
+    for number, each in enumerate(map(report_of, found)):
         if as_json:
             print(msgspec.json.encode(each).decode())
         else:

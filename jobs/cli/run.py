@@ -12,7 +12,7 @@ import anyio
 import msgspec
 
 from jobs.cli.plan import say_absent
-from jobs.cli.shell import pairs, reported, say, tell
+from jobs.cli.shell import pairs, print_error, print_message, reported
 from jobs.secrets import mask
 from pipeline.errors import TextmillError, UsageError
 
@@ -47,12 +47,12 @@ def _run(
     changes: str | None,
 ) -> int:
     from jobs.build import build
-    from jobs.cli.streams import placed
-    from jobs.display.report_page import leave_page
+    from jobs.cli.streams import with_files_for_streams
+    from jobs.display.report_page import write_page
     from jobs.display.terminal import closing_line, display, endpoint_lines
-    from jobs.history.recorder import recorded
+    from jobs.history.recorder import record_run
     from jobs.home import home
-    from jobs.spec.check_paths import refuse_changes
+    from jobs.spec.check_paths import check_changes
     from jobs.spec.load import load
     from pipeline import run as engine
 
@@ -61,14 +61,19 @@ def _run(
     except TextmillError:
         if not Path(source).is_file():
             raise
-        with recorded(home(), _unread(source), say):  # whoever comes in the morning must see it
+        with record_run(
+            home(), _unread(source), print_message
+        ):  # whoever comes in the morning must see it
             raise
     if as_json and job.output.path == "-":
         raise UsageError("--json and output `-` both want stdout", hint="give -o a path")
     if changes is not None:
-        refuse_changes(job, changes)
+        check_changes(job, changes)
     told = _told(job, source, overrides, flags)
-    with placed(job) as (job, publish), recorded(home(), told, say, leave_page) as recording:
+    with (
+        with_files_for_streams(job) as (job, publish),
+        record_run(home(), told, print_message, write_page) as recording,
+    ):
         pipeline = msgspec.structs.replace(build(job), changes=changes)
         shown = display(as_json=as_json)
         at_sigterm = signal.getsignal(signal.SIGTERM)
@@ -85,21 +90,21 @@ def _run(
             signal.signal(signal.SIGTERM, at_sigterm)  # the loop left the default behind
         recording.ended(ended)
         if ended.error is not None:
-            tell(ended.error)
+            print_error(ended.error)
         else:
             publish()
-            say(closing_line(ended))
+            print_message(closing_line(ended))
         for line in endpoint_lines(ended.summary):
-            say(line)
+            print_message(line)
         if as_json:
             print(msgspec.json.encode(ended.summary).decode(), flush=True)
         return ended.summary.exit
 
 
 def _on_absent(event: Event) -> None:
-    from pipeline.events import Absent
+    from pipeline.events import RuleColumnMissing
 
-    if isinstance(event, Absent):
+    if isinstance(event, RuleColumnMissing):
         say_absent([event.column])
 
 
@@ -115,12 +120,12 @@ def heard(*listeners: Emit) -> Emit:
 
 def _told(job: Job, source: str, overrides: Sequence[str], flags: Mapping[str, object]) -> Run:
     """What the register knows of a run before it begins."""
-    from jobs.history.register import started
+    from jobs.history.register import start_record
     from jobs.spec.flags import command_line
 
     is_file = Path(source).is_file()
     words = command_line(source, overrides, flags)
-    return started(
+    return start_record(
         job.name,
         file=str(Path(source).absolute()) if is_file else "",
         output=job.output.path if job.output.path == "-" else str(Path(job.output.path).absolute()),
@@ -130,10 +135,10 @@ def _told(job: Job, source: str, overrides: Sequence[str], flags: Mapping[str, o
 
 def _unread(source: str) -> Run:
     """The same of a job file that was refused: its flags may hold what it was refused for."""
-    from jobs.history.register import started
+    from jobs.history.register import start_record
 
     path = str(Path(source).absolute())
-    return started(
+    return start_record(
         mask(Path(source).stem), file=path, output="", command=f"textmill run {shlex.quote(path)}"
     )
 

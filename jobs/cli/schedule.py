@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jobs.cli.shell import reported, say
+from jobs.cli.shell import print_message, reported
 from jobs.format import duration
-from jobs.schedule.backends import Keeper, keeper, keepers
+from jobs.schedule.backends import Scheduler, scheduler, schedulers
 from jobs.schedule.units import (
     Schedule,
     crontab_line,
@@ -58,11 +58,11 @@ def _add(
 ) -> int:
     schedule, named = _schedule(path, at, name, random_delay)
     try:
-        by = keeper(wants_crontab=crontab)
+        by = scheduler(wants_crontab=crontab)
     except UsageError as error:
         if not dry_run:
             raise
-        say(str(error))
+        print_message(str(error))
         _show({"crontab": crontab_line(schedule)} if crontab else _units(schedule))
         return 0
     _refuse_other(schedule, by)
@@ -71,15 +71,15 @@ def _add(
         return 0
     _show(by.texts(schedule))
     for line in _about_credentials(schedule, named):
-        say(line)
+        print_message(line)
     if dry_run:
         return 0
     if not yes and not _is_wanted():
-        say("nothing was written")
+        print_message("nothing was written")
         return 130
     by.write(schedule)
-    for remark in by.remarks:
-        say(remark)
+    for remark in by.notes:
+        print_message(remark)
     print(f"`{schedule.name}` is scheduled: {_when(schedule)}, by {by.name}")
     return 0
 
@@ -152,8 +152,8 @@ def _remove(name: str) -> int:
         )
     for schedule, by in found:
         by.remove(schedule)
-        for remark in by.remarks:
-            say(remark)
+        for remark in by.notes:
+            print_message(remark)
         print(f"`{printable(name)}` is removed from {by.name}")
     return 0
 
@@ -235,7 +235,7 @@ def _about_credentials(schedule: Schedule, names: Sequence[str]) -> list[str]:
     return lines
 
 
-def _refuse_other(schedule: Schedule, by: Keeper) -> None:
+def _refuse_other(schedule: Schedule, by: Scheduler) -> None:
     for other, keeps in _all():
         if other.name != schedule.name:
             continue
@@ -251,8 +251,8 @@ def _refuse_other(schedule: Schedule, by: Keeper) -> None:
             )
 
 
-def _all() -> list[tuple[Schedule, Keeper]]:
-    return [(schedule, by) for by in keepers() for schedule in by.schedules()]
+def _all() -> list[tuple[Schedule, Scheduler]]:
+    return [(schedule, by) for by in schedulers() for schedule in by.schedules()]
 
 
 def _units(schedule: Schedule) -> dict[str, str]:
@@ -280,7 +280,7 @@ def _spread(schedule: Schedule) -> str:
     return f" (within {told.removesuffix(' 0 s').removesuffix(' 0 min')})"
 
 
-def _json(schedule: Schedule, by: Keeper) -> str:
+def _json(schedule: Schedule, by: Scheduler) -> str:
     due = next_time(schedule, datetime.now().astimezone())
     told = {"name": schedule.name, "job": schedule.job, "at": schedule.at, "by": by.name}
     more = {"random_delay_seconds": schedule.delay_seconds, "next": due.isoformat()}

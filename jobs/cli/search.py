@@ -101,7 +101,7 @@ async def _embedded(question: str, model: str, job: Job | None, output: str) -> 
     from pipeline.cache.store import AnswerCache
     from pipeline.endpoints import local
     from pipeline.endpoints.http import HttpEndpoint
-    from pipeline.endpoints.server_info import introduced
+    from pipeline.endpoints.server_info import identify
 
     if model == f"local/{local.EMBEDDING_MODEL}":
         return np.asarray(local.embed([question])[0])
@@ -122,7 +122,7 @@ async def _embedded(question: str, model: str, job: Job | None, output: str) -> 
         try:
             async with HttpEndpoint(endpoint(job, spec, with_secret=True)) as http:
                 with closing(AnswerCache(home() / "answers")) as cache:
-                    http.endpoint = await introduced(http, cache, 0, 10.0)
+                    http.endpoint = await identify(http, cache, 0, 10.0)
                 named.append(model_name(http.endpoint))
                 if named[-1] == model:
                     return await _asked(http, question)

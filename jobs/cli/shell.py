@@ -30,7 +30,7 @@ def reported(command: Callable[[], int], *, as_json: bool = False) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except TextmillError as error:
-        tell(error)
+        print_error(error)
         code, is_resumable = error.exit_code, error.resumable
     except OSError as error:
         if error.errno != errno.ENOSPC:
@@ -65,14 +65,14 @@ def _last_line(code: int, is_resumable: bool) -> None:
         print(msgspec.json.encode(summary).decode(), flush=True)
 
 
-def tell(error: TextmillError) -> None:
+def print_error(error: TextmillError) -> None:
     """The error on stderr, on one line, and its hint on another."""
-    say(printable(str(error), 2_000))
+    print_message(printable(str(error), 2_000))
     if error.hint:
-        say(f"hint: {printable(error.hint, 500)}")
+        print_message(f"hint: {printable(error.hint, 500)}")
 
 
-def say(line: str) -> None:
+def print_message(line: str) -> None:
     """Talk on stderr; that nobody listens is no reason to fail."""
     with suppress(OSError):
         print(line, file=sys.stderr, flush=True)
@@ -92,7 +92,7 @@ def pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
 T = TypeVar("T")
 
 
-def waited(work: Callable[[], T]) -> T:
+def run_interruptibly(work: Callable[[], T]) -> T:
     """What the work returns or raises; it goes on in a thread of its own, and is left behind where
     a signal ends the waiting."""
     done: SimpleQueue[tuple[T, None] | tuple[None, BaseException]] = SimpleQueue()

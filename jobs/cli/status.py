@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jobs.cli.shell import reported, say
+from jobs.cli.shell import print_message, reported
 from jobs.display.terminal import PLAIN_EVERY_SECONDS
 from jobs.format import duration
 from jobs.history.ledger import ledger
 from jobs.history.register import Run, is_running, moment, runs
-from jobs.history.status import chosen, ending, open_lines, unfinished
+from jobs.history.status import choose, ending, open_lines, unfinished
 from pipeline.errors import UsageError
 from pipeline.text import printable
 
@@ -43,8 +43,8 @@ def _status(what: str | None, limit: int, watch: bool, as_json: bool) -> int:
     def look() -> list[Run]:
         told, unread = runs(home())
         if unread:
-            say(f"{home()}/runs.jsonl: {unread:,} lines cannot be read and are left out")
-        return chosen(told, what)
+            print_message(f"{home()}/runs.jsonl: {unread:,} lines cannot be read and are left out")
+        return choose(told, what)
 
     told = look()
     if as_json:

@@ -34,7 +34,7 @@ _YOUNG_SECONDS = 3_600
 
 
 @contextmanager
-def placed(job: Job) -> Iterator[tuple[Job, Callable[[], None]]]:
+def with_files_for_streams(job: Job) -> Iterator[tuple[Job, Callable[[], None]]]:
     """The job with files in the place of `-`, and what copies the result to stdout."""
     if job.input.path == "-":
         with _claimed(Path(tempfile.gettempdir())) as folder:

@@ -32,7 +32,7 @@ _TRADITIONAL, _SIMPLIFIED = frozenset("這們個國說時會來對為"), frozens
 _SAMPLE_CHARS = 20_000
 
 
-class Cutting(Struct, frozen=True):
+class ChunkSettings(Struct, frozen=True):
     """What was cut, and how. Units: tokens."""
 
     source: str
@@ -42,7 +42,7 @@ class Cutting(Struct, frozen=True):
     tokenizer: str
 
 
-class CutDocument(Struct, frozen=True):
+class ChunkedDocument(Struct, frozen=True):
     """A document with its chunks; `shared` counts each chunk's tokens that the last one has, too.
 
     Invariant: `shared` is as long as `chunks`; with an `error` there is neither text nor chunk.
@@ -55,13 +55,15 @@ class CutDocument(Struct, frozen=True):
     error: str | None = None
 
 
-def page(cutting: Cutting, documents: Iterable[CutDocument], total: int | None = None) -> str:
+def page(
+    cutting: ChunkSettings, documents: Iterable[ChunkedDocument], total: int | None = None
+) -> str:
     """The page as one string; `total` is how many documents there are, where that is known.
 
     Invariant: the text of each chunk that is shown is whole and in order, markup aside.
     Cost: reads no more documents than are shown; memory for their texts and the page.
     """
-    taken: list[CutDocument] = []
+    taken: list[ChunkedDocument] = []
     bodies: list[str] = []
     chars, chunks = MAX_CHARS, MAX_CHUNKS
     for document in islice(documents, min(MAX_DOCUMENTS, total or MAX_DOCUMENTS)):
@@ -124,7 +126,7 @@ def _isolated(text: str) -> str:
     return f'<bdi dir="auto">{escape(text)}</bdi>'
 
 
-def _facts(cutting: Cutting, documents: int, sizes: Sequence[int]) -> str:
+def _facts(cutting: ChunkSettings, documents: int, sizes: Sequence[int]) -> str:
     facts = [
         ("method", cutting.method),
         ("size", f"{cutting.size:,} tokens"),
@@ -178,7 +180,7 @@ def _left_out(taken: int, total: int | None) -> str:
     )
 
 
-def _contents(documents: Sequence[CutDocument]) -> str:
+def _contents(documents: Sequence[ChunkedDocument]) -> str:
     """Links to the documents, where there are several."""
     if len(documents) < 2:
         return ""
@@ -190,7 +192,7 @@ def _contents(documents: Sequence[CutDocument]) -> str:
     return f"<details><summary>{len(documents):,} documents</summary><ol>{links}</ol></details>"
 
 
-def _document(number: int, document: CutDocument, shown: int, end: int) -> str:
+def _document(number: int, document: ChunkedDocument, shown: int, end: int) -> str:
     heading = f'<section id="d{number}"><h2>{_isolated(printable(document.name))}</h2>'
     if document.error is not None:
         return f'{heading}<p class="note">{escape(printable(document.error, 2_000))}</p></section>'
@@ -211,7 +213,7 @@ def _document(number: int, document: CutDocument, shown: int, end: int) -> str:
     )
 
 
-def _runs(document: CutDocument, shown: int, end: int) -> Iterable[str]:
+def _runs(document: ChunkedDocument, shown: int, end: int) -> Iterable[str]:
     """The text up to `end` as runs: each chunk's own text, and within it what the next one shares.
 
     Invariant: every character stands once, in order.
@@ -249,7 +251,7 @@ def _gap(text: str, table: dict[int, str]) -> str:
     return told if text.isspace() else f'<s class="gap" title="in no chunk">{told}</s>'
 
 
-def _tip(document: CutDocument, at: int) -> str:
+def _tip(document: ChunkedDocument, at: int) -> str:
     """What is said about a chunk while it is pointed at."""
     chunk = document.chunks[at]
     told = [

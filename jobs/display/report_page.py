@@ -18,16 +18,16 @@ from msgspec import Struct
 
 from jobs.format import duration
 from jobs.history.register import Run, moment
-from jobs.history.report import Report, _json_lines, facts, head, sections, told_of
+from jobs.history.report import Report, _json_lines, facts, head, report_of, sections
 
 
-def leave_page(run: Run) -> None:
+def write_page(run: Run) -> None:
     """Writes `report.html` into the folder of a run that ended. Raises: OSError."""
-    from jobs.display.report_page import Beat, page
+    from jobs.display.report_page import CallBucket, page
 
     began = moment(run.started_at)
     beats = [
-        Beat(
+        CallBucket(
             (moment(str(told.get("at"))) - began).total_seconds(),
             _count(told, "calls"),
             _count(told, "errors"),
@@ -39,7 +39,7 @@ def leave_page(run: Run) -> None:
     temporary = path.with_suffix(".tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
     with os.fdopen(os.open(temporary, flags, 0o600), "w", encoding="utf-8") as file:
-        file.write(page(told_of(run), beats))
+        file.write(page(report_of(run), beats))
     temporary.replace(path)
 
 
@@ -65,7 +65,7 @@ figure {{ max-width: none; }} svg {{ height: 5rem; }} rect.bad {{ fill: var(--wa
 </style></head><body>"""
 
 
-class Beat(Struct, frozen=True):
+class CallBucket(Struct, frozen=True):
     """Calls that ended in a window of time. Units: seconds from the start to the window's end."""
 
     seconds: float
@@ -73,7 +73,7 @@ class Beat(Struct, frozen=True):
     errors: int
 
 
-def page(told: Report, beats: Iterable[Beat]) -> str:
+def page(told: Report, beats: Iterable[CallBucket]) -> str:
     """The page as one string. Invariant: nothing from outside becomes markup or a control."""
     title = head(told)
     style = (resources.files("jobs.display") / "page.css").read_text("utf-8")
@@ -81,16 +81,16 @@ def page(told: Report, beats: Iterable[Beat]) -> str:
         _HEAD.format(title=escape(title), style=style),
         f'<header><h1><bdi dir="auto">{escape(title)}</bdi></h1>',
         _listed(facts(told)),
-        _share(told),
+        _status_bar(told),
         "</header>",
-        pulse(list(beats), _length(told)),
+        calls_chart(list(beats), _length(told)),
     ]
     for name, lines in sections(told):
         parts += [f"<section><h2>{escape(name)}</h2>", _listed(lines), "</section>"]
     return "\n".join(part for part in [*parts, "</body></html>\n"] if part)
 
 
-def pulse(beats: Sequence[Beat], seconds: float) -> str:
+def calls_chart(beats: Sequence[CallBucket], seconds: float) -> str:
     """Bars of calls over the time of the run, those that brought errors below; empty without any.
 
     Invariant: the bars' figures add up to those of the beats.
@@ -128,7 +128,7 @@ def _height(number: int, most: int) -> int:
     return max(2, round(78 * number / most)) if number else 0
 
 
-def _share(told: Report) -> str:
+def _status_bar(told: Report) -> str:
     run = told.run
     if not run.documents:
         return ""

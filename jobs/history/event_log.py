@@ -24,12 +24,12 @@ from pipeline import events
 from pipeline.text import printable, reason
 
 EVERY_SECONDS = 1.0
-MOST_LINES = 200_000
-MOST_WAITING = 10_000
+MAX_LINES = 200_000
+MAX_WAITING = 10_000
 """Lines that wait for a disk that takes none; older ones are dropped and counted."""
 
 
-class Journal:
+class EventLog:
     """`events.jsonl` of one run. Never raises; `trouble` says what the system refused.
 
     Invariant: the `calls` and `rows` of its lines add up to those of the events.
@@ -83,10 +83,10 @@ class Journal:
     def line(self, **told: Any) -> None:
         """One line, with the time of day."""
         self._lines += 1
-        if self._lines > MOST_LINES:
+        if self._lines > MAX_LINES:
             self.left_out += 1
             return
-        if len(self._waiting) >= MOST_WAITING:
+        if len(self._waiting) >= MAX_WAITING:
             self._waiting.popleft()
             self.left_out += 1
         self._waiting.append(msgspec.json.encode({"at": utc(self._now()), **told}) + b"\n")
@@ -119,7 +119,7 @@ class Journal:
         if self._file is not None:
             os.close(self._file)
             self._file = None
-        why = self.trouble or f"more than {MOST_LINES:,} lines"
+        why = self.trouble or f"more than {MAX_LINES:,} lines"
         return f"events.jsonl lacks {self.left_out:,} lines: {why}" if self.left_out else ""
 
     def _count(self, **more: int) -> None:

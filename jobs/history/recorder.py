@@ -15,9 +15,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from jobs.history.event_log import EVERY_SECONDS, Journal, plain
+from jobs.history.event_log import EVERY_SECONDS, EventLog, plain
 from jobs.history.progress import Progress
-from jobs.history.register import Entry, Live, Run, as_text, utc
+from jobs.history.register import RegisterEntry, Run, RunProgress, as_text, utc
 from jobs.history.spent import Spent, added, rounded, spent
 from pipeline import events
 from pipeline.errors import TextmillError
@@ -25,13 +25,15 @@ from pipeline.runs.summary import CLASSES, Ended
 from pipeline.text import reason
 
 
-class Recording:
+class Recorder:
     """Listens to one run: its journal, and its line in the register."""
 
-    def __init__(self, entry: Entry, leave_page: Callable[[Run], None] = lambda run: None) -> None:
+    def __init__(
+        self, entry: RegisterEntry, leave_page: Callable[[Run], None] = lambda run: None
+    ) -> None:
         self._entry = entry
         self._leave_page = leave_page
-        self._journal = Journal()
+        self._journal = EventLog()
         self._progress = Progress()
         self._state = "surveying"
         self._broken = ""
@@ -53,7 +55,7 @@ class Recording:
             )
 
     def _heard(self, event: events.Event) -> None:
-        if isinstance(event, events.Began):
+        if isinstance(event, events.Started):
             folder = str(Path(event.folder).absolute())
             self._run = replace(self._run, run=event.run, folder=as_text(folder))
             self._journal.open(Path(event.folder))
@@ -148,7 +150,7 @@ class Recording:
             tokens=sum(each.input_tokens + each.output_tokens for each in self._spent.values()),
             cost_usd=round(progress.cost_usd, 6),
             endpoints={name: rounded(each) for name, each in self._spent.items()},
-            live=Live(
+            live=RunProgress(
                 done=round(progress.done, 1),
                 seen_at=utc(time.time()),
                 state=self._state,
@@ -172,17 +174,17 @@ class Recording:
 
 
 @contextmanager
-def recorded(
+def record_run(
     home: Path,
     told: Run,
     say: Callable[[str], None],
     leave_page: Callable[[Run], None] = lambda run: None,
-) -> Iterator[Recording]:
+) -> Iterator[Recorder]:
     """A run with its line in the register, however it ends; `say` gets what went missing.
 
     `leave_page` writes the report of the run that ended into its folder.
     """
-    recording = Recording(Entry(home, told), leave_page)
+    recording = Recorder(RegisterEntry(home, told), leave_page)
     code, is_resumable, why = 1, True, ""
     try:
         yield recording

@@ -35,7 +35,7 @@ KILLED = 137
 """The exit code that a shell reports for kill -9: no program can report its own."""
 
 
-class Live(Struct, frozen=True):
+class RunProgress(Struct, frozen=True):
     """How far a run under way has come. Units: `done` in documents, shares of one included."""
 
     done: float = 0.0
@@ -81,10 +81,10 @@ class Run(Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
     latency: dict[str, tuple[float, float]] = {}
     """Of each endpoint's calls: what half, and what 95 of 100, were as fast as, in seconds."""
     notes: tuple[str, ...] = ()
-    live: Live | None = None
+    live: RunProgress | None = None
 
 
-class Entry:
+class RegisterEntry:
     """A run's own place in the register, from its start to its end.
 
     What cannot be written is kept in `trouble`, and the run goes on.
@@ -96,9 +96,9 @@ class Entry:
         self._home = home
         self._life: int | None = None
         self._length = 0
-        with self._forgiving(), _private():
-            _bury(home)
-            path = _life_path(home, told.entry)
+        with self._forgiving(), private_umask():
+            _close_dead_runs(home)
+            path = _lock_file(home, told.entry)
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._life = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._life, fcntl.LOCK_EX)
@@ -114,9 +114,9 @@ class Entry:
     def end(self, told: Run) -> None:
         """How it ended; the lock is let go."""
         self.told = told
-        with self._forgiving(), _private():
+        with self._forgiving(), private_umask():
             _append(self._home, told)
-            _life_path(self._home, told.entry).unlink(missing_ok=True)
+            _lock_file(self._home, told.entry).unlink(missing_ok=True)
         if self._life is not None:
             os.close(self._life)
             self._life = None
@@ -138,7 +138,7 @@ class Entry:
             self.trouble = f"{error.filename or self._home}: {reason(error)}"
 
 
-def started(job: str, *, file: str, output: str, command: str) -> Run:
+def start_record(job: str, *, file: str, output: str, command: str) -> Run:
     """The first line of a run that starts now, in this process."""
     cwd = ""
     with suppress(OSError):  # the folder that it was started in may be gone
@@ -171,7 +171,7 @@ def runs(home: Path) -> tuple[list[Run], int]:
     gone: dict[str, Run] = {}
     for entry, told in found.items():
         if not told.ended_at:
-            is_alive, found[entry] = _life(home, told)
+            is_alive, found[entry] = _read_running(home, told)
             if not is_alive:
                 gone[entry] = killed(found[entry])
     if gone:  # or it ended between one look and the other
@@ -236,7 +236,7 @@ def _path(home: Path) -> Path:
     return home / "runs.jsonl"
 
 
-def _life_path(home: Path, entry: str) -> Path:
+def _lock_file(home: Path, entry: str) -> Path:
     return home / "running" / f"{Path(entry).name}.json"
 
 
@@ -259,10 +259,10 @@ def _append(home: Path, told: Run) -> None:
         os.close(descriptor)
 
 
-def _life(home: Path, told: Run) -> tuple[bool, Run]:
+def _read_running(home: Path, told: Run) -> tuple[bool, Run]:
     """Whether the run holds its lock, and its figures as it last wrote them."""
     try:
-        with _life_path(home, told.entry).open("rb") as file:
+        with _lock_file(home, told.entry).open("rb") as file:
             is_alive = _is_locked(file.fileno())
             return is_alive, msgspec.json.decode(file.read(), type=Run)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
@@ -280,7 +280,7 @@ def _is_locked(descriptor: int) -> bool:
     return False
 
 
-def _bury(home: Path) -> None:
+def _close_dead_runs(home: Path) -> None:
     """Writes the last line of runs that were killed, with the figures that they left."""
     for path in sorted((home / "running").glob("*.json")):
         with suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError), path.open("r+b") as file:
@@ -293,7 +293,7 @@ def _bury(home: Path) -> None:
 
 
 @contextmanager
-def _private() -> Iterator[None]:
+def private_umask() -> Iterator[None]:
     """What is made here is for its owner alone, also the folders above it."""
     mask = os.umask(0o077)
     try:

@@ -68,7 +68,7 @@ Line = tuple[int, str]
 """How deep it stands, from 1, and what it says, safe for a terminal."""
 
 
-def of_the_night(told: Sequence[Run], now: datetime, *, only_last: bool) -> list[Run]:
+def runs_of_the_night(told: Sequence[Run], now: datetime, *, only_last: bool) -> list[Run]:
     """The last run of each job within a day, newest first; the very last one where there is none.
 
     `told` is newest first. A run that was refused because another one worked is passed over.
@@ -83,7 +83,7 @@ def of_the_night(told: Sequence[Run], now: datetime, *, only_last: bool) -> list
     return list(last.values()) or list(told[:1])
 
 
-def told_of(run: Run) -> Report:
+def report_of(run: Run) -> Report:
     """What the run left, read from its folder; what is not there is left out."""
     folder = Path(run.folder) if run.folder else None
     return Report(

@@ -15,7 +15,7 @@ NOT_OPEN = (0, 3)
 """Exit codes of runs that published."""
 
 
-def chosen(told: Sequence[Run], what: str | None) -> list[Run]:
+def choose(told: Sequence[Run], what: str | None) -> list[Run]:
     """The runs of a job's name or file, an output or a run id. Raises: UsageError for no such."""
     if what is None:
         return list(told)

@@ -1,7 +1,7 @@
 """A server that speaks every protocol, can be scripted to misbehave, and keeps the bill.
 
 It is the project's only fake: tests and examples run against real HTTP, and what a service is known
-to do wrong stands here once. A protocol is two pure functions (`read` a body into `Asked`, `write`
+to do wrong stands here once. A protocol is two pure functions (`read` a body into `Call`, `write`
 one value per input), a fault is a record, the bill is one object; `plan` puts them together and
 `server` moves the bytes.
 
@@ -15,8 +15,8 @@ one value per input), a fault is a record, the bill is one object; `plan` puts t
     async with Mock(limit="bucket calls=50/s headers=openai") as mock:  # jobs.mock.words
         ...
 
-Time may be virtual: `clock.run` runs an async function on a clock that jumps, and `Simulated` is
-the server behind the same limits, without sockets.
+Time may be virtual: `clock.run` runs an async function on a clock that jumps, and `SimulatedServer`
+is the server behind the same limits, without sockets.
 
 Control, without a key: `GET /_mock/bill` (`?full=1`), `POST /_mock/reset`, `GET` and `POST` of
 `/_mock/script` (a JSON list of faults, as objects or in words) and of `/_mock/limit` (a JSON
@@ -25,22 +25,22 @@ string, or null; it shows what passed).
 
 from __future__ import annotations
 
-from jobs.mock.bill import Bill, Seen, Totals
+from jobs.mock.bill import Bill, RecordedCall, Totals
 from jobs.mock.clock import VirtualLoop
 from jobs.mock.faults import Fault, Script, parse
 from jobs.mock.limits.limits import Limit
 from jobs.mock.running import check_host, serve, serving
 from jobs.mock.server import Mock
-from jobs.mock.simulated import Simulated
+from jobs.mock.simulated import SimulatedServer
 
 __all__ = [
     "Bill",
     "Fault",
     "Limit",
     "Mock",
+    "RecordedCall",
     "Script",
-    "Seen",
-    "Simulated",
+    "SimulatedServer",
     "Totals",
     "VirtualLoop",
     "check_host",

@@ -49,7 +49,7 @@ class Totals(Struct, frozen=True):
     max_in_flight: int
 
 
-class Seen(Struct, frozen=True):
+class RecordedCall(Struct, frozen=True):
     """One call as it came in, kept with `record=True`."""
 
     method: str
@@ -78,7 +78,7 @@ class Bill:
         self.output_tokens = 0
         self.in_flight: int = getattr(self, "in_flight", 0)
         self.max_in_flight = self.in_flight
-        self.seen: list[Seen] = []
+        self.seen: list[RecordedCall] = []
         # name in lower case -> values; `:path` is the path with its query
         self.headers: dict[str, set[str]] = {}
 
@@ -99,7 +99,7 @@ class Bill:
     def keep(self, method: str, path: str, headers: Iterable[tuple[str, str]], body: bytes) -> None:
         """The call's bytes, where they are recorded."""
         if self.record:
-            self.seen.append(Seen(method, path, tuple(headers), body))
+            self.seen.append(RecordedCall(method, path, tuple(headers), body))
 
     def end(self, how: str) -> None:
         """A call is over: its status, or how its connection was lost."""

@@ -9,9 +9,9 @@ import msgspec
 from msgspec import Struct
 
 from jobs.mock.faults import ADDED, HARMLESS, UNCHARGED, Fault, Script
-from jobs.mock.limits.gate import Gate, Passage
+from jobs.mock.limits.gate import Gate, GateResult
 from jobs.mock.protocols import answers, refusals, routes
-from jobs.mock.protocols.calls import Asked, Refused, Reply, Route, Service, Settings
+from jobs.mock.protocols.calls import Call, Refused, Reply, Route, Service, Settings
 
 ON_THE_WIRE = frozenset({"reset", "hang", "half_body", "half_chunked", "cut", "slow"})
 LOADING_SECONDS = 20.0
@@ -26,12 +26,12 @@ class Plan(Struct, frozen=True):
     reply: Reply
     delay: float = 0.0
     wire: Fault | None = None
-    charged: Asked | None = None
+    charged: Call | None = None
     """What is inferred and billed; None: nothing."""
     spoiled: bool = False
     output_tokens: int = 0
     faults: tuple[str, ...] = ()
-    passage: Passage | None = None
+    passage: GateResult | None = None
     """It went through the gate, and must leave it."""
 
 
@@ -64,7 +64,7 @@ def plan(
     route, model = found
     if not authorized(key, headers.get("authorization", "")):
         return Plan(refusals.refusal(route.service, 401))
-    call: Asked | None = None
+    call: Call | None = None
     refused: Reply | None = None
     try:
         routes.check_size(route.service, len(body), settings)
@@ -92,7 +92,7 @@ def plan(
     return msgspec.structs.replace(decided, reply=reply, passage=passage)
 
 
-def _size(call: Asked | None) -> tuple[int, int]:
+def _size(call: Call | None) -> tuple[int, int]:
     """Tokens and inputs that a limit counts: what goes in, and the most that may come out."""
     if call is None:
         return 0, 1
@@ -105,7 +105,7 @@ def _decided(
     model: str,
     path: str,
     body: bytes,
-    call: Asked | None,
+    call: Call | None,
     refused: Reply | None,
     script: Script,
     settings: Settings,
@@ -125,7 +125,7 @@ def _decided(
         return Plan(_with(refused or refusals.refusal(route.service, 400), extra), delay)
     values, told = answers.answer(call, settings), call
     if last is not None:
-        told, values = answers.spoil(last, call, values, settings)
+        told, values = answers.corrupt(last, call, values, settings)
     written = route.write(told, values)
     return Plan(
         Reply(200, written, headers=_answer_headers(call) + extra),
@@ -207,7 +207,7 @@ def instead(fault: Fault, service: Service, model: str) -> Reply:
     return Reply(reply.status, body, kind, reply.headers)
 
 
-def _answer_headers(call: Asked) -> tuple[tuple[str, str], ...]:
+def _answer_headers(call: Call) -> tuple[tuple[str, str], ...]:
     """What the service tells about a well answer; stable, so that replays are equal."""
     request_id = ("x-request-id", call.digests[0][:8].hex())
     if call.service == "openai":

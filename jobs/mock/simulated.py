@@ -27,7 +27,7 @@ import numpy as np
 from jobs.mock.faults import ADDED, UNCHARGED, Fault, Script
 from jobs.mock.limits import limits
 from jobs.mock.limits import parse as words
-from jobs.mock.limits.gate import Gate, Passage
+from jobs.mock.limits.gate import Gate, GateResult
 from jobs.mock.limits.limits import Limit
 from jobs.mock.plan import instead
 from jobs.mock.protocols import texts, vectors
@@ -43,7 +43,7 @@ REFUSAL_SECONDS = 0.01
 Listen = Callable[[int, Mapping[str, str]], None]
 
 
-class Simulated:
+class SimulatedServer:
     """Answers requests as a service behind this limit would; `gate` counts what passed.
 
     It is made inside the loop by whose clock it goes. `listen` is given status and headers (in
@@ -117,7 +117,7 @@ class Simulated:
         finally:
             self.in_flight -= 1
 
-    async def _inside(self, passage: Passage, inputs: Sequence[str]) -> Reply:
+    async def _inside(self, passage: GateResult, inputs: Sequence[str]) -> Reply:
         """What becomes of a call that was let in."""
         extra = passage.headers
         try:

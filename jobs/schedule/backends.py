@@ -30,11 +30,11 @@ from pipeline.errors import StorageError, UsageError
 from pipeline.text import printable, reason, shown
 
 
-class Keeper(Protocol):
+class Scheduler(Protocol):
     """Keeps schedules. `remarks` are lines for the user about the last write."""
 
     name: str
-    remarks: list[str]
+    notes: list[str]
 
     def schedules(self) -> list[Schedule]:
         """Those that textmill wrote."""
@@ -62,7 +62,7 @@ class Systemd:
         data = Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser()
         self._folder = config / "systemd" / "user"
         self._stamps = data / "systemd" / "timers"
-        self.remarks: list[str] = []
+        self.notes: list[str] = []
 
     @staticmethod
     def answers() -> bool:
@@ -95,9 +95,9 @@ class Systemd:
                 temporary.replace(path)
             if not link.is_symlink():
                 link.symlink_to(self._folder / unit)
-        self.remarks = []
+        self.notes = []
         if not self.answers():
-            self.remarks.append(
+            self.notes.append(
                 "systemctl --user does not answer here: the timer starts with your next login; or, "
                 f"where it answers, now: {_reload(unit)}"
             )
@@ -110,11 +110,11 @@ class Systemd:
                 )
         user = os.environ.get("USER") or str(os.getuid())
         if not Path("/var/lib/systemd/linger", user).exists():
-            self.remarks.append("it runs while you are logged in; always: loginctl enable-linger")
+            self.notes.append("it runs while you are logged in; always: loginctl enable-linger")
 
     def remove(self, schedule: Schedule) -> None:
         unit, answers = f"{unit_name(schedule.name)}.timer", self.answers()
-        self.remarks = []
+        self.notes = []
         if answers:
             _ran(["systemctl", "--user", "stop", unit])
         with _storing(self._folder):
@@ -129,7 +129,7 @@ class Systemd:
             _ran(["systemctl", "--user", "daemon-reload"])
             service = f"{unit_name(schedule.name)}.service"
             if _ran(["systemctl", "--user", "is-active", "--quiet", service]).returncode == 0:
-                self.remarks.append(f"its run goes on; to end it: systemctl --user stop {service}")
+                self.notes.append(f"its run goes on; to end it: systemctl --user stop {service}")
             else:
                 _ran(["systemctl", "--user", "reset-failed", service])
 
@@ -143,7 +143,7 @@ class Crontab:
     name = "crontab"
 
     def __init__(self) -> None:
-        self.remarks: list[str] = []
+        self.notes: list[str] = []
 
     def schedules(self) -> list[Schedule]:
         if not shutil.which("crontab"):
@@ -164,7 +164,7 @@ class Crontab:
         with _storing(home):
             home.mkdir(parents=True, exist_ok=True, mode=0o700)  # its log goes there
         self._replace(with_schedule(self._read(), schedule))
-        self.remarks = [
+        self.notes = [
             f"what it says goes to {shown(log_path(schedule))}; a night that this machine sleeps "
             "through is left out"
         ]
@@ -173,7 +173,7 @@ class Crontab:
         self._replace(without_schedule(self._read(), schedule.name))
         with suppress(OSError):
             Path(log_path(schedule)).unlink(missing_ok=True)
-        self.remarks = []
+        self.notes = []
 
     @staticmethod
     def _read() -> str:
@@ -189,7 +189,7 @@ class Crontab:
             raise StorageError(f"crontab: {printable(ran.stderr.strip(), 300)}")
 
 
-def keeper(*, wants_crontab: bool) -> Keeper:
+def scheduler(*, wants_crontab: bool) -> Scheduler:
     """Who keeps schedules on this machine. Raises: UsageError where there is nobody."""
     has_systemd, has_crontab = bool(shutil.which("systemctl")), bool(shutil.which("crontab"))
     if wants_crontab and not has_crontab:
@@ -204,7 +204,7 @@ def keeper(*, wants_crontab: bool) -> Keeper:
     )
 
 
-def keepers() -> list[Keeper]:
+def schedulers() -> list[Scheduler]:
     """Everybody who may keep schedules here."""
     return [Systemd(), Crontab()]
 

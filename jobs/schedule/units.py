@@ -20,7 +20,7 @@ from pipeline.text import printable
 
 MARK = "# textmill schedule: "
 TRY_AGAIN_SECONDS = 900
-MOST_STARTS = 6
+MAX_STARTS = 6
 """In half a day: an outage that lasts longer is for a person, or for the next night."""
 WITHIN_SECONDS = 43_200
 STOP_MARGIN_SECONDS = 60
@@ -116,7 +116,7 @@ def service(schedule: Schedule) -> str:
     return f"""[Unit]
 Description=textmill {schedule.name}
 StartLimitIntervalSec={WITHIN_SECONDS}
-StartLimitBurst={MOST_STARTS}
+StartLimitBurst={MAX_STARTS}
 
 [Service]
 Type=exec
@@ -145,7 +145,7 @@ def crontab_line(schedule: Schedule) -> str:
         path = shlex.quote(schedule.environment)
         read = f"[ ! -r {path} ] || {{ set -a; . {path}; set +a; }}; "
     log = shlex.quote(log_path(schedule))
-    tries = " ".join(map(str, range(1, MOST_STARTS + 1)))
+    tries = " ".join(map(str, range(1, MAX_STARTS + 1)))
     command = (
         f"{read}for n in {tries}; do {run}; "
         f"[ $? -eq 5 ] || break; sleep {TRY_AGAIN_SECONDS}; done >{log} 2>&1"

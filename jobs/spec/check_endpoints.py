@@ -7,10 +7,10 @@ that must not read it. Both are refused before anything is read.
 from __future__ import annotations
 
 from jobs.spec.job import EndpointSpec, Job
-from jobs.spec.keys import Places, shown, unknown
+from jobs.spec.keys import KeyLocations, shown, unknown
 
 
-def refuse_replicas(job: Job, places: Places) -> None:
+def check_replicas(job: Job, locations: KeyLocations) -> None:
     """Refuses a replica of nobody, of itself, of another replica, or of another model."""
     known = {endpoint.name: endpoint for endpoint in job.endpoints}
     for replica in job.endpoints:
@@ -21,16 +21,16 @@ def refuse_replicas(job: Job, places: Places) -> None:
         if replica.replica_of not in others:
             listed = f", one of {', '.join(others[:10])}" if others else ""
             near = unknown(replica.replica_of, others)
-            raise places.wrong(
+            raise locations.wrong(
                 key, f"must name another endpoint{listed}, got {shown(replica.replica_of)}{near}"
             )
         origin = known[replica.replica_of]
         if origin.replica_of is not None:
-            raise places.wrong(
+            raise locations.wrong(
                 key, f"must not name a replica, `{origin.name}` is one of `{origin.replica_of}`"
             )
         if (replica.kind == "local") != (origin.kind == "local"):
-            raise places.refuse(
+            raise locations.refuse(
                 f"endpoint `{replica.name}` cannot be a replica of `{origin.name}`: kind local "
                 "has a model of its own",
                 key,
@@ -41,7 +41,7 @@ def refuse_replicas(job: Job, places: Places) -> None:
         ):
             if own != theirs:
                 said = shown(theirs) if theirs else "none"
-                raise places.refuse(
+                raise locations.refuse(
                     f"{job.key(replica, last)} = {shown(own)} must be that of the origin "
                     f"`{origin.name}`, {said}",
                     job.key(replica, last),
@@ -49,38 +49,38 @@ def refuse_replicas(job: Job, places: Places) -> None:
                 )
 
 
-def refuse_company(job: Job, places: Places) -> None:
+def check_routing(job: Job, locations: KeyLocations) -> None:
     """Refuses endpoints, a route and rules that do not go together."""
-    _refuse_route(job, places)
+    _check_route(job, locations)
     if all(endpoint.fallback for endpoint in job.endpoints):
-        raise places.refuse(
+        raise locations.refuse(
             "endpoint.fallback = true on every endpoint: somebody must be asked first",
             *(job.key(endpoint, "fallback") for endpoint in job.endpoints),
         )
     if job.task == "feature-extraction":
-        _refuse_two_models(job, places)
-    _refuse_rules(job, places)
+        _check_one_model(job, locations)
+    _check_rules(job, locations)
 
 
-def _refuse_route(job: Job, places: Places) -> None:
+def _check_route(job: Job, locations: KeyLocations) -> None:
     for endpoint in job.endpoints:
         weight = job.key(endpoint, "weight")
         if endpoint.weight is not None and job.route != "weighted":
-            raise places.refuse(
+            raise locations.refuse(
                 f'{weight} = {endpoint.weight:g} is not used by route = "{job.route}"',
                 weight,
                 "route",
                 hint='route = "weighted"',
             )
         if job.route == "cheapest" and endpoint.price is None and endpoint.kind != "local":
-            raise places.refuse(
+            raise locations.refuse(
                 f'route = "cheapest" needs the price of endpoint `{endpoint.name}`',
                 "route",
                 hint="price = { input = 0.02 } in [[endpoint]], USD per million tokens",
             )
 
 
-def _refuse_two_models(job: Job, places: Places) -> None:
+def _check_one_model(job: Job, locations: KeyLocations) -> None:
     """Refuses endpoints whose vectors would not lie in one space."""
     first = job.endpoints[0]
     for other in job.endpoints[1:]:
@@ -93,7 +93,7 @@ def _refuse_two_models(job: Job, places: Places) -> None:
             same = shown(first.model or other.model or "NAME")
             origin = f'replica_of = "{first.name}" in endpoint `{other.name}`'
             hint = f"model = {same} in both, or {origin}"
-        raise places.refuse(
+        raise locations.refuse(
             f"{told}: the vectors of one output must be of one model",
             job.key(other, "model"),
             job.key(first, "model"),
@@ -118,24 +118,24 @@ def _told(job: Job, endpoint: EndpointSpec) -> str:
     return f"endpoint `{endpoint.name}` serves {shown(endpoint.model)}{revision}"
 
 
-def _refuse_rules(job: Job, places: Places) -> None:
+def _check_rules(job: Job, locations: KeyLocations) -> None:
     names = [endpoint.name for endpoint in job.endpoints]
     seen = set()
     for at, rule in enumerate(job.rules, 1):
         prefix = "rule" if len(job.rules) == 1 else f"rule.{at}"
         key = f"{prefix}.endpoints"
         if not rule.endpoints:
-            raise places.wrong(key, "must name an endpoint: nobody could answer such a row")
+            raise locations.wrong(key, "must name an endpoint: nobody could answer such a row")
         for name in rule.endpoints:
             if name not in names:
-                raise places.wrong(
+                raise locations.wrong(
                     key,
                     f"must name endpoints of the job ({', '.join(names[:10])}), "
                     f"got {shown(name)}{unknown(name, names)}",
                 )
         said = (rule.column, type(rule.value), rule.value)
         if said in seen:
-            raise places.refuse(
+            raise locations.refuse(
                 f"two [[rule]] are about column = {shown(rule.column)}, is = {shown(rule.value)}",
                 f"{prefix}.is",
                 f"{prefix}.column",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
 from jobs.secrets import looks_secret
-from jobs.spec.keys import Places, key_name, shown
+from jobs.spec.keys import KeyLocations, key_name, shown
 from jobs.spec.table import KINDS
 
 if TYPE_CHECKING:
@@ -27,14 +27,14 @@ _MODEL_IN_PATH = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCI
 _AUTHORITY = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
-def refuse_secrets(tree: dict[str, Any], places: Places) -> None:
+def check_secrets(tree: dict[str, Any], locations: KeyLocations) -> None:
     """Refuses a job in which a name or a value looks like a credential."""
     # A stack, not recursion: a file can nest deeper than Python does. Below 30 `check` refuses.
     stack: list[tuple[str, int, object]] = [("", 0, tree)]
     while stack:
         name, depth, value = stack.pop()
         if looks_secret(name) or (isinstance(value, str) and looks_secret(value)):
-            raise places.refuse(
+            raise locations.refuse(
                 f"`{key_name(name)}` looks like a secret, which a job must not hold",
                 name,
                 hint='name where it lies: api_key = { env = "NAME" }',
@@ -45,7 +45,9 @@ def refuse_secrets(tree: dict[str, Any], places: Places) -> None:
             stack += [(name, depth + 1, child) for child in value]
 
 
-def served_url(kind: str, url: str | None, default: str | None, prefix: str, places: Places) -> str:
+def served_url(
+    kind: str, url: str | None, default: str | None, prefix: str, locations: KeyLocations
+) -> str:
     """The base URL without a slash at its end; empty for kind local.
 
     `prefix` is how keys of this endpoint begin.
@@ -53,88 +55,88 @@ def served_url(kind: str, url: str | None, default: str | None, prefix: str, pla
     key = f"{prefix}.url"
     if kind == "local":
         if url is not None:
-            raise places.wrong(key, "is not used by kind local")
+            raise locations.wrong(key, "is not used by kind local")
         return ""
     if url is None:
         if default is None:
-            raise places.refuse(
+            raise locations.refuse(
                 f"`{key}` is missing, kind {kind} has no usual one",
                 hint="--url URL" if prefix == "endpoint" else f"--set {key}=URL",
             )
         return default
     # Nothing of the URL but its checked host is repeated: it may hold a password.
     if "@" in re.split(r"[/?#\\]", url.split("//", 1)[-1], maxsplit=1)[0]:
-        raise places.wrong(key, "must not hold a user or password", f"use {prefix}.api_key")
+        raise locations.wrong(key, "must not hold a user or password", f"use {prefix}.api_key")
     if re.search(r"[\s\\]", url) or not url.isascii():
-        raise places.wrong(key, "must be ASCII without blanks or backslashes")
+        raise locations.wrong(key, "must be ASCII without blanks or backslashes")
     parts = _split(url)
     if parts is None:
-        raise places.wrong(key, "is not a URL")
+        raise locations.wrong(key, "is not a URL")
     host = parts.hostname or ""
     if parts.scheme not in ("http", "https"):
-        raise places.wrong(key, "must begin with https://, or http:// for this machine")
+        raise locations.wrong(key, "must begin with https://, or http:// for this machine")
     if "?" in url or "#" in url:
-        raise places.wrong(key, "must not hold a query or fragment (`?`, `#`)")
+        raise locations.wrong(key, "must not hold a query or fragment (`?`, `#`)")
     if parts.port == 0 or not _AUTHORITY.fullmatch(parts.netloc):
-        raise places.wrong(key, "has no valid host and port")
+        raise locations.wrong(key, "has no valid host and port")
     if parts.scheme == "http" and not _is_loopback(host):
-        raise places.wrong(
+        raise locations.wrong(
             key, f"must begin with https://, http:// is for this machine only, got host `{host}`"
         )
     if re.search(r"/\.\.?(/|$)", parts.path) or "%" in parts.path:
-        raise places.wrong(key, "must be a plain path, without `..` or `%`")
+        raise locations.wrong(key, "must be a plain path, without `..` or `%`")
     return f"{parts.scheme}://{parts.netloc.lower()}{parts.path}".rstrip("/")
 
 
-def refuse_relations(job: Job, places: Places) -> None:
+def check_relations(job: Job, locations: KeyLocations) -> None:
     """Refuses keys that are right alone and contradict each other."""
     chunk, embeds = job.chunk, job.task == "feature-extraction"
     for endpoint in job.endpoints:
         tasks = KINDS[endpoint.kind].tasks
         if job.task not in tasks:
             kind = job.key(endpoint, "kind")
-            raise places.refuse(
+            raise locations.refuse(
                 f'{kind} = "{endpoint.kind}" does not serve task = "{job.task}", only '
                 + ", ".join(tasks),
                 "task",
                 kind,
             )
     if chunk.overlap >= chunk.size:
-        raise places.refuse(
+        raise locations.refuse(
             f"chunk.overlap = {chunk.overlap:,} tokens must be smaller than "
             f"chunk.size = {chunk.size:,} tokens",
             "chunk.overlap",
             "chunk.size",
         )
     for endpoint in job.endpoints:
-        _refuse_size(job, endpoint, places)
+        _check_size(job, endpoint, locations)
     if chunk.focus is not None and chunk.method != "semantic":
-        raise places.wrong("chunk.focus", f"is not used by method {chunk.method}")
+        raise locations.wrong("chunk.focus", f"is not used by method {chunk.method}")
     for endpoint in job.endpoints:
-        _refuse_endpoint(job, endpoint, places)
+        _check_endpoint(job, endpoint, locations)
     if job.task == "chat-completion" and job.prompt is None:
-        raise places.refuse(
+        raise locations.refuse(
             "`parameters.prompt` is missing, task chat-completion needs one",
             hint='prompt = "... {chunk} ..."',
         )
     if job.prompt is not None and "{chunk}" not in job.prompt:
-        raise places.refuse(
+        raise locations.refuse(
             "`parameters.prompt` has no {chunk}: every chunk would be asked the same",
             "parameters.prompt",
         )
     if job.budget.max_cost_usd is not None:
-        _refuse_unpriced(job, places)
+        _check_prices(job, locations)
     if job.prompt is not None and (embeds or any(e.kind == "local" for e in job.endpoints)):
         whom = f"task {job.task}" if embeds else "kind local"
-        raise places.wrong("parameters.prompt", f"is not used by {whom}")
+        raise locations.wrong("parameters.prompt", f"is not used by {whom}")
     for endpoint in job.endpoints:
         if job.task == "chat-completion" and endpoint.batch_size != 1:
-            raise places.wrong(
+            raise locations.wrong(
                 job.key(endpoint, "batch_size"),
                 f"must be 1 for chat-completion, got {endpoint.batch_size:,}",
             )
     if job.aggregate.method == ("text" if embeds else "mean"):
-        raise places.refuse(
+        raise locations.refuse(
             f'aggregate.method = "{job.aggregate.method}" does not fit task = "{job.task}"',
             "aggregate.method",
             "task",
@@ -142,20 +144,20 @@ def refuse_relations(job: Job, places: Places) -> None:
         )
 
 
-def _refuse_size(job: Job, endpoint: EndpointSpec, places: Places) -> None:
+def _check_size(job: Job, endpoint: EndpointSpec, locations: KeyLocations) -> None:
     """Refuses chunks that are more than the endpoint's model reads."""
-    size, most, key = job.chunk.size, most_own_tokens(job), job.key(endpoint, "max_input_tokens")
+    size, most, key = job.chunk.size, max_own_tokens(job), job.key(endpoint, "max_input_tokens")
     reads = endpoint.max_input_tokens
     if reads is None:
         return
     if size > reads:
-        raise places.refuse(
+        raise locations.refuse(
             f"chunk.size = {size:,} tokens must not be more than {key} = {reads:,} tokens",
             "chunk.size",
             key,
         )
     if most > reads:
-        raise places.refuse(
+        raise locations.refuse(
             f"chunk.size = {size:,} tokens of o200k_base may be {most:,} of the model's own, "
             f"more than {key} = {reads:,}",
             "chunk.size",
@@ -165,35 +167,37 @@ def _refuse_size(job: Job, endpoint: EndpointSpec, places: Places) -> None:
         )
 
 
-def _refuse_endpoint(job: Job, endpoint: EndpointSpec, places: Places) -> None:
+def _check_endpoint(job: Job, endpoint: EndpointSpec, locations: KeyLocations) -> None:
     """Refuses keys that the endpoint's kind needs or does not use."""
     kind, model = endpoint.kind, job.key(endpoint, "model")
     if endpoint.model is None and kind not in ("local", "tei"):
         hint = "--model NAME" if len(job.endpoints) == 1 else f"--set {model}=NAME"
-        raise places.refuse(f"`{model}` is missing", hint=hint)
+        raise locations.refuse(f"`{model}` is missing", hint=hint)
     if kind == "hf" and not _MODEL_IN_PATH.fullmatch(endpoint.model or ""):
-        raise places.wrong(model, f"must be a name like owner/model, got {shown(endpoint.model)}")
+        raise locations.wrong(
+            model, f"must be a name like owner/model, got {shown(endpoint.model)}"
+        )
     if endpoint.provider is not None and kind != "hf":
-        raise places.wrong(job.key(endpoint, "provider"), f"is not used by kind {kind}")
+        raise locations.wrong(job.key(endpoint, "provider"), f"is not used by kind {kind}")
     if endpoint.model is not None and kind == "local":
-        raise places.wrong(model, "is not used by kind local", hint="--kind openai, hf or tei")
+        raise locations.wrong(model, "is not used by kind local", hint="--kind openai, hf or tei")
     if endpoint.api_key is not None and kind == "local":
-        raise places.wrong(job.key(endpoint, "api_key"), "is not used by kind local")
+        raise locations.wrong(job.key(endpoint, "api_key"), "is not used by kind local")
 
 
-def _refuse_unpriced(job: Job, places: Places) -> None:
+def _check_prices(job: Job, locations: KeyLocations) -> None:
     """Refuses a budget that an endpoint could spend unseen."""
     for endpoint in job.endpoints:
         if endpoint.price is None and endpoint.kind != "local":
             of = "" if len(job.endpoints) == 1 else f" of endpoint `{endpoint.name}`"
-            raise places.refuse(
+            raise locations.refuse(
                 f"budget.max_cost_usd bounds nothing without a price{of}",
                 "budget.max_cost_usd",
                 hint="price = { input = 0.02 } in [[endpoint]], USD per million tokens",
             )
 
 
-def most_own_tokens(job: Job) -> int:
+def max_own_tokens(job: Job) -> int:
     """The most tokens that a chunk may have as its model counts.
 
     A tokenizer that the job names is taken for the models' own; the local model's is known.

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs.spec.keys import NOT_YET, Places, shown
+from jobs.spec.keys import NOT_YET, KeyLocations, shown
 from pipeline.errors import UsageError
 from pipeline.source.files import is_s3
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jobs.spec.job import Job
 
 
-def refuse_paths(job: Job, output_as_typed: str, places: Places) -> None:
+def check_paths(job: Job, output_as_typed: str, locations: KeyLocations) -> None:
     """Refuses an output that would leave its place, or destroy or become the input.
 
     Looks at the file system, opens and changes nothing. An input directory is taken as read at
@@ -32,21 +32,21 @@ def refuse_paths(job: Job, output_as_typed: str, places: Places) -> None:
     for name, path in (("input.path", read), (key, written)):
         # One slash is left of two where the path was joined to a folder.
         if is_s3(path) and name == "input.path":
-            refuse_bucket(path, places)
+            check_bucket(path, locations)
         elif scheme := re.search(r"(?:^|/)([A-Za-z][A-Za-z0-9+.-]+):/", path):
             later = scheme[1].lower() == "hf" and name == "input.path"
             if later:
-                raise places.refuse(f"{name} = {scheme[1]}://... {NOT_YET}", name)
-            raise places.wrong(name, "must be a path of this machine, not a URL")
+                raise locations.refuse(f"{name} = {scheme[1]}://... {NOT_YET}", name)
+            raise locations.wrong(name, "must be a path of this machine, not a URL")
     if written == "-":
         return
     try:
-        _refuse_output(job, output_as_typed, places)
+        _check_output(job, output_as_typed, locations)
     except OSError as error:
-        raise places.wrong(key, f"cannot be looked at: {error.strerror}") from None
+        raise locations.wrong(key, f"cannot be looked at: {error.strerror}") from None
 
 
-def refuse_changes(job: Job, path: str) -> None:
+def check_changes(job: Job, path: str) -> None:
     """Refuses a file of changes that would stand where the data is."""
     written = job.output.path
     if written == "-":
@@ -71,49 +71,51 @@ def refuse_changes(job: Job, path: str) -> None:
         raise UsageError(f"--changes: {shown(path)} cannot be written ({error.strerror})") from None
 
 
-def refuse_bucket(path: str, places: Places) -> None:
+def check_bucket(path: str, locations: KeyLocations) -> None:
     """Refuses an `s3://` path that names no object, or would carry a key."""
     from pipeline.source.s3 import fault_of
 
     if (fault := fault_of(path)) is not None:
-        raise places.wrong("input.path", fault)
+        raise locations.wrong("input.path", fault)
 
 
-def _refuse_output(job: Job, output_as_typed: str, places: Places) -> None:
+def _check_output(job: Job, output_as_typed: str, locations: KeyLocations) -> None:
     read, written, key = job.input.path, job.output.path, "output.path"
     output, got = Path(written), f"got {shown(output_as_typed)}"
     data = output.suffix in (".parquet", ".jsonl")
     slash = output_as_typed.endswith("/")
     if output.name in ("", "..", ".parquet", ".jsonl"):
-        raise places.wrong(key, f"must end in a name, {got}")
+        raise locations.wrong(key, f"must end in a name, {got}")
     if (data and slash) or (output.suffix and not data and not slash):
         hint = (
             None if data else "a directory with a dot in its name is given with a slash at its end"
         )
-        raise places.wrong(key, f"must end in .parquet or .jsonl, or be a directory, {got}", hint)
+        raise locations.wrong(
+            key, f"must end in .parquet or .jsonl, or be a directory, {got}", hint
+        )
     real = os.path.join(os.path.realpath(output.parent), output.name)  # noqa: PTH118
-    typed = places.on_command_line(key) or output_as_typed.startswith("/")
+    typed = locations.on_command_line(key) or output_as_typed.startswith("/")
     if not typed and not _within_folder(real, os.path.realpath(job.folder)):
-        raise places.wrong(key, f"leaves the folder of the job file, {got}", "give it with -o")
+        raise locations.wrong(key, f"leaves the folder of the job file, {got}", "give it with -o")
     if output.is_symlink():
         versions = os.path.realpath(f"{real}.run/versions")
         if data or not _within_folder(os.path.realpath(output), versions):
-            raise places.wrong(key, f"is a symbolic link, {got}")
+            raise locations.wrong(key, f"is a symbolic link, {got}")
     elif output.exists() and not (output.is_file() if data else output.is_dir()):
-        raise places.wrong(key, f"exists and is no {'file' if data else 'directory'}, {got}")
+        raise locations.wrong(key, f"exists and is no {'file' if data else 'directory'}, {got}")
     if _in_run_folder(Path(real)) or _within_folder(real, os.path.realpath(f"{real}.run")):
-        raise places.wrong(key, f"lies in a run folder, {got}")
+        raise locations.wrong(key, f"lies in a run folder, {got}")
     if read == "-" or is_s3(read):
         return
     both, source = (key, "input.path"), shown(read)
     if os.path.realpath(read) == real or any(_same(output, path) for path in _files(read, output)):
-        raise places.refuse(f"output.path is the input, {source}", *both)
+        raise locations.refuse(f"output.path is the input, {source}", *both)
     matched = glob.glob(read, recursive=True) if glob.has_magic(read) else [read]  # noqa: PTH207
     if not data and any(_within_folder(os.path.realpath(path), real) for path in matched):
-        raise places.refuse(f"output.path is a directory that holds the input, {source}", *both)
+        raise locations.refuse(f"output.path is a directory that holds the input, {source}", *both)
     if _would_be_read(Path(real), read):
         problem = f"output.path lies where input.path = {source} would read it the next time, {got}"
-        raise places.refuse(problem, *both)
+        raise locations.refuse(problem, *both)
 
 
 def _files(path: str, output: Path) -> Iterator[str]:

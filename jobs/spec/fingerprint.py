@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jobs.spec.job import Job
 
 
-def shaping(job: Job, tokenizer: str) -> dict[str, Any]:
+def input_settings(job: Job, tokenizer: str) -> dict[str, Any]:
     """By the keys of the job file; what is not said is absent. The manifest of a run holds it."""
     said = {f"chunk.{name}": value for name, value in msgspec.to_builtins(job.chunk).items()}
     told: dict[str, Any] = said | {

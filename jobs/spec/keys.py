@@ -78,7 +78,7 @@ class Key(NamedTuple):
         return "" if self.default is None else shown(self.default).replace(",", "_")
 
 
-class Places(Struct, frozen=True):
+class KeyLocations(Struct, frozen=True):
     """Where each value was said, so that an error can name the place."""
 
     file: str
@@ -155,7 +155,7 @@ def read_toml(text: str, address: str) -> dict[str, Any]:
     raise UsageError(problem)
 
 
-def read_value(raw: str, type_: str, key: str, places: Places) -> object:
+def read_value(raw: str, type_: str, key: str, locations: KeyLocations) -> object:
     """What a text on the command line says for a key of this type; a bare word is a string."""
     quoted = raw[:1] in ('"', "'")
     if type_ in ("string", "slug") and not quoted:
@@ -169,12 +169,12 @@ def read_value(raw: str, type_: str, key: str, places: Places) -> object:
         if not quoted and raw[:1] not in ("[", "{"):
             return raw
     if list(tree) != ["value"]:
-        raise places.wrong(key, "is not a TOML value")
+        raise locations.wrong(key, "is not a TOML value")
     return tree["value"]
 
 
 def check(
-    tree: dict[str, Any], keys: Sequence[Key], later: frozenset[str], places: Places
+    tree: dict[str, Any], keys: Sequence[Key], later: frozenset[str], locations: KeyLocations
 ) -> dict[str, Any]:
     """What was given, by full key, and `parameters` as a table; nothing is filled in.
 
@@ -192,18 +192,18 @@ def check(
             if name in later:
                 tables = {n: f"[{n}]" for n in ("notify", "quota", "policy")}
                 plain = tables.get(name, name.removeprefix("endpoint."))
-                raise places.refuse(f"`{plain}` {NOT_YET}", name)
+                raise locations.refuse(f"`{plain}` {NOT_YET}", name)
             if name in sections and not isinstance(value, dict):
-                raise places.wrong(name, f"must be a table, got {_safe(name, value)}")
+                raise locations.wrong(name, f"must be a table, got {_safe(name, value)}")
             if name == "parameters":
                 given[name] = value
-                _check_parameters(value, known["parameters.prompt"], places)
+                _check_parameters(value, known["parameters.prompt"], locations)
             elif name in sections:
                 walk(value, f"{name}.")
             elif name in known:
-                given[name] = checked(known[name], value, places)
+                given[name] = check_value(known[name], value, locations)
             else:
-                slips.append(places.unknown(name, keys))
+                slips.append(locations.unknown(name, keys))
 
     try:
         walk(tree, "")
@@ -223,11 +223,11 @@ def _also(slips: Sequence[UsageError]) -> str | None:
     return f"unknown, too: {', '.join(named + more)}" if named else None
 
 
-def checked(key: Key, value: Any, places: Places) -> Any:
+def check_value(key: Key, value: Any, locations: KeyLocations) -> Any:
     """The value, in the type that the record holds."""
 
     def wrong(problem: str) -> UsageError:
-        return places.wrong(key.name, f"{problem}, got {_safe(key.name, value)}")
+        return locations.wrong(key.name, f"{problem}, got {_safe(key.name, value)}")
 
     number = isinstance(value, int | float) and not isinstance(value, bool)
     match key.type:
@@ -250,10 +250,10 @@ def checked(key: Key, value: Any, places: Places) -> Any:
             if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
                 raise wrong("must be a list of strings")
             for name in value:
-                _check_string(key, name, places)
+                _check_string(key, name, locations)
             if len(set(value)) < len(value):
                 noun = "an endpoint" if key.name.endswith(".endpoints") else "a column"
-                raise places.wrong(key.name, f"names {noun} twice")
+                raise locations.wrong(key.name, f"names {noun} twice")
             return tuple(value)
         case "scalar":
             if not isinstance(value, bool | int | str):
@@ -261,17 +261,17 @@ def checked(key: Key, value: Any, places: Places) -> Any:
             if isinstance(value, int) and not -(2**63) <= value < 2**63:
                 raise wrong("must fit in 64 bits")
             if isinstance(value, str) and len(value) > _LONGEST_STRING:
-                raise places.wrong(key.name, f"must be at most {_LONGEST_STRING:,} characters")
+                raise locations.wrong(key.name, f"must be at most {_LONGEST_STRING:,} characters")
             if isinstance(value, str) and _CONTROL.search(value):
                 raise wrong("must not hold control characters")
             return value
         case "reference":
-            return _reference(key.name, value, places)
+            return _reference(key.name, value, locations)
         case "time":
             return _time(value, wrong)
     if not isinstance(value, str):
         raise wrong("must be a string")
-    _check_string(key, value, places)
+    _check_string(key, value, locations)
     return value
 
 
@@ -287,64 +287,66 @@ def _time(value: object, wrong: Callable[[str], UsageError]) -> str | None:
     return value.isoformat("auto" if value.second else "minutes")
 
 
-def _check_string(key: Key, value: str, places: Places) -> None:
+def _check_string(key: Key, value: str, locations: KeyLocations) -> None:
     plugged = key.group is not None and bool(entry_points(group=key.group, name=value))
     if key.choices and value not in key.choices and not plugged:
         if value in key.later:
-            raise places.refuse(f'{key.name} = "{value}" {NOT_YET}', key.name)
+            raise locations.refuse(f'{key.name} = "{value}" {NOT_YET}', key.name)
         meant = unknown(value, key.choices)
         listed = ", ".join(key.choices)
-        raise places.wrong(key.name, f"must be one of {listed}, got {shown(value)}{meant}")
+        raise locations.wrong(key.name, f"must be one of {listed}, got {shown(value)}{meant}")
     if not value.strip():
-        raise places.wrong(key.name, "must not be empty")
+        raise locations.wrong(key.name, "must not be empty")
     if len(value) > _LONGEST_STRING:
-        raise places.wrong(key.name, f"must be at most {_LONGEST_STRING:,} characters")
+        raise locations.wrong(key.name, f"must be at most {_LONGEST_STRING:,} characters")
     text = re.sub(r"[\t\n\r]", "", value) if key.name == "parameters.prompt" else value
     if _CONTROL.search(text):
-        raise places.wrong(
+        raise locations.wrong(
             key.name, f"must not hold control characters, got {_safe(key.name, value)}"
         )
     if key.type == "slug" and not _SLUG.fullmatch(value):
-        raise places.wrong(
+        raise locations.wrong(
             key.name,
             "must be 1 to 64 letters, digits, `-` or `_`, a letter or digit first, "
             f"got {shown(value)}",
         )
 
 
-def _reference(name: str, value: object, places: Places) -> Reference:
+def _reference(name: str, value: object, locations: KeyLocations) -> Reference:
     """Where the key lies. No error repeats any part of the value: it may be the key itself."""
     hint = 'api_key = { env = "NAME" } or { file = "path" }'
     if not isinstance(value, dict):
-        raise places.wrong(name, "must be a reference, never the key itself", hint)
+        raise locations.wrong(name, "must be a reference, never the key itself", hint)
     if len(value) != 1 or not set(value) <= {"env", "file"}:
-        raise places.wrong(name, "must hold exactly one of `env` and `file`", hint)
+        raise locations.wrong(name, "must hold exactly one of `env` and `file`", hint)
     [(where, said)] = value.items()
     if not isinstance(said, str) or not said or _CONTROL.search(said):
-        raise places.wrong(f"{name}.{where}", "must be a name without control characters", hint)
+        raise locations.wrong(f"{name}.{where}", "must be a name without control characters", hint)
     if where == "env" and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", said):
-        raise places.wrong(f"{name}.{where}", "must be the name of an environment variable", hint)
+        raise locations.wrong(
+            f"{name}.{where}", "must be the name of an environment variable", hint
+        )
     return Reference(**value)
 
 
-def _check_parameters(table: dict[str, Any], prompt: Key, places: Places) -> None:
+def _check_parameters(table: dict[str, Any], prompt: Key, locations: KeyLocations) -> None:
     """Refuses what the pipeline sets itself, and what no JSON body can carry."""
     for name, value in table.items():
         full = f"parameters.{name}"
         if name == "prompt":
-            checked(prompt, value, places)
+            check_value(prompt, value, locations)
         elif name in _OWNED:
-            raise places.refuse(f"`{key_name(full)}` is set by textmill itself", full)
+            raise locations.refuse(f"`{key_name(full)}` is set by textmill itself", full)
         elif name.lower().replace("-", "_") in _CREDENTIALS:
-            raise places.refuse(
+            raise locations.refuse(
                 f"`{key_name(full)}` is no place for a credential",
                 full,
                 hint="use endpoint.api_key",
             )
         elif _CONTROL.search(name):
-            raise places.refuse(f"`{key_name(full)}` must not hold control characters", full)
+            raise locations.refuse(f"`{key_name(full)}` must not hold control characters", full)
         for where, problem in _not_json(full, value, _DEEPEST_PARAMETER):
-            raise places.wrong(where, problem)
+            raise locations.wrong(where, problem)
 
 
 def _not_json(name: str, value: object, depth: int) -> Iterator[tuple[str, str]]:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.secrets import Reference, mask
-from jobs.spec.check_endpoints import refuse_company, refuse_replicas
-from jobs.spec.check_job import refuse_relations, refuse_secrets, served_url
-from jobs.spec.check_paths import refuse_paths
+from jobs.spec.check_endpoints import check_replicas, check_routing
+from jobs.spec.check_job import check_relations, check_secrets, served_url
+from jobs.spec.check_paths import check_paths
 from jobs.spec.flags import flag
 from jobs.spec.job import (
     AggregateSpec,
@@ -31,7 +31,7 @@ from jobs.spec.job import (
     OutputSpec,
     RunSpec,
 )
-from jobs.spec.keys import Key, Places, check, read_toml, unknown
+from jobs.spec.keys import Key, KeyLocations, check, read_toml, unknown
 from jobs.spec.overrides import Names, by_name, override, prefixes, spread
 from jobs.spec.table import KEYS, KINDS, LATER
 from pipeline.errors import UsageError
@@ -57,18 +57,18 @@ def load(
     """
     text, address, folder, stem = _found(path_or_template)
     tree = read_toml(text, address)
-    places = Places(address, {})
-    names = by_name(tree, places)
+    locations = KeyLocations(address, {})
+    names = by_name(tree, locations)
     for key, value in flags.items():
         if value is not None:
             plain = list(value) if isinstance(value, tuple) else value
             plain = os.fspath(plain) if isinstance(plain, Path) else plain
-            override(tree, key, plain, flag(key), names, places)
+            override(tree, key, plain, flag(key), names, locations)
     for key, raw in overrides:
-        override(tree, key, raw, f"--set {printable(mask(key), 80)}", names, places)
-    refuse_secrets(tree, places)
+        override(tree, key, raw, f"--set {printable(mask(key), 80)}", names, locations)
+    check_secrets(tree, locations)
     keys = spread(names)
-    given = check(tree, keys, LATER, places)
+    given = check(tree, keys, LATER, locations)
     if not needs_output:
         given.setdefault("output.path", "-")
     kinds = [f"{prefix}.kind" for prefix in prefixes("endpoint", names)]
@@ -76,12 +76,12 @@ def load(
     rules = [f"{prefix}.{last}" for prefix in ruled for last in ("column", "is", "endpoints")]
     for key in ("task", *kinds, *rules, "input.path", "output.path"):
         if key not in given:
-            raise _missing(key, keys, places)
-    job = _job(given, keys, names, places, stem, folder, ruled)
-    refuse_replicas(job, places)
-    refuse_relations(job, places)
-    refuse_company(job, places)
-    refuse_paths(job, given["output.path"], places)
+            raise _missing(key, keys, locations)
+    job = _job(given, keys, names, locations, stem, folder, ruled)
+    check_replicas(job, locations)
+    check_relations(job, locations)
+    check_routing(job, locations)
+    check_paths(job, given["output.path"], locations)
     return job
 
 
@@ -136,21 +136,21 @@ def _template(typed: str, address: str) -> tuple[str, str, str, str]:
     )
 
 
-def _missing(key: str, keys: Sequence[Key], places: Places) -> UsageError:
+def _missing(key: str, keys: Sequence[Key], locations: KeyLocations) -> UsageError:
     if key.startswith("rule"):
         hint = 'column = "sensitive", is = true, endpoints = ["local"]'
-        return places.refuse(f"`{key}` is missing", "rule", hint=hint)
+        return locations.refuse(f"`{key}` is missing", "rule", hint=hint)
     choices = next(known.choices for known in keys if known.name == key)
     value = choices[0] if choices else "PATH"
     hint = f"{flag(key)} PATH" if key.endswith(".path") else f"--set {key}={value}"
-    return places.refuse(f"`{key}` is missing", hint=hint)
+    return locations.refuse(f"`{key}` is missing", hint=hint)
 
 
 def _job(
     given: dict[str, Any],
     keys: Sequence[Key],
     names: Names,
-    places: Places,
+    locations: KeyLocations,
     stem: str,
     folder: str,
     ruled: Sequence[str],
@@ -165,7 +165,7 @@ def _job(
     def based(key: str) -> str:
         if key == "input.path" and is_s3(values[key]):
             return str(values[key])
-        base = "" if places.on_command_line(key) else folder
+        base = "" if locations.on_command_line(key) else folder
         path = str(Path(base, values[key]))
         # `-` is a stream only where it was typed so.
         if values[key] == "-":
@@ -176,11 +176,11 @@ def _job(
         said, kind = section(prefix), KINDS[values[f"{prefix}.kind"]]
         said["name"] = prefix.partition(".")[2] or said["name"] or said["kind"]
         said["provider"] = said["provider"] or kind.provider
-        said["url"] = served_url(said["kind"], said["url"], kind.url, prefix, places)
+        said["url"] = served_url(said["kind"], said["url"], kind.url, prefix, locations)
         said["concurrency"] = said["concurrency"] or kind.concurrency
         said["batch_size"] = said["batch_size"] or (kind.embedding_batch if embeds else 1)
         api_key = said["api_key"]
-        if api_key and api_key.file and places.on_command_line(f"{prefix}.api_key.file"):
+        if api_key and api_key.file and locations.on_command_line(f"{prefix}.api_key.file"):
             said["api_key"] = Reference(file=str(Path(api_key.file).expanduser().absolute()))
         origin = origins.get(said["replica_of"])
         if origin is not None and said["kind"] != "local":
@@ -197,7 +197,7 @@ def _job(
     origins = {name: f"endpoint.{name}" for name in names["endpoint"]}
     for name, prefix in origins.items():
         if given.get(f"{prefix}.name", name) != name:  # the whole table came with --set
-            raise places.wrong(f"{prefix}.name", "endpoints get their names in the file")
+            raise locations.wrong(f"{prefix}.name", "endpoints get their names in the file")
     read, written = section("input"), section("output")
     read["path"], written["path"] = based("input.path"), based("output.path")
     parameters = given["parameters"]
@@ -220,6 +220,6 @@ def _job(
         budget=BudgetSpec(**section("budget")),
         guard=GuardSpec(**section("guard")),
         run=RunSpec(**section("run")),
-        address=places.file,
+        address=locations.file,
         folder=folder,
     )

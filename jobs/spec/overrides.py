@@ -11,22 +11,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jobs.spec.keys import Key, Places, checked, key_name, read_value, unknown
+from jobs.spec.keys import Key, KeyLocations, check_value, key_name, read_value, unknown
 from jobs.spec.table import KEYS, LATER
 
-MOST = {"endpoint": 100, "rule": 1_000}
+MAX_TABLES = {"endpoint": 100, "rule": 1_000}
 """The lists of the file, and how long each may be."""
 
 Names = Mapping[str, tuple[str, ...]]
 """Of each list, the names of its tables; none where there is but one, which needs none."""
 
 
-def by_name(tree: dict[str, Any], places: Places) -> Names:
+def by_name(tree: dict[str, Any], locations: KeyLocations) -> Names:
     """Makes tables of the tree's lists, and returns their names.
 
     Raises: UsageError for what is no list of tables, and for two endpoints of one name.
     """
-    return {name: _tables(tree, name, places) for name in MOST}
+    return {name: _tables(tree, name, locations) for name in MAX_TABLES}
 
 
 def prefixes(name: str, names: Names) -> list[str]:
@@ -47,10 +47,10 @@ def spread(names: Names) -> tuple[Key, ...]:
 
 
 def override(
-    tree: dict[str, Any], key: str, value: object, place: str, names: Names, places: Places
+    tree: dict[str, Any], key: str, value: object, place: str, names: Names, locations: KeyLocations
 ) -> None:
     """Sets one key of the tree as the command line says it: --set in TOML, a flag as it stands."""
-    parts = _addressed(tree, key, place, names, places)
+    parts = _addressed(tree, key, place, names, locations)
     full = ".".join(parts)
     keys = spread(names)
     types = {known.name: known.type for known in keys}
@@ -58,39 +58,41 @@ def override(
     reference = types.get(full.rpartition(".")[0]) == "reference" and parts[-1] in ("env", "file")
     free = parts[0] == "parameters" and all(parts) and len(parts) < 10
     later = any(full == name or full.startswith(name + ".") for name in LATER)
-    places.typed[full] = place
+    locations.typed[full] = place
     if not (full in types or sections or reference or free or later):
-        raise places.unknown(full, keys)
+        raise locations.unknown(full, keys)
     is_text = types.get(full) in ("string", "slug")
     if isinstance(value, str) and not (is_text and not place.startswith("--set")):
-        value = read_value(value, "string" if reference else types.get(full, "any"), full, places)
+        value = read_value(
+            value, "string" if reference else types.get(full, "any"), full, locations
+        )
     if reference:
         value = {parts.pop(): value}
     node = tree
     for part in parts[:-1]:
         node = node.setdefault(part, {})
         if not isinstance(node, dict):
-            raise places.refuse(f"`{part}` is not a table", full)
+            raise locations.refuse(f"`{part}` is not a table", full)
     node[parts[-1]] = value
 
 
-def _tables(tree: dict[str, Any], name: str, places: Places) -> tuple[str, ...]:
+def _tables(tree: dict[str, Any], name: str, locations: KeyLocations) -> tuple[str, ...]:
     tables = tree.pop(name, [])
     if isinstance(tables, dict):
-        raise places.refuse(f"`{name}` is a list, write [[{name}]] instead of [{name}]")
+        raise locations.refuse(f"`{name}` is a list, write [[{name}]] instead of [{name}]")
     if not isinstance(tables, list) or not all(isinstance(each, dict) for each in tables):
-        raise places.refuse(f"`{name}` must be a table, written [[{name}]]")
-    if len(tables) > MOST[name]:
-        raise places.refuse(f"{len(tables):,} [[{name}]] are more than {MOST[name]:,}")
+        raise locations.refuse(f"`{name}` must be a table, written [[{name}]]")
+    if len(tables) > MAX_TABLES[name]:
+        raise locations.refuse(f"{len(tables):,} [[{name}]] are more than {MAX_TABLES[name]:,}")
     if len(tables) < 2:
         if tables or name == "endpoint":
             tree[name] = tables[0] if tables else {}
         return ()
     found: dict[str, dict[str, Any]] = {}
     for at, table in enumerate(tables, 1):
-        called = _endpoint_name(table, at, places) if name == "endpoint" else str(at)
+        called = _endpoint_name(table, at, locations) if name == "endpoint" else str(at)
         if called in found:
-            raise places.refuse(
+            raise locations.refuse(
                 f"two [[endpoint]] are called `{key_name(called)}`",
                 hint="give each a name of its own: name = ...",
             )
@@ -99,17 +101,17 @@ def _tables(tree: dict[str, Any], name: str, places: Places) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _endpoint_name(table: dict[str, Any], at: int, places: Places) -> str:
+def _endpoint_name(table: dict[str, Any], at: int, locations: KeyLocations) -> str:
     last = "name" if "name" in table else "kind"
     known = next(key for key in KEYS if key.name == f"endpoint.{last}")
     key = known._replace(name=f"endpoint.{at}.{last}")
     if last not in table:
-        raise places.refuse(f"`{key.name}` is missing", hint=f'kind = "{known.choices[0]}"')
-    return str(checked(key, table[last], places))
+        raise locations.refuse(f"`{key.name}` is missing", hint=f'kind = "{known.choices[0]}"')
+    return str(check_value(key, table[last], locations))
 
 
 def _addressed(
-    tree: dict[str, Any], key: str, place: str, names: Names, places: Places
+    tree: dict[str, Any], key: str, place: str, names: Names, locations: KeyLocations
 ) -> list[str]:
     """The parts of a key, with the name of its table exactly where there are several.
 
@@ -117,7 +119,7 @@ def _addressed(
     """
     parts = key.split(".")
     name = parts[0]
-    if name not in MOST:
+    if name not in MAX_TABLES:
         return parts
     own = _own(name, KEYS)
     if not names[name]:
@@ -130,16 +132,16 @@ def _addressed(
         return parts
     if len(parts) > 1 and parts[1] in names[name] and (len(parts) > 2 or parts[1] not in own):
         if parts[2:] == ["name"]:
-            places.typed[key] = place
-            raise places.wrong(key, "endpoints get their names in the file")
+            locations.typed[key] = place
+            raise locations.wrong(key, "endpoints get their names in the file")
         return parts
-    places.typed[key] = place
+    locations.typed[key] = place
     listed = ", ".join(names[name][:10]) + (", ..." if len(names[name]) > 10 else "")
     if len(parts) > 1 and parts[1] not in own:
         meant = unknown(parts[1], names[name])
-        raise places.refuse(f"no {name} is called `{key_name(parts[1])}`{meant}", key)
+        raise locations.refuse(f"no {name} is called `{key_name(parts[1])}`{meant}", key)
     number, rest = "NAME" if name == "endpoint" else "NUMBER", "".join(f".{p}" for p in parts[1:])
-    raise places.refuse(
+    raise locations.refuse(
         f"the job has {len(names[name])} {name}s, "
         f"`--set {name}.{number}{rest or '.KEY'}=VALUE` sets one",
         key,

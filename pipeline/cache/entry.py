@@ -27,15 +27,15 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[Any, int, int, bool, str]).decode
 
 
-def seal(key: bytes, answer: Answer | Split) -> bytes:
+def encode_entry(key: bytes, answer: Answer | Split) -> bytes:
     """The value to keep under this key."""
     body = _encode(_SPLIT if isinstance(answer, Split) else answer)
     return zlib.crc32(body, zlib.crc32(key)).to_bytes(4, "little") + body
 
 
-def unseal(key: bytes, sealed: bytes) -> Answer | Split | None:
-    body = sealed[4:]
-    if zlib.crc32(body, zlib.crc32(key)).to_bytes(4, "little") != sealed[:4]:
+def decode_entry(key: bytes, encoded: bytes) -> Answer | Split | None:
+    body = encoded[4:]
+    if zlib.crc32(body, zlib.crc32(key)).to_bytes(4, "little") != encoded[:4]:
         return None
     try:
         value, input_tokens, output_tokens, truncated, model = _decode(body)
@@ -57,7 +57,7 @@ class Entry(Struct, frozen=True):
     row: int
     key: bytes
     stored: float
-    sealed: bytes | None
+    encoded: bytes | None
 
     @property
     def is_name(self) -> bool:
@@ -76,7 +76,7 @@ class Entry(Struct, frozen=True):
     @property
     def answer(self) -> Answer | Split | None:
         """None: it is damaged."""
-        return None if self.sealed is None else unseal(self.key, self.sealed)
+        return None if self.encoded is None else decode_entry(self.key, self.encoded)
 
 
 def entry_of(

@@ -71,17 +71,17 @@ def _flatten(path: str, value: object, into: dict[str, object]) -> None:
         into[path] = value
 
 
-def keyed(endpoint: Endpoint) -> Callable[[str], bytes]:
+def request_key(endpoint: Endpoint) -> Callable[[str], bytes]:
     """The function from a rendered input to its key, 32 bytes of SHA-256.
 
     Invariant: equal for equal (task, model identity, parameters, input), else different: the first
     three stand length-prefixed before the input.
     Cost: O(len(input)); the common prefix is hashed once.
     """
-    return keyed_by(prefix(endpoint))
+    return key_function(prefix(endpoint))
 
 
-def keyed_by(prefix: bytes) -> Callable[[str], bytes]:
+def key_function(prefix: bytes) -> Callable[[str], bytes]:
     """The same for a prefix, of this endpoint or of one that was asked long ago."""
     common = hashlib.sha256(len(prefix).to_bytes(8, "big") + prefix)
 
@@ -101,7 +101,7 @@ class Keys:
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         kinds: dict[bytes, Callable[[str], bytes]] = {}
-        self._of = [kinds.setdefault((key := keyed(each))(""), key) for each in endpoints]
+        self._of = [kinds.setdefault((key := request_key(each))(""), key) for each in endpoints]
         self.is_one = len(kinds) == 1
         """All endpoints answer under one key."""
         self._others: dict[Route, tuple[Callable[[str], bytes], ...]] = {}

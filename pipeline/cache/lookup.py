@@ -26,10 +26,10 @@ class Found(NamedTuple):
 def look_up(cache: AnswerCache, keys: Keys, requests: Sequence[Request]) -> dict[bytes, Found]:
     """The outcomes there are, by flight. Blocks on the cache."""
     stored = cache.get_many([each.key for each in requests])
-    found = {e.flight: Found(stored[e.key], True) for e in requests if e.key in stored}
+    found = {e.dedup_key: Found(stored[e.key], True) for e in requests if e.key in stored}
     if keys.is_one:
         return found
-    others = {each.flight: keys.others(each) for each in requests if each.flight not in found}
+    others = {each.dedup_key: keys.others(each) for each in requests if each.dedup_key not in found}
     stored = cache.get_many([key for some in others.values() for key in some])
     for flight, some in others.items():
         settled = next((stored[key] for key in some if key in stored), None)
@@ -72,20 +72,20 @@ class Outcomes:
         if not self._failures:
             return
         for position, request in enumerate(self._requests):
-            failure = self._failures.get(request.flight)
+            failure = self._failures.get(request.dedup_key)
             if failure is not None:
                 yield position, Outcome(request, failure)
 
     def _read(self) -> Iterator[Outcome]:
         for start in range(0, len(self._requests), AT_ONCE):
             some = self._requests[start : start + AT_ONCE]
-            asked = [request for request in some if request.flight not in self._failures]
+            asked = [request for request in some if request.dedup_key not in self._failures]
             found = look_up(self._cache, self._keys, asked)
             self.is_first = self.is_first and all(each.is_first for each in found.values())
             for request in some:
-                settled: Answer | Split | Failure | None = self._failures.get(request.flight)
-                if settled is None and request.flight in found:
-                    settled = found[request.flight].settled
+                settled: Answer | Split | Failure | None = self._failures.get(request.dedup_key)
+                if settled is None and request.dedup_key in found:
+                    settled = found[request.dedup_key].settled
                 if settled is None or isinstance(settled, Split):
                     raise StateError(
                         f"{self._cache.folder}: a settled answer cannot be read back "

@@ -28,7 +28,7 @@ class Kind(Struct, frozen=True):
     bytes: int
 
 
-class Holdings(Struct, frozen=True):
+class CacheStats(Struct, frozen=True):
     """What is kept. Units: bytes; seconds since 1970, None where nothing is kept."""
 
     answers: int = 0
@@ -53,7 +53,7 @@ class Damage(Struct, frozen=True):
     why: str
 
 
-def holdings(cache: AnswerCache) -> Holdings:
+def cache_stats(cache: AnswerCache) -> CacheStats:
     """What is kept. Cost: reads every answer; memory for some hundred of them."""
     counts: dict[tuple[str, int | None], list[int]] = defaultdict(lambda: [0, 0])
     splits = size = damaged = 0
@@ -62,9 +62,9 @@ def holdings(cache: AnswerCache) -> Holdings:
         for entry in entries:
             if _damage(entry) is not None:
                 damaged += 1
-            if not entry.is_answer or entry.sealed is None or (answer := entry.answer) is None:
+            if not entry.is_answer or entry.encoded is None or (answer := entry.answer) is None:
                 continue
-            size += len(entry.sealed)
+            size += len(entry.encoded)
             times = [min([entry.stored, *times]), max([entry.stored, *times])]
             if isinstance(answer, Split):
                 splits += 1
@@ -72,9 +72,9 @@ def holdings(cache: AnswerCache) -> Holdings:
             vector = answer.value if isinstance(answer.value, bytes) else None
             count = counts[answer.model, None if vector is None else len(vector) // 4]
             count[0] += 1
-            count[1] += len(entry.sealed)
+            count[1] += len(entry.encoded)
     kinds = [Kind(*name, *count) for name, count in counts.items()]
-    return Holdings(
+    return CacheStats(
         answers=sum(kind.answers for kind in kinds),
         splits=splits,
         bytes=size,
@@ -88,7 +88,7 @@ def holdings(cache: AnswerCache) -> Holdings:
     )
 
 
-def verified(
+def find_damage(
     cache: AnswerCache, *, repair: bool, tell: Callable[[Damage], None]
 ) -> tuple[int, int, int]:
     """How many entries are good, how many are not, and how many of these were removed.
@@ -109,7 +109,7 @@ def verified(
     return good, bad, removed
 
 
-def prunable(cache: AnswerCache, before: float) -> Iterator[list[Entry]]:
+def find_older(cache: AnswerCache, before: float) -> Iterator[list[Entry]]:
     """The answers that were stored before that time, in runs."""
     for entries in cache.entries():
         if old := [entry for entry in entries if entry.is_answer and entry.stored < before]:
@@ -117,13 +117,13 @@ def prunable(cache: AnswerCache, before: float) -> Iterator[list[Entry]]:
 
 
 def _damage(entry: Entry) -> str | None:
-    if entry.sealed is None:
+    if entry.encoded is None:
         return "not raw bytes"
     if entry.key == MARK:
         return None
     if entry.is_name:
         is_prefix = entry.key.startswith(PREFIX)
-        return None if (parts_of if is_prefix else _json)(entry.sealed) else "not readable"
+        return None if (parts_of if is_prefix else _json)(entry.encoded) else "not readable"
     if not entry.is_answer:
         return "not a key of textmill"
     return None if entry.answer is not None else "its checksum does not fit"

@@ -47,7 +47,7 @@ _Body = list[tuple[bytes, float, bytes]]
 _decode = msgspec.msgpack.Decoder(_Body).decode
 
 
-class Written(Struct, frozen=True):
+class Exported(Struct, frozen=True):
     """What an export holds, and how many damaged entries were left out."""
 
     answers: int
@@ -55,7 +55,7 @@ class Written(Struct, frozen=True):
     damaged: int
 
 
-class Taken(Struct, frozen=True):
+class Imported(Struct, frozen=True):
     """What an import did. `other`: another answer stands here under this key, and stays."""
 
     answers: int = 0
@@ -64,31 +64,31 @@ class Taken(Struct, frozen=True):
     damaged: int = 0
 
 
-def export(cache: AnswerCache, file: BinaryIO) -> Written:
+def export(cache: AnswerCache, file: BinaryIO) -> Exported:
     """Write every good answer. Cost: memory for some hundred answers."""
     file.write(MAGIC + VERSION + b"\n")
     answers = size = damaged = entries = pending = 0
     body: _Body = []
     for found in cache.entries():
         for entry in found:
-            is_prefix = entry.key.startswith(PREFIX) and bool(parts_of(entry.sealed or b""))
+            is_prefix = entry.key.startswith(PREFIX) and bool(parts_of(entry.encoded or b""))
             if not is_prefix and not entry.is_answer:
                 continue
-            if entry.sealed is None or not (is_prefix or entry.answer):
+            if entry.encoded is None or not (is_prefix or entry.answer):
                 damaged += 1
                 continue
-            if pending and pending + len(entry.sealed) > BLOCK_BYTES:
+            if pending and pending + len(entry.encoded) > BLOCK_BYTES:
                 size += _write(file, body)
                 body, pending = [], 0
-            body.append((entry.key, entry.stored, entry.sealed))
-            pending += len(entry.sealed)
+            body.append((entry.key, entry.stored, entry.encoded))
+            pending += len(entry.encoded)
             answers += entry.is_answer
             entries += 1
     if body:
         size += _write(file, body)
     total = struct.pack("<Q", entries)
     file.write(_head(0, total, 0) + total)
-    return Written(answers, size, damaged)
+    return Exported(answers, size, damaged)
 
 
 def _write(file: BinaryIO, body: _Body) -> int:
@@ -112,7 +112,7 @@ def check(path: Path) -> None:
         pass
 
 
-def take(cache: AnswerCache, path: Path, tell: Callable[[str], None]) -> Taken:
+def import_answers(cache: AnswerCache, path: Path, tell: Callable[[str], None]) -> Imported:
     """Add the answers of the file that are not here yet; what is damaged in it is told."""
     answers = added = other = damaged = 0
     for entries, place, body in _blocks(path):
@@ -122,10 +122,10 @@ def take(cache: AnswerCache, path: Path, tell: Callable[[str], None]) -> Taken:
             damaged += entries
             continue
         good: list[Entry] = []
-        for key, stored, sealed in found:
-            entry = Entry(0, key, _plausible(stored), sealed)
-            if entry.key.startswith(PREFIX) and parts_of(sealed):
-                cache.remember_prefix(sealed)
+        for key, stored, encoded in found:
+            entry = Entry(0, key, _plausible(stored), encoded)
+            if entry.key.startswith(PREFIX) and parts_of(encoded):
+                cache.remember_prefix(encoded)
             elif entry.is_answer and is_sound(entry):
                 good.append(entry)
             else:
@@ -133,7 +133,7 @@ def take(cache: AnswerCache, path: Path, tell: Callable[[str], None]) -> Taken:
                 damaged += 1
         new, differ = cache.add_many(good)
         answers, added, other = answers + len(good), added + new, other + differ
-    return Taken(answers, added, other, damaged)
+    return Imported(answers, added, other, damaged)
 
 
 def is_sound(entry: Entry) -> bool:

@@ -17,7 +17,7 @@ from pipeline.cache.entry import PREFIX, SERVER, Entry, entry_of
 from pipeline.cache.keys import parts_of
 from pipeline.cache.sql import READ
 from pipeline.cache.store import AnswerCache
-from pipeline.disk.durable import storing, sync_folder
+from pipeline.disk.durable import storage_errors, sync_folder
 from pipeline.disk.locks import used
 from pipeline.errors import StateError
 from pipeline.text import shown
@@ -27,7 +27,7 @@ GIVE_UP_AFTER = 1 << 20
 """So many rows in a row that cannot be read, where the file does not say how many there are."""
 
 
-def salvaged(folder: Path) -> tuple[int, Path]:
+def salvage(folder: Path) -> tuple[int, Path]:
     """Put what can be read into a new file in the place of the damaged one; how many answers, and
     where the damaged file lies now.
 
@@ -36,17 +36,17 @@ def salvaged(folder: Path) -> tuple[int, Path]:
     """
     lock = used(folder, 0.0, alone=True)
     try:
-        return _salvaged(folder)
+        return _salvage(folder)
     finally:
         os.close(lock)
 
 
-def _salvaged(folder: Path) -> tuple[int, Path]:
+def _salvage(folder: Path) -> tuple[int, Path]:
     fresh = folder / "salvage"
     aside = folder.with_name(
         f"{folder.name}-damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     )
-    with storing(folder):
+    with storage_errors(folder):
         shutil.rmtree(fresh, ignore_errors=True)
     answers = 0
     with closing(AnswerCache(fresh)) as cache:
@@ -65,7 +65,7 @@ def _salvaged(folder: Path) -> tuple[int, Path]:
                 for entry in entries:
                     _remember(cache, entry)
         cache.give_back()
-    with storing(folder):
+    with storage_errors(folder):
         aside.mkdir(mode=0o700)
         (aside / "cache.db").hardlink_to(folder / "cache.db")
         for name in ("cache.db-wal", "cache.db-shm"):
@@ -78,13 +78,13 @@ def _salvaged(folder: Path) -> tuple[int, Path]:
 
 
 def _remember(cache: AnswerCache, entry: Entry) -> None:
-    if entry.sealed is None:
+    if entry.encoded is None:
         return
-    if entry.key.startswith(PREFIX) and parts_of(entry.sealed):
-        cache.remember_prefix(entry.sealed)
+    if entry.key.startswith(PREFIX) and parts_of(entry.encoded):
+        cache.remember_prefix(entry.encoded)
     elif entry.key.startswith(SERVER):
         with suppress(UnicodeDecodeError):
-            cache.remember(entry.key[len(SERVER) :].decode(), entry.sealed)
+            cache.remember(entry.key[len(SERVER) :].decode(), entry.encoded)
 
 
 def _readable(damaged: sqlite3.Connection) -> Iterator[list[Entry]]:

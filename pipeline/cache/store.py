@@ -19,7 +19,16 @@ from typing import Any
 
 import diskcache
 
-from pipeline.cache.entry import MARK, PREFIX, RAW, SERVER, Entry, entry_of, seal, unseal
+from pipeline.cache.entry import (
+    MARK,
+    PREFIX,
+    RAW,
+    SERVER,
+    Entry,
+    decode_entry,
+    encode_entry,
+    entry_of,
+)
 from pipeline.cache.sql import (
     HOLDS,
     LOOK_UP_KEYS,
@@ -136,9 +145,9 @@ class AnswerCache:
             execute = self._store._sql
             for some in in_statements(wanted, LOOK_UP_KEYS):
                 (row,) = execute(look_up(len(some)), [*some, time.time()]).fetchall()
-                for key, sealed in zip(some, row, strict=True):
-                    if type(sealed) is bytes:
-                        answer = unseal(key, sealed)
+                for key, encoded in zip(some, row, strict=True):
+                    if type(encoded) is bytes:
+                        answer = decode_entry(key, encoded)
                         if answer is not None:
                             found[key] = answer
         return found
@@ -151,7 +160,7 @@ class AnswerCache:
     def put_many(self, answers: Sequence[tuple[bytes, Answer | Split]]) -> None:
         """Return when all of them are durable: one transaction, one sync."""
         now = time.time()
-        rows = [(key, now, seal(key, answer)) for key, answer in answers]
+        rows = [(key, now, encode_entry(key, answer)) for key, answer in answers]
         with _troubles(self.folder), self._store.transact():
             self._put(rows)
 
@@ -161,7 +170,7 @@ class AnswerCache:
         with _troubles(self.folder), self._store.transact():
             here = self.get_many(entry.key for entry in entries)
             new = [entry for entry in entries if entry.key not in here]
-            self._put([(each.key, each.stored, each.sealed or b"") for each in new])
+            self._put([(each.key, each.stored, each.encoded or b"") for each in new])
         other = sum(e.key in here and here[e.key] != e.answer for e in entries)
         return len({entry.key for entry in new}), other
 
@@ -169,8 +178,8 @@ class AnswerCache:
         execute = self._store._sql
         for some in in_statements(rows, STORED_ROWS):
             values: list[Any] = []
-            for key, stored, sealed in some:
-                values += (key, stored, len(sealed), sealed)
+            for key, stored, encoded in some:
+                values += (key, stored, len(encoded), encoded)
             execute(upsert(len(some)), values)
 
     def entries(self) -> Iterator[list[Entry]]:
@@ -241,7 +250,7 @@ class AnswerCache:
         with _troubles(self.folder):
             self._store.set(SERVER + name.encode(), value)
 
-    def remembered(self, name: str) -> bytes | None:
+    def recall(self, name: str) -> bytes | None:
         """What was kept under this name."""
         with _troubles(self.folder):
             value: bytes | None = self._store.get(SERVER + name.encode())

@@ -15,7 +15,7 @@ from pipeline.text import reason, shown
 
 
 @contextmanager
-def storing(path: Path) -> Iterator[None]:
+def storage_errors(path: Path) -> Iterator[None]:
     """Turns what the system refuses into a StorageError that names the path."""
     try:
         yield
@@ -36,10 +36,10 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def private(path: Path) -> IO[bytes]:
+def open_private(path: Path) -> IO[bytes]:
     """The file, opened anew for writing; who may read the output need not read the run's state."""
-    return open(path, "wb", opener=_private)
+    return open(path, "wb", opener=_open_private)
 
 
-def _private(path: str, flags: int) -> int:
+def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.disk.durable import storing
+from pipeline.disk.durable import storage_errors
 from pipeline.errors import LockedError, StorageError
 from pipeline.text import printable, reason, shown
 
@@ -37,7 +37,7 @@ def lock(run_folder: Path) -> Iterator[None]:
         except OSError as error:
             raise StorageError(f"{shown(str(path))}: {reason(error)}") from None
         mine = {"host": socket.gethostname(), "pid": os.getpid(), "since": int(time.time())}
-        with storing(path):
+        with storage_errors(path):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, msgspec.json.encode(mine), 0)
         if not _is_same(path, descriptor):  # its last holder removed it meanwhile
@@ -80,7 +80,7 @@ def used(folder: Path, patience_seconds: float, *, alone: bool = False) -> int:
 
 
 def _opened(path: Path) -> int:
-    with storing(path):
+    with storage_errors(path):
         path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 

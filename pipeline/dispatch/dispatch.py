@@ -22,20 +22,20 @@ from pipeline import events
 from pipeline.cache.keys import Keys
 from pipeline.cache.lookup import look_up
 from pipeline.cache.store import AnswerCache
-from pipeline.dispatch.endpoint_state import Live, Send
+from pipeline.dispatch.endpoint_state import EndpointState, Send
 from pipeline.dispatch.policy import takes
-from pipeline.dispatch.queue import Again, Flight, Flights, Group, Lane
+from pipeline.dispatch.queue import Group, InFlight, InFlightTable, PendingCall, RouteQueue
 from pipeline.dispatch.settling import Settling
-from pipeline.dispatch.writer import Journal, Writer
+from pipeline.dispatch.writer import WriteFailures, Writer
 from pipeline.errors import BudgetError, EndpointError, OutageError, StorageError, TextmillError
-from pipeline.events import EndpointFigures
-from pipeline.limits.admission import Ticket
+from pipeline.events import EndpointStats
+from pipeline.limits.admission import Permit
 from pipeline.limits.prices import rent
 from pipeline.records import Answer, Endpoint, Failure, Request, Route, Split
 from pipeline.text import printable
 
-Taken = tuple[Again, Ticket]
-_LOOK_AGAIN_SECONDS = 1.0
+Taken = tuple[PendingCall, Permit]
+_RECHECK_SECONDS = 1.0
 """Who is to take a call changes with time, too: whoever left one to another looks again."""
 
 
@@ -43,7 +43,7 @@ class Dispatch:
     """Sends what is missing through these endpoints, each with `concurrency` workers of its own.
 
     `failures` and `journal` carry final failures from one execution of an open run to the next. A
-    chunk of fewer than `least_split_tokens` cannot be cut: too long, it is a failure and no split.
+    chunk of fewer than `min_split_tokens` cannot be cut: too long, it is a failure and no split.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class Dispatch:
         policy: str = "ordered",
         dimension: int | None = None,
         failures: Mapping[bytes, Failure] = {},
-        journal: Journal | None = None,
+        journal: WriteFailures | None = None,
         max_outage_seconds: float = 1_800.0,
         grace_seconds: float = 30.0,
         max_cost_usd: float | None = None,
-        least_split_tokens: int = 0,
+        min_split_tokens: int = 0,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         uniform: Callable[[], float] = random.random,
@@ -77,20 +77,20 @@ class Dispatch:
 
         self._keys = Keys([endpoint for endpoint, _ in endpoints])
         self._live = [
-            Live(at, endpoint, send, clock(), uniform)
+            EndpointState(at, endpoint, send, clock(), uniform)
             for at, (endpoint, send) in enumerate(endpoints)
         ]
-        self._flights = Flights(dict(failures))
+        self._table = InFlightTable(dict(failures))
         self._writer = Writer(cache, journal)
         self._settling = Settling(
             self._live,
-            self._flights,
+            self._table,
             self._writer,
             self._keys,
             emit,
             self.stop,
             dimension=dimension,
-            least_split_tokens=least_split_tokens,
+            min_split_tokens=min_split_tokens,
             clock=clock,
             uniform=uniform,
         )
@@ -112,18 +112,21 @@ class Dispatch:
 
         `group.whole` is set when all are settled.
         """
-        new = [flight for each in requests if (flight := self._flights.join(group, each))]
+        new = [entry for each in requests if (entry := self._table.join(group, each))]
         missing = 0
         found = await self._looked_up(new) if new else {}
-        for flight in new:
-            settled = found.get(flight.request.flight)
-            if isinstance(settled, Split) and self._settling.can_split(flight):
-                self._flights.splits.add(flight.request.flight)
-            elif not isinstance(settled, Answer) or self._settling.misfit(settled) is not None:
+        for entry in new:
+            settled = found.get(entry.request.dedup_key)
+            if isinstance(settled, Split) and self._settling.can_split(entry):
+                self._table.splits.add(entry.request.dedup_key)
+            elif (
+                not isinstance(settled, Answer)
+                or self._settling.wrong_dimension(settled) is not None
+            ):
                 missing += 1
-                self._flights.lane(flight.route).add(flight)
+                self._table.queue(entry.route).add(entry)
                 continue
-            self._flights.settle(flight)
+            self._table.settle(entry)
         self.tally.requests += len(requests)
         self.tally.cached += len(requests) - missing
         if not group.unsettled:
@@ -134,12 +137,12 @@ class Dispatch:
     @property
     def failures(self) -> dict[bytes, Failure]:
         """Final failures of this run, by flight."""
-        return self._flights.failures
+        return self._table.failures
 
     @property
     def splits(self) -> set[bytes]:
         """Flights of this run that are too long for the model: their pieces are to be admitted."""
-        return self._flights.splits
+        return self._table.splits
 
     @property
     def stopped_by(self) -> TextmillError | None:
@@ -147,19 +150,19 @@ class Dispatch:
         return self._stopped_by
 
     @property
-    def endpoints(self) -> tuple[EndpointFigures, ...]:
+    def endpoints(self) -> tuple[EndpointStats, ...]:
         """What each endpoint did, in job-file order."""
-        return tuple(live.traffic.figures(live.name) for live in self._live)
+        return tuple(state.meter.stats(state.name) for state in self._live)
 
     @property
     def rent_usd(self) -> float:
         """What endpoints that are paid by the hour have cost so far."""
         seconds = self._clock() - self._started
-        return sum(rent(live.endpoint.price, seconds) for live in self._live)
+        return sum(rent(state.endpoint.price, seconds) for state in self._live)
 
     def hear(self, headers: Mapping[str, str], position: int = 0) -> None:
         """The headers of an endpoint's reply, whatever its status: they may tell limits."""
-        self._live[position].control.heard(headers, self._clock(), self._wall())
+        self._live[position].admission.learn(headers, self._clock(), self._wall())
 
     def close(self) -> None:
         """Nothing more will be admitted: workers end when all is settled."""
@@ -184,9 +187,9 @@ class Dispatch:
             storing.start_soon(self._writer.run)
             with self._scope:
                 async with anyio.create_task_group() as workers:
-                    for live in self._live:
-                        for _ in range(live.endpoint.concurrency):
-                            workers.start_soon(self._work, live)
+                    for state in self._live:
+                        for _ in range(state.endpoint.concurrency):
+                            workers.start_soon(self._work, state)
             storing.cancel_scope.cancel()
         await self._writer.flush()  # came in, but the grace was over before they were durable
         if self._stopped_by is not None:
@@ -194,55 +197,55 @@ class Dispatch:
 
     # --- decide ------------------------------------------------------------------------------
 
-    def take(self, now: float, live: Live) -> Taken | float | None:
+    def take(self, now: float, state: EndpointState) -> Taken | float | None:
         """The next call of this endpoint and its ticket; or the seconds to wait for one; or None:
         none is to come.
 
         The lane with the oldest request goes first, and no younger one overtakes it at a limit.
         """
-        if self._stopped_by is not None or (self._is_closed and not len(self._flights)):
+        if self._stopped_by is not None or (self._is_closed and not len(self._table)):
             return None
         wait = math.inf
-        live.asked_at = now
-        for lane in self._flights.waiting(live.position):
-            call = lane.next(now, live.endpoint, live.batch_size)
+        state.asked_at = now
+        for queue in self._table.waiting(state.position):
+            call = queue.next(now, state.endpoint, state.batch_size)
             if call is None:
-                wait = min(wait, lane.ready_in(now))
+                wait = min(wait, queue.ready_in(now))
                 continue
-            requests = [flight.request for flight in call.flights]
-            if not self._is_to_take(live, lane.route, requests, now):
-                wait = min(wait, _LOOK_AGAIN_SECONDS)
-                if live.control.has_room and any(other.asked_at < now for other in self._live):
+            requests = [entry.request for entry in call.entries]
+            if not self._is_to_take(state, queue.route, requests, now):
+                wait = min(wait, _RECHECK_SECONDS)
+                if state.admission.has_room and any(other.asked_at < now for other in self._live):
                     self._wake_workers()  # who is to take it may sleep since it was not
                 continue
-            leased = live.control.lease(now, live.tokens(requests), call.cost)
+            leased = state.admission.lease(now, state.tokens(requests), call.cost)
             if isinstance(leased, float):
                 # Whoever waits looks up when an outage is over its bound.
-                outage_ends = self._outage_began(lane) + self._max_outage_seconds
+                outage_ends = self._outage_began(queue) + self._max_outage_seconds
                 return min(wait, leased, max(0.0, outage_ends - now) or leased)
-            lane.took(call)
+            queue.mark_sent(call)
             return call, leased
         return wait
 
     def _is_to_take(
-        self, live: Live, route: Route, requests: Sequence[Request], now: float
+        self, state: EndpointState, route: Route, requests: Sequence[Request], now: float
     ) -> bool:
         """Whether this endpoint, and not another one of the route, is to make the call."""
         if len(route.tiers) == 1 == len(route.tiers[0]):
             return True
         for tier in route.tiers:
             others = [self._live[at] for at in tier]
-            awake = [each for each in others if not each.control.rests(now)]
-            if live.position in tier:
-                if live not in awake:
+            awake = [each for each in others if not each.admission.is_paused(now)]
+            if state.position in tier:
+                if state not in awake:
                     return True  # it waits for its rest to end, and then tries one call
                 views = [each.view(now, requests) for each in awake]
-                return takes(self._policy, views, live.position)
+                return takes(self._policy, views, state.position)
             if awake:
                 return False
         return False
 
-    def _forbids(self, live: Live, requests: Sequence[Request]) -> TextmillError | None:
+    def _forbids(self, state: EndpointState, requests: Sequence[Request]) -> TextmillError | None:
         """Why this call must not be made: nowhere to keep its answers, or no money for it."""
         needed = (1 << 20) + 16_384 * (self._in_flight + len(requests))
         if (free := self._free_bytes()) < needed:
@@ -252,43 +255,43 @@ class Dispatch:
             )
         if self._max_cost_usd is not None:
             spent = self.tally.cost_usd + self.rent_usd
-            if spent + self._estimated_usd + live.estimate(requests) > self._max_cost_usd:
+            if spent + self._estimated_usd + state.estimate(requests) > self._max_cost_usd:
                 return BudgetError(
                     f"budget.max_cost_usd = {self._max_cost_usd:g} reached: ${spent:.4f} spent",
                     hint="answers so far are kept; raise the budget or run again to go on",
                 )
         return None
 
-    def _outage_began(self, lane: Lane) -> float:
+    def _outage_began(self, queue: RouteQueue) -> float:
         """When the last endpoint that may do this lane's work stopped replying."""
-        return max(self._live[at].troubled_since for at in lane.positions)
+        return max(self._live[at].troubled_since for at in queue.positions)
 
     # --- act ---------------------------------------------------------------------------------
 
-    async def _looked_up(self, flights: Sequence[Flight]) -> dict[bytes, Answer | Split]:
+    async def _looked_up(self, entries: Sequence[InFlight]) -> dict[bytes, Answer | Split]:
         """What is settled already, by flight."""
-        requests = [flight.request for flight in flights]
+        requests = [entry.request for entry in entries]
         stored = await run_sync(look_up, self._cache, self._keys, requests)
         for each in requests:
-            found = stored.get(each.flight)
+            found = stored.get(each.dedup_key)
             if found is not None and found.is_first and isinstance(found.settled, Answer):
                 # What was answered before shows that the configuration works, and by whom.
-                self._live[each.route.positions[0]].knew(found.settled)
-        return {flight: found.settled for flight, found in stored.items()}
+                self._live[each.route.positions[0]].note_cached(found.settled)
+        return {entry: found.settled for entry, found in stored.items()}
 
-    async def _work(self, live: Live) -> None:
+    async def _work(self, state: EndpointState) -> None:
         while True:
             # One worker asks and waits, the others stand in line: none wakes for nothing.
-            async with live.turn:
-                taken = await self._next(live)
+            async with state.turn:
+                taken = await self._next(state)
             if taken is None:
                 return
-            await self._call(live, *taken)
+            await self._call(state, *taken)
 
-    async def _next(self, live: Live) -> Taken | None:
+    async def _next(self, state: EndpointState) -> Taken | None:
         """The next call, when it may go; None: there is none to come."""
         while True:
-            taken = self.take(self._clock(), live)
+            taken = self.take(self._clock(), state)
             if isinstance(taken, float):
                 self._sleepers += 1
                 with anyio.move_on_after(taken):
@@ -297,67 +300,68 @@ class Dispatch:
                 continue
             if taken is None:
                 return None
-            requests = [flight.request for flight in taken[0].flights]
-            if (forbidden := self._forbids(live, requests)) is not None:
-                self._flights.lane(taken[0].flights[0].route).under_way -= len(requests)
-                self._settling.unsent(taken[0].flights)
+            requests = [entry.request for entry in taken[0].entries]
+            if (forbidden := self._forbids(state, requests)) is not None:
+                self._table.queue(taken[0].entries[0].route).in_flight -= len(requests)
+                self._settling.requeue(taken[0].entries)
                 self.stop(forbidden)
                 continue
             if len(self._live) > 1:
-                self._shared(live, len(requests))
+                self._shared(state, len(requests))
             return taken
 
-    def _shared(self, live: Live, requests: int) -> None:
+    def _shared(self, state: EndpointState, requests: int) -> None:
         """Count the call for who is next, and let the others ask again."""
-        now, share = self._clock(), live.traffic.share
+        now, share = self._clock(), state.meter.share
         for other in self._live:
-            if other.control.rests(now):  # or it would have all of what it missed at once
-                other.traffic.share = max(other.traffic.share, share)
-        live.traffic.share += requests / live.endpoint.weight
+            if other.admission.is_paused(now):  # or it would have all of what it missed at once
+                other.meter.share = max(other.meter.share, share)
+        state.meter.share += requests / state.endpoint.weight
         self._wake_workers()
 
-    async def _call(self, live: Live, call: Again, ticket: Ticket) -> None:
-        requests = [flight.request for flight in call.flights]
-        expected = live.estimate(requests)
-        lane = self._flights.lane(call.flights[0].route)
+    async def _call(self, state: EndpointState, call: PendingCall, permit: Permit) -> None:
+        requests = [entry.request for entry in call.entries]
+        expected = state.estimate(requests)
+        queue = self._table.queue(call.entries[0].route)
         self._in_flight += len(requests)
         self._estimated_usd += expected
         try:
             try:
-                settled = await live.send(requests)
+                settled = await state.send(requests)
             finally:
                 self._estimated_usd -= expected  # from here on the true cost counts
-            await self._settling.answered(live, call, settled, ticket)
+            await self._settling.answered(state, call, settled, permit)
         except EndpointError as error:
-            await self._settling.refused(live, call, error, ticket)
+            await self._settling.refused(state, call, error, permit)
             self._check_outage()
         except TextmillError as error:  # the server is not what it was
-            self._settling.unsent(call.flights)
+            self._settling.requeue(call.entries)
             self.stop(error)
         finally:
-            lane.under_way -= len(requests)
+            queue.in_flight -= len(requests)
             self._in_flight -= len(requests)
             self._wake_workers()
 
     def _check_outage(self) -> None:
         now = self._clock()
-        for lane in self._flights.lanes.values():
-            waited = now - self._outage_began(lane)
-            if waited >= self._max_outage_seconds and (lane.under_way or lane.oldest is not None):
-                names = " or ".join(f"`{self._live[at].name}`" for at in sorted(lane.positions))
+        for queue in self._table.queues.values():
+            waited = now - self._outage_began(queue)
+            if waited >= self._max_outage_seconds and (queue.in_flight or queue.oldest is not None):
+                names = " or ".join(f"`{self._live[at].name}`" for at in sorted(queue.positions))
                 self.stop(
                     OutageError(
                         f"endpoint {names}: no answer for {waited:.0f} s "
-                        f"(run.max_outage_seconds = {self._max_outage_seconds:g}){self._why(lane)}",
+                        f"(run.max_outage_seconds = {self._max_outage_seconds:g})"
+                        f"{self._why(queue)}",
                         hint="answers so far are kept; run again when the endpoint is back",
                     ),
                     0.0,
                 )
                 return
 
-    def _why(self, lane: Lane) -> str:
+    def _why(self, queue: RouteQueue) -> str:
         """What the endpoints of this lane failed with the last time."""
-        told = dict.fromkeys(self._live[at].trouble for at in sorted(lane.positions))
+        told = dict.fromkeys(self._live[at].trouble for at in sorted(queue.positions))
         return "".join(f"; {printable(each, 200)}" for each in told if each)
 
     def _wake_workers(self) -> None:

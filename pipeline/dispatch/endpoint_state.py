@@ -9,21 +9,21 @@ from collections.abc import Awaitable, Callable, Sequence
 import anyio
 
 from pipeline.dispatch.policy import View
-from pipeline.dispatch.queue import Halved
-from pipeline.dispatch.stats import Traffic
+from pipeline.dispatch.queue import SplitBatch
+from pipeline.dispatch.stats import EndpointMeter
 from pipeline.errors import EndpointError, GuardError, UsageError
-from pipeline.limits.admission import Control
+from pipeline.limits.admission import Admission
 from pipeline.limits.prices import cost, output_tokens_bound
 from pipeline.records import Answer, Endpoint, Failure, Request
 from pipeline.text import printable
 
-SAME_REFUSALS = 20
+EQUAL_REFUSALS = 20
 """So many different requests refused alike, and none answered: the configuration is wrong."""
 
 Send = Callable[[Sequence[Request]], Awaitable[Sequence[Answer | Failure]]]
 
 
-class Live:
+class EndpointState:
     """The present state of one endpoint; only the loop thread writes it."""
 
     def __init__(
@@ -37,8 +37,8 @@ class Live:
         self.position = position
         self.endpoint = endpoint
         self.send = send
-        self.control = Control(endpoint, now, uniform)
-        self.traffic = Traffic()
+        self.admission = Admission(endpoint, now, uniform)
+        self.meter = EndpointMeter()
         self.turn = anyio.Lock(fast_acquire=True)
         self.batch_size = endpoint.batch_size
         self.asked_at = -math.inf
@@ -78,14 +78,14 @@ class Live:
 
     def view(self, now: float, requests: Sequence[Request]) -> View:
         """As who chooses sees it, for a call with these."""
-        seconds = self.traffic.expected_seconds
-        held = self.control.held_seconds(now, self.tokens(requests))
+        seconds = self.meter.expected_seconds
+        held = self.admission.limit_seconds(now, self.tokens(requests))
         return View(
             self.position,
-            self.control.has_room,
+            self.admission.has_room,
             self.estimate(requests),
             seconds + held if seconds else 0.0,
-            self.traffic.share,
+            self.meter.share,
             len(requests) / self.endpoint.weight,
             held,
         )
@@ -124,12 +124,12 @@ class Live:
             self._silent_since = min(self._silent_since, started)
         return is_silent
 
-    def knew(self, answer: Answer) -> None:
+    def note_cached(self, answer: Answer) -> None:
         """It gave this answer in an earlier run."""
         self.is_proven = True
         self._model = self._model or answer.model
 
-    def other_model(self, settled: Sequence[Answer | Failure]) -> GuardError | None:
+    def changed_model(self, settled: Sequence[Answer | Failure]) -> GuardError | None:
         """The first name that the server answers under holds for the run."""
         for answer in settled:
             if not isinstance(answer, Answer) or not answer.model:
@@ -143,20 +143,20 @@ class Live:
                 )
         return None
 
-    def counted(self, error: EndpointError, requests: int) -> UsageError | None:
+    def count_refusal(self, error: EndpointError, requests: int) -> UsageError | None:
         """Twenty different rows cannot all be poison: then it is the job that is wrong."""
         if error.kind not in ("poison", "too_long") or error.status == 200 or self.is_proven:
             return None
         self._refusals[error.status] += requests
-        if self._refusals[error.status] < SAME_REFUSALS:
+        if self._refusals[error.status] < EQUAL_REFUSALS:
             return None
         return UsageError(
-            f"endpoint `{self.name}` refused the first {SAME_REFUSALS} requests alike: {error}",
+            f"endpoint `{self.name}` refused the first {EQUAL_REFUSALS} requests alike: {error}",
             hint="check `endpoint.url`, `endpoint.model` and `parameters`",
         )
 
-    def learned(self, halved: Halved) -> None:
+    def learn_batch_size(self, split_batch: SplitBatch) -> None:
         """A half of a call that was too large was answered: after both, its size is the bound."""
-        halved.answered += 1
-        if halved.answered == 2:
-            self.batch_size = min(self.batch_size, halved.size)
+        split_batch.answered += 1
+        if split_batch.answered == 2:
+            self.batch_size = min(self.batch_size, split_batch.size)

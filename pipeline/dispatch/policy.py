@@ -10,7 +10,8 @@ class View(NamedTuple):
     """An endpoint as it is now, seen by who is to choose.
 
     Units: `cost` in USD for the call that is to go; `seconds` until it is answered, 0 while nobody
-    knows; `share` requests sent so far, by weight; `held_seconds` until its limits let the call go.
+    knows; `share` requests sent so far, by weight; `limit_seconds` until its limits let the call
+    go.
     """
 
     position: int
@@ -20,7 +21,7 @@ class View(NamedTuple):
     share: float
     step: float
     """What this call would add to its share."""
-    held_seconds: float = 0.0
+    limit_seconds: float = 0.0
 
 
 def takes(policy: str, views: Sequence[View], position: int) -> bool:
@@ -40,7 +41,7 @@ def takes(policy: str, views: Sequence[View], position: int) -> bool:
     if policy == "fastest":
         return min(rivals, key=_by_seconds) is me
     rank = {"ordered": _in_order, "cheapest": _by_cost}[policy]
-    return me.held_seconds > 0 or min((v for v in rivals if not v.held_seconds), key=rank) is me
+    return me.limit_seconds > 0 or min((v for v in rivals if not v.limit_seconds), key=rank) is me
 
 
 def _in_order(view: View) -> tuple[float, int]:

@@ -26,7 +26,7 @@ class Group:
         self.whole = anyio.Event()
 
 
-class Flight:
+class InFlight:
     """A request on its way, the groups that wait for it, and the attempts that it used up."""
 
     __slots__ = ("attempts", "groups", "order", "request", "route")
@@ -41,7 +41,7 @@ class Flight:
         """At the endpoints that are asked now."""
 
 
-class Halved:
+class SplitBatch:
     """A call that was refused as too large: if both halves are answered, it was the size."""
 
     __slots__ = ("answered", "position", "size")
@@ -54,86 +54,90 @@ class Halved:
         self.answered = 0
 
 
-class Again:
+class PendingCall:
     """A call to be made again, as it was: its requests are not joined by others."""
 
-    __slots__ = ("cost", "flights", "halved", "order", "ready")
+    __slots__ = ("cost", "entries", "order", "ready", "split_batch")
 
     def __init__(
-        self, ready: float, flights: list[Flight], cost: float, halved: Halved | None = None
+        self,
+        ready: float,
+        entries: list[InFlight],
+        cost: float,
+        split_batch: SplitBatch | None = None,
     ) -> None:
         self.ready = ready
-        self.flights = flights
+        self.entries = entries
         self.cost = cost
         """Of the retry budget."""
-        self.halved = halved
-        self.order = flights[0].order
+        self.split_batch = split_batch
+        self.order = entries[0].order
 
-    def __lt__(self, other: Again) -> bool:
+    def __lt__(self, other: PendingCall) -> bool:
         return (self.ready, self.order) < (other.ready, other.order)
 
 
-class Lane:
+class RouteQueue:
     """The requests of one route that are to be sent: new ones, and calls to be made again."""
 
     def __init__(self, route: Route) -> None:
         self.route = route
         self.positions = frozenset(route.positions)
-        self.under_way = 0
+        self.in_flight = 0
         """Requests of calls that are not back yet."""
-        self._fresh: deque[Flight] = deque()
-        self._again: list[Again] = []
+        self._new: deque[InFlight] = deque()
+        self._retries: list[PendingCall] = []
 
-    def add(self, flight: Flight) -> None:
+    def add(self, entry: InFlight) -> None:
         """A request that was not sent yet."""
-        self._fresh.append(flight)
+        self._new.append(entry)
 
-    def repeat(self, again: Again) -> None:
+    def retry(self, again: PendingCall) -> None:
         """A call that is to be made again when it is ready."""
-        heapq.heappush(self._again, again)
+        heapq.heappush(self._retries, again)
 
-    def next(self, now: float, endpoint: Endpoint, batch_size: int) -> Again | None:
+    def next(self, now: float, endpoint: Endpoint, batch_size: int) -> PendingCall | None:
         """The next call for this endpoint, still in the lane; None: nothing is to go now.
 
         Retries go before new work, the oldest request first. Asking changes nothing: who asks may
         not be who takes it.
         """
-        if self._again and self._again[0].ready <= now:
-            oldest = self._again[0]
-            packed = _packed(oldest.flights, endpoint, batch_size)
-            if len(packed) == len(oldest.flights):
+        if self._retries and self._retries[0].ready <= now:
+            oldest = self._retries[0]
+            packed = _packed(oldest.entries, endpoint, batch_size)
+            if len(packed) == len(oldest.entries):
                 return oldest
             # It was packed for an endpoint that takes more at once, or before that was learned.
-            return Again(oldest.ready, packed, oldest.cost)
-        if not self._fresh:
+            return PendingCall(oldest.ready, packed, oldest.cost)
+        if not self._new:
             return None
-        return Again(now, _packed(self._fresh, endpoint, batch_size), 0.0)
+        return PendingCall(now, _packed(self._new, endpoint, batch_size), 0.0)
 
-    def took(self, call: Again) -> None:
+    def mark_sent(self, call: PendingCall) -> None:
         """The call that `next` gave goes out."""
-        size = len(call.flights)
-        self.under_way += size
-        if self._again and self._again[0].flights[0] is call.flights[0]:
-            whole = heapq.heappop(self._again)
-            if rest := whole.flights[size:]:
-                self.repeat(Again(whole.ready, rest, whole.cost))
+        size = len(call.entries)
+        self.in_flight += size
+        if self._retries and self._retries[0].entries[0] is call.entries[0]:
+            whole = heapq.heappop(self._retries)
+            if rest := whole.entries[size:]:
+                self.retry(PendingCall(whole.ready, rest, whole.cost))
         else:
-            for _ in call.flights:
-                self._fresh.popleft()
+            for _ in call.entries:
+                self._new.popleft()
 
     def ready_in(self, now: float) -> float:
         """Seconds until a call is to be made again; infinity: none is."""
-        return max(0.0, self._again[0].ready - now) if self._again else float("inf")
+        return max(0.0, self._retries[0].ready - now) if self._retries else float("inf")
 
     @property
     def oldest(self) -> int | None:
         """The order of the oldest request; None: the lane is empty."""
-        heads = [self._fresh[0].order] if self._fresh else []
-        heads += [self._again[0].order] if self._again else []
+        heads = [self._new[0].order] if self._new else []
+        heads += [self._retries[0].order] if self._retries else []
         return min(heads, default=None)
 
 
-class Flights:
+class InFlightTable:
     """The table of what is on its way, by name, and the lanes in which it waits."""
 
     def __init__(self, failures: dict[bytes, Failure]) -> None:
@@ -141,62 +145,62 @@ class Flights:
         """Final failures of this run, by flight: an equal request later is not sent again."""
         self.splits: set[bytes] = set()
         """Flights of this run that are too long for the model: their pieces are to be admitted."""
-        self.lanes: dict[Route, Lane] = {}
-        self._open: dict[bytes, Flight] = {}
+        self.queues: dict[Route, RouteQueue] = {}
+        self._open: dict[bytes, InFlight] = {}
         self._orders = itertools.count()
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def join(self, group: Group, request: Request) -> Flight | None:
+    def join(self, group: Group, request: Request) -> InFlight | None:
         """Let the group wait for this request; the flight, where it is a new one."""
-        flight = self._open.get(request.flight)
-        if flight is not None:
-            flight.groups.append(group)
+        entry = self._open.get(request.dedup_key)
+        if entry is not None:
+            entry.groups.append(group)
             group.unsettled += 1
             return None
-        if request.flight in self.failures:
+        if request.dedup_key in self.failures:
             return None
-        flight = self._open[request.flight] = Flight(request, group, next(self._orders))
+        entry = self._open[request.dedup_key] = InFlight(request, group, next(self._orders))
         group.unsettled += 1
-        return flight
+        return entry
 
-    def lane(self, route: Route) -> Lane:
+    def queue(self, route: Route) -> RouteQueue:
         """The lane of this route."""
-        lane = self.lanes.get(route)
-        if lane is None:
-            lane = self.lanes[route] = Lane(route)
-        return lane
+        queue = self.queues.get(route)
+        if queue is None:
+            queue = self.queues[route] = RouteQueue(route)
+        return queue
 
-    def waiting(self, position: int) -> list[Lane]:
+    def waiting(self, position: int) -> list[RouteQueue]:
         """The lanes with work that the endpoint at this position may do, the oldest first."""
-        mine = [lane for lane in self.lanes.values() if position in lane.positions]
+        mine = [queue for queue in self.queues.values() if position in queue.positions]
         if len(mine) > 1:
-            mine = sorted((lane for lane in mine if lane.oldest is not None), key=_oldest)
+            mine = sorted((queue for queue in mine if queue.oldest is not None), key=_oldest)
         return mine
 
-    def settle(self, flight: Flight) -> None:
+    def settle(self, entry: InFlight) -> None:
         """It has its outcome: whoever waits for nothing else is whole."""
-        del self._open[flight.request.flight]
-        for group in flight.groups:
+        del self._open[entry.request.dedup_key]
+        for group in entry.groups:
             group.unsettled -= 1
             if not group.unsettled:
                 group.whole.set()
 
 
-def _oldest(lane: Lane) -> int:
-    oldest = lane.oldest
+def _oldest(queue: RouteQueue) -> int:
+    oldest = queue.oldest
     assert oldest is not None
     return oldest
 
 
-def _packed(flights: Sequence[Flight], endpoint: Endpoint, batch_size: int) -> list[Flight]:
+def _packed(entries: Sequence[InFlight], endpoint: Endpoint, batch_size: int) -> list[InFlight]:
     """The first of these that fit one call, at least one."""
-    packed = [flights[0]]
+    packed = [entries[0]]
     tokens = packed[0].request.tokens
-    for flight in itertools.islice(flights, 1, batch_size):
-        tokens += flight.request.tokens
+    for entry in itertools.islice(entries, 1, batch_size):
+        tokens += entry.request.tokens
         if tokens > endpoint.batch_tokens:
             break
-        packed.append(flight)
+        packed.append(entry)
     return packed

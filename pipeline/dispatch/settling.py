@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 
 from pipeline import events
 from pipeline.cache.keys import Keys
-from pipeline.dispatch.endpoint_state import Live
-from pipeline.dispatch.queue import Again, Flight, Flights, Halved
+from pipeline.dispatch.endpoint_state import EndpointState
+from pipeline.dispatch.queue import InFlight, InFlightTable, PendingCall, SplitBatch
 from pipeline.dispatch.writer import Writer
 from pipeline.errors import PAUSING, EndpointError, TextmillError
-from pipeline.limits.admission import Ticket
+from pipeline.limits.admission import Permit
 from pipeline.limits.prices import cost
 from pipeline.limits.retries import Fail, Halve, Retry, Stop, Uniform, verdict
 from pipeline.limits.retry_budget import THROTTLE, TRANSIENT
@@ -43,77 +43,83 @@ class Settling:
 
     def __init__(
         self,
-        live: Sequence[Live],
-        flights: Flights,
+        state: Sequence[EndpointState],
+        entries: InFlightTable,
         writer: Writer,
         keys: Keys,
         emit: events.Emit,
         stop: Callable[[TextmillError], None],
         *,
         dimension: int | None,
-        least_split_tokens: int,
+        min_split_tokens: int,
         clock: Callable[[], float],
         uniform: Uniform,
     ) -> None:
         self.tally = Tally()
-        self._live, self._flights = live, flights
+        self._live, self._table = state, entries
         self._writer, self._keys = writer, keys
         self._emit, self._stop = emit, stop
         self._vector_bytes = dimension * 4 if dimension else None
-        self._least_split_tokens = least_split_tokens
+        self._min_split_tokens = min_split_tokens
         self._clock, self._uniform = clock, uniform
 
     async def answered(
-        self, live: Live, call: Again, settled: Sequence[Answer | Failure], ticket: Ticket
+        self,
+        state: EndpointState,
+        call: PendingCall,
+        settled: Sequence[Answer | Failure],
+        permit: Permit,
     ) -> None:
         """The call brought an answer or a failure for each of its requests."""
-        now, started = self._clock(), ticket.started
+        now, started = self._clock(), permit.started
         used = sum(a.input_tokens + a.output_tokens for a in settled if isinstance(a, Answer))
         self.tally.calls += 1
-        live.control.answered(ticket, now, used)
-        live.replied(started)
-        if (other := live.other_model(settled)) is not None:
+        state.admission.answered(permit, now, used)
+        state.replied(started)
+        if (other := state.changed_model(settled)) is not None:
             # Not kept: under this key another model's answer would stand for ever.
-            self.unsent(call.flights)
-            self._account(live, call.flights, [], started, now)
+            self.requeue(call.entries)
+            self._account(state, call.entries, [], started, now)
             self._stop(other)
             return
-        good: list[tuple[Flight, Answer]] = []
-        bad: list[tuple[Flight, EndpointError]] = []
-        for flight, outcome in zip(call.flights, settled, strict=True):
-            problem = outcome if isinstance(outcome, Failure) else self.misfit(outcome)
+        good: list[tuple[InFlight, Answer]] = []
+        bad: list[tuple[InFlight, EndpointError]] = []
+        for entry, outcome in zip(call.entries, settled, strict=True):
+            problem = outcome if isinstance(outcome, Failure) else self.wrong_dimension(outcome)
             if problem is None:
                 assert isinstance(outcome, Answer)
-                good.append((flight, outcome))
+                good.append((entry, outcome))
             else:
                 kind = "poison" if problem.kind == "poison" else "invalid"
-                bad.append((flight, EndpointError(kind, problem.message, status=200)))  # type: ignore[arg-type]
-        self._account(live, call.flights, [answer for _, answer in good], started, now)
+                bad.append((entry, EndpointError(kind, problem.message, status=200)))  # type: ignore[arg-type]
+        self._account(state, call.entries, [answer for _, answer in good], started, now)
         if good:
-            if call.halved is not None:
-                self._live[call.halved.position].learned(call.halved)
+            if call.split_batch is not None:
+                self._live[call.split_batch.position].learn_batch_size(call.split_batch)
             under = self._keys.under
-            await self._writer.keep([(under(live.position, f.request), a) for f, a in good])
-            live.is_proven = True
-            for flight, _ in good:
-                self._flights.settle(flight)
-        final = [self._again_or_failed(live, [flight], error, now) for flight, error in bad]
+            await self._writer.keep([(under(state.position, f.request), a) for f, a in good])
+            state.is_proven = True
+            for entry, _ in good:
+                self._table.settle(entry)
+        final = [self._again_or_failed(state, [entry], error, now) for entry, error in bad]
         await self._fail([each for some in final for each in some])
 
-    async def refused(self, live: Live, call: Again, error: EndpointError, ticket: Ticket) -> None:
+    async def refused(
+        self, state: EndpointState, call: PendingCall, error: EndpointError, permit: Permit
+    ) -> None:
         """The call as a whole brought an error."""
-        now, started = self._clock(), ticket.started
+        now, started = self._clock(), permit.started
         is_sent = error.kind != "unreachable"
         self.tally.calls += is_sent
-        live.traffic.refused(started, now, is_sent=is_sent)
+        state.meter.refused(started, now, is_sent=is_sent)
         # Sent, and perhaps answered: what it may have cost counts, or a budget would not hold.
-        requests = [flight.request for flight in call.flights]
-        spent = live.estimate(requests) if error.kind in ("ambiguous", "invalid") else 0.0
+        requests = [entry.request for entry in call.entries]
+        spent = state.estimate(requests) if error.kind in ("ambiguous", "invalid") else 0.0
         self.tally.cost_usd += spent
-        live.traffic.cost_usd += spent
+        state.meter.cost_usd += spent
         self._emit(
             events.CallEnded(
-                live.name,
+                state.name,
                 len(requests),
                 now - started,
                 cost_usd=spent,
@@ -123,15 +129,15 @@ class Settling:
         )
         is_silent = False
         if error.kind in PAUSING or error.kind in ("transient", "ambiguous"):
-            is_silent = live.failed(started, str(error))
+            is_silent = state.failed(started, str(error))
         else:
-            live.replied(started)
-        rest = live.control.refused(ticket, now, error)
+            state.replied(started)
+        rest = state.admission.refused(permit, now, error)
         if rest is not None:
             self.tally.pauses += 1
             self._emit(
                 events.Paused(
-                    live.name,
+                    state.name,
                     rest.seconds,
                     rest.is_asked,
                     self.tally.pauses,
@@ -139,83 +145,85 @@ class Settling:
                     str(error),
                 )
             )
-        flight = call.flights[0]
-        if error.kind == "too_long" and len(call.flights) == 1 and self.can_split(flight):
-            self._stop_if(live.counted(error, 1))
-            await self._writer.keep([(self._keys.under(live.position, flight.request), Split())])
-            self._flights.splits.add(flight.request.flight)
-            self._flights.settle(flight)
+        entry = call.entries[0]
+        if error.kind == "too_long" and len(call.entries) == 1 and self.can_split(entry):
+            self._stop_if(state.count_refusal(error, 1))
+            await self._writer.keep([(self._keys.under(state.position, entry.request), Split())])
+            self._table.splits.add(entry.request.dedup_key)
+            self._table.settle(entry)
         else:
-            await self._fail(self._again_or_failed(live, call.flights, error, now, is_silent))
+            await self._fail(self._again_or_failed(state, call.entries, error, now, is_silent))
 
     def _again_or_failed(
         self,
-        live: Live,
-        flights: list[Flight],
+        state: EndpointState,
+        entries: list[InFlight],
         error: EndpointError,
         now: float,
         is_silent: bool = False,
-    ) -> list[tuple[Flight, Failure]]:
+    ) -> list[tuple[InFlight, Failure]]:
         """Queue them again, at this endpoint or another; those for which nobody is left."""
-        attempts = max(flight.attempts for flight in flights) + 1
+        attempts = max(entry.attempts for entry in entries) + 1
         decided = verdict(
-            error, attempts, len(flights), live.name, self._uniform, is_silent=is_silent
+            error, attempts, len(entries), state.name, self._uniform, is_silent=is_silent
         )
         if not (isinstance(decided, Retry) and not decided.uses_attempt):
-            for flight in flights:
-                flight.attempts += 1
+            for entry in entries:
+                entry.attempts += 1
         match decided:
             case Retry(delay_seconds=delay):
                 price = THROTTLE if error.kind in PAUSING else TRANSIENT
-                self._repeat(Again(now + delay, flights, price))
+                self._repeat(PendingCall(now + delay, entries, price))
             case Halve():
-                middle = (len(flights) + 1) // 2
-                halved = Halved(live.position, middle) if error.kind == "too_long" else None
-                for half in (flights[:middle], flights[middle:]):
-                    self._repeat(Again(now, half, 0.0, halved))
+                middle = (len(entries) + 1) // 2
+                split_batch = (
+                    SplitBatch(state.position, middle) if error.kind == "too_long" else None
+                )
+                for half in (entries[:middle], entries[middle:]):
+                    self._repeat(PendingCall(now, half, 0.0, split_batch))
             case Fail():
-                self._stop_if(live.counted(error, len(flights)))
+                self._stop_if(state.count_refusal(error, len(entries)))
                 why = TOO_SHORT if error.kind == "too_long" else str(error)
                 return [
-                    (flight, Failure(error.kind, why, flight.attempts))
-                    for flight in flights
-                    if not self._falls_back(live, flight)
+                    (entry, Failure(error.kind, why, entry.attempts))
+                    for entry in entries
+                    if not self._falls_back(state, entry)
                 ]
             case Stop(error=reason):
-                self.unsent(flights)
+                self.requeue(entries)
                 self._stop(reason)
         return []
 
-    def _falls_back(self, live: Live, flight: Flight) -> bool:
+    def _falls_back(self, state: EndpointState, entry: InFlight) -> bool:
         """Whether the next tier of its route is asked, now that this endpoint failed it."""
-        tiers = flight.route.tiers
-        here = next(at for at, tier in enumerate(tiers) if live.position in tier)
+        tiers = entry.route.tiers
+        here = next(at for at, tier in enumerate(tiers) if state.position in tier)
         if not tiers[here + 1 :]:
             return False
-        flight.route, flight.attempts = Route(tiers[here + 1 :]), 0
-        self._flights.lane(flight.route).add(flight)
+        entry.route, entry.attempts = Route(tiers[here + 1 :]), 0
+        self._table.queue(entry.route).add(entry)
         return True
 
-    async def _fail(self, final: Sequence[tuple[Flight, Failure]]) -> None:
+    async def _fail(self, final: Sequence[tuple[InFlight, Failure]]) -> None:
         """Settle these as failures, once they are durable."""
         if final:
-            await self._writer.journal([(flight.request.flight, why) for flight, why in final])
-        for flight, why in final:
-            self._flights.failures[flight.request.flight] = why
-            self._flights.settle(flight)
+            await self._writer.journal([(entry.request.dedup_key, why) for entry, why in final])
+        for entry, why in final:
+            self._table.failures[entry.request.dedup_key] = why
+            self._table.settle(entry)
 
-    def _repeat(self, call: Again) -> None:
-        self._flights.lane(call.flights[0].route).repeat(call)
+    def _repeat(self, call: PendingCall) -> None:
+        self._table.queue(call.entries[0].route).retry(call)
 
-    def unsent(self, flights: list[Flight]) -> None:
+    def requeue(self, entries: list[InFlight]) -> None:
         """Their rows stay open: what stops a run is no outcome of a row."""
-        self._repeat(Again(math.inf, flights, 0.0))
+        self._repeat(PendingCall(math.inf, entries, 0.0))
 
     def _stop_if(self, error: TextmillError | None) -> None:
         if error is not None:
             self._stop(error)
 
-    def misfit(self, answer: Answer) -> Failure | None:
+    def wrong_dimension(self, answer: Answer) -> Failure | None:
         """A vector of another dimension than the first one is no answer to this job."""
         if isinstance(answer.value, bytes):
             if self._vector_bytes is None:
@@ -225,10 +233,10 @@ class Settling:
                 return Failure("invalid", f"a vector of {got} dimensions, expected {expected}")
         return None
 
-    def can_split(self, flight: Flight) -> bool:
+    def can_split(self, entry: InFlight) -> bool:
         """Whether it has enough tokens to be cut; a split that has no pieces would be a failure
         that is kept for ever."""
-        return flight.request.chunk.tokens >= self._least_split_tokens
+        return entry.request.chunk.tokens >= self._min_split_tokens
 
     def paid(
         self, endpoint: Endpoint, requests: int, seconds: float, answers: Sequence[Answer]
@@ -251,17 +259,17 @@ class Settling:
 
     def _account(
         self,
-        live: Live,
-        flights: Sequence[Flight],
+        state: EndpointState,
+        entries: Sequence[InFlight],
         answers: Sequence[Answer],
         started: float,
         now: float,
     ) -> None:
-        requests = [flight.request for flight in flights]
-        read, written, usd = live.spent(requests, answers, now - started)
-        live.traffic.answered(started, now, len(answers))
-        for counts in (self.tally, live.traffic):
+        requests = [entry.request for entry in entries]
+        read, written, usd = state.spent(requests, answers, now - started)
+        state.meter.answered(started, now, len(answers))
+        for counts in (self.tally, state.meter):
             counts.input_tokens += read
             counts.output_tokens += written
             counts.cost_usd += usd
-        self._emit(events.CallEnded(live.name, len(requests), now - started, read, written, usd))
+        self._emit(events.CallEnded(state.name, len(requests), now - started, read, written, usd))

@@ -5,16 +5,16 @@ from __future__ import annotations
 import bisect
 import math
 
-from pipeline.events import EndpointFigures
+from pipeline.events import EndpointStats
 
 _SMOOTH = 0.1
-_LEAST_SECONDS = 0.001
+_MIN_SECONDS = 0.001
 _STEP = 1.1
-_BOUNDS = [_LEAST_SECONDS * _STEP**at for at in range(140)]
+_BOUNDS = [_MIN_SECONDS * _STEP**at for at in range(140)]
 """Latencies from 1 ms to 10 minutes fall into buckets a tenth apart: that exact are quantiles."""
 
 
-class Traffic:
+class EndpointMeter:
     """Counts one endpoint's calls; only the loop thread writes it."""
 
     def __init__(self) -> None:
@@ -54,11 +54,11 @@ class Traffic:
         # An endpoint that only refuses must not look as if nothing was known of it.
         self._seconds = self._seconds or now - started
 
-    def figures(self, name: str) -> EndpointFigures:
+    def stats(self, name: str) -> EndpointStats:
         """The figures so far."""
         answered = sum(self._histogram)
         seconds = self._last - self._first
-        return EndpointFigures(
+        return EndpointStats(
             name=name,
             calls=self.calls,
             requests=self.requests,

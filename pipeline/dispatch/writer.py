@@ -13,14 +13,14 @@ from anyio.to_thread import run_sync
 from pipeline.cache.store import AnswerCache
 from pipeline.records import Answer, Failure, Split
 
-Journal = Callable[[Sequence[tuple[bytes, Failure]]], None]
+WriteFailures = Callable[[Sequence[tuple[bytes, Failure]]], None]
 """Keeps final failures of an open run by flight; they are durable when it returns."""
 
 
 class Writer:
     """Raises: StorageError from `run` and `flush`, where what is settled cannot be kept."""
 
-    def __init__(self, cache: AnswerCache, journal: Journal | None = None) -> None:
+    def __init__(self, cache: AnswerCache, journal: WriteFailures | None = None) -> None:
         self._cache = cache
         self._journal = journal
         self._answers: list[tuple[bytes, Answer | Split]] = []

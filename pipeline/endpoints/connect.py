@@ -16,7 +16,7 @@ from pipeline.records import Answer, Endpoint, Failure, Request
 Sentences = Callable[[str], list[tuple[int, int]]]
 
 
-class Answering(Protocol):
+class Connection(Protocol):
     """An endpoint, open for the whole run."""
 
     endpoint: Endpoint
@@ -37,7 +37,7 @@ class _Local:
         from pipeline.endpoints import local
 
         self.endpoint = endpoint
-        self._answer = local.answering(endpoint, sentences)
+        self._answer = local.answerer(endpoint, sentences)
         self._limiter = anyio.CapacityLimiter(endpoint.concurrency)
 
     async def answer(self, requests: Sequence[Request]) -> Sequence[Answer | Failure]:
@@ -45,18 +45,18 @@ class _Local:
 
 
 @asynccontextmanager
-async def answering_of(
+async def connect(
     endpoints: Sequence[Endpoint],
     cache: AnswerCache,
     *,
     sentences: Sentences,
     chunk_tokens: int,
     max_outage_seconds: float,
-) -> AsyncIterator[list[Answering]]:
+) -> AsyncIterator[list[Connection]]:
     """Opens the endpoints in job-file order and asks each server which model it runs. A replica
     takes the identity of its origin."""
     async with AsyncExitStack() as stack:
-        opened: dict[str, Answering] = {}
+        opened: dict[str, Connection] = {}
         for endpoint in sorted(endpoints, key=lambda each: bool(each.replica_of)):
             origin = opened.get(endpoint.replica_of)
             if origin is not None:
@@ -73,16 +73,16 @@ async def _remote(
     endpoint: Endpoint,
     cache: AnswerCache,
     stack: AsyncExitStack,
-    origin: Answering | None,
+    origin: Connection | None,
     chunk_tokens: int,
     max_outage_seconds: float,
-) -> Answering:
+) -> Connection:
     from pipeline.endpoints.http import HttpEndpoint
-    from pipeline.endpoints.server_info import expecting, introduced
+    from pipeline.endpoints.server_info import identify, identify_later
 
     http = await stack.enter_async_context(HttpEndpoint(endpoint))
     if origin is not None:
-        http.endpoint = expecting(http, cache)
+        http.endpoint = identify_later(http, cache)
     else:
-        http.endpoint = await introduced(http, cache, chunk_tokens, max_outage_seconds)
+        http.endpoint = await identify(http, cache, chunk_tokens, max_outage_seconds)
     return http

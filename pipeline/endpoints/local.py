@@ -50,7 +50,7 @@ def embed(texts: Sequence[str]) -> NDArray[np.float32]:
     return vectors
 
 
-def answering(
+def answerer(
     endpoint: Endpoint, sentences: Callable[[str], Sequence[tuple[int, int]]]
 ) -> Callable[[Sequence[Request]], Sequence[Answer | Failure]]:
     """What answers this endpoint's requests, in a worker thread; the model is loaded here."""

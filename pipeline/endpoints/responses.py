@@ -73,13 +73,13 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> EndpointErr
         kind = "too_long" if kind == "poison" or "too large" in words.lower() else kind
     elif kind in ("overload", "transient") and (seconds is not None or _LOADING.search(words)):
         kind = "loading"
-    asked = asked_wait(headers)
+    asked = requested_wait(headers)
     return EndpointError(
         kind, shown, status=status, retry_after=asked if asked is not None else seconds
     )
 
 
-def asked_wait(headers: Mapping[str, str]) -> float | None:
+def requested_wait(headers: Mapping[str, str]) -> float | None:
     """The time that the server asks to wait, in seconds, as it stands: the caller clamps it."""
     milliseconds = headers.get("retry-after-ms")
     if milliseconds is not None and (number := _number(milliseconds)) is not None:

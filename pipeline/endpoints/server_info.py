@@ -44,7 +44,7 @@ class Info(msgspec.Struct):
     max_input_length: int | None = None
 
 
-async def introduced(
+async def identify(
     http: HttpEndpoint, cache: AnswerCache, chunk_tokens: int, max_outage_seconds: float
 ) -> Endpoint:
     """The endpoint with the identity and limits that its server names.
@@ -60,7 +60,7 @@ async def introduced(
     ends = anyio.current_time() + max_outage_seconds
     attempt = 0
     while not await _asked(http, cache):
-        known = recalled(endpoint, cache, chunk_tokens)
+        known = identity_from_cache(endpoint, cache, chunk_tokens)
         if known is not endpoint or endpoint.model:
             http.confirm = partial(_confirm, http, cache, endpoint, known.identity)
             return known
@@ -73,10 +73,10 @@ async def introduced(
             )
         await anyio.sleep(wait)
         attempt += 1
-    return recalled(endpoint, cache, chunk_tokens)
+    return identity_from_cache(endpoint, cache, chunk_tokens)
 
 
-def expecting(http: HttpEndpoint, cache: AnswerCache) -> Endpoint:
+def identify_later(http: HttpEndpoint, cache: AnswerCache) -> Endpoint:
     """The endpoint as it stands, a replica: who it is, is asked before its first call, so that one
     that is away now keeps nobody waiting."""
     endpoint = http.endpoint
@@ -91,7 +91,7 @@ async def _confirm(
     """Raises: GuardError where the server that came back is not the one that was remembered."""
     if not await _asked(http, cache):
         raise EndpointError("unreachable", "the server does not say which model it serves")
-    known = recalled(endpoint, cache, 0)
+    known = identity_from_cache(endpoint, cache, 0)
     if known.identity == identity:
         return
     if endpoint.replica_of:
@@ -124,9 +124,11 @@ async def _asked(http: HttpEndpoint, cache: AnswerCache) -> bool:
     return True
 
 
-def recalled(endpoint: Endpoint, cache: AnswerCache | None, chunk_tokens: int) -> Endpoint:
+def identity_from_cache(
+    endpoint: Endpoint, cache: AnswerCache | None, chunk_tokens: int
+) -> Endpoint:
     """The same from what is remembered, without the network."""
-    body = cache.remembered(endpoint.url) if cache and endpoint.kind == "tei" else None
+    body = cache.recall(endpoint.url) if cache and endpoint.kind == "tei" else None
     info = _parsed(body) if body else None
     if info is None:
         return endpoint

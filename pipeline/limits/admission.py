@@ -15,7 +15,7 @@ from pipeline.errors import PAUSING, EndpointError
 from pipeline.limits import breaker, concurrency, retry_budget
 from pipeline.limits import rate as limits
 from pipeline.limits.breaker import Breaker, Health
-from pipeline.limits.headers import exhausted_seconds, said
+from pipeline.limits.headers import exhausted_seconds, parse_rate_limits
 from pipeline.limits.rate import Limits
 from pipeline.limits.retries import pause
 from pipeline.limits.retry_budget import RetryBudget
@@ -25,7 +25,7 @@ LONG_PAUSE_SECONDS = 1.0
 """Below this a pause that was asked for is waited out: a fallback is another model."""
 
 
-class Ticket(NamedTuple):
+class Permit(NamedTuple):
     """What a call carries until it is back. Units: seconds, tokens as they were leased."""
 
     started: float
@@ -33,14 +33,14 @@ class Ticket(NamedTuple):
     tokens: float
 
 
-class Rest(NamedTuple):
+class Pause(NamedTuple):
     """The whole endpoint waits for so long."""
 
     seconds: float
     is_asked: bool
 
 
-class Control:
+class Admission:
     """The dispatch control of one endpoint, on the caller's monotonic clock.
 
     Invariant: `lease` gives a ticket only where every part agrees, and then each has paid for it.
@@ -60,7 +60,7 @@ class Control:
             limits.bucket(tokens, now) if tokens else None,
         )
 
-    def lease(self, now: float, tokens: float, retry_cost: float = 0.0) -> Ticket | float:
+    def lease(self, now: float, tokens: float, retry_cost: float = 0.0) -> Permit | float:
         """The ticket of the oldest call, or the seconds until it is worth asking again.
 
         Infinity: not before a call that is under way comes back.
@@ -78,9 +78,9 @@ class Control:
         if wait:
             return wait
         self._retries = retries
-        self._breaker = breaker.took(self._breaker)
-        self._slots = concurrency.began(self._slots)
-        return Ticket(now, self._slots.round, tokens)
+        self._breaker = breaker.sent(self._breaker)
+        self._slots = concurrency.sent(self._slots)
+        return Permit(now, self._slots.round, tokens)
 
     @property
     def has_room(self) -> bool:
@@ -89,18 +89,18 @@ class Control:
             return concurrency.has_room(self._slots)
         return self._slots.in_flight < self._slots.ceiling
 
-    def rests(self, now: float) -> bool:
+    def is_paused(self, now: float) -> bool:
         """Whether the endpoint rests: it broke, and nothing has shown yet that it is well; or it
         asked for a pause that is worth going elsewhere for."""
-        return self._breaker.streak > 0 or self._limits.until - now >= LONG_PAUSE_SECONDS
+        return self._breaker.failures_in_a_row > 0 or self._limits.until - now >= LONG_PAUSE_SECONDS
 
-    def held_seconds(self, now: float, tokens: float) -> float:
+    def limit_seconds(self, now: float, tokens: float) -> float:
         """How long limits would hold a call with so many tokens back."""
         return limits.lease_all(self._limits, now, tokens)[1]
 
-    def heard(self, headers: Mapping[str, str], now: float, now_wall: float) -> None:
+    def learn(self, headers: Mapping[str, str], now: float, now_wall: float) -> None:
         """Learn what a reply says of limits, whatever else it says."""
-        told = said(headers, now_wall)
+        told = parse_rate_limits(headers, now_wall)
         calls, tokens, _ = self._limits
         # Less than one a minute is no limit but a mistake, and would be a standstill.
         if (told.calls.per_minute or 0) >= 1:
@@ -111,57 +111,61 @@ class Control:
         if exhausted := exhausted_seconds(told):
             self._limits = limits.pause(self._limits, now, exhausted)
 
-    def answered(self, ticket: Ticket, now: float, used_tokens: float | None) -> None:
+    def answered(self, permit: Permit, now: float, used_tokens: float | None) -> None:
         """The call brought answers; `used_tokens` is what it cost, where the server says so."""
-        self._breaker = breaker.answered(self._breaker, ticket.started)
-        self._health = breaker.noted(self._health, now, ticket.started, failed=False)
+        self._breaker = breaker.answered(self._breaker, permit.started)
+        self._health = breaker.recorded(self._health, now, permit.started, failed=False)
         self._retries = retry_budget.earn(self._retries)
         tokens = self._limits.tokens
         if tokens is not None and used_tokens:
-            tokens = limits.refund(tokens, now, ticket.tokens, used_tokens)
+            tokens = limits.refund(tokens, now, permit.tokens, used_tokens)
             self._limits = self._limits._replace(tokens=tokens)
-        self._ended(ticket, now, "answered")
+        self._ended(permit, now, "answered")
 
-    def refused(self, ticket: Ticket, now: float, error: EndpointError) -> Rest | None:
+    def refused(self, permit: Permit, now: float, error: EndpointError) -> Pause | None:
         """The call brought an error; the rest that the endpoint takes, if it takes a new one."""
         if error.kind == "rate":
-            return self._limited(ticket, now, error)
-        self._ended(ticket, now, "refused" if error.kind == "overload" else "else")
+            return self._limited(permit, now, error)
+        self._ended(permit, now, "refused" if error.kind == "overload" else "else")
         before = self._breaker
         # Who was under way when the rest began is no later failure: it makes no longer rest.
-        earlier = before.streak - (before.streak > 0 and ticket.started < before.resting_since)
+        earlier = before.failures_in_a_row - (
+            before.failures_in_a_row > 0 and permit.started < before.paused_since
+        )
         if error.kind in PAUSING:
             seconds = pause(error, earlier, self._uniform)
         elif error.kind in ("transient", "ambiguous"):
-            self._health = breaker.noted(self._health, now, ticket.started, failed=True)
-            if not before.streak and not breaker.is_broken(self._health):
+            self._health = breaker.recorded(self._health, now, permit.started, failed=True)
+            if not before.failures_in_a_row and not breaker.should_open(self._health):
                 return None
-            seconds = breaker.broken_seconds(before, ticket.started)
+            seconds = breaker.open_seconds(before, permit.started)
         else:
-            self._breaker = breaker.probe_ended(before, ticket.started)
+            self._breaker = breaker.probe_failed(before, permit.started)
             return None
-        self._breaker = breaker.rest(before, now, ticket.started, seconds)
-        is_new = self._breaker.streak > before.streak
-        return Rest(seconds, error.retry_after is not None) if is_new else None
+        self._breaker = breaker.paused(before, now, permit.started, seconds)
+        is_new = self._breaker.failures_in_a_row > before.failures_in_a_row
+        return Pause(seconds, error.retry_after is not None) if is_new else None
 
-    def _limited(self, ticket: Ticket, now: float, error: EndpointError) -> Rest | None:
+    def _limited(self, permit: Permit, now: float, error: EndpointError) -> Pause | None:
         """A 429: the limit is lower than believed, or unknown. It drains no pipe for a probe."""
         asked = error.retry_after if error.retry_after and error.retry_after > 0 else None
         self._limits, is_explained = limits.refused(
             self._limits,
             now,
-            ticket.started,
+            permit.started,
             names_wait=asked is not None,
             calls_per_second=concurrency.calls_per_second(self._slots),
         )
-        self._ended(ticket, now, "else" if is_explained else "refused")
-        self._breaker = breaker.probe_ended(self._breaker, ticket.started)
+        self._ended(permit, now, "else" if is_explained else "refused")
+        self._breaker = breaker.probe_failed(self._breaker, permit.started)
         if asked is None:
             return None
         seconds = pause(error, 0, self._uniform)
         is_new = now + seconds > self._limits.until
         self._limits = limits.pause(self._limits, now, seconds)
-        return Rest(seconds, True) if is_new else None
+        return Pause(seconds, True) if is_new else None
 
-    def _ended(self, ticket: Ticket, now: float, came: concurrency.Came) -> None:
-        self._slots = concurrency.ended(self._slots, now, ticket.round, now - ticket.started, came)
+    def _ended(self, permit: Permit, now: float, came: concurrency.CallResult) -> None:
+        self._slots = concurrency.returned(
+            self._slots, now, permit.round, now - permit.started, came
+        )

@@ -11,55 +11,59 @@ from math import inf
 from typing import NamedTuple
 
 HALF_LIFE_SECONDS = 10.0
-LEAST_CALLS = 19.5
+MIN_CALLS = 19.5
 """Twenty calls that came together; they begin to fade at once."""
 
 
 class Breaker(NamedTuple):
     """Units: seconds on the caller's monotonic clock."""
 
-    resting_since: float = -inf
+    paused_since: float = -inf
     until: float = -inf
-    streak: int = 0
+    failures_in_a_row: int = 0
     """Pausing errors in a row, counted once per round trip."""
     is_probing: bool = False
 
 
 def wait(state: Breaker, now: float) -> float:
     """Seconds until a call may go: 0 now, infinity while the probe is under way."""
-    if state.streak == 0:
+    if state.failures_in_a_row == 0:
         return 0.0
     if state.is_probing:
         return inf
     return max(0.0, state.until - now)
 
 
-def took(state: Breaker) -> Breaker:
+def sent(state: Breaker) -> Breaker:
     """A call goes out: after a rest it is the probe."""
-    return state._replace(is_probing=state.streak > 0)
+    return state._replace(is_probing=state.failures_in_a_row > 0)
 
 
 def answered(state: Breaker, started: float) -> Breaker:
     """A call that started after the rest began was answered: the endpoint is open again."""
-    if started < state.resting_since:
+    if started < state.paused_since:
         return state
-    return Breaker(resting_since=state.resting_since)
+    return Breaker(paused_since=state.paused_since)
 
 
-def rest(state: Breaker, now: float, started: float, seconds: float) -> Breaker:
+def paused(state: Breaker, now: float, started: float, seconds: float) -> Breaker:
     """A call brought a pausing error.
 
     Calls that started before the rest began tell nothing new: they can lengthen it while it is on,
     but do not make the streak longer, do not end a probe and do not begin a rest again.
     """
-    if started < state.resting_since:
-        return state._replace(until=max(state.until, now + seconds)) if state.streak else state
-    return Breaker(now, max(state.until, now + seconds), state.streak + 1)
+    if started < state.paused_since:
+        return (
+            state._replace(until=max(state.until, now + seconds))
+            if state.failures_in_a_row
+            else state
+        )
+    return Breaker(now, max(state.until, now + seconds), state.failures_in_a_row + 1)
 
 
-def probe_ended(state: Breaker, started: float) -> Breaker:
+def probe_failed(state: Breaker, started: float) -> Breaker:
     """The probe came back with an error that says nothing of the endpoint: try the next one."""
-    return state if started < state.resting_since else state._replace(is_probing=False)
+    return state if started < state.paused_since else state._replace(is_probing=False)
 
 
 class Health(NamedTuple):
@@ -74,7 +78,7 @@ class Health(NamedTuple):
     """When the first of the row began."""
 
 
-def noted(state: Health, now: float, started: float, *, failed: bool) -> Health:
+def recorded(state: Health, now: float, started: float, *, failed: bool) -> Health:
     """The same with one more call, which began at `started`."""
     fade = 0.5 ** (max(0.0, now - state.at) / HALF_LIFE_SECONDS)
     is_over = not failed and started > state.began
@@ -87,23 +91,23 @@ def noted(state: Health, now: float, started: float, *, failed: bool) -> Health:
     )
 
 
-def is_broken(state: Health) -> bool:
+def should_open(state: Health) -> bool:
     """True once half of at least twenty calls failed: this is no chance, the endpoint is down.
 
     Twenty in a row are enough after any number of answers: else what a fast endpoint answered a
     moment ago would let a thousand rows fail.
     """
     calls = state.failed + state.answered
-    half = calls >= LEAST_CALLS and state.failed >= calls / 2
-    return half or state.in_a_row >= LEAST_CALLS
+    half = calls >= MIN_CALLS and state.failed >= calls / 2
+    return half or state.in_a_row >= MIN_CALLS
 
 
-def broken_seconds(state: Breaker, started: float) -> float:
+def open_seconds(state: Breaker, started: float) -> float:
     """The rest after a call that began then and failed: 5 s for an endpoint that was well, twice
     the last rest where the probe failed, at least 1 s and at most 5 min; 0 for a call from before
     the rest, which makes it no longer."""
-    if not state.streak:
+    if not state.failures_in_a_row:
         return 5.0
-    if started < state.resting_since:
+    if started < state.paused_since:
         return 0.0
-    return min(300.0, max(1.0, 2 * (state.until - state.resting_since)))
+    return min(300.0, max(1.0, 2 * (state.until - state.paused_since)))

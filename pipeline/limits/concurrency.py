@@ -28,7 +28,7 @@ _SMOOTH = 0.2
 _FORGET = 1.002
 """Per round: what was fast once is forgotten in some minutes, for texts may have become longer."""
 
-Came = Literal["answered", "refused", "else"]
+CallResult = Literal["answered", "refused", "else"]
 """How a call came back. refused: 429, 503 or 529, and no known limit that explains it."""
 
 
@@ -71,7 +71,7 @@ def has_room(state: Concurrency) -> bool:
     return state.in_flight < int(state.size)
 
 
-def began(state: Concurrency) -> Concurrency:
+def sent(state: Concurrency) -> Concurrency:
     """A call goes out; it carries `state.round` until it is back."""
     in_flight = state.in_flight + 1
     return state._replace(
@@ -79,7 +79,9 @@ def began(state: Concurrency) -> Concurrency:
     )
 
 
-def ended(state: Concurrency, now: float, round: int, seconds: float, came: Came) -> Concurrency:
+def returned(
+    state: Concurrency, now: float, round: int, seconds: float, came: CallResult
+) -> Concurrency:
     """A call that began in this round is back after so many seconds."""
     is_answer = came == "answered"
     in_flight = max(0, state.in_flight - 1)

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal, NamedTuple
 
-MOST_PACED_SECONDS = 600.0
+MAX_PACED_SECONDS = 600.0
 """A limit over a longer window (an hour, a day) is not paced: it may be spent as fast as it goes,
 and says when it is used up."""
 
@@ -35,7 +35,7 @@ _GO_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-
 _PIECES = re.compile(r'"(?:[^"\\]|\\.)*"|[^";,]+|[;,]|"')
 
 
-class Quota(NamedTuple):
+class Limit(NamedTuple):
     """One limit; None: not said. Invariant: each number is finite, and 0 or above."""
 
     per_minute: float | None = None
@@ -47,11 +47,11 @@ class Quota(NamedTuple):
     """By its own words nothing is given back before the reset."""
 
 
-class Said(NamedTuple):
+class RateLimits(NamedTuple):
     """What one reply says; the defaults say nothing."""
 
-    calls: Quota = Quota()
-    tokens: Quota = Quota()
+    calls: Limit = Limit()
+    tokens: Limit = Limit()
 
 
 _Subject = Literal["calls", "tokens"]
@@ -66,7 +66,7 @@ class _Found(NamedTuple):
     is_window: bool = False
 
 
-def said(headers: Mapping[str, str], now_wall: float) -> Said:
+def parse_rate_limits(headers: Mapping[str, str], now_wall: float) -> RateLimits:
     """The limits of a reply's headers, the tightest where several windows are named.
 
     Units: `now_wall` in seconds since 1970, for resets that are times of day.
@@ -77,12 +77,16 @@ def said(headers: Mapping[str, str], now_wall: float) -> Said:
         if "ratelimit" in name.lower()
     }
     if not lower:
-        return Said()
-    found = [*_customary(lower, now_wall), *_elder(lower, now_wall), *_structured(lower, now_wall)]
-    return Said(_tightest(found, "calls"), _tightest(found, "tokens"))
+        return RateLimits()
+    found = [
+        *_x_ratelimit(lower, now_wall),
+        *_ietf_draft_03(lower, now_wall),
+        *_ietf_draft_07(lower, now_wall),
+    ]
+    return RateLimits(_tightest(found, "calls"), _tightest(found, "tokens"))
 
 
-def exhausted_seconds(what: Said) -> float:
+def exhausted_seconds(what: RateLimits) -> float:
     """How long nothing will be granted: until a window in which nothing is left has gone by.
 
     0 where the reply does not clearly say so; the caller clamps it as any pause.
@@ -93,14 +97,14 @@ def exhausted_seconds(what: Said) -> float:
     )
 
 
-def _tightest(found: list[_Found], subject: _Subject) -> Quota:
+def _tightest(found: list[_Found], subject: _Subject) -> Limit:
     quotas = [
-        Quota(_per_minute(each), each.remaining, each.reset_seconds, each.is_window)
+        Limit(_per_minute(each), each.remaining, each.reset_seconds, each.is_window)
         for each in found
         if each.subject == subject
     ]
     if not quotas:
-        return Quota()
+        return Limit()
     limits = [quota.per_minute for quota in quotas if quota.per_minute is not None]
     # Of several windows the one with the least left says when to wait; used up ones the longest.
     least = min(
@@ -114,7 +118,7 @@ def _tightest(found: list[_Found], subject: _Subject) -> Quota:
 
 
 def _per_minute(each: _Found) -> float | None:
-    if not each.limit or each.window is None or not 0 < each.window <= MOST_PACED_SECONDS:
+    if not each.limit or each.window is None or not 0 < each.window <= MAX_PACED_SECONDS:
         return None
     return each.limit * 60 / each.window
 
@@ -122,7 +126,7 @@ def _per_minute(each: _Found) -> float | None:
 # --- x-ratelimit-... -----------------------------------------------------------------------------
 
 
-def _customary(lower: Mapping[str, str], now_wall: float) -> Iterator[_Found]:
+def _x_ratelimit(lower: Mapping[str, str], now_wall: float) -> Iterator[_Found]:
     """`x-ratelimit-limit-requests`, `...-tokens-minute`, and bare `x-ratelimit-limit`."""
     values: dict[tuple[_Subject, str], dict[str, float]] = {}
     for name, value in lower.items():
@@ -155,7 +159,7 @@ def _subject(words: list[str]) -> _Subject | None:
 # --- RateLimit-Limit, -Remaining, -Reset ---------------------------------------------------------
 
 
-def _elder(lower: Mapping[str, str], now_wall: float) -> Iterator[_Found]:
+def _ietf_draft_03(lower: Mapping[str, str], now_wall: float) -> Iterator[_Found]:
     """`RateLimit-Limit: 100, 100;w=60`: a window only where the policy names one."""
     if not any(f"ratelimit-{what}" in lower for what in ("limit", "remaining", "reset")):
         return
@@ -182,7 +186,7 @@ class _Item(NamedTuple):
     values: dict[str, str]
 
 
-def _structured(lower: Mapping[str, str], now_wall: float) -> Iterator[_Found]:
+def _ietf_draft_07(lower: Mapping[str, str], now_wall: float) -> Iterator[_Found]:
     """`RateLimit: "api";r=0;t=55` with `RateLimit-Policy: "fixed window";"api";q=500;w=300`."""
     policies = _items(lower.get("ratelimit-policy", ""))
     states = _items(lower.get("ratelimit", ""))

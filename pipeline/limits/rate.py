@@ -38,12 +38,12 @@ _REGAIN_PER_SECOND = 0.004
 _QUIET_SECONDS = 20.0
 """After twice this without a 429 trust comes back faster, doubling each time: a limit that was
 halved and restored is filled to 90 % in 40 s, at a steady 0.4 % it would take 100."""
-_MOST_REGAIN_PER_SECOND = 0.05
+_MAX_REGAIN_PER_SECOND = 0.05
 _CHEAP_SECONDS = 0.25
-_MOST_CAUTION = 4.0
+_MAX_CAUTION = 4.0
 """A server that names whole seconds takes one for each 429: there trust comes back up to four
 times slower, for what a try costs (+6 % of a strict sliding second)."""
-_LEAST_TRUST = 0.001
+_MIN_FACTOR = 0.001
 _CLOCK_SECONDS = 1e-6
 """Less than this is no wait: a caller who comes back when told must not be sent away again."""
 
@@ -69,9 +69,9 @@ class Bucket(NamedTuple):
     """How long the last pause was: what the next 429 will cost."""
     held_at: float = -math.inf
     """When a call last had to wait for this limit."""
-    trust: float = 1.0
+    factor: float = 1.0
     cut_at: float = -math.inf
-    is_guess: bool = False
+    is_inferred: bool = False
     """Nobody named this limit, 429s did: trust may grow above 1, while the limit is in use."""
 
 
@@ -110,7 +110,7 @@ def at(state: Bucket, now: float) -> Bucket:
     if not seconds > 0:
         return state
     level = min(full(state), state.level + seconds * _fill_per_second(state))
-    return state._replace(at=now, level=level, trust=_regained(state, now))
+    return state._replace(at=now, level=level, factor=_regained(state, now))
 
 
 def lease(state: Bucket, now: float, want: float) -> tuple[Bucket, float]:
@@ -119,7 +119,7 @@ def lease(state: Bucket, now: float, want: float) -> tuple[Bucket, float]:
     Keep the state that comes back in both cases. A call larger than half the bucket goes when
     that is half full and leaves it in debt: the rate holds and nothing waits for ever.
     """
-    state, wait = _asked(state, now, want)
+    state, wait = _requested(state, now, want)
     return (state, wait) if wait else (_taken(state, want), 0.0)
 
 
@@ -129,10 +129,10 @@ def lease_all(limits: Limits, now: float, tokens: float) -> tuple[Limits, float]
     wait = max(0.0, until - now)
     wait = wait if wait > _CLOCK_SECONDS else 0.0
     if calls is not None:
-        calls, longer = _asked(calls, now, 1)
+        calls, longer = _requested(calls, now, 1)
         wait = max(wait, longer)
     if tokens_left is not None:
-        tokens_left, longer = _asked(tokens_left, now, tokens)
+        tokens_left, longer = _requested(tokens_left, now, tokens)
         wait = max(wait, longer)
     if wait:
         return Limits(calls, tokens_left, until), wait
@@ -183,16 +183,16 @@ def refused(
     """
     calls, tokens = limits.calls, limits.tokens
     is_explained = False
-    if calls is not None and binds(calls, started):
-        calls, is_explained = distrust(calls, now, started), True
-    if tokens is not None and binds(tokens, started):
-        tokens, is_explained = distrust(tokens, now, started), True
+    if calls is not None and was_limiting(calls, started):
+        calls, is_explained = decrease(calls, now, started), True
+    if tokens is not None and was_limiting(tokens, started):
+        tokens, is_explained = decrease(tokens, now, started), True
     if names_wait and not is_explained:
-        calls = guess(calls, now, calls_per_second)
+        calls = infer_limit(calls, now, calls_per_second)
     return Limits(calls, tokens, limits.until), is_explained
 
 
-def distrust(state: Bucket, now: float, started: float) -> Bucket:
+def decrease(state: Bucket, now: float, started: float) -> Bucket:
     """A call that was sent after the last cut brought a 429: the limit is lower than believed.
 
     Calls from before it tell nothing new. Trust comes back by 0.4 % a second, after 40 s without
@@ -204,12 +204,12 @@ def distrust(state: Bucket, now: float, started: float) -> Bucket:
     cut = _CUT_CALM if now - state.cut_at > _CALM_SECONDS else _CUT
     burst_seconds = min(state.burst_seconds, STRICT_BURST_SECONDS)
     state = state._replace(
-        trust=max(_LEAST_TRUST, state.trust * cut), cut_at=now, burst_seconds=burst_seconds
+        factor=max(_MIN_FACTOR, state.factor * cut), cut_at=now, burst_seconds=burst_seconds
     )
     return state._replace(level=min(state.level, full(state)))
 
 
-def guess(state: Bucket | None, now: float, per_second: float) -> Bucket | None:
+def infer_limit(state: Bucket | None, now: float, per_second: float) -> Bucket | None:
     """The bucket after a 429 that named a wait, though no limit that is known held calls back.
 
     So there is a limit, below the rate at which calls were going: `concurrency.calls_per_second`.
@@ -217,20 +217,22 @@ def guess(state: Bucket | None, now: float, per_second: float) -> Bucket | None:
     A guess replaces what was named or guessed before only if it is lower.
     """
     per_minute = 60 * per_second
-    if not (0 < per_minute < math.inf) or (state is not None and per_minute >= _believed(state)):
+    if not (0 < per_minute < math.inf) or (
+        state is not None and per_minute >= _effective_rate(state)
+    ):
         return state
     before = state or Bucket(per_minute, math.inf, STRICT_BURST_SECONDS, now)
     return before._replace(
         per_minute=per_minute,
         at=now,
         level=min(0.0, before.level),
-        trust=1.0,
+        factor=1.0,
         cut_at=now,
-        is_guess=True,
+        is_inferred=True,
     )
 
 
-def binds(state: Bucket | None, started: float) -> bool:
+def was_limiting(state: Bucket | None, started: float) -> bool:
     """True if this limit held calls back since then, so that a 429 counts against it.
 
     A limit that is never reached, like a header's 1,000,000,000, is no evidence: then the number
@@ -256,17 +258,17 @@ def learn(
     if state is None:
         return bucket(per_minute, now, is_declared=False, burst_seconds=burst_seconds)
     per_minute = min(per_minute, state.declared)
-    if state.is_guess:
-        if per_minute >= _believed(state):
+    if state.is_inferred:
+        if per_minute >= _effective_rate(state):
             return state
-        state = at(state, now)._replace(is_guess=False, trust=1.0)
+        state = at(state, now)._replace(is_inferred=False, factor=1.0)
     elif per_minute == state.per_minute:
         return state
     state = at(state, now)._replace(per_minute=per_minute)
     return state._replace(level=min(state.level, full(state)))
 
 
-def _asked(state: Bucket, now: float, want: float) -> tuple[Bucket, float]:
+def _requested(state: Bucket, now: float, want: float) -> tuple[Bucket, float]:
     """The bucket with the advance paid, and how long `want` has to wait for it."""
     state = at(state, now)
     most = full(state)
@@ -285,23 +287,23 @@ def _taken(state: Bucket, want: float) -> Bucket:
     return state._replace(level=state.level - max(0.0, want))
 
 
-def _believed(state: Bucket) -> float:
-    return state.per_minute * state.trust
+def _effective_rate(state: Bucket) -> float:
+    return state.per_minute * state.factor
 
 
 def _regained(state: Bucket, now: float) -> float:
     """Trust at this time. A pause is no evidence, and neither is a guess that nothing reaches."""
-    most = state.declared / state.per_minute if state.is_guess else 1.0
-    unused = state.is_guess and state.level >= full(state)
-    if state.trust >= most or unused or now < state.until:
-        return state.trust
+    most = state.declared / state.per_minute if state.is_inferred else 1.0
+    unused = state.is_inferred and state.level >= full(state)
+    if state.factor >= most or unused or now < state.until:
+        return state.factor
     doublings = max(0.0, state.at - state.cut_at) / _QUIET_SECONDS - 1
     faster = math.exp2(min(max(0.0, doublings), 10.0))
-    caution = min(_MOST_CAUTION, state.pause_seconds / _CHEAP_SECONDS) / faster
+    caution = min(_MAX_CAUTION, state.pause_seconds / _CHEAP_SECONDS) / faster
     speed = _REGAIN_PER_SECOND * faster / max(1.0, caution)
-    speed = min(_MOST_REGAIN_PER_SECOND, speed) * max(1.0, state.trust)
-    return min(most, state.trust + speed * (now - max(state.at, min(now, state.until))))
+    speed = min(_MAX_REGAIN_PER_SECOND, speed) * max(1.0, state.factor)
+    return min(most, state.factor + speed * (now - max(state.at, min(now, state.until))))
 
 
 def _fill_per_second(state: Bucket) -> float:
-    return PACE * state.per_minute / 60 * state.trust
+    return PACE * state.per_minute / 60 * state.factor

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from pipeline.disk.durable import storing, sync_folder
+from pipeline.disk.durable import storage_errors, sync_folder
 from pipeline.disk.spill import Records
 from pipeline.parts.part_rows import INDEX_SUFFIX, is_whole
 from pipeline.source.survey import ROW
@@ -44,7 +44,7 @@ class Header(Struct, frozen=True, kw_only=True):
 
     fingerprint: str
     """Of the job, the output's columns and what writes them: other parts of these would differ."""
-    recipe: str
+    rows_digest: str
     """Of the input's rows in it, in order; see `recipe`."""
     sha256: str
     stamp: Stamp
@@ -55,7 +55,7 @@ class Header(Struct, frozen=True, kw_only=True):
     """All its documents are ok and answered by the first endpoint that they may use."""
 
 
-class Indexed(Struct, frozen=True):
+class PartIndex(Struct, frozen=True):
     """A finished part and what is known of it."""
 
     path: Path
@@ -83,7 +83,7 @@ class Indexed(Struct, frozen=True):
             return False
 
 
-def recipe(rows: Records) -> str:
+def rows_digest(rows: Records) -> str:
     """What a part is made of: equal for the same rows, unchanged, in the same order."""
     return hashlib.sha256(rows.tobytes()).hexdigest()
 
@@ -98,30 +98,30 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_index(path: Path, header: Header, entries: Records) -> Indexed:
+def write_index(path: Path, header: Header, entries: Records) -> PartIndex:
     """Durable beside the part when it returns."""
     raw = msgspec.json.encode(header)
     body = entries.tobytes()
     head = len(raw).to_bytes(4, "big") + zlib.crc32(raw).to_bytes(4, "big")
     target = path.with_suffix(INDEX_SUFFIX)
     temporary = target.with_name(f"{target.name}.tmp")
-    with storing(target):
+    with storage_errors(target):
         with temporary.open("wb") as file:
             file.write(MAGIC + head + raw + hashlib.sha256(body).digest() + body)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
         sync_folder(target.parent)
-    return Indexed(path, header)
+    return PartIndex(path, header)
 
 
-def indexed(folder: Path, suffix: str) -> Iterator[Indexed]:
+def read_index(folder: Path, suffix: str) -> Iterator[PartIndex]:
     """The finished parts in this folder, by name; a part or an index without the other is none."""
     for path in sorted(folder.glob(f"*{INDEX_SUFFIX}")):
         part = path.with_suffix(suffix)
         found = _read(path, is_header_enough=True)
         if found is not None and part.exists():
-            yield Indexed(part, found[0])
+            yield PartIndex(part, found[0])
 
 
 def _read(path: Path, *, is_header_enough: bool = False) -> tuple[Header, Records] | None:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from msgspec import Struct
 
 from pipeline.disk.spill import PACKED_ROWS, Records, Spill
-from pipeline.parts.index import OUTCOMES, REUSABLE, Indexed
+from pipeline.parts.index import OUTCOMES, REUSABLE, PartIndex
 
 _ORIGIN = np.dtype([("row", "<u8"), ("part", "<i4"), ("entry", "<u4")])
 _NEW = np.dtype([("key", "S24"), ("used", "S16"), ("row", "<u8")])
@@ -46,7 +46,7 @@ class _Join:
         records["row"] = np.arange(start, start + len(rows))
         self._new.add(_buckets(rows), records)
 
-    def add_old(self, part: Indexed, at: int, *, stands: bool, is_usable: bool) -> None:
+    def add_old(self, part: PartIndex, at: int, *, stands: bool, is_usable: bool) -> None:
         entries = part.entries()
         if entries is None:
             return

@@ -13,12 +13,12 @@ from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 
-from pipeline.disk.durable import storing, sync_folder
+from pipeline.disk.durable import storage_errors, sync_folder
 from pipeline.errors import UsageError
 from pipeline.text import printable, shown
 
 
-class Place:
+class OutputLayout:
     """Where the output goes: its run folder, its parts, and how it is published."""
 
     def __init__(self, output: str, run_id: str) -> None:
@@ -50,7 +50,7 @@ class Place:
         `given` is the input's path as the job names it, `inputs` are its files.
         """
         path = self.path
-        with storing(path):
+        with storage_errors(path):
             real = path.resolve()
             if any(real in (p, *p.parents) for p in (Path(each).resolve() for each in inputs)):
                 raise UsageError(f"{shown(str(path))}: output.path is also the input")
@@ -75,13 +75,13 @@ class Place:
                     )
                 if self.suffix == "" and not path.is_dir():
                     raise UsageError(f"{shown(str(path))}: a file stands where a folder must go")
-        with storing(path.parent):
+        with storage_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-        with storing(path.parent):
+        with storage_errors(path.parent):
             self.clean()
             self.temporary.touch(exist_ok=False)
             self.temporary.unlink()
-        with storing(self.parts):
+        with storage_errors(self.parts):
             self.run_folder.mkdir(mode=0o700, exist_ok=True)
             self.parts.mkdir(mode=0o700, parents=True, exist_ok=True)
             for folder in self.parts.iterdir():  # one for each run, as earlier versions made them
@@ -107,7 +107,7 @@ class Place:
     def switch(self) -> None:
         """Points a directory output at this run's version and removes older ones."""
         before = self.path.readlink().name if self.path.is_symlink() else None
-        with storing(self.path):
+        with storage_errors(self.path):
             sync_folder(self.version)
             sync_folder(self.version.parent)
             self.temporary.symlink_to(Path(self.run_folder.name, "versions", self.version.name))
@@ -121,7 +121,7 @@ class Place:
 
     def link_part(self, part: Path, target: Path) -> None:
         """Puts a finished part into the version without writing it again."""
-        with storing(target):
+        with storage_errors(target):
             try:
                 target.hardlink_to(part)
             except OSError:  # not every file system has hard links

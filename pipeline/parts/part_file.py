@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.disk.durable import storing, sync_folder
+from pipeline.disk.durable import storage_errors, sync_folder
 from pipeline.parts.json_lines import PIECE_ROWS, json_lines
 from pipeline.parts.schema import row_weights
 
@@ -100,7 +100,7 @@ class PartFile:
         self._open(self.temporary, schema)
 
     def write(self, group: pa.Table) -> None:
-        with storing(self.path):
+        with storage_errors(self.path):
             if self._writer is None:
                 for at in range(0, len(group), PIECE_ROWS):
                     self._stream.write(json_lines(group.slice(at, PIECE_ROWS)))
@@ -109,19 +109,19 @@ class PartFile:
 
     def append(self, part: Path) -> None:
         """Adds a finished file of lines."""
-        with storing(self.path), part.open("rb") as stream:
+        with storage_errors(self.path), part.open("rb") as stream:
             shutil.copyfileobj(stream, self._stream, 1 << 20)
 
     def append_lines(self, lines: bytes) -> None:
         """Adds lines of a finished file."""
-        with storing(self.path):
+        with storage_errors(self.path):
             self._stream.write(lines)
 
     def rewrite(self, schema: pa.Schema) -> None:
         """Begins anew with another schema, and takes over the row groups written so far."""
         if self._writer is None:
             return
-        with storing(self.path):
+        with storage_errors(self.path):
             self._writer.close()
             self._stream.close()
             before = self.temporary.with_name(f"{self.temporary.name}.before.tmp")
@@ -144,7 +144,7 @@ class PartFile:
     def seal(self) -> tuple[int, str]:
         """Whole and durable, but not under its name yet. Returns: size in bytes, SHA-256."""
         try:
-            with storing(self.path):
+            with storage_errors(self.path):
                 if self._writer is not None:
                     self._writer.close()
                 self._stream.flush()
@@ -160,7 +160,7 @@ class PartFile:
     def publish(self) -> None:
         """Gives the sealed file its name."""
         try:
-            with storing(self.path):
+            with storage_errors(self.path):
                 self.temporary.replace(self.path)
                 sync_folder(self.path.parent)
         except BaseException:
@@ -178,7 +178,7 @@ class PartFile:
             self.temporary.unlink(missing_ok=True)
 
     def _open(self, path: Path, schema: pa.Schema) -> None:
-        with storing(path):
+        with storage_errors(path):
             self._stream = path.open("wb")
             self._writer = (
                 None if self._is_json else _parquet_writer(self._stream, schema, self._for_hub)

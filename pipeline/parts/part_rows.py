@@ -20,7 +20,7 @@ INDEX_SUFFIX = ".index"
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def part_errors(path: Path) -> Iterator[None]:
     """Reads a finished part. One that cannot be read is no part any more: without its index the
     next run makes it anew. Raises: StateError."""
     try:

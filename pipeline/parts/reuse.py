@@ -17,35 +17,35 @@ from msgspec import Struct
 
 from pipeline.disk.spill import PACKED_ROWS, Records, Spill
 from pipeline.errors import GuardError, StateError
-from pipeline.parts.index import Indexed, indexed, recipe
+from pipeline.parts.index import PartIndex, read_index, rows_digest
 from pipeline.parts.join import _ORIGIN, Accounting, _Join
-from pipeline.parts.layout import Place
-from pipeline.parts.snapshot import Standing, StandingPart
+from pipeline.parts.layout import OutputLayout
+from pipeline.parts.snapshot import Snapshot, SnapshotPart
 from pipeline.records import Request
 from pipeline.source.survey import Survey
 from pipeline.text import shown
 
-LEAST_REMOVED = 20
+MIN_REMOVED_ROWS = 20
 """`guard.max_removed` never means fewer rows than this: five of eight rows are no sign of a
 fault."""
-MOST_SOURCES = 8
+MAX_SOURCES = 8
 OPEN_PARTS = 2
 """Parts that rows are copied from, open at a time; each holds a row group."""
-LEAST_COPIED = 16
-"""Where rows of a part come from more parts than `MOST_SOURCES`, fewer than this are not worth
+MIN_COPIED_ROWS = 16
+"""Where rows of a part come from more parts than `MAX_SOURCES`, fewer than this are not worth
 opening one for: they are looked up."""
-MOST_JUMPS = 100
+MAX_JUMPS = 100
 """Where rows of a part lie in more than two others, or in no order, each jump between them may mean
 to read a row group again. With more jumps the rows are looked up: that costs the same in any
 order."""
 
 
-class Copied(Struct, frozen=True):
-    """A run of rows whose output stands already: the sibling of `Opened`."""
+class CopiedRows(Struct, frozen=True):
+    """A run of rows whose output stands already: the sibling of `PreparedDocument`."""
 
     part: int
     documents: int
-    source: Indexed
+    source: PartIndex
     entries: Records | None
     """The rows in `source` to copy, in their new order; None: all of it, kept as it stands."""
     starts: npt.NDArray[np.int64] | None = None
@@ -85,22 +85,22 @@ class Reuse:
         self.part_rows: Sequence[int] = survey.part_rows
         self.accounting = Accounting(added=survey.rows)
         self.has_ids = survey.spec.id is not None
-        self.standing: Standing | None = None
+        self.snapshot: Snapshot | None = None
         self.dimension: int | None = None
-        self.former: list[Indexed] = []
+        self.former: list[PartIndex] = []
         """The parts of the last commit, as far as their indexes can be read."""
-        self._kept: dict[int, Indexed] = {}
-        self._sources: Sequence[Indexed] = ()
+        self._kept: dict[int, PartIndex] = {}
+        self._sources: Sequence[PartIndex] = ()
         self._origins = Spill(_ORIGIN)
 
     def __contains__(self, part: int) -> bool:
         return part in self._kept
 
-    def keep(self, part: int, standing: Indexed) -> None:
+    def keep(self, part: int, snapshot: PartIndex) -> None:
         """This part is kept as it stands."""
-        self._kept[part] = standing
+        self._kept[part] = snapshot
 
-    def copy(self, sources: Sequence[Indexed], accounting: Accounting, origins: Spill) -> None:
+    def copy(self, sources: Sequence[PartIndex], accounting: Accounting, origins: Spill) -> None:
         """These rows of these parts are copied."""
         self._sources, self.accounting, self._origins = sources, accounting, origins
 
@@ -109,7 +109,7 @@ class Reuse:
         """Whether no row at all is to be done."""
         return len(self._kept) == len(self.part_rows)
 
-    def kept(self, part: int) -> Indexed | None:
+    def kept(self, part: int) -> PartIndex | None:
         """The part that is kept as it stands."""
         return self._kept.get(part)
 
@@ -141,16 +141,16 @@ class Reuse:
             yield mine + start
             start += count
 
-    def runs(self) -> Iterator[Copied | int]:
+    def runs(self) -> Iterator[CopiedRows | int]:
         """What becomes of the rows, in order: copied ones in runs, and how many to do between."""
         for number, origins in enumerate(self.origins()):
             if origins is None:
                 whole = self._kept[number]
-                yield Copied(number, whole.header.documents, whole, None)
+                yield CopiedRows(number, whole.header.documents, whole, None)
             else:
                 yield from self._runs(number, origins)
 
-    def _runs(self, number: int, origins: npt.NDArray[np.int64]) -> Iterator[Copied | int]:
+    def _runs(self, number: int, origins: npt.NDArray[np.int64]) -> Iterator[CopiedRows | int]:
         opened: dict[int, tuple[Records, npt.NDArray[np.int64]]] = {}
         parts = origins[:, 0]
         borders = [0, *(np.flatnonzero(np.diff(parts)) + 1).tolist(), len(parts)]
@@ -169,20 +169,22 @@ class Reuse:
                 opened[part] = entries, np.cumsum(entries["rows"]) - entries["rows"]
             entries, starts = opened[part]
             at = origins[start:stop, 1]
-            yield Copied(
+            yield CopiedRows(
                 number, stop - start, self._sources[part], entries[at], starts[at].astype(np.int64)
             )
 
 
-def reusing(survey: Survey, place: Place, fingerprint: str, standing: Standing | None) -> Reuse:
+def plan_reuse(
+    survey: Survey, layout: OutputLayout, fingerprint: str, snapshot: Snapshot | None
+) -> Reuse:
     """What of this input stands already. Blocks: run it in a thread.
 
     Cost: a look at each part; where rows differ, one pass over the indexes of touched parts.
     """
     reuse = Reuse(survey)
-    reuse.standing = standing
-    listed = {part.name: part for part in standing.parts} if standing else {}
-    found = list(indexed(place.parts, place.part_suffix))
+    reuse.snapshot = snapshot
+    listed = {part.name: part for part in snapshot.parts} if snapshot else {}
+    found = list(read_index(layout.parts, layout.part_suffix))
     former = [each for each in found if _is_listed(each, listed)]
     usable = [each for each in found if each.header.fingerprint == fingerprint]
     reuse.former = former
@@ -190,13 +192,13 @@ def reusing(survey: Survey, place: Place, fingerprint: str, standing: Standing |
     names = {each.path.name for each in former}
     # Of two parts with the same rows the one that stands is the one to keep.
     whole = sorted(usable, key=lambda each: each.path.name in names)
-    recipes = {each.header.recipe: each for each in whole if each.header.is_reusable}
+    recipes = {each.header.rows_digest: each for each in whole if each.header.is_reusable}
     kept: set[str] = set()
     unchanged = 0
     join = _Join()
     start = 0
     for number, rows in enumerate(survey.rows_by_part()):
-        part = recipes.get(recipe(rows)) if recipes else None
+        part = recipes.get(rows_digest(rows)) if recipes else None
         if part is not None and _is_sound(part, listed):
             reuse.keep(number, part)
             kept.add(part.path.name)
@@ -205,7 +207,7 @@ def reusing(survey: Survey, place: Place, fingerprint: str, standing: Standing |
         else:
             join.add_new(rows, start)
         start += len(rows)
-    if standing is None and not usable:
+    if snapshot is None and not usable:
         return reuse
     rest = [each for each in (*former, *usable) if each.path.name not in kept]
     sources = list({each.path.name: each for each in rest}.values())
@@ -216,9 +218,9 @@ def reusing(survey: Survey, place: Place, fingerprint: str, standing: Standing |
     return reuse
 
 
-def readable(found: Iterable[Indexed], standing: Standing | None) -> list[Indexed]:
+def readable(found: Iterable[PartIndex], snapshot: Snapshot | None) -> list[PartIndex]:
     """Those of these parts that are of this commit, and as they were written."""
-    listed = {part.name: part for part in standing.parts} if standing else {}
+    listed = {part.name: part for part in snapshot.parts} if snapshot else {}
     return [part for part in found if _is_listed(part, listed) and _is_sound(part, listed)]
 
 
@@ -229,8 +231,8 @@ def check_removed(reuse: Reuse, max_removed: float, output: str) -> None:
     are a large share, so that up to 20 may always go. Of rows without ids one that changed counts
     as removed and as added: there it is the number of rows that tells.
     """
-    before = reuse.standing.documents if reuse.standing else 0
-    most = max(LEAST_REMOVED, int(max_removed * before))
+    before = reuse.snapshot.documents if reuse.snapshot else 0
+    most = max(MIN_REMOVED_ROWS, int(max_removed * before))
     gone = reuse.accounting.removed
     if not reuse.has_ids:
         gone -= reuse.accounting.added
@@ -245,14 +247,14 @@ def check_removed(reuse: Reuse, max_removed: float, output: str) -> None:
 def _drop_scattered(origins: npt.NDArray[np.int64]) -> None:
     """Of rows from many parts only those that come in numbers are copied: each must be read."""
     parts, counts = np.unique(origins[:, 0], return_counts=True)
-    if len(parts) > MOST_SOURCES:
-        origins[np.isin(origins[:, 0], parts[counts < LEAST_COPIED]), 0] = -1
+    if len(parts) > MAX_SOURCES:
+        origins[np.isin(origins[:, 0], parts[counts < MIN_COPIED_ROWS]), 0] = -1
     copied = origins[origins[:, 0] >= 0]
-    if _jumps(copied) > MOST_JUMPS:
+    if jumps(copied) > MAX_JUMPS:
         origins[:, 0] = -1
 
 
-def _jumps(copied: npt.NDArray[np.int64]) -> int:
+def jumps(copied: npt.NDArray[np.int64]) -> int:
     """How often these rows, read in this order, go back in a part or, of many, on to another."""
     order = np.argsort(copied[:, 0], kind="stable")
     back = np.diff(copied[order], axis=0)
@@ -262,11 +264,11 @@ def _jumps(copied: npt.NDArray[np.int64]) -> int:
     return int(jumps)
 
 
-def _is_listed(part: Indexed, listed: dict[str, StandingPart]) -> bool:
+def _is_listed(part: PartIndex, listed: dict[str, SnapshotPart]) -> bool:
     mine = listed.get(part.path.name)
     return mine is not None and mine.sha256 == part.header.sha256
 
 
-def _is_sound(part: Indexed, listed: dict[str, StandingPart]) -> bool:
+def _is_sound(part: PartIndex, listed: dict[str, SnapshotPart]) -> bool:
     mine = listed.get(part.path.name)
     return part.is_sound(mine.stamp if mine is not None else None)

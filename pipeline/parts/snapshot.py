@@ -4,8 +4,8 @@ A commit renames one name, and a kill may come just before or just after. So the
 output is durable before the rename, under a name of its own, and whoever comes next looks which of
 the two is true:
 
-    <output>.run/next.json        what is about to be published
-    <output>.run/standing.json    what is published
+    <output>.run/pending.json        what is about to be published
+    <output>.run/snapshot.json    what is published
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from pipeline.disk.durable import private, storing, sync_folder
+from pipeline.disk.durable import open_private, storage_errors, sync_folder
 from pipeline.parts.index import Stamp
-from pipeline.parts.layout import Place
+from pipeline.parts.layout import OutputLayout
 
 REVISION = 1
 
 
-class StandingPart(Struct, frozen=True):
+class SnapshotPart(Struct, frozen=True):
     """A part of the output. `stamp` is None until its last link was made."""
 
     name: str
@@ -41,7 +41,7 @@ class FileStamp(Struct, frozen=True):
     mtime_ns: int
 
 
-class Standing(Struct, frozen=True, kw_only=True):
+class Snapshot(Struct, frozen=True, kw_only=True):
     """The output of the last commit."""
 
     revision: int = REVISION
@@ -52,66 +52,66 @@ class Standing(Struct, frozen=True, kw_only=True):
     dimension: int | None
     documents: int
     rows: int
-    parts: tuple[StandingPart, ...]
+    parts: tuple[SnapshotPart, ...]
     file: FileStamp | None
     """None for a directory."""
     has_changes: bool = False
-    """What this commit changed lies beside `next.json`."""
+    """What this commit changed lies beside `pending.json`."""
 
 
-class StandingRecord:
+class SnapshotFile:
     """Reads and writes the record; whoever has one holds the lock of the run folder.
 
     Raises: StorageError.
     """
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
-        self._path = place.run_folder / "standing.json"
-        self._next = place.run_folder / "next.json"
-        self.next_changes = place.run_folder / "changes.next.jsonl"
+    def __init__(self, layout: OutputLayout) -> None:
+        self._place = layout
+        self._path = layout.run_folder / "snapshot.json"
+        self._next = layout.run_folder / "pending.json"
+        self.next_changes = layout.run_folder / "changes.pending.jsonl"
         """The changes of the commit that is about to be."""
-        self.owed_changes = place.run_folder / "changes.owed.jsonl"
+        self.owed_changes = layout.run_folder / "changes.owed.jsonl"
         """Changes of commits that nobody was given yet."""
-        self.last: Standing | None = None
+        self.last: Snapshot | None = None
         """The last commit, once it was read, also where its output was removed since."""
 
-    def read(self) -> Standing | None:
+    def read(self) -> Snapshot | None:
         """What stands; None where nothing does, or nothing is known of it."""
         coming = _decoded(self._next)
         if coming is not None and self.is_published(coming):
             self.settle(coming)
-        with storing(self._next):
+        with storage_errors(self._next):
             self._next.unlink(missing_ok=True)
             self.next_changes.unlink(missing_ok=True)
         self.last = _decoded(self._path)
         return self.last if self._place.exists() else None
 
-    def is_published(self, standing: Standing) -> bool:
+    def is_published(self, snapshot: Snapshot) -> bool:
         """Whether the output is this one, with all of its files."""
-        place = self._place
-        if place.suffix:
+        layout = self._place
+        if layout.suffix:
             try:
-                return file_stamp(place.path) == standing.file
+                return file_stamp(layout.path) == snapshot.file
             except OSError:
                 return False
-        return place.linked_version() == standing.run and all(
-            (place.path / place.part_name(number)).exists()
-            for number in range(max(1, len(standing.parts)))
+        return layout.linked_version() == snapshot.run and all(
+            (layout.path / layout.part_name(number)).exists()
+            for number in range(max(1, len(snapshot.parts)))
         )
 
-    def announce(self, standing: Standing) -> None:
+    def write_pending(self, snapshot: Snapshot) -> None:
         """Before the rename: this is what it publishes."""
-        _write(self._next, standing)
+        _write(self._next, snapshot)
 
-    def settle(self, standing: Standing) -> None:
+    def settle(self, snapshot: Snapshot) -> None:
         """After the rename: this is what stands, and its changes are owed."""
-        if standing.has_changes:
-            with storing(self.owed_changes):
+        if snapshot.has_changes:
+            with storage_errors(self.owed_changes):
                 if self.next_changes.exists():
                     self._owe()
-        _write(self._path, standing)
-        with storing(self._next):
+        _write(self._path, snapshot)
+        with storage_errors(self._next):
             self._next.unlink(missing_ok=True)
 
     def _owe(self) -> None:
@@ -119,7 +119,7 @@ class StandingRecord:
         does no harm, one that is lost does."""
         if self.owed_changes.exists():
             both = self.owed_changes.with_name("changes.both.tmp")
-            with private(both) as file:
+            with open_private(both) as file:
                 for each in (self.owed_changes, self.next_changes):
                     with each.open("rb") as source:
                         while piece := source.read(1 << 20):
@@ -138,19 +138,19 @@ def file_stamp(path: Path) -> FileStamp:
     return FileStamp(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _decoded(path: Path) -> Standing | None:
+def _decoded(path: Path) -> Snapshot | None:
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Standing)
+        found = msgspec.json.decode(path.read_bytes(), type=Snapshot)
     except (OSError, msgspec.MsgspecError):
         return None
     return found if found.revision == REVISION else None
 
 
-def _write(path: Path, standing: Standing) -> None:
+def _write(path: Path, snapshot: Snapshot) -> None:
     temporary = path.with_name(f"{path.name}.tmp")
-    with storing(path):
-        with private(temporary) as file:
-            file.write(msgspec.json.encode(standing) + b"\n")
+    with storage_errors(path):
+        with open_private(temporary) as file:
+            file.write(msgspec.json.encode(snapshot) + b"\n")
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

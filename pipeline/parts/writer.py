@@ -15,10 +15,18 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from pipeline.disk.durable import storing
+from pipeline.disk.durable import storage_errors
 from pipeline.disk.spill import Records
-from pipeline.parts.index import ENTRY, REUSABLE, Header, Indexed, recipe, stamp_of, write_index
-from pipeline.parts.layout import Place
+from pipeline.parts.index import (
+    ENTRY,
+    REUSABLE,
+    Header,
+    PartIndex,
+    rows_digest,
+    stamp_of,
+    write_index,
+)
+from pipeline.parts.layout import OutputLayout
 from pipeline.parts.part_file import PartFile, RowGroups, conformed
 from pipeline.parts.schema import dimension_of
 from pipeline.source.survey import ROW, Survey
@@ -35,20 +43,22 @@ class PartsWriter:
     Cost: holds one row group of the part at hand and of each that is being finished.
     """
 
-    def __init__(self, place: Place, survey: Survey, fingerprint: str, schema: pa.Schema) -> None:
+    def __init__(
+        self, layout: OutputLayout, survey: Survey, fingerprint: str, schema: pa.Schema
+    ) -> None:
         self.schema = schema
         self.written: set[str] = set()
         """Names of the parts that this run wrote."""
         self.rows = 0
         """Of the part at hand."""
-        self._place, self._fingerprint = place, fingerprint
+        self._place, self._fingerprint = layout, fingerprint
         self._known = survey.rows_by_part()
         self._part = -1
         self._file: PartFile | None = None
         self._groups = RowGroups()
         self._sizes, self._flags = array("Q"), bytearray()
-        self._parts: list[Indexed | None] = []
-        self._coming: deque[tuple[int, Future[Indexed]]] = deque()
+        self._parts: list[PartIndex | None] = []
+        self._coming: deque[tuple[int, Future[PartIndex]]] = deque()
         """Parts that are being finished, with their places among all, oldest first."""
         self._threads = ThreadPoolExecutor(AT_ONCE, "parts")
 
@@ -74,7 +84,7 @@ class PartsWriter:
         self._flags.extend(flags)
         self.rows += sum(sizes)
 
-    def keep(self, part: Indexed) -> None:
+    def keep(self, part: PartIndex) -> None:
         """The part at hand is this one, as it stands."""
         next(self._known)
         self._parts.append(part)
@@ -105,7 +115,7 @@ class PartsWriter:
         self._file = None
         self._sizes, self._flags, self.rows = array("Q"), bytearray(), 0
 
-    def finished(self) -> list[Indexed]:
+    def finished(self) -> list[PartIndex]:
         """All parts so far, but the one at hand."""
         self._wait(0)
         return [part for part in self._parts if part is not None]
@@ -130,7 +140,7 @@ class PartsWriter:
         schema: pa.Schema,
         rows: Records,
         entries: Records,
-    ) -> Indexed:
+    ) -> PartIndex:
         try:
             for pieces in groups:
                 file.write(conformed(pieces, schema))
@@ -138,11 +148,11 @@ class PartsWriter:
         except BaseException:
             file.discard()
             raise
-        with storing(file.path):
+        with storage_errors(file.path):
             stamp = stamp_of(file.path)
         header = Header(
             fingerprint=self._fingerprint,
-            recipe=recipe(rows),
+            rows_digest=rows_digest(rows),
             sha256=digest,
             stamp=stamp,
             documents=len(rows),

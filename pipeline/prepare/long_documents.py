@@ -22,12 +22,12 @@ SEGMENT_CHARS = 4_000_000
 """A document with more of either is asked about segment by segment."""
 
 
-class Opened(Struct, frozen=True):
+class PreparedDocument(Struct, frozen=True):
     """A document and the requests that it needs, in span order; or a segment of a long one."""
 
     document: Document
     requests: Sequence[Request]
-    long: Long | None = None
+    long: LongDocument | None = None
     """What the segments of a long document have in common."""
     is_last: bool = True
 
@@ -42,42 +42,44 @@ class Opened(Struct, frozen=True):
         return len(self.document.text or "")
 
 
-class Long:
+class LongDocument:
     """A document whose requests are never all in memory, and its chunks as they are settled."""
 
-    def __init__(self, document: Document, route: Route, asking: _Asking, chunks: Spans) -> None:
-        self._document, self._route, self._asking = document, route, asking
+    def __init__(
+        self, document: Document, route: Route, requests_of: RequestFactory, chunks: Spans
+    ) -> None:
+        self._document, self._route, self._asking = document, route, requests_of
         self._chunks = chunks
         self._settled = Spans(len(document.text or ""))
 
-    def segments(self) -> Iterator[Opened]:
+    def segments(self) -> Iterator[PreparedDocument]:
         left = len(self._chunks)
         for some in self._chunks.segments(SEGMENT_REQUESTS, SEGMENT_CHARS):
             left -= len(some)
             requests = [self._asking.request(self._document, each, self._route) for each in some]
-            yield Opened(self._document, requests, self, not left)
+            yield PreparedDocument(self._document, requests, self, not left)
 
     def settle(self, requests: Iterable[Request]) -> None:
         self._settled.extend(request.chunk for request in requests)
 
-    def whole(self) -> Opened:
+    def whole(self) -> PreparedDocument:
         """The document with the requests that were settled, pieces among them."""
         return self._made(self._settled)
 
-    def at_once(self) -> Opened:
+    def at_once(self) -> PreparedDocument:
         """The document with its requests, before any of them is sent."""
         return self._made(self._chunks)
 
-    def _made(self, chunks: Spans) -> Opened:
+    def _made(self, chunks: Spans) -> PreparedDocument:
         """With requests that are made again, one by one; their tokens are the chunks'."""
 
         def make(chunk: Chunk) -> Request:
             return self._asking.request(self._document, chunk, self._route, is_counted=False)
 
-        return Opened(self._document, Requests(chunks, make))
+        return PreparedDocument(self._document, Requests(chunks, make))
 
 
-class _Asking:
+class RequestFactory:
     """Makes requests of chunks: rendered, routed, keyed."""
 
     def __init__(self, pipeline: Pipeline) -> None:

@@ -33,7 +33,7 @@ class Pipeline(Struct, frozen=True, kw_only=True):
     output: str
     home: str
     fingerprint: str
-    shaping: dict[str, Any] = {}
+    input_settings: dict[str, Any] = {}
     """What of the job decides how a row becomes inputs, by the keys of the job file: for `explain`,
     which compares it with that of the last run."""
     metadata: dict[str, str]

@@ -14,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
-from pipeline.parts.reuse import Copied, Reuse
+from pipeline.parts.reuse import CopiedRows, Reuse
 from pipeline.prepare.long_documents import (
     SEGMENT_CHARS,
     SEGMENT_REQUESTS,
-    Long,
-    Opened,
+    LongDocument,
+    PreparedDocument,
+    RequestFactory,
     Spans,
-    _Asking,
 )
 from pipeline.prepare.pipeline import Pipeline
 from pipeline.prepare.prompts import chunk_text
@@ -30,18 +30,18 @@ from pipeline.source.documents import read
 from pipeline.source.jsonl import BATCH_ROWS
 from pipeline.source.survey import Survey
 
-LEAST_PIECE_TOKENS = 8
+MIN_PIECE_TOKENS = 8
 """No chunker cuts smaller."""
-LEAST_SPLIT_TOKENS = 2 * LEAST_PIECE_TOKENS - 1
+MIN_SPLIT_TOKENS = 2 * MIN_PIECE_TOKENS - 1
 """A chunk of fewer tokens cannot be cut in two."""
 
 
-def gathered(opened: Sequence[Entry]) -> list[Entry]:
+def finished_documents(prepare_document: Sequence[WorkItem]) -> list[WorkItem]:
     """The documents of a settled group that can be written. Of a long one a segment is only
     remembered, until the last one came."""
-    whole: list[Entry] = []
-    for each in opened:
-        if each.long is None or isinstance(each, Copied):
+    whole: list[WorkItem] = []
+    for each in prepare_document:
+        if each.long is None or isinstance(each, CopiedRows):
             whole.append(each)
             continue
         each.long.settle(each.requests)
@@ -52,13 +52,13 @@ def gathered(opened: Sequence[Entry]) -> list[Entry]:
 
 def first_requests(pipeline: Pipeline, survey: Survey, rows: Sequence[int]) -> list[Request]:
     """The first request of each of these rows that has one."""
-    asking, found = _Asking(pipeline), list[Request]()
+    requests_of, found = RequestFactory(pipeline), list[Request]()
     for documents in read(survey, partial(_by_part, survey, rows)) if rows else ():
         for document in documents:
-            route = asking.router.route(document.fields)
+            route = requests_of.router.route(document.fields)
             chunk = next(pipeline.chunk(document.text), None) if document.text else None
             if chunk is not None and route is not None:
-                found.append(asking.request(document, chunk, route))
+                found.append(requests_of.request(document, chunk, route))
     return found
 
 
@@ -69,39 +69,39 @@ def _by_part(survey: Survey, rows: Sequence[int]) -> Iterator[npt.NDArray[np.int
         start += count
 
 
-Entry = Opened | Copied
+WorkItem = PreparedDocument | CopiedRows
 """What travels from source to sink."""
 
 
-def prepared(
+def prepare(
     pipeline: Pipeline, survey: Survey, reuse: Reuse | None = None
-) -> Iterator[list[Entry]]:
+) -> Iterator[list[WorkItem]]:
     """The documents in input order, in groups of at most some hundred and some MB of text; a long
     one alone, in as many groups as it has segments. Runs of rows whose output stands are in their
     places: only the others are read, chunked and keyed.
     """
     reuse = reuse or Reuse(survey)
-    asking = _Asking(pipeline)
+    requests_of = RequestFactory(pipeline)
     runs = reuse.runs()
     to_do = 0
-    group: list[Entry] = []
+    group: list[WorkItem] = []
     for documents in () if reuse.keeps_all else read(survey, reuse.needed):
         for document in documents:
             while not to_do:
                 run = next(runs)
-                if isinstance(run, Copied):
+                if isinstance(run, CopiedRows):
                     group.append(run)
                 else:
                     to_do = run
             to_do -= 1
-            opened = _open(pipeline, document, asking)
-            if isinstance(opened, Opened):
-                group.append(opened)
+            prepare_document = _open(pipeline, document, requests_of)
+            if isinstance(prepare_document, PreparedDocument):
+                group.append(prepare_document)
                 continue
             if group:
                 yield group
                 group = []
-            for segment in opened.segments():
+            for segment in prepare_document.segments():
                 yield [segment]
                 del segment
         if group:
@@ -109,9 +109,9 @@ def prepared(
         # A document may be 200 MB: no name may hold on to it while the next one is read.
         documents.clear()
         group = []
-        del document, opened
+        del document, prepare_document
     for run in runs:  # behind the last document there are only these
-        assert isinstance(run, Copied)
+        assert isinstance(run, CopiedRows)
         group.append(run)
         if len(group) == BATCH_ROWS:
             yield group
@@ -121,29 +121,29 @@ def prepared(
 
 
 def split(
-    pipeline: Pipeline, opened: Opened, too_long: Set[bytes]
-) -> tuple[Opened, list[Request], list[Request]]:
+    pipeline: Pipeline, prepare_document: PreparedDocument, too_long: Set[bytes]
+) -> tuple[PreparedDocument, list[Request], list[Request]]:
     """The document with the pieces of its requests that are too long in their place; the pieces;
     and those that are too short to be cut again."""
-    asking = _Asking(pipeline)
-    document, requests = opened.document, list[Request]()
+    requests_of = RequestFactory(pipeline)
+    document, requests = prepare_document.document, list[Request]()
     pieces: list[Request] = []
-    hopeless: list[Request] = []
-    for request in opened.requests:
-        is_long = request.flight in too_long
+    unsplittable: list[Request] = []
+    for request in prepare_document.requests:
+        is_long = request.dedup_key in too_long
         cut = _pieces(pipeline, document, request.chunk) if is_long else []
-        made = [asking.request(document, chunk, request.route) for chunk in cut]
+        made = [requests_of.request(document, chunk, request.route) for chunk in cut]
         if is_long and not made:
-            hopeless.append(request)
+            unsplittable.append(request)
         requests += made or [request]
         pieces += made
-    return replace(opened, requests=requests), pieces, hopeless
+    return replace(prepare_document, requests=requests), pieces, unsplittable
 
 
 def _pieces(pipeline: Pipeline, document: Document, chunk: Chunk) -> list[Chunk]:
     """The halves of a chunk, at semantic boundaries; none where it has hardly any token left."""
     half = (chunk.tokens + 1) // 2
-    if half < LEAST_PIECE_TOKENS:
+    if half < MIN_PIECE_TOKENS:
         return []
     start = chunk.start_char
     cut = [
@@ -153,17 +153,19 @@ def _pieces(pipeline: Pipeline, document: Document, chunk: Chunk) -> list[Chunk]
     return cut if len(cut) > 1 else []
 
 
-def opened(pipeline: Pipeline, document: Document) -> Opened:
+def prepare_document(pipeline: Pipeline, document: Document) -> PreparedDocument:
     """One document and its requests; without any where it cannot be read or must not be sent."""
-    found = _open(pipeline, document, _Asking(pipeline))
-    return found if isinstance(found, Opened) else found.at_once()
+    found = _open(pipeline, document, RequestFactory(pipeline))
+    return found if isinstance(found, PreparedDocument) else found.at_once()
 
 
-def _open(pipeline: Pipeline, document: Document, asking: _Asking) -> Opened | Long:
+def _open(
+    pipeline: Pipeline, document: Document, requests_of: RequestFactory
+) -> PreparedDocument | LongDocument:
     """The document with its requests, or a long one, whose segments have them."""
     if document.text is None:
-        return Opened(document, [])
-    route = asking.router.route(document.fields)
+        return PreparedDocument(document, [])
+    route = requests_of.router.route(document.fields)
     if route is None:
         return _isolated(document, "the rules of the job leave no endpoint that may answer it")
     most = pipeline.max_chunks
@@ -171,14 +173,16 @@ def _open(pipeline: Pipeline, document: Document, asking: _Asking) -> Opened | L
     first = [] if len(document.text) > SEGMENT_CHARS else list(islice(chunks, SEGMENT_REQUESTS))
     further = next(chunks, None)
     if further is None and len(first) <= most:
-        return Opened(document, [asking.request(document, each, route) for each in first])
+        return PreparedDocument(
+            document, [requests_of.request(document, each, route) for each in first]
+        )
     # All are counted before the first one is paid for.
     spans = Spans(len(document.text))
     spans.extend(chain(first, [] if further is None else [further], chunks))
     if len(spans) > most:
         return _isolated(document, f"more than guard.max_chunks = {most:,} chunks")
-    return Long(document, route, asking, spans)
+    return LongDocument(document, route, requests_of, spans)
 
 
-def _isolated(document: Document, reason: str) -> Opened:
-    return Opened(replace(document, text=None, error=reason), [])
+def _isolated(document: Document, reason: str) -> PreparedDocument:
+    return PreparedDocument(replace(document, text=None, error=reason), [])

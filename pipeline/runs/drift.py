@@ -18,8 +18,8 @@ from anyio.to_thread import run_sync
 
 from pipeline.cache.keys import Keys
 from pipeline.cache.store import AnswerCache
-from pipeline.disk.durable import private, storing
-from pipeline.endpoints.connect import Answering
+from pipeline.disk.durable import open_private, storage_errors
+from pipeline.endpoints.connect import Connection
 from pipeline.errors import EndpointError, GuardError
 from pipeline.parts.reuse import Reuse
 from pipeline.prepare.pipeline import Pipeline
@@ -28,7 +28,7 @@ from pipeline.records import Answer, Endpoint, Failure, Request
 from pipeline.source.survey import Survey
 from pipeline.text import printable
 
-LEAST_COSINE = 0.999
+MIN_COSINE = 0.999
 """Other hardware, batches or half precision leave a cosine above 0.9999; another model, or another
 version of one, is far below this."""
 GOOD_FOR_SECONDS = 43_200
@@ -38,11 +38,11 @@ ITS_OWN = frozenset({"too_long", "poison", "invalid"})
 """Errors of these texts; all others are the server's, and end the call that waits as well."""
 
 Send = Callable[[Sequence[Request]], Awaitable[Sequence[Answer | Failure]]]
-Told = Callable[[Endpoint, int, float, Sequence[Answer]], None]
+OnPaid = Callable[[Endpoint, int, float, Sequence[Answer]], None]
 """Endpoint, requests, seconds, answers of a call that is paid for, too."""
 
 
-class Canary:
+class DriftCheck:
     """Stands before an endpoint, and asks these texts again ahead of its first call.
 
     Raises: GuardError where the model has moved.
@@ -54,7 +54,7 @@ class Canary:
         send: Send,
         known: Sequence[tuple[Request, bytes]],
         passed: Callable[[], None],
-        told: Told,
+        told: OnPaid,
     ) -> None:
         self._endpoint, self._send, self._known = endpoint, send, list(known)
         self._passed, self._told = passed, told
@@ -103,7 +103,7 @@ class Canary:
         return [value if isinstance(value, bytes) else None for value in values]
 
     def _compare(self, before: bytes, now: bytes) -> None:
-        if (near := cosine(before, now)) < LEAST_COSINE:
+        if (near := cosine(before, now)) < MIN_COSINE:
             self._moved = GuardError(
                 f"{printable(self._endpoint.name)}: the model answers other vectors than before "
                 f"(cosine {near:.3f} for a text of the last commit): nothing was published",
@@ -113,33 +113,33 @@ class Canary:
             raise self._moved
 
 
-async def watched(
+async def with_drift_check(
     pipeline: Pipeline,
     survey: Survey,
     reuse: Reuse,
     cache: AnswerCache,
-    answering: Sequence[Answering],
+    connections: Sequence[Connection],
     marker: Path,
-    told: Told,
+    told: OnPaid,
 ) -> list[tuple[Endpoint, Send]]:
     """The endpoints, each behind a canary where new vectors are to stand beside those of a commit.
 
     `marker` remembers that they passed.
     """
-    asked: list[tuple[Endpoint, Send]] = [(each.endpoint, each.answer) for each in answering]
+    asked: list[tuple[Endpoint, Send]] = [(each.endpoint, each.answer) for each in connections]
     embeds = pipeline.endpoints[0].task == "feature-extraction" and pipeline.drift_texts
-    standing = reuse.standing
-    if standing is None or reuse.keeps_all or not embeds or has_passed(marker, standing.run):
+    snapshot = reuse.snapshot
+    if snapshot is None or reuse.keeps_all or not embeds or has_passed(marker, snapshot.run):
         return asked
-    known = await run_sync(known_texts, pipeline, survey, reuse, cache)
-    passed = partial(mark_passed, marker, standing.run)
+    known = await run_sync(reference_vectors, pipeline, survey, reuse, cache)
+    passed = partial(mark_passed, marker, snapshot.run)
     return [
-        (endpoint, Canary(endpoint, send, texts, passed, told).answer)
+        (endpoint, DriftCheck(endpoint, send, texts, passed, told).answer)
         for (endpoint, send), texts in zip(asked, known, strict=True)
     ]
 
 
-def known_texts(
+def reference_vectors(
     pipeline: Pipeline, survey: Survey, reuse: Reuse, cache: AnswerCache
 ) -> list[list[tuple[Request, bytes]]]:
     """For each endpoint the texts to ask again: from rows that are unchanged, with the vectors that
@@ -175,7 +175,7 @@ def has_passed(marker: Path, run: str) -> bool:
 
 
 def mark_passed(marker: Path, run: str) -> None:
-    with storing(marker), private(marker) as file:
+    with storage_errors(marker), open_private(marker) as file:
         file.write(run.encode())
 
 

@@ -14,14 +14,14 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.disk.durable import private, storing, sync_folder
+from pipeline.disk.durable import open_private, storage_errors, sync_folder
 from pipeline.records import Failure
 
 ALL = "all"
 """Every class of failure, for `drop`."""
 
 
-class Journal:
+class FailureJournal:
     """The failures of one run, by request key. Calls block: use it from one thread at a time.
 
     Raises: StorageError where the file cannot be read or written.
@@ -38,12 +38,12 @@ class Journal:
         Invariant: after any crash, every failure whose `put_many` had returned is among them.
         """
         found: dict[bytes, Failure] = {}
-        with storing(self.path):
+        with storage_errors(self.path):
             if not self.path.exists():
                 return found
             with self.path.open("rb") as file:
                 for line in file:
-                    if (record := _unseal(line)) is not None:
+                    if (record := _decode_line(line)) is not None:
                         key, failure = record
                         found[key] = failure
         return found
@@ -52,8 +52,8 @@ class Journal:
         """Return when all of these are durable."""
         if not failures:
             return
-        raw = b"".join(_seal(key, failure) for key, failure in failures)
-        with storing(self.path):
+        raw = b"".join(_encode_line(key, failure) for key, failure in failures)
+        with storage_errors(self.path):
             descriptor = self._opened()
             while raw:
                 raw = raw[os.write(descriptor, raw) :]
@@ -67,9 +67,9 @@ class Journal:
             return 0
         self.close()
         temporary = self.path.with_name(f"{self.path.name}.tmp")
-        with storing(self.path):
-            with private(temporary) as file:
-                file.writelines(_seal(key, failure) for key, failure in kept.items())
+        with storage_errors(self.path):
+            with open_private(temporary) as file:
+                file.writelines(_encode_line(key, failure) for key, failure in kept.items())
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self.path)
@@ -79,7 +79,7 @@ class Journal:
     def discard(self) -> None:
         """The run is over: its failures are of no use to another one."""
         self.close()
-        with storing(self.path):
+        with storage_errors(self.path):
             self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -99,13 +99,13 @@ class Journal:
         return self._descriptor
 
 
-def _seal(key: bytes, failure: Failure) -> bytes:
+def _encode_line(key: bytes, failure: Failure) -> bytes:
     # ASCII only: a message may hold half a surrogate pair, which no other encoding takes.
     body = json.dumps([key.hex(), failure.kind, failure.message, failure.attempts]).encode()
     return b"%08x %b\n" % (zlib.crc32(body), body)
 
 
-def _unseal(line: bytes) -> tuple[bytes, Failure] | None:
+def _decode_line(line: bytes) -> tuple[bytes, Failure] | None:
     checksum, _, body = line.removesuffix(b"\n").partition(b" ")
     if checksum != b"%08x" % zlib.crc32(body):
         return None

@@ -20,11 +20,11 @@ from typing import IO, Any
 
 import msgspec
 
-from pipeline.disk.durable import private, storing, sync_folder
+from pipeline.disk.durable import open_private, storage_errors, sync_folder
 from pipeline.errors import StorageError
 from pipeline.records import Answer, Document, Outcome
-from pipeline.runs.failures import Journal
-from pipeline.runs.manifest import Manifest, ended, superfluous
+from pipeline.runs.failures import FailureJournal
+from pipeline.runs.manifest import Manifest, end_manifest, runs_to_remove
 from pipeline.text import printable
 
 _YOUNG_SECONDS = 60
@@ -93,31 +93,31 @@ class RunRecord:
         self.manifest = manifest
         self._output = output
         self.failures_path = self.folder / "failures.jsonl"
-        self.journal = Journal(self.folder / "journal")
+        self.journal = FailureJournal(self.folder / "journal")
         self._failures: IO[bytes] | None = None
-        with storing(self.folder):
+        with storage_errors(self.folder):
             self.folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.folder.mkdir(exist_ok=True, mode=0o700)
 
     def begin(self) -> None:
         """The manifest is durable when it returns, also its name; what kills left is gone."""
         found = runs_of(self._output)
-        with storing(self.folder):
+        with storage_errors(self.folder):
             self.failures_path.unlink(missing_ok=True)  # of an earlier turn; it is written anew
         if found.get(self.manifest.run) != self.manifest:
             self._write_manifest()
-            with storing(self.folder):
+            with storage_errors(self.folder):
                 runs = self.folder.parent
                 for folder in (runs, runs.parent, runs.parent.parent):
                     sync_folder(folder)
         for name in found:
             self._tidy(self.folder.parent / name)
-        for name in self._others() - found.keys() | {*superfluous(found, self.manifest.run)}:
+        for name in self._others() - found.keys() | {*runs_to_remove(found, self.manifest.run)}:
             shutil.rmtree(self.folder.parent / name, ignore_errors=True)
 
     def end(self, exit_code: int, rows_out: int | None = None) -> None:
         """Say durably how the run ended; one that is over needs its journal no more."""
-        self.manifest = ended(self.manifest, exit_code, rows_out)
+        self.manifest = end_manifest(self.manifest, exit_code, rows_out)
         self._write_manifest()
         if self.manifest.state != "open":
             with suppress(StorageError):  # it is of no use, and does no harm
@@ -131,7 +131,7 @@ class RunRecord:
                     path.unlink()
 
     def _others(self) -> set[str]:
-        with storing(self.folder.parent):
+        with storage_errors(self.folder.parent):
             return {each.name for each in self.folder.parent.iterdir()} - {self.folder.name}
 
     def _write_manifest(self) -> None:
@@ -139,8 +139,8 @@ class RunRecord:
         path = self.folder / "manifest.json"
         temporary = path.with_suffix(".tmp")
         raw = msgspec.json.format(msgspec.json.encode(self.manifest), indent=2) + b"\n"
-        with storing(path):
-            with private(temporary) as file:
+        with storage_errors(path):
+            with open_private(temporary) as file:
                 file.write(raw)
                 file.flush()
                 os.fsync(file.fileno())
@@ -169,15 +169,15 @@ class RunRecord:
 
     def _write(self, document: Document, what: dict[str, Any]) -> None:
         where = _ADDRESS.fullmatch(document.address)
-        place: dict[str, Any] = {"file": where["file"] if where else document.address}
+        layout: dict[str, Any] = {"file": where["file"] if where else document.address}
         if where:
             name = "line" if where["line"] else "row"
-            place[name] = int(where[name])
-        told = {"id": document.id, "identity": document.identity.hex(), **place, **what}
+            layout[name] = int(where[name])
+        told = {"id": document.id, "identity": document.identity.hex(), **layout, **what}
         told["reason"] = printable(told["reason"] or "", 500)
-        with storing(self.failures_path):
+        with storage_errors(self.failures_path):
             if self._failures is None:
-                self._failures = private(self.failures_path)
+                self._failures = open_private(self.failures_path)
             self._failures.write(msgspec.json.encode(told) + b"\n")
 
     def close(self) -> None:
@@ -185,6 +185,6 @@ class RunRecord:
         self.journal.close()
         file, self._failures = self._failures, None
         if file is not None:
-            with storing(self.failures_path), file:
+            with storage_errors(self.failures_path), file:
                 file.flush()
                 os.fsync(file.fileno())

@@ -17,7 +17,7 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM]
 if sys.platform != "win32":
     SIGNALS.append(signal.SIGHUP)
 
-LOOK_SECONDS = 30.0
+CLOCK_CHECK_SECONDS = 30.0
 """So often `run.until` is compared with the clock: a machine that slept wakes late otherwise."""
 
 
@@ -39,10 +39,10 @@ class Interrupts:
     async def watch_signals(self) -> None:
         """The first signal drains, the second one leaves at once."""
         # What the caller ignores, as nohup does, is ignored here, too.
-        heeded = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
-        if not heeded:
+        watched = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+        if not watched:
             return
-        with anyio.open_signal_receiver(*heeded) as received:
+        with anyio.open_signal_receiver(*watched) as received:
             async for number in received:
                 # A terminal that closes asks for an orderly end, as SIGTERM does.
                 code = 130 if number == signal.SIGINT else 143
@@ -54,7 +54,7 @@ class Interrupts:
         now = time.time()
         ends = steady() + next_moment(until, now) - now
         while (left := ends - steady()) > 0:  # noqa: ASYNC110 - no event tells the time
-            await anyio.sleep(min(left, LOOK_SECONDS))
+            await anyio.sleep(min(left, CLOCK_CHECK_SECONDS))
         if self.by is None:
             self._end(TimeLimit(f"run.until = {until} reached; run the same command to go on"))
 

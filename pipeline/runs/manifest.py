@@ -49,7 +49,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     """What stands for each endpoint's model in a key."""
     columns: dict[str, str]
     """Of the output, with their Arrow types, as far as they are known before the first answer."""
-    shaping: dict[str, Any] = {}
+    input_settings: dict[str, Any] = {}
     """What of the job decides how a row becomes inputs."""
     prefixes: list[Any] = []
     """What stands before the input in the keys of each endpoint."""
@@ -62,7 +62,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     """Of the output, with their SHA-256."""
 
 
-def planned(pipeline: Pipeline, surveyed: Survey, columns: dict[str, str]) -> Manifest:
+def planned_manifest(pipeline: Pipeline, surveyed: Survey, columns: dict[str, str]) -> Manifest:
     """The manifest of a new run of this job."""
     return Manifest(
         run=new_run_id(),
@@ -74,7 +74,7 @@ def planned(pipeline: Pipeline, surveyed: Survey, columns: dict[str, str]) -> Ma
         rows=surveyed.rows,
         output=pipeline.output,
         models=[list(endpoint.identity) for endpoint in pipeline.endpoints],
-        shaping=pipeline.shaping,
+        input_settings=pipeline.input_settings,
         prefixes=[msgspec.json.decode(prefix(endpoint)) for endpoint in pipeline.endpoints],
         columns=columns,
         version=_version(),
@@ -110,7 +110,7 @@ def this_run(new: Manifest, found: Iterable[Manifest]) -> Manifest:
     return replace(new, number=before.number + 1)
 
 
-def ended(manifest: Manifest, exit_code: int, rows_out: int | None = None) -> Manifest:
+def end_manifest(manifest: Manifest, exit_code: int, rows_out: int | None = None) -> Manifest:
     """The manifest after an end with this code."""
     if rows_out is not None:
         return replace(manifest, state="committed", exit=exit_code, rows_out=rows_out)
@@ -118,7 +118,7 @@ def ended(manifest: Manifest, exit_code: int, rows_out: int | None = None) -> Ma
     return replace(manifest, state=state, exit=exit_code)
 
 
-def superfluous(found: Mapping[str, Manifest | None], this: str) -> list[str]:
+def runs_to_remove(found: Mapping[str, Manifest | None], this: str) -> list[str]:
     """The folders of runs that go: all but the newest `KEPT_RUNS`, and never this run's.
 
     `found` is what they hold; None, a manifest that cannot be read, counts as the oldest.

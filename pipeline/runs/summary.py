@@ -43,14 +43,14 @@ class Ended(Struct, frozen=True):
     failures: Path | None
 
 
-def first(raised: BaseException) -> TextmillError | None:
+def first_error(raised: BaseException) -> TextmillError | None:
     """What ended the run: the error, or the first one in a group of nothing but such errors."""
     if isinstance(raised, TextmillError):
         return raised
     if isinstance(raised, BaseExceptionGroup):
         errors, others = raised.split(TextmillError)
         if errors is not None and others is None:
-            return first(errors.exceptions[0])
+            return first_error(errors.exceptions[0])
     return None
 
 
@@ -85,7 +85,9 @@ def summary(
     )
 
 
-def ended(told: events.Summary, error: TextmillError | None, record: RunRecord | None) -> Ended:
+def end_of_run(
+    told: events.Summary, error: TextmillError | None, record: RunRecord | None
+) -> Ended:
     """How it ended, with the file that names its failures, if there is one."""
     path = record.failures_path if record and record.failures_path.exists() else None
     return Ended(told, error, path)

@@ -23,10 +23,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.disk.durable import private, storing, sync_folder
+from pipeline.disk.durable import open_private, storage_errors, sync_folder
 from pipeline.disk.spill import Records, Spill
-from pipeline.parts.index import Indexed
-from pipeline.parts.part_rows import PartRows, reading
+from pipeline.parts.index import PartIndex
+from pipeline.parts.part_rows import PartRows, part_errors
 from pipeline.source import identity
 
 _LINE = np.dtype(
@@ -36,7 +36,7 @@ _BLOCK_BYTES = 1 << 26
 _AT_ONCE = 10_000
 
 
-class Copies:
+class CopiedChanges:
     """Which rows of the last commit's parts came into which new ones as they were."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Copies:
         self._old.setdefault(name, array("Q")).extend((start, stop))
         self._new.setdefault(part, array("Q")).extend((at, at + stop - start))
 
-    def rest(self, part: Indexed, number: int | None = None) -> list[tuple[int, int]]:
+    def rest(self, part: PartIndex, number: int | None = None) -> list[tuple[int, int]]:
         """The ranges of rows of an old part, or of the new one of this number, that are not."""
         ranges = self._old.get(part.path.name) if number is None else self._new.get(number)
         is_left = np.ones(part.header.rows + 2, np.bool_)
@@ -62,9 +62,9 @@ class Copies:
 
 def write_changes(
     target: Path,
-    before: Sequence[Indexed],
-    now: Sequence[Indexed],
-    copies: Copies,
+    before: Sequence[PartIndex],
+    now: Sequence[PartIndex],
+    copies: CopiedChanges,
     *,
     id: str,
 ) -> None:
@@ -77,7 +77,7 @@ def write_changes(
     both = {part.path.name for part in before} & {part.path.name for part in now}
     lines, chosen = Spill(_LINE), Spill(_LINE)
     # The lines themselves: which of them count is known only at the end.
-    with storing(target), tempfile.TemporaryFile(dir=target.parent) as spool:
+    with storage_errors(target), tempfile.TemporaryFile(dir=target.parent) as spool:
         for is_new, parts in ((False, before), (True, now)):
             for number, part in enumerate(parts):
                 if part.path.name not in both:
@@ -86,7 +86,7 @@ def write_changes(
         for bucket in lines.buckets():
             for records in _differing(lines.bucket(bucket)):
                 chosen.add(records["at"] // _BLOCK_BYTES, records)
-        with private(target) as file:
+        with open_private(target) as file:
             for block in chosen.buckets():
                 for record in np.sort(chosen.bucket(block), order="at"):
                     spool.seek(int(record["at"]))
@@ -99,7 +99,7 @@ def write_changes(
 def deliver(owed: Path, target: Path) -> None:
     """Puts the changes where they were asked for, whole or not at all."""
     temporary = target.with_name(f".{target.name}.textmill.tmp")
-    with storing(target):
+    with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             if owed.exists():
@@ -116,7 +116,7 @@ def deliver(owed: Path, target: Path) -> None:
 def _spool(
     spool: IO[bytes],
     lines: Spill,
-    part: Indexed,
+    part: PartIndex,
     ranges: list[tuple[int, int]],
     *,
     is_new: bool,
@@ -127,7 +127,7 @@ def _spool(
         return
     rows = PartRows(part.path)
     at = spool.seek(0, os.SEEK_END)
-    with reading(part.path), closing(rows):
+    with part_errors(part.path), closing(rows):
         # The part says it, not the job: the last commit may have had rows of the other kind.
         names = _identities(part) if any(map(_is_document, rows.json(0, 1))) else None
         for start, stop in ranges:
@@ -155,7 +155,7 @@ def _put(lines: Spill, found: list[tuple[bytes, bytes, bool, int, int]]) -> None
     found.clear()
 
 
-def _identities(part: Indexed) -> list[bytes]:
+def _identities(part: PartIndex) -> list[bytes]:
     entries = part.entries()
     if entries is None:
         return [b"?" * 16] * part.header.rows

@@ -17,16 +17,16 @@ import pyarrow as pa
 
 from pipeline.cache.lookup import Outcomes
 from pipeline.errors import GuardError
-from pipeline.parts.index import FIRST, OUTCOMES, REUSABLE, Indexed, indexed
+from pipeline.parts.index import FIRST, OUTCOMES, REUSABLE, PartIndex, read_index
 from pipeline.parts.json_lines import PIECE_ROWS
-from pipeline.parts.layout import Place
-from pipeline.parts.part_rows import PartRows, reading, rows_of
-from pipeline.parts.reuse import OPEN_PARTS, Copied, Reuse, readable
+from pipeline.parts.layout import OutputLayout
+from pipeline.parts.part_rows import PartRows, part_errors, rows_of
+from pipeline.parts.reuse import OPEN_PARTS, CopiedRows, Reuse, readable
 from pipeline.parts.schema import output_schema, row_weights, vector_array, with_vectors
-from pipeline.parts.snapshot import Standing, StandingRecord
+from pipeline.parts.snapshot import Snapshot, SnapshotFile
 from pipeline.parts.writer import PartsWriter
-from pipeline.records import Column, Document, Kept, Result, Row
-from pipeline.sink.changes import Copies, deliver, write_changes
+from pipeline.records import Column, Document, Result, Row, RowRef
+from pipeline.sink.changes import CopiedChanges, deliver, write_changes
 from pipeline.sink.commit import publish
 from pipeline.source import identity
 from pipeline.source.identity import digest_of
@@ -80,10 +80,10 @@ class Sink:
             metadata=metadata,
         )
         self._survey, self._columns, self._per_chunk = survey, columns, per_chunk
-        self.place = Place(output, run_id)
-        self.fingerprint = _fingerprint(fingerprint, survey, self.schema, self.place.part_suffix)
+        self.layout = OutputLayout(output, run_id)
+        self.fingerprint = _fingerprint(fingerprint, survey, self.schema, self.layout.part_suffix)
         """Of everything that the bytes of a part depend on, but its rows and their answers."""
-        self.standing: Standing | None = None
+        self.snapshot: Snapshot | None = None
         """What stands when the run begins."""
         self._unknown = {each.name for each in columns if each.type == "vector" and not dimension}
         self._carried = set(survey.schema.names)
@@ -93,21 +93,21 @@ class Sink:
         self._weights = np.zeros(0)
         self._reuse: Reuse | None = None
         self._former: set[str] = set()
-        self._copies = Copies()
+        self._copies = CopiedChanges()
         self._readers: dict[Path, PartRows] = {}
         self._part = -1
-        self.published: list[Indexed] = []
+        self.published: list[PartIndex] = []
         """The parts of the output, once they stand."""
-        self._parts = PartsWriter(self.place, survey, self.fingerprint, self.schema)
+        self._parts = PartsWriter(self.layout, survey, self.fingerprint, self.schema)
         self._own: dict[str, list[Any]] = {}
-        self._kept: list[Kept] = []
+        self._kept: list[RowRef] = []
         self._pending_bytes = 0
-        self.place.prepare(spec.path, [file.path for file in survey.files])
-        self._record = StandingRecord(self.place)
-        self.standing = self._record.read()
+        self.layout.prepare(spec.path, [file.path for file in survey.files])
+        self._record = SnapshotFile(self.layout)
+        self.snapshot = self._record.read()
         self._clear()
 
-    def expect(self, reuse: Reuse) -> None:
+    def plan_for(self, reuse: Reuse) -> None:
         """Parts of this plan will come. Their dimension is the job's where it names none."""
         self._reuse = reuse
         self._former = {part.path.name for part in reuse.former}
@@ -118,7 +118,7 @@ class Sink:
             self._parts.schema = self.schema
 
     @property
-    def parts(self) -> list[Indexed]:
+    def parts(self) -> list[PartIndex]:
         """The finished ones, in order."""
         return self._parts.finished()
 
@@ -144,7 +144,7 @@ class Sink:
         count = {result.status: getattr(self.counts, result.status) + 1}
         self.counts = self.counts._replace(rows=self.counts.rows + rows, **count)
 
-    def copy(self, copied: Copied) -> None:
+    def copy(self, copied: CopiedRows) -> None:
         """Adds documents whose output stands: a part as it is, or rows of one."""
         self._turn_to(copied.part)
         self.counts = self.counts._replace(
@@ -173,8 +173,8 @@ class Sink:
                 self._readers.pop(next(iter(self._readers))).close()
             self._readers[path] = PartRows(path)
         rows = self._readers[path]
-        with reading(path):
-            if self.place.suffix == ".jsonl":
+        with part_errors(path):
+            if self.layout.suffix == ".jsonl":
                 for lines in rows.lines(start, stop):
                     self._parts.add_lines(lines)
                 return
@@ -183,10 +183,10 @@ class Sink:
 
     def check_loss(self) -> None:
         """Raises: GuardError where an output with rows would be replaced by one without results."""
-        if self.counts.ok + self.counts.partial == 0 and any(map(rows_of, self.place.published())):
+        if self.counts.ok + self.counts.partial == 0 and any(map(rows_of, self.layout.published())):
             what = "the input is empty" if not self._survey.rows else "every row failed"
             raise GuardError(
-                f"{shown(str(self.place.path))}: {what}, and the output so far has rows",
+                f"{shown(str(self.layout.path))}: {what}, and the output so far has rows",
                 hint="it stands as it was; remove it to publish without them",
             )
 
@@ -203,22 +203,22 @@ class Sink:
             raise ValueError(f"{done} documents written, {self._survey.rows} read")
         is_asked = changes is not None or self._record.owed_changes.exists()
         self.published = publish(
-            self.place,
+            self.layout,
             self._record,
             self.schema,
             self.parts,
             written=self._parts.written,
             fingerprint=self.fingerprint,
-            before=self.standing,
+            before=self.snapshot,
             changes=self._write_changes if is_asked else None,
         )
         if changes is not None:
             deliver(self._record.owed_changes, changes)
         return self.counts.rows
 
-    def _write_changes(self, target: Path, parts: Sequence[Indexed]) -> None:
+    def _write_changes(self, target: Path, parts: Sequence[PartIndex]) -> None:
         # Also where somebody removed the output: who follows the commits has its rows still.
-        found = indexed(self.place.parts, self.place.part_suffix)
+        found = read_index(self.layout.parts, self.layout.part_suffix)
         former = readable(found, self._record.last)
         write_changes(target, former, parts, self._copies, id=self._survey.spec.id or "id")
 
@@ -229,7 +229,7 @@ class Sink:
             reader.close()
         self._readers.clear()
         self._clear()
-        self.place.clean()
+        self.layout.clean()
 
     def _add(
         self, document: Document, result: Result, row: Row, at: int, repeats: dict[int, int]
@@ -272,14 +272,14 @@ class Sink:
             size += len(value) if value is not None else 0
             if column.name in self._unknown and value is not None:
                 self._learn(column.name, len(value) // 4)
-        batch, index = document.kept
+        batch, index = document.row_ref
         if batch is not self._batch:
             self._batch, self._weights = batch, np.zeros(0)
             for name in self._carried:
                 weights = row_weights(batch.column(name))
                 self._weights = self._weights + weights if len(self._weights) else weights
         size += int(self._weights[index]) if self._carried else 0
-        self._kept.append(document.kept)
+        self._kept.append(document.row_ref)
         self._pending_bytes += size
         if len(self._kept) >= PIECE_ROWS or self._pending_bytes >= PIECE_BYTES:
             self._flush()
@@ -340,7 +340,7 @@ def _chunk_id(name: bytes, text: str, repeats: dict[int, int]) -> str:
     return identity.chunk_id(name, raw, occurrence)
 
 
-def _taken(kept: Sequence[Kept], name: str) -> pa.Array:
+def _taken(kept: Sequence[RowRef], name: str) -> pa.Array:
     """The kept column of these rows, which come in runs of one batch; dictionaries decoded."""
     pieces, start = [], 0
     for at in range(1, len(kept) + 1):

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.errors import InputError
-from pipeline.records import Document, Kept
+from pipeline.records import Document, RowRef
 from pipeline.source import identity
 from pipeline.source.blocks import Block, Chosen
 from pipeline.source.json_types import JsonType, Misfit, changed_fields, widened
@@ -116,7 +116,7 @@ def read(
         id_kind = ID_KINDS.get(kind) if isinstance(kind, str) else None
     for block in blocks(spec, survey.files, names, chosen, id_kind):
         typed = parquet_rows if survey.types is None else _jsonl_rows
-        texts, fields, errors, kept = typed(block, survey)
+        texts, fields, errors, row_ref = typed(block, survey)
         batch: list[Document] = []
         size = 0
         for at, (hashed, text, error) in enumerate(zip(block.hashes, texts, errors, strict=True)):
@@ -146,12 +146,12 @@ def read(
                     fields=fields[at],
                     address=block.address(at),
                     part=part,
-                    kept=Kept(kept, at),
+                    row_ref=RowRef(row_ref, at),
                     error=error,
                 )
             )
         # A document may be 200 MB: no name may hold on to it while the next one is read.
-        del block, texts, fields, kept, text
+        del block, texts, fields, row_ref, text
         if batch:
             yield batch
     if next(places, None) is not None:

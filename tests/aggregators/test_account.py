@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from aggregators.account import Account
-from pipeline.records import Answer, Chunk, Document, Failure, Kept, Outcome, Request
+from pipeline.records import Answer, Chunk, Document, Failure, Outcome, Request, RowRef
 
 SETTLED = st.builds(
     Answer, st.text(max_size=3), truncated=st.booleans(), model=st.sampled_from(["", "m", "n"])
@@ -13,7 +13,7 @@ SETTLED = st.builds(
 
 def document(error=None):
     text = None if error else "text"
-    return Document(b"\0" * 16, "d", text, {}, "in.jsonl:1", 0, Kept(None, 0), error)
+    return Document(b"\0" * 16, "d", text, {}, "in.jsonl:1", 0, RowRef(None, 0), error)
 
 
 def outcomes(*settled, tokens=3):

@@ -6,7 +6,7 @@ from hypothesis import given
 
 from aggregators import AGGREGATORS, REVISIONS
 from aggregators.text import Text
-from pipeline.records import Answer, Chunk, Column, Document, Failure, Kept, Outcome, Request
+from pipeline.records import Answer, Chunk, Column, Document, Failure, Outcome, Request, RowRef
 
 TEXT = Text(Column("summary", "string"))
 NO = Failure("poison", "no")
@@ -14,7 +14,7 @@ NO = Failure("poison", "no")
 
 def step(*settled, error=None):
     document = Document(b"\0" * 16, "d", None if error else "text", {}, "in.jsonl:1", 0,
-                        Kept(None, 0), error)
+                        RowRef(None, 0), error)
     outcomes = [Outcome(Request(b"", "", 0, Chunk(n, n + 1, 1)), one)
                 for n, one in enumerate(settled)]
     result = TEXT.step(document, outcomes)

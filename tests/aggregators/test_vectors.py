@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from aggregators.vectors import Mean, Rows
-from pipeline.records import Answer, Chunk, Column, Document, Failure, Kept, Outcome, Request
+from pipeline.records import Answer, Chunk, Column, Document, Failure, Outcome, Request, RowRef
 
 COLUMN = Column("vector", "vector")
 NO = Failure("poison", "no")
@@ -17,7 +17,7 @@ COORDINATES = st.lists(st.integers(-8, 8), min_size=3, max_size=3)
 
 def document(error=None):
     text = None if error else "text"
-    return Document(b"\0" * 16, "d", text, {}, "in.jsonl:1", 0, Kept(None, 0), error)
+    return Document(b"\0" * 16, "d", text, {}, "in.jsonl:1", 0, RowRef(None, 0), error)
 
 
 def outcome(start, end, tokens, vector):

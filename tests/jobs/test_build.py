@@ -8,7 +8,7 @@ import pytest
 from jobs.build import build, tokenizer_name
 from jobs.home import home
 from jobs.spec.load import load
-from pipeline.cache.keys import keyed, model_name
+from pipeline.cache.keys import model_name, request_key
 from pipeline.errors import UsageError
 from pipeline.records import Deadline, Price
 
@@ -55,7 +55,7 @@ def test_parameters_are_the_jobs_and_no_input_is_cut_silently(made, sent):
 
 def test_what_changes_answers_changes_the_key_and_nothing_else_does():
     def key(made):
-        return keyed(build(made, with_secret=False).endpoints[0])("the weir")
+        return request_key(build(made, with_secret=False).endpoints[0])("the weir")
 
     base = key(remote("openai"))
     same = [{"endpoint__name": "b"}, {"endpoint__batch_size": 1}, {"endpoint__concurrency": 9},

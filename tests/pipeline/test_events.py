@@ -9,9 +9,9 @@ from pipeline import events
 
 
 @pytest.mark.parametrize(("event", "told"), [
-    (events.Absent("private"), '{"event":"absent","column":"private"}'),
+    (events.RuleColumnMissing("private"), '{"event":"absent","column":"private"}'),
     (events.Surveyed(3, 1), '{"event":"surveyed","documents":3,"parts":1}'),
-    (events.Began("r", "/o.run/runs/r"), '{"event":"began","run":"r","folder":"/o.run/runs/r"}'),
+    (events.Started("r", "/o.run/runs/r"), '{"event":"began","run":"r","folder":"/o.run/runs/r"}'),
     (events.Admitted(2, 9, 4), '{"event":"admitted","documents":2,"requests":9,"cached":4}'),
     (events.CallEnded("hub", 8, 0.25, 100, 7, 0.5),
      '{"event":"call","endpoint":"hub","requests":8,"seconds":0.25,"input_tokens":100,'

@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from pipeline import plan as seen
-from pipeline.plan import Seen
+from pipeline.plan import RecentKeys
 
 
 @given(
@@ -14,7 +14,7 @@ from pipeline.plan import Seen
 def test_it_tells_what_a_set_tells(monkeypatch, groups, recent):
     with monkeypatch.context() as patched:
         patched.setattr(seen, "RECENT", recent)
-        before, names = set(), Seen()
+        before, names = set(), RecentKeys()
         for group in groups:
             told = []
             for name in group:

@@ -5,7 +5,7 @@ import math
 import anyio
 import pytest
 
-from jobs.mock import Simulated, clock, serving
+from jobs.mock import SimulatedServer, clock, serving
 from pipeline.dispatch.dispatch import Dispatch
 from pipeline.dispatch.queue import Group
 from pipeline.records import Chunk, Endpoint, Request
@@ -144,7 +144,7 @@ def test_fault_48_calls_during_ten_minutes_of_outage_are_probes(status, most):
     async def main():
         nonlocal at_once
         dispatch = None
-        server = Simulated(
+        server = SimulatedServer(
             f"outage={begins:g}s-{ends:g}s outage_status={status} latency=200ms sigma=0.5",
             dimension=4, listen=lambda _, headers: dispatch.hear(headers))  # fmt: skip
 

@@ -9,7 +9,7 @@ import random
 import anyio
 import pytest
 
-from jobs.mock import Simulated, clock
+from jobs.mock import SimulatedServer, clock
 from pipeline.dispatch.dispatch import Dispatch
 from pipeline.dispatch.queue import Group
 from pipeline.errors import TextmillError
@@ -62,7 +62,7 @@ def ran(limit, seconds=SECONDS, tokens=lambda number: 10, count=None, cycles=1, 
 
     async def main():
         dispatch = None
-        server = Simulated(
+        server = SimulatedServer(
             f"{limit} {LATENCY}", dimension=4, listen=lambda _, headers: dispatch.hear(headers)
         )
         requests = [request(n, tokens(n)) for n in range(count or int(seconds * 60))]

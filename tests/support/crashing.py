@@ -126,7 +126,7 @@ class Place:
             return {each.name: each.read_bytes() for each in sorted(self.output.iterdir())}
         return {"": self.output.read_bytes()}
 
-    def kept(self) -> int:
+    def row_ref(self) -> int:
         """How many answers stand in the cache, read by nothing but SQLite."""
         path = self.home / "answers" / "cache.db"
         if not path.exists():
@@ -171,7 +171,7 @@ class Struck(NamedTuple):
     second: Ended
     answered: int
     """Requests that were answered, and so paid for, before the blow."""
-    kept: int
+    row_ref: int
     """Answers that were durable then."""
     again: int
     """Requests paid for again."""
@@ -185,7 +185,7 @@ class Struck(NamedTuple):
 
     def problems(self, expected: dict[str, bytes]) -> list[str]:
         """What is wrong with how this went; nothing: the promise held."""
-        lost = self.answered - self.kept
+        lost = self.answered - self.row_ref
         found = []
         if self.early not in (None, expected):
             found.append("an output that is not whole stood under its name")
@@ -230,7 +230,7 @@ def strike(mills: Mills, place: Place, mock: Any, *more: str, **blow: Any) -> St
 def after(mills: Mills, place: Place, mock: Any, first: Ended, *more: str) -> Struck:
     """What a blow left, and the run that goes on."""
     quiet(mock)
-    early, kept, answered = place.published(), place.kept(), mock.bill.totals().distinct_inputs
+    early, kept, answered = place.published(), place.row_ref(), mock.bill.totals().distinct_inputs
     before = mock.bill.totals().repeated_inputs
     was_over = place.is_over()
     second = mills.run(place, *place.argv(mock.url, *more))
@@ -276,26 +276,26 @@ class Life:
         quiet(self.mock)
         self.place.clear()
         self.mock.bill.clear()
-        self.kept = self.allowed = self.paid_again = 0
+        self.row_ref = self.allowed = self.paid_again = 0
 
     def took(self, what: object, ended: Ended, codes: Sequence[int]) -> None:
         """A run that met a blow and ended so; after a commit the job starts anew."""
         quiet(self.mock)
-        bill, now, stands = self.mock.bill.totals(), self.place.kept(), self.place.published()
+        bill, now, stands = self.mock.bill.totals(), self.place.row_ref(), self.place.published()
         lost = bill.distinct_inputs - now
         wrong = {
             f"ended with {ended.code}: {ended.err}": ended.code not in (*codes, COMPLETE),
             "a traceback": "Traceback" in ended.err,
             "another output than expected": stands not in (None, self.expected),
             "nothing published": ended.code == COMPLETE and stands != self.expected,
-            f"{self.kept - now} kept answers are gone": now < self.kept,
+            f"{self.row_ref - now} kept answers are gone": now < self.row_ref,
             f"{lost} answers lost": lost > IN_FLIGHT,
             f"{bill.repeated_inputs} paid again": bill.repeated_inputs > self.allowed,
         }
         self.found += [f"{what}: {each}" for each, is_so in wrong.items() if is_so]
         self.again += bill.repeated_inputs - self.paid_again
         self.paid_again = bill.repeated_inputs
-        self.allowed, self.kept = self.allowed + lost, now
+        self.allowed, self.row_ref = self.allowed + lost, now
         if ended.code != COMPLETE:
             self.blows += 1
             self.lost += lost

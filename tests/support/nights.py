@@ -75,7 +75,7 @@ class Reused:
 
         self.events = []
         with self.patch.context() as patch:
-            patch.setattr(engine, "answering_of", answering)
+            patch.setattr(engine, "connect", answering)
             ended = anyio.run(engine.run, pipeline, self.events.append)
         if ended.error is not None and code in (0, 3):
             raise ended.error

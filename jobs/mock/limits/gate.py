@@ -20,7 +20,7 @@ from jobs.mock.protocols import refusals
 from jobs.mock.protocols.calls import Reply, Service
 
 
-class Passage(Struct, frozen=True):
+class GateResult(Struct, frozen=True):
     """What became of a call at the gate."""
 
     verdict: Verdict
@@ -61,7 +61,7 @@ class Gate:
         self.state = limits.start(self._clock())
         self.watch = Watch(self.limit)
 
-    def enter(self, service: Service, model: str, tokens: float, inputs: int) -> Passage:
+    def enter(self, service: Service, model: str, tokens: float, inputs: int) -> GateResult:
         """Whether a call may pass; if so it must `leave`."""
         before = self._clock()
         self.state, verdict = limits.admit(
@@ -71,12 +71,12 @@ class Gate:
         self.watch.saw(since, tokens, verdict)
         headers = told.headers(self.limit, self.state, verdict, self._wall())
         if verdict.word == "admitted":
-            return Passage(verdict, headers, entered=self.state.now, inputs=inputs)
+            return GateResult(verdict, headers, entered=self.state.now, inputs=inputs)
         reply = self._refusal(service, model, verdict, tokens)
         reset = verdict.word == "outage" and self.limit.outage_status is None
-        return Passage(verdict, (), _with(reply, headers), reset)
+        return GateResult(verdict, (), _with(reply, headers), reset)
 
-    def leave(self, passage: Passage) -> None:
+    def leave(self, passage: GateResult) -> None:
         """The call has ended: its slots are free."""
         self.state = limits.leave(self.state, inputs=passage.inputs)
         self.watch.busy_seconds += max(0.0, self._clock() - passage.entered)

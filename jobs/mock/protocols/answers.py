@@ -13,13 +13,13 @@ import numpy as np
 
 from jobs.mock.faults import Fault
 from jobs.mock.protocols import texts, vectors
-from jobs.mock.protocols.calls import Asked, Settings, Values
+from jobs.mock.protocols.calls import Call, Settings, Values
 
 TEXT_TASKS = frozenset({"chat-completion", "text-generation", "summarization", "translation"})
 SENTIMENT = ["POSITIVE", "NEGATIVE"]
 
 
-def answer(call: Asked, settings: Settings) -> Values:
+def answer(call: Call, settings: Settings) -> Values:
     """One value per input, in order: a vector, `[text, whether it was cut]`, or labels."""
     if call.task == "feature-extraction":
         dimension = call.dimension or settings.dimension
@@ -36,7 +36,7 @@ def answer(call: Asked, settings: Settings) -> Values:
     ]
 
 
-def _said(call: Asked, text: str, digest: bytes) -> object:
+def _said(call: Call, text: str, digest: bytes) -> object:
     if call.task == "text-classification":
         return texts.scores(digest, SENTIMENT)
     if call.task == "zero-shot-classification":
@@ -52,7 +52,7 @@ def _said(call: Asked, text: str, digest: bytes) -> object:
     return texts.cut(said, call.max_tokens)
 
 
-def output_tokens(call: Asked, values: Values) -> int:
+def output_tokens(call: Call, values: Values) -> int:
     """What is charged for the answers: the tokens of texts; vectors and labels cost nothing."""
     if call.task not in TEXT_TASKS:
         return 0
@@ -60,7 +60,7 @@ def output_tokens(call: Asked, values: Values) -> int:
     return sum(texts.count(one) for one in said)
 
 
-def spoil(fault: Fault, call: Asked, values: Values, settings: Settings) -> tuple[Asked, Values]:
+def corrupt(fault: Fault, call: Call, values: Values, settings: Settings) -> tuple[Call, Values]:
     """The call as it is answered, and its values, as this fault has them."""
     values = list(values)
     match fault.kind:
@@ -94,7 +94,7 @@ def spoil(fault: Fault, call: Asked, values: Values, settings: Settings) -> tupl
     return call, values
 
 
-def _touched(fault: Fault, call: Asked) -> set[int]:
+def _touched(fault: Fault, call: Call) -> set[int]:
     """The rows that hold the fault's text; without one, a single row, or all of them."""
     if fault.match is not None:
         return {n for n, one in enumerate(call.inputs) if fault.match in one}
@@ -103,7 +103,7 @@ def _touched(fault: Fault, call: Asked) -> set[int]:
     return {call.digests[0][0] % len(call.inputs)}
 
 
-def _spoilt(fault: Fault, call: Asked, n: int, settings: Settings) -> bytes:
+def _spoilt(fault: Fault, call: Call, n: int, settings: Settings) -> bytes:
     """One vector, spoilt: a single odd number stands in its middle."""
     dimension = call.dimension or settings.dimension
     if fault.kind == "wrong_dimension":

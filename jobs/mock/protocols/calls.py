@@ -34,7 +34,7 @@ class Settings(Struct, frozen=True):
     """What `/info` says of it; None: the engine's default."""
 
 
-class Asked(Struct, frozen=True):
+class Call(Struct, frozen=True):
     """One call, understood.
 
     Shape: `tokens` and `digests` are aligned with `inputs`.
@@ -80,16 +80,16 @@ class Route(Struct, frozen=True):
     """What is served under a path: two pure functions."""
 
     service: Service
-    read: Callable[[bytes, str, Settings], Asked]
+    read: Callable[[bytes, str, Settings], Call]
     """Body, model in the path, settings. Raises Refused."""
-    write: Callable[[Asked, Values], bytes]
+    write: Callable[[Call, Values], bytes]
     indexed: bool = False
 
 
-def asked(service: Service, task: str, model: str, inputs: Sequence[str], **rest: Any) -> Asked:
+def read_call(service: Service, task: str, model: str, inputs: Sequence[str], **rest: Any) -> Call:
     """The call with its inputs measured and hashed, each once."""
     encoded = [one.encode("utf-8", "surrogatepass") for one in inputs]
-    return Asked(
+    return Call(
         service,
         task,
         model,

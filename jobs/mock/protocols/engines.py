@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from jobs.mock.protocols import refusals, texts
-from jobs.mock.protocols.calls import Asked, Refused, Route, Settings, Values, asked
+from jobs.mock.protocols.calls import Call, Refused, Route, Settings, Values, read_call
 from jobs.mock.protocols.hub import UNNORMALISED
 from jobs.mock.protocols.openai import as_texts
 
@@ -43,7 +43,7 @@ _embed = msgspec.json.Decoder(EmbedBody)
 _generate = msgspec.json.Decoder(GenerateBody)
 
 
-def read_embed(body: bytes, model: str, settings: Settings) -> Asked:
+def read_embed(body: bytes, model: str, settings: Settings) -> Call:
     """A call to `/embed`; the model is the loaded one."""
     try:
         found = _embed.decode(body)
@@ -60,7 +60,7 @@ def read_embed(body: bytes, model: str, settings: Settings) -> Asked:
     if found.dimensions is not None and found.dimensions > settings.dimension:
         text = "`dimensions` should be smaller than the maximum embedding dimension."
         raise Refused(refusals.engine("tei", 422, text, "Validation"))
-    return asked(
+    return read_call(
         "tei",
         "feature-extraction",
         settings.models[0],
@@ -71,12 +71,12 @@ def read_embed(body: bytes, model: str, settings: Settings) -> Asked:
     )
 
 
-def write_embed(call: Asked, values: Values) -> bytes:
+def write_embed(call: Call, values: Values) -> bytes:
     """Rows in order: a list of lists, also for one text."""
     return b"[%b]" % b",".join(value for _, value in values)
 
 
-def read_generate(body: bytes, model: str, settings: Settings) -> Asked:
+def read_generate(body: bytes, model: str, settings: Settings) -> Call:
     """A call to `/generate`, or to `/` of a server that generates."""
     try:
         found = _generate.decode(body)
@@ -92,7 +92,7 @@ def read_generate(body: bytes, model: str, settings: Settings) -> Asked:
         text = "Input validation error: the mock does not stream"
     if text:
         raise Refused(refusals.engine("tgi", 422, text, "Validation"))
-    return asked(
+    return read_call(
         "tgi",
         "text-generation",
         settings.models[0],
@@ -103,7 +103,7 @@ def read_generate(body: bytes, model: str, settings: Settings) -> Asked:
     )
 
 
-def _generated(call: Asked, values: Values) -> list[dict[str, Any]]:
+def _generated(call: Call, values: Values) -> list[dict[str, Any]]:
     answers = []
     for _, value in values:
         text, short = msgspec.json.decode(value)
@@ -120,13 +120,13 @@ def _generated(call: Asked, values: Values) -> list[dict[str, Any]]:
     return answers
 
 
-def write_generate(call: Asked, values: Values) -> bytes:
+def write_generate(call: Call, values: Values) -> bytes:
     """An object; the list that it is in where there is not exactly one."""
     answers = _generated(call, values)
     return msgspec.json.encode(answers[0] if len(answers) == 1 else answers)
 
 
-def write_generate_root(call: Asked, values: Values) -> bytes:
+def write_generate_root(call: Call, values: Values) -> bytes:
     """A list, as `/` answers."""
     return msgspec.json.encode(_generated(call, values))
 

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from jobs.mock.protocols import refusals
-from jobs.mock.protocols.calls import Asked, Refused, Route, Settings, Values, asked
+from jobs.mock.protocols.calls import Call, Refused, Route, Settings, Values, read_call
 
 UNNORMALISED = 4.0
 """The length of vectors that were asked for with `normalize: false`."""
@@ -72,7 +72,7 @@ def task_of(model: str, parameters: dict[str, Any], settings: Settings) -> str:
     )
 
 
-def read_feature(body: bytes, model: str, settings: Settings) -> Asked:
+def read_feature(body: bytes, model: str, settings: Settings) -> Call:
     """Feature extraction; behind the router stands TEI, and an empty text is its to refuse."""
     try:
         found = _feature.decode(body)
@@ -84,7 +84,7 @@ def read_feature(body: bytes, model: str, settings: Settings) -> Asked:
         raise refusals.empty_input("hf", None)
     if "" in inputs:
         raise refusals.empty_input("hf", inputs.index(""))
-    return asked(
+    return read_call(
         "hf",
         "feature-extraction",
         model,
@@ -96,29 +96,29 @@ def read_feature(body: bytes, model: str, settings: Settings) -> Asked:
     )
 
 
-def write_feature(call: Asked, values: Values) -> bytes:
+def write_feature(call: Call, values: Values) -> bytes:
     """One row per input; the bare row for one text, as sentence-transformers gives it."""
     if call.single and len(values) == 1:
         return values[0][1]
     return b"[%b]" % b",".join(value for _, value in values)
 
 
-def read_similarity(body: bytes, model: str, settings: Settings) -> Asked:
+def read_similarity(body: bytes, model: str, settings: Settings) -> Call:
     """Sentence similarity; the source is the first input."""
     try:
         found = _similarity.decode(body)
     except msgspec.DecodeError as error:
         raise refusals.malformed("hf", error) from None
     inputs = [found.inputs.source_sentence, *found.inputs.sentences]
-    return asked("hf", "sentence-similarity", model, inputs)
+    return read_call("hf", "sentence-similarity", model, inputs)
 
 
-def write_list(call: Asked, values: Values) -> bytes:
+def write_list(call: Call, values: Values) -> bytes:
     """The values as they are."""
     return b"[%b]" % b",".join(value for _, value in values)
 
 
-def read_task(body: bytes, model: str, settings: Settings) -> Asked:
+def read_task(body: bytes, model: str, settings: Settings) -> Call:
     """Any other task that the mock speaks."""
     try:
         found = _task.decode(body)
@@ -137,7 +137,7 @@ def read_task(body: bytes, model: str, settings: Settings) -> Asked:
         text = "You must include at least one label and at least one sequence."
         raise Refused(refusals.json(400, {"error": text}))
     most = parameters.get("max_new_tokens", parameters.get("max_length"))
-    return asked(
+    return read_call(
         "hf",
         task,
         model,
@@ -155,14 +155,14 @@ def _labels(parameters: dict[str, Any]) -> list[str]:
 
 
 def _write_text(name: bytes) -> Any:
-    def write(call: Asked, values: Values) -> bytes:
+    def write(call: Call, values: Values) -> bytes:
         rows = (msgspec.json.decode(value, type=list[msgspec.Raw])[0] for _, value in values)
         return b"[%b]" % b",".join(b'{"%b":%b}' % (name, bytes(text)) for text in rows)
 
     return write
 
 
-def _write_classes(call: Asked, values: Values) -> bytes:
+def _write_classes(call: Call, values: Values) -> bytes:
     """A double list for one text; for many without `top_k`, one list of the best of each."""
     lists = [msgspec.json.decode(value) for _, value in values]
     most = call.parameters.get("top_k")
@@ -173,7 +173,7 @@ def _write_classes(call: Asked, values: Values) -> bytes:
     return msgspec.json.encode([[best for one in lists for best in one[:1]]])
 
 
-def _write_zero_shot(call: Asked, values: Values) -> bytes:
+def _write_zero_shot(call: Call, values: Values) -> bytes:
     """Label and score pairs for one text; objects with aligned lists for many."""
     lists = [msgspec.json.decode(value) for _, value in values]
     if call.single:
@@ -190,7 +190,7 @@ def _write_zero_shot(call: Asked, values: Values) -> bytes:
     )
 
 
-def _write_entities(call: Asked, values: Values) -> bytes:
+def _write_entities(call: Call, values: Values) -> bytes:
     if call.single and len(values) == 1:
         return values[0][1]
     return write_list(call, values)
@@ -206,7 +206,7 @@ WRITE = {
 }
 
 
-def write_task(call: Asked, values: Values) -> bytes:
+def write_task(call: Call, values: Values) -> bytes:
     """The answer in the shape of its task."""
     written: bytes = WRITE[call.task](call, values)
     return written

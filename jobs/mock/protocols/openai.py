@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from jobs.mock.protocols import refusals, texts
-from jobs.mock.protocols.calls import Asked, Refused, Route, Service, Settings, Values, asked
+from jobs.mock.protocols.calls import Call, Refused, Route, Service, Settings, Values, read_call
 
 CREATED = 1_741_569_952
 MAX_TOKENS_PER_CALL = 300_000
@@ -62,7 +62,7 @@ def as_texts(found: str | Sequence[str | int | list[int]]) -> list[str]:
     return [one if isinstance(one, str) else str(one) for one in found]
 
 
-def read_embeddings(body: bytes, model: str, settings: Settings) -> Asked:
+def read_embeddings(body: bytes, model: str, settings: Settings) -> Call:
     """The call; the model is the body's."""
     try:
         found = _embeddings.decode(body)
@@ -80,7 +80,7 @@ def read_embeddings(body: bytes, model: str, settings: Settings) -> Asked:
         )
         reply = refusals.openai(400, text, "invalid_request_error", None, "dimensions")
         raise Refused(reply)
-    call = asked(
+    call = read_call(
         "openai",
         "feature-extraction",
         found.model,
@@ -95,7 +95,7 @@ def read_embeddings(body: bytes, model: str, settings: Settings) -> Asked:
     return call
 
 
-def write_embeddings(call: Asked, values: Values) -> bytes:
+def write_embeddings(call: Call, values: Values) -> bytes:
     """The list object, rows in the order of `values`."""
     rows = b",".join(
         b'{"object":"embedding","index":%d,"embedding":%b}' % (index, value)
@@ -128,7 +128,7 @@ def _schema(wanted: dict[str, Any] | None) -> Any:
     return inner if isinstance(inner, dict) else {"properties": {"answer": {"type": "string"}}}
 
 
-def read_chat_as(service: Service, body: bytes, model: str) -> Asked:
+def read_chat_as(service: Service, body: bytes, model: str) -> Call:
     """The call, in the words of the service that answers it."""
     try:
         found = _chat.decode(body)
@@ -146,7 +146,7 @@ def read_chat_as(service: Service, body: bytes, model: str) -> Asked:
     if most is not None and most < 1:
         text = f"Invalid 'max_tokens': {most} is less than the minimum of 1."
         raise Refused(refusals.openai(400, text, "invalid_request_error", None, "max_tokens"))
-    call = asked(
+    call = read_call(
         service,
         "chat-completion",
         model or found.model,
@@ -164,17 +164,17 @@ def read_chat_as(service: Service, body: bytes, model: str) -> Asked:
     return msgspec.structs.replace(call, tokens=(max(call.tokens[0], texts.tokens(whole)),))
 
 
-def read_chat(body: bytes, model: str, settings: Settings) -> Asked:
+def read_chat(body: bytes, model: str, settings: Settings) -> Call:
     """A call to OpenAI's chat; the model is the body's."""
     return read_chat_as("openai", body, "")
 
 
-def read_hub_chat(body: bytes, model: str, settings: Settings) -> Asked:
+def read_hub_chat(body: bytes, model: str, settings: Settings) -> Call:
     """A call to the hub's chat; the model is the path's."""
     return read_chat_as("hf", body, model)
 
 
-def write_chat(call: Asked, values: Values) -> bytes:
+def write_chat(call: Call, values: Values) -> bytes:
     """The completion object; a value is `[text, whether it was cut]`."""
     choices, completion = [], 0
     for index, value in values:

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from jobs.mock.protocols import engines, hub, openai, refusals
-from jobs.mock.protocols.calls import Asked, Refused, Route, Service, Settings
+from jobs.mock.protocols.calls import Call, Refused, Route, Service, Settings
 
 OPENAI_BATCH_LIMIT = 2048
 ENGINE_BODY_BYTES = 2_000_000
@@ -73,7 +73,7 @@ def check_size(service: Service, size: int, settings: Settings) -> None:
         raise Refused(refusals.refusal(service, 413))
 
 
-def check(call: Asked, settings: Settings) -> None:
+def check(call: Call, settings: Settings) -> None:
     """Raises Refused for too many inputs, a dimension that there is not, or too long an input."""
     defaults = {"tei": engines.TEI_BATCH_LIMIT, "openai": OPENAI_BATCH_LIMIT}
     limit = settings.batch_limit or defaults.get(call.service)

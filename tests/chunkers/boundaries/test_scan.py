@@ -19,7 +19,7 @@ def levels(text: str) -> list[tuple[str, int]]:
     found = scan(text, 0, len(text))
     parts = []
     last = 0
-    for at, strength in zip(found.at.tolist(), found.strength.tolist(), strict=True):
+    for at, strength in zip(found.at.tolist(), found.level.tolist(), strict=True):
         parts.append((text[last:at], strength))
         last = at
     return parts

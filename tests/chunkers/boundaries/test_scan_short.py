@@ -35,7 +35,7 @@ def test_a_short_text_has_the_boundaries_that_the_arrays_find(text: str) -> None
     whole = scan(text, 0, len(text))
     at, strength, headings = found
     assert at == whole.at.tolist()
-    assert list(strength) == whole.strength.tolist()
+    assert list(strength) == whole.level.tolist()
     assert headings == whole.headings.tolist()
     assert [clean_at(text, place) for place in at] == whole.clean.tolist()
     assert [mark_at(text, place) for place in at] == whole.mark.tolist()

@@ -263,7 +263,7 @@ def test_a_spoiled_run_folder_explains_less_and_breaks_nothing(place, mill):
     run(mill)
     (manifest,) = Path("v.parquet.run").glob("runs/*/manifest.json")
     good = json.loads(manifest.read_text())
-    for bad in ("", "[]", "{", '{"state": "committed", "prefixes": [7, {}], "shaping": 3}',
+    for bad in ("", "[]", "{", '{"state": "committed", "prefixes": [7, {}], "input_settings": 3}',
                 json.dumps(good | {"prefixes": 9})):
         manifest.write_text(bad)
         row = told(mill, "long", "--size", "100")

@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from jobs.spec.flags import command_line
-from pipeline.disk.durable import storing
+from pipeline.disk.durable import storage_errors
 from pipeline.errors import StorageError
 
 
@@ -37,7 +37,7 @@ def test_a_word_too_many_is_answered_with_the_option_that_takes_it(mill):
     (errno.EACCES, None),
 ])  # fmt: skip
 def test_a_full_disk_says_what_is_to_be_done(tmp_path, code, hint):
-    with pytest.raises(StorageError) as caught, storing(tmp_path):
+    with pytest.raises(StorageError) as caught, storage_errors(tmp_path):
         raise OSError(code, "as the system says it")
     assert caught.value.hint == hint
 

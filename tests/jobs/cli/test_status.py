@@ -16,7 +16,7 @@ from rich.console import Console
 
 from jobs.cli import status
 from jobs.history import report
-from jobs.history.register import Entry, Live, Run
+from jobs.history.register import RegisterEntry, Run, RunProgress
 from jobs.history.spent import Spent
 from jobs.mock import serving
 from tests.support import ROOT
@@ -46,7 +46,7 @@ def test_the_table_in_80_columns():
 
     told = [
         run("9", job="夜间报告嵌入任务的名字非常非常长的一个任务", ended_at="", exit=None, class_="", documents=12_000_000,
-            live=Live(6_000_000.0, "2026-11-21T08:59:59.000Z", "working")),
+            live=RunProgress(6_000_000.0, "2026-11-21T08:59:59.000Z", "working")),
         run("8", exit=4, class_="too many failed", failed=1_200, documents=12_000, calls=10_000, cost_usd=1_234.5, output="/a"),
         run("7", exit=137, class_="killed", resumable=True, started_at="2026-11-20T02:04:00.000Z", output="/b", job="\x1b[2Jevil"),
         run("6", started_at="2025-11-20T02:04:00.000Z"),
@@ -91,13 +91,13 @@ def test_what_is_open_and_the_command_that_goes_on(told, lines):
 def test_runs_are_chosen_by_job_file_output_or_run(what, entries):
     told = [run("1"), run("2", output="/srv/b.jsonl", run="20261121T020400Z-abcdef"),
             run("3", job="weekly", file="", output="/srv/w.jsonl")]
-    assert [each.entry for each in status.chosen(told, what)] == entries
+    assert [each.entry for each in status.choose(told, what)] == entries
 
 
 def test_relative_names_are_those_of_this_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     told = [run(output=str(tmp_path / "out" / "v.parquet"))]
-    assert status.chosen(told, "out/v.parquet") == told
+    assert status.choose(told, "out/v.parquet") == told
 
 
 @pytest.mark.parametrize(("number", "told"), [(0, "0"), (99_999, "99,999"), (100_000, "100k"), (1_250_000, "1.2M"),
@@ -113,7 +113,7 @@ def test_lengths_of_time(seconds, told):
 
 def put(home, *told):
     for each in told:
-        Entry(home, replace(each, ended_at="")).end(each)
+        RegisterEntry(home, replace(each, ended_at="")).end(each)
 
 
 def test_the_command_without_with_and_with_unknown_runs(mill, own_home):
@@ -150,7 +150,7 @@ def test_watching_nothing_ends_at_once(mill):
 
 
 def test_watching_follows_a_run_to_its_end(capsys):
-    live = replace(run(), ended_at="", exit=None, class_="", calls=7, live=Live(600.0, "2026-11-21T08:59:59.000Z", "working"))
+    live = replace(run(), ended_at="", exit=None, class_="", calls=7, live=RunProgress(600.0, "2026-11-21T08:59:59.000Z", "working"))
     looks = [[live]] * 12 + [[run(**OUTAGE)]]
     waited = []
     assert status._watch(lambda: looks.pop(0) if len(looks) > 1 else looks[0], 20, waited.append) == 0
@@ -176,7 +176,7 @@ def test_leaving_the_watch_is_no_bug(capsys):
 
 
 def test_a_run_that_hangs_is_told():
-    silent = replace(run(), ended_at="", live=Live(1.0, "2026-11-21T08:58:00.000Z", "working", "rate from hub, 3 times"))
+    silent = replace(run(), ended_at="", live=RunProgress(1.0, "2026-11-21T08:58:00.000Z", "working", "rate from hub, 3 times"))
     assert status.live_lines(silent, NOW)[1:] == [
         "  paused rate from hub, 3 times",
         "  no sign of life for 2 min 0 s: its process or its disk hangs"]
@@ -192,7 +192,7 @@ def test_the_morning_report(tmp_path):
     (folder / "events.jsonl").write_text('{"event":"pauses","endpoint":"hub","seconds":61.0}\n')
     told = run(exit=3, class_="failed rows", ok=1_198, failed=6, folder=str(folder), notes=("events.jsonl lacks 2 lines: full",),
                latency={"hub": (1.2, 4.75), "local": (0.1, 0.25)}, endpoints={"local": Spent(8, seconds=0.8, slowest_seconds=0.2), "hub": Spent(110, 2, 900, 1, 1, 0.41, 165.0, 9.25)})
-    lines = report.lines(report.told_of(told))
+    lines = report.lines(report.report_of(told))
     began = datetime.fromisoformat("2026-11-21T02:04:00+00:00").astimezone()
     assert lines == [
         "# nightly: 3 failed rows", "",
@@ -224,9 +224,9 @@ def test_the_morning_report(tmp_path):
 def test_a_report_of_the_night_is_of_every_job_that_ran_and_its_last_run():
     told = [run("4", started_at="2026-11-21T07:00:00.000Z", exit=11), run("3", job="b", output="/b"), run("2"),
             run("1", **OUTAGE), run("0", job="old", output="/o", started_at="2026-11-19T02:00:00.000Z")]
-    assert [each.entry for each in report.of_the_night(told, NOW, only_last=False)] == ["3", "2"]
-    assert [each.entry for each in report.of_the_night(told, NOW, only_last=True)] == ["3"]
-    assert [each.entry for each in report.of_the_night(told[4:], NOW, only_last=False)] == ["0"]
+    assert [each.entry for each in report.runs_of_the_night(told, NOW, only_last=False)] == ["3", "2"]
+    assert [each.entry for each in report.runs_of_the_night(told, NOW, only_last=True)] == ["3"]
+    assert [each.entry for each in report.runs_of_the_night(told[4:], NOW, only_last=False)] == ["0"]
 
 
 def test_every_exit_code_says_what_to_do():

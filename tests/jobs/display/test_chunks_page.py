@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.display import chunks_page as pages
-from jobs.display.chunks_page import CutDocument, Cutting, histogram, page
+from jobs.display.chunks_page import ChunkedDocument, ChunkSettings, histogram, page
 from pipeline.records import Chunk
 
-CUTTING = Cutting("reports.jsonl", "structure", 64, 16, "o200k_base")
+CUTTING = ChunkSettings("reports.jsonl", "structure", 64, 16, "o200k_base")
 ENGLISH = "The weir held all winter. The lock did not flood. The ferry <b>ran</b> & stopped."
 CHINESE = "渡船俱乐部在汛期停止营业。\n码头上的乘客改乘公共汽车。"
 ARABIC = "توقفت العبّارة (cable No. 7) بعد 12 دقيقة. لم يُصب أحد بأذى.\nسُجّلت سرعة الرياح."
@@ -26,7 +26,7 @@ def cut(text, *spans, name="d", section=None, shared=None):
     if shared is None:
         ends = [0, *(end for _, end in spans)]
         shared = [max(0, ends[at] - start) for at, (start, _) in enumerate(spans)]
-    return CutDocument(name, text, chunks, shared)
+    return ChunkedDocument(name, text, chunks, shared)
 
 
 def halves(text, overlap=6):
@@ -123,7 +123,7 @@ def test_text_in_no_chunk_is_seen():
 
 
 def test_the_heading_says_how_it_was_cut():
-    made = page(CUTTING, [halves(ENGLISH), CutDocument("r-2", error="in.jsonl:2: not an object")])
+    made = page(CUTTING, [halves(ENGLISH), ChunkedDocument("r-2", error="in.jsonl:2: not an object")])
     for name, value in [
         ("method", "structure"), ("size", "64 tokens"), ("overlap", "16 tokens"),
         ("tokenizer", "o200k_base"), ("documents", "2"), ("chunks", "2"),

@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from jobs.display import report_page
-from jobs.display.report_page import Beat, page, pulse
+from jobs.display.report_page import CallBucket, calls_chart, page
 from jobs.history.register import Run
 from jobs.history.report import Failures, Report
 from jobs.history.report import lines as lines_of
@@ -45,7 +45,7 @@ def seen(html):
 
 
 def test_the_page_says_what_the_report_says():
-    html = page(made(), [Beat(10.0, 5, 1)])
+    html = page(made(), [CallBucket(10.0, 5, 1)])
     text = "".join(seen(html).text)
     for line in lines_of(made()):
         assert line.lstrip("#- ") in text
@@ -61,15 +61,15 @@ def test_nothing_from_outside_becomes_markup_or_a_control(job, error, reason, en
 
 
 def test_the_page_loads_nothing_and_runs_nothing():
-    html = page(made(job="<script>alert(1)</script>"), [Beat(1.0, 1, 0)])
+    html = page(made(job="<script>alert(1)</script>"), [CallBucket(1.0, 1, 0)])
     assert "<script" not in html and "http:" not in html and "https:" not in html and "url(" not in html
     assert "default-src 'none'" in html
 
 
-@given(st.lists(st.builds(Beat, st.floats(-5, 90_000), st.integers(0, 1_000), st.integers(0, 50)), max_size=300), st.floats(0, 90_000))
+@given(st.lists(st.builds(CallBucket, st.floats(-5, 90_000), st.integers(0, 1_000), st.integers(0, 50)), max_size=300), st.floats(0, 90_000))
 def test_the_bars_add_up(beats, seconds):
-    beats = [Beat(beat.seconds, beat.calls + beat.errors, beat.errors) for beat in beats]
-    drawn = pulse(beats, seconds)
+    beats = [CallBucket(beat.seconds, beat.calls + beat.errors, beat.errors) for beat in beats]
+    drawn = calls_chart(beats, seconds)
     told = re.findall(r": ([\d,]+) calls, ([\d,]+) errors</title>", drawn)
     per_bar = {}
     for x, calls, errors in re.findall(r'x="(\d+)"[^>]*><title>[^:]*: ([\d,]+) calls, ([\d,]+) errors', drawn):
@@ -93,7 +93,7 @@ def test_a_page_that_cannot_be_written_is_told_and_changes_nothing(mill, tmp_pat
     def refuse(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(report_page, "leave_page", refuse)
+    monkeypatch.setattr(report_page, "write_page", refuse)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "docs.jsonl").write_text('{"id":1,"text":"a"}\n')
     ran = mill("run", "embed", "-i", "docs.jsonl", "--id", "id", "-o", "v.parquet")

@@ -13,9 +13,9 @@ from hypothesis import given
 from jobs.history import event_log as journals
 from jobs.history import recorder as record
 from jobs.history import register
-from jobs.history.event_log import Journal, window_seconds
-from jobs.history.recorder import Recording, recorded
-from jobs.history.register import Entry, runs, started
+from jobs.history.event_log import EventLog, window_seconds
+from jobs.history.recorder import Recorder, record_run
+from jobs.history.register import RegisterEntry, runs, start_record
 from jobs.history.spent import Spent, spent
 from pipeline import events
 from pipeline.errors import OutageError, UsageError
@@ -31,7 +31,7 @@ class Clock:
 
 def journal(folder, clock=None):
     clock = clock or Clock()
-    made = Journal(clock, lambda: 1_795_226_400.25 + clock.now)
+    made = EventLog(clock, lambda: 1_795_226_400.25 + clock.now)
     made.open(folder)
     return made
 
@@ -42,10 +42,10 @@ def lines(folder):
 
 def test_a_journal_of_a_short_run(tmp_path):
     clock = Clock()
-    told = Journal(clock, lambda: 1_795_226_400.25)
+    told = EventLog(clock, lambda: 1_795_226_400.25)
     told.on(events.Surveyed(3, 1))
     told.open(tmp_path)
-    told.on(events.Began("20261121T020000Z-abcdef", "/out.run/runs/1"))
+    told.on(events.Started("20261121T020000Z-abcdef", "/out.run/runs/1"))
     told.on(events.Admitted(3, 40, 8))
     for _ in range(3):
         told.on(events.CallEnded("hub", 8, 0.5, 100, 7, 0.1))
@@ -113,7 +113,7 @@ def test_a_week_of_calls_takes_few_lines(tmp_path):
 
 
 def test_lines_that_nobody_folds_are_bounded_and_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(journals, "MOST_LINES", 50)
+    monkeypatch.setattr(journals, "MAX_LINES", 50)
     told = journal(tmp_path)
     for number in range(60):
         told.on(events.Committed("out", number))
@@ -146,7 +146,7 @@ def test_a_full_disk_loses_lines_and_says_so(tmp_path, monkeypatch):
 
 
 def test_a_disk_that_has_room_again_gets_what_waited(tmp_path, monkeypatch):
-    monkeypatch.setattr(journals, "MOST_WAITING", 3)
+    monkeypatch.setattr(journals, "MAX_WAITING", 3)
     disk, told = Disk(monkeypatch), journal(tmp_path)
     disk.is_full = True
     for number in range(5):
@@ -177,15 +177,15 @@ def test_what_could_act_on_a_terminal_or_looks_secret_is_not_in_a_line(tmp_path)
 
 
 def told_of(home, **changed):
-    return started("nightly", file="/j.toml", output=str(home / "out.parquet"), command="textmill run /j.toml")
+    return start_record("nightly", file="/j.toml", output=str(home / "out.parquet"), command="textmill run /j.toml")
 
 
 def test_a_recording_tells_the_register_how_far_the_run_is(tmp_path):
     folder = tmp_path / "runs" / "1"
     folder.mkdir(parents=True)
-    recording = Recording(Entry(tmp_path, told_of(tmp_path)))
+    recording = Recorder(RegisterEntry(tmp_path, told_of(tmp_path)))
     recording.on(events.Surveyed(10, 1))
-    recording.on(events.Began("r1", str(folder)))
+    recording.on(events.Started("r1", str(folder)))
     recording.on(events.Admitted(10, 40, 20))
     recording.on(events.CallEnded("hub", 10, 0.5, 100, 7, 0.25))
     recording.on(events.Paused("hub", 7.0, True, 3, "rate", "secret"))
@@ -211,7 +211,7 @@ def test_a_recording_tells_the_register_how_far_the_run_is(tmp_path):
     (ZeroDivisionError("with a text"), 1, True, "ZeroDivisionError, a bug in textmill"),
 ])
 def test_however_a_run_ends_the_register_knows(tmp_path, raised, code, resumable, error):
-    with pytest.raises(type(raised)), recorded(tmp_path, told_of(tmp_path), print):
+    with pytest.raises(type(raised)), record_run(tmp_path, told_of(tmp_path), print):
         raise raised
     (last,), _ = runs(tmp_path)
     assert (last.exit, last.resumable, last.error) == (code, resumable, error)
@@ -225,7 +225,7 @@ def test_a_home_that_cannot_be_written_is_told_and_the_run_goes_on(tmp_path, mon
         raise OSError(errno.EROFS, "Read-only file system", "/home/x")
 
     monkeypatch.setattr(register.os, "open", refuse)
-    with recorded(tmp_path, told_of(tmp_path), said.append) as recording:
+    with record_run(tmp_path, told_of(tmp_path), said.append) as recording:
         recording.on(events.Surveyed(1, 1))
         recording._run = record.replace(recording._run, exit=0, class_="complete")
     assert said == ["/home/x: Read-only file system: `status` may not show this run as it was"]
@@ -253,8 +253,8 @@ def test_whatever_the_system_refuses_the_run_goes_on_and_the_register_stays_read
             said = []
             with monkeypatch.context() as patched:
                 patched.setattr(module, name, failing)
-                with recorded(home, told_of(home), said.append) as recording:
-                    recording.on(events.Began("r", str(folder)))
+                with record_run(home, told_of(home), said.append) as recording:
+                    recording.on(events.Started("r", str(folder)))
                     recording.on(events.CallEnded("hub", 1, 0.5))
                     recording._run = record.replace(recording._run, exit=0, class_="complete")
                 reached = next(calls) > number
@@ -265,7 +265,7 @@ def test_whatever_the_system_refuses_the_run_goes_on_and_the_register_stays_read
                 break
             assert said or found[0].exit == 0, number
             # The next run finds nothing in its way.
-            with recorded(home, told_of(home), said.append) as recording:
+            with record_run(home, told_of(home), said.append) as recording:
                 recording._run = record.replace(recording._run, exit=0, class_="complete")
             assert runs(home)[0][0].exit == 0
         assert number > 1

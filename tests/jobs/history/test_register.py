@@ -11,7 +11,15 @@ import pytest
 from msgspec.structs import replace
 
 from jobs.history.ledger import ledger
-from jobs.history.register import Entry, Live, Run, is_running, runs, started, utc
+from jobs.history.register import (
+    RegisterEntry,
+    Run,
+    RunProgress,
+    is_running,
+    runs,
+    start_record,
+    utc,
+)
 from jobs.history.spent import Spent
 from jobs.spec.flags import FLAGS, command_line
 from pipeline.errors import StorageError
@@ -19,7 +27,7 @@ from tests.support import ROOT
 
 
 def made(job="nightly", **changed):
-    return replace(started(job, file=f"/{job}.toml", output=f"/{job}.parquet", command=f"textmill run /{job}.toml"), **changed)
+    return replace(start_record(job, file=f"/{job}.toml", output=f"/{job}.parquet", command=f"textmill run /{job}.toml"), **changed)
 
 
 def done(run, **changed):
@@ -27,10 +35,10 @@ def done(run, **changed):
 
 
 def test_a_run_from_start_to_end(tmp_path):
-    entry = Entry(tmp_path / "home", made())
+    entry = RegisterEntry(tmp_path / "home", made())
     (found,), unread = runs(tmp_path / "home")
     assert is_running(found) and found.host and found.pid == os.getpid() and unread == 0
-    entry.show(replace(entry.told, calls=7, live=Live(3.0, utc(5.0), "working")))
+    entry.show(replace(entry.told, calls=7, live=RunProgress(3.0, utc(5.0), "working")))
     (found,), _ = runs(tmp_path / "home")
     assert (found.calls, found.live.done) == (7, 3.0)
     entry.show(replace(entry.told, calls=8, live=None))  # shorter than the last one
@@ -42,7 +50,7 @@ def test_a_run_from_start_to_end(tmp_path):
 
 
 def test_what_is_written_is_for_its_owner_alone(tmp_path):
-    Entry(tmp_path / "new" / "home", made())
+    RegisterEntry(tmp_path / "new" / "home", made())
     for path in (tmp_path / "new").rglob("*"):
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
 
@@ -52,9 +60,9 @@ def test_a_killed_run_is_told_from_one_that_works_and_keeps_its_figures(tmp_path
         "import sys, os, signal\n"
         "from pathlib import Path\n"
         "from msgspec.structs import replace\n"
-        "from jobs.history.register import Entry, Live, started\n"
-        "e = Entry(Path(sys.argv[1]), started('nightly', file='', output='/o.parquet', command='again'))\n"
-        "e.show(replace(e.told, calls=41, cost_usd=0.5, live=Live(3.0, '2099-01-01T00:00:00.000Z', 'working')))\n"
+        "from jobs.history.register import RegisterEntry, RunProgress, start_record\n"
+        "e = RegisterEntry(Path(sys.argv[1]), start_record('nightly', file='', output='/o.parquet', command='again'))\n"
+        "e.show(replace(e.told, calls=41, cost_usd=0.5, live=RunProgress(3.0, '2099-01-01T00:00:00.000Z', 'working')))\n"
         "print('ready', flush=True)\n"
         "sys.stdin.read()\n"
     )
@@ -71,7 +79,7 @@ def test_a_killed_run_is_told_from_one_that_works_and_keeps_its_figures(tmp_path
     assert (found.exit, found.class_, found.resumable, found.calls, found.cost_usd) == (137, "killed", True, 41, 0.5)
     assert found.ended_at == "2099-01-01T00:00:00.000Z"
 
-    Entry(tmp_path, made("second"))  # the next run writes the last line of the one that could not
+    RegisterEntry(tmp_path, made("second"))  # the next run writes the last line of the one that could not
     assert [path.name for path in (tmp_path / "running").iterdir()] == [f"{runs(tmp_path)[0][0].entry}.json"]
     last = [run for run in runs(tmp_path)[0] if run.job == "nightly"]
     assert [(run.exit, run.calls) for run in last] == [(137, 41)]
@@ -79,23 +87,23 @@ def test_a_killed_run_is_told_from_one_that_works_and_keeps_its_figures(tmp_path
 
 
 def test_a_run_that_was_killed_between_its_two_files_is_told_once(tmp_path):
-    entry = Entry(tmp_path, made())
+    entry = RegisterEntry(tmp_path, made())
     life = tmp_path / "running" / f"{entry.told.entry}.json"
     content = life.read_bytes()
     entry.end(done(entry.told))
     life.write_bytes(content)  # the last line was written, the file was not removed
-    Entry(tmp_path, made("second"))
+    RegisterEntry(tmp_path, made("second"))
     assert [(run.job, run.exit) for run in runs(tmp_path)[0]][-1] == ("nightly", 0)
     assert len(runs(tmp_path)[0]) == 2
 
 
 def test_a_cut_line_costs_itself_and_no_other(tmp_path):
-    Entry(tmp_path, made("first")).end(done(made("first")))
+    RegisterEntry(tmp_path, made("first")).end(done(made("first")))
     path = tmp_path / "runs.jsonl"
     before = len(runs(tmp_path)[0])
     with path.open("ab") as file:
         file.write(b'{"entry":"cut","jo')
-    entry = Entry(tmp_path, made("second"))
+    entry = RegisterEntry(tmp_path, made("second"))
     entry.end(done(entry.told))
     found, unread = runs(tmp_path)
     assert len(found) == before + 1 and unread == 1
@@ -106,7 +114,7 @@ def test_a_cut_line_costs_itself_and_no_other(tmp_path):
 
 def test_many_at_once_lose_no_line(tmp_path):
     def one(number):
-        entry = Entry(tmp_path, made(f"job-{number}"))
+        entry = RegisterEntry(tmp_path, made(f"job-{number}"))
         entry.end(done(entry.told, calls=number))
         return entry.trouble
 
@@ -131,8 +139,8 @@ def test_no_register_is_no_runs_and_one_that_cannot_be_read_is_an_error(tmp_path
 
 
 def test_names_that_are_not_utf_8_do_not_stop_a_run(tmp_path):
-    told = started("j", file="/a\udcff", output="/b\udcff.jsonl", command="textmill run '/a\udcff'")
-    assert Entry(tmp_path, told).trouble == ""
+    told = start_record("j", file="/a\udcff", output="/b\udcff.jsonl", command="textmill run '/a\udcff'")
+    assert RegisterEntry(tmp_path, told).trouble == ""
     assert runs(tmp_path)[0][0].output == "/b\ufffd.jsonl"
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.mock import Limit, Mock, Simulated, clock, serve
+from jobs.mock import Limit, Mock, SimulatedServer, clock, serve
 from jobs.mock.limits.figures import Watch
 from jobs.mock.limits.gate import Gate
 from jobs.mock.limits.headers import go_duration, headers
@@ -719,7 +719,7 @@ def test_refusals_arrive_as_the_client_s_own_code_reads_them() -> None:
     heard: list[tuple[int, str | None]] = []
 
     async def main() -> list[tuple[str, int | None, float | None]]:
-        server = Simulated(
+        server = SimulatedServer(
             "bucket calls=1/min retry=date cold=5s outage=100s-200s",
             script=["422 match=poison"],
             listen=lambda status, headers: heard.append((status, headers.get("retry-after"))),
@@ -746,7 +746,7 @@ def test_refusals_arrive_as_the_client_s_own_code_reads_them() -> None:
 
 def test_vectors_where_a_dimension_is_given_and_broken_bytes_never() -> None:
     async def main() -> tuple[list[Any], float]:
-        server = Simulated("slots=1 latency=200ms", dimension=8)
+        server = SimulatedServer("slots=1 latency=200ms", dimension=8)
         return await server.send([request(1), request(2)]), anyio.current_time()
 
     answers, seconds = clock.run(main)
@@ -755,13 +755,13 @@ def test_vectors_where_a_dimension_is_given_and_broken_bytes_never() -> None:
         clock.run(lambda: _made("slots=1", script=["half_body"]))
 
 
-async def _made(limit: str, **options: Any) -> Simulated:
-    return Simulated(limit, **options)
+async def _made(limit: str, **options: Any) -> SimulatedServer:
+    return SimulatedServer(limit, **options)
 
 
 def test_a_call_that_is_given_up_frees_its_slot() -> None:
     async def main() -> tuple[int, int]:
-        server = Simulated("slots=1", script=["hang x1"])
+        server = SimulatedServer("slots=1", script=["hang x1"])
         with anyio.move_on_after(600):
             await server.send([request(1)])
         await server.send([request(1)])
@@ -777,7 +777,7 @@ def dispatched(place: Any, words: str, requests: int, seed: int = 0) -> tuple[An
     async def main() -> tuple[Any, ...]:
         import random
 
-        server = Simulated(words, seed=seed)
+        server = SimulatedServer(words, seed=seed)
         endpoint = Endpoint(
             "sim",
             "openai",

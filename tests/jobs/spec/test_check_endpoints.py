@@ -9,7 +9,7 @@ import pytest
 from jobs.build import build, tokenizer_name
 from jobs.spec.fingerprint import fingerprint
 from jobs.spec.load import load
-from pipeline.cache.keys import keyed
+from pipeline.cache.keys import request_key
 from pipeline.errors import UsageError
 from pipeline.records import Price, Rule
 
@@ -175,7 +175,7 @@ def test_a_replica_has_the_model_and_the_key_of_its_origin() -> None:
     replica, first = pipeline.endpoints
     assert (replica.name, replica.replica_of, replica.model) == ("tei", "a", "x/y")
     assert replica.identity == first.identity == ("tei", "", "x/y", "v2")
-    assert keyed(replica)("the weir") == keyed(first)("the weir")
+    assert request_key(replica)("the weir") == request_key(first)("the weir")
 
 
 def test_a_replica_of_a_nameless_model_stands_under_its_origins_url() -> None:

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from pipeline.cache.keys import keyed, keyed_by, parts_of, prefix
+from pipeline.cache.keys import key_function, parts_of, prefix, request_key
 from pipeline.records import Deadline, Endpoint, Price
 
 ENDPOINT = Endpoint(
@@ -18,19 +18,19 @@ ENDPOINT = Endpoint(
 
 def test_the_key_of_a_known_request_never_changes():
     known = "27b1ddd8d7a55307c9d166146285a08d9e1a0dea3d3a36aa314a79968f5f18ad"
-    assert keyed(ENDPOINT)("text").hex() == known
+    assert request_key(ENDPOINT)("text").hex() == known
 
 
 @given(st.text(), st.text())
 def test_different_inputs_have_different_keys(one, other):
-    key = keyed(ENDPOINT)
+    key = request_key(ENDPOINT)
     encodable = all(not 0xD800 <= ord(c) <= 0xDFFF for c in one + other)
     if encodable:
         assert (key(one) == key(other)) == (one == other)
 
 
 def test_what_matters_changes_the_key():
-    base = keyed(ENDPOINT)("text")
+    base = request_key(ENDPOINT)("text")
     for changed in (
         {"task": "summarization"},
         {"identity": ("openai", "", "n", "main")},
@@ -39,11 +39,11 @@ def test_what_matters_changes_the_key():
         {"parameters": {"normalize": True}},
         {"parameters": {}},
     ):
-        assert keyed(replace(ENDPOINT, **changed))("text") != base
+        assert request_key(replace(ENDPOINT, **changed))("text") != base
 
 
 def test_nothing_else_changes_the_key():
-    base = keyed(ENDPOINT)("text")
+    base = request_key(ENDPOINT)("text")
     for changed in (
         {"name": "other"},
         {"url": "https://example.com"},
@@ -54,12 +54,12 @@ def test_nothing_else_changes_the_key():
         {"price": Price(input=1.0)},
         {"deadline": Deadline(call_seconds=1.0)},
     ):
-        assert keyed(replace(ENDPOINT, **changed))("text") == base
+        assert request_key(replace(ENDPOINT, **changed))("text") == base
 
 
 def test_input_and_parameters_cannot_be_mistaken_for_each_other():
-    one = keyed(replace(ENDPOINT, parameters={"a": "b"}))("c")
-    other = keyed(replace(ENDPOINT, parameters={"a": "bc"}))("")
+    one = request_key(replace(ENDPOINT, parameters={"a": "b"}))("c")
+    other = request_key(replace(ENDPOINT, parameters={"a": "bc"}))("")
     assert one != other
 
 
@@ -77,7 +77,7 @@ def test_a_prefix_tells_its_parts_by_the_names_of_the_job_file():
         "endpoint.model": "m", "endpoint.revision": "v2", "parameters.a": [1, {"x": 2}],
         "parameters.b.c": 1, "parameters.b.d": {},
     }
-    assert keyed_by(prefix(endpoint))("渡船") == keyed(endpoint)("渡船")
+    assert key_function(prefix(endpoint))("渡船") == request_key(endpoint)("渡船")
     url = Endpoint("n", "tei", "t", "", ("tei", "", "http://127.0.0.1:1"))
     assert parts_of(prefix(url))["endpoint.url"] == "http://127.0.0.1:1"
     local = Endpoint("n", "local", "t", "", ("local", "wordllama-256"))

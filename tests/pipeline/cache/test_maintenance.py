@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from pipeline.cache.maintenance import holdings, prunable, verified
-from pipeline.cache.salvage import salvaged
+from pipeline.cache.maintenance import cache_stats, find_damage, find_older
+from pipeline.cache.salvage import salvage
 from pipeline.cache.store import AnswerCache
 from pipeline.errors import LockedError, StateError
 from pipeline.records import Answer, Split
@@ -45,7 +45,7 @@ def change(folder, statement, *values):
 
 
 def test_holdings_of_an_empty_cache(cache):
-    found = holdings(cache)
+    found = cache_stats(cache)
     assert (found.answers, found.splits, found.bytes, found.damaged) == (0, 0, 0, 0)
     assert (found.oldest, found.newest, found.kinds, found.asked) == (None, None, [], [])
     assert found.free_bytes > 0
@@ -58,7 +58,7 @@ def test_holdings_count_by_model_and_dimension(cache, folder):
     cache.remember("http://127.0.0.1:8080", b"{}")  # a name, not an answer, of 28 bytes
     cache.remember("http://127.0.0.1:8080/xyz", b"{}")  # 32 bytes, as a key has
     change(folder, "UPDATE Cache SET store_time = 1000.0 WHERE key = ?", key(7))
-    found = holdings(cache)
+    found = cache_stats(cache)
     assert (found.answers, found.splits, found.damaged) == (601, 1, 0)
     assert [(k.model, k.dimension, k.answers) for k in found.kinds] == [
         ("m", 2, 600), ("chat", None, 1)
@@ -82,16 +82,16 @@ def test_verify_tells_every_kind_of_damage_and_removes_only_that(cache, folder):
     change(folder, "UPDATE Cache SET filename = '../../x', store_time = 'then' WHERE key = ?", key(5))
     change(folder, "UPDATE Cache SET key = ?, store_time = NULL WHERE key = ?", b"foreign", key(6))
     told = []
-    assert verified(cache, repair=False, tell=told.append) == (4, 6, 0)
+    assert find_damage(cache, repair=False, tell=told.append) == (4, 6, 0)
     assert [(each.key[:12], each.why) for each in told] == [
         (key(1).hex()[:12], "its checksum does not fit"),
         *((key(n).hex()[:12], "not raw bytes") for n in (2, 3, 4, 5)),
         (b"foreign".hex()[:12], "not a key of textmill"),
     ]
-    assert verified(cache, repair=True, tell=told.append) == (4, 6, 6)
-    assert verified(cache, repair=False, tell=told.append) == (4, 0, 0)
+    assert find_damage(cache, repair=True, tell=told.append) == (4, 6, 6)
+    assert find_damage(cache, repair=False, tell=told.append) == (4, 0, 0)
     assert cache.get_many(map(key, range(10))) == {key(n): Answer(f"{n}") for n in (0, 7, 8, 9)}
-    assert cache.remembered("http://127.0.0.1:8080/xyz") == b"{}"
+    assert cache.recall("http://127.0.0.1:8080/xyz") == b"{}"
 
 
 def test_an_entry_that_was_stored_again_meanwhile_is_not_removed(cache, folder):
@@ -108,7 +108,7 @@ def test_only_answers_that_are_older_are_prunable(cache, folder):
     cache.remember_prefix(PREFIX)
     change(folder, "UPDATE Cache SET store_time = ? WHERE raw = 1", 100 * DAY)
     change(folder, "UPDATE Cache SET store_time = ? WHERE key IN (?, ?)", 99 * DAY, key(1), key(3))
-    old = [entry for run in prunable(cache, 100 * DAY) for entry in run]
+    old = [entry for run in find_older(cache, 100 * DAY) for entry in run]
     assert [entry.key for entry in old] == [key(1), key(3)]
     assert cache.remove(old) == 2
     assert sorted(cache.get_many(map(key, range(4)))) == sorted([key(0), key(2)])
@@ -120,7 +120,7 @@ def test_the_file_shrinks_when_answers_are_removed(cache):
     cache.give_back()
     before = cache.file_bytes
     assert before > 2_000_000
-    for run in prunable(cache, time.time() + 1):
+    for run in find_older(cache, time.time() + 1):
         cache.remove(run)
     cache.give_back()
     assert cache.file_bytes < before // 10
@@ -194,14 +194,14 @@ def test_of_a_file_with_a_damaged_page_all_other_answers_are_salvaged(folder, sh
         list(cache.entries())
         cache.get_many(map(key, range(1_000)))
     cache.close()
-    answers, aside = salvaged(folder)
+    answers, aside = salvage(folder)
     assert answers >= 990
     assert (aside / "cache.db").stat().st_size >= pages * 4096
     cache = AnswerCache(folder)
     assert cache.faults() == []
     assert len(cache.get_many(map(key, range(1_000)))) == answers
     assert cache.prefixes() == [PREFIX]
-    assert cache.remembered("http://127.0.0.1:8080") == b"{}"
+    assert cache.recall("http://127.0.0.1:8080") == b"{}"
     cache.close()
     assert not (folder / "salvage").exists()
 
@@ -213,7 +213,7 @@ def test_a_file_that_is_no_database_is_left_where_it_is(folder):
     with pytest.raises(StateError, match="the file of answers is damaged: file is not a database"):
         AnswerCache(folder)
     with pytest.raises(StateError, match="nothing can be read"):
-        salvaged(folder)
+        salvage(folder)
     assert (folder / "cache.db").read_bytes() == before
     assert [each.name for each in folder.parent.iterdir()] == ["answers"]
 
@@ -221,5 +221,5 @@ def test_a_file_that_is_no_database_is_left_where_it_is(folder):
 def test_a_file_in_use_is_not_salvaged(folder):
     cache = AnswerCache(folder)
     with pytest.raises(LockedError):
-        salvaged(folder)
+        salvage(folder)
     cache.close()

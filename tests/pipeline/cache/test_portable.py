@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.cache.entry import seal
-from pipeline.cache.portable import LARGEST_BLOCK_BYTES, check, export, take
+from pipeline.cache.entry import encode_entry
+from pipeline.cache.portable import LARGEST_BLOCK_BYTES, check, export, import_answers
 from pipeline.cache.store import AnswerCache
 from pipeline.errors import InputError
 from pipeline.records import Answer, Split
@@ -44,7 +44,7 @@ def exported(cache, path):
 def taken(cache, path):
     told = []
     check(path)
-    return take(cache, path, told.append), told
+    return import_answers(cache, path, told.append), told
 
 
 ANSWERS = st.one_of(
@@ -80,7 +80,7 @@ def test_every_answer_travels(tmp_path_factory, answers):
     assert told == []
     assert there.get_many(answers) == answers
     assert there.prefixes() == [PREFIX]
-    assert there.remembered("http://user.example") is None
+    assert there.recall("http://user.example") is None
     again, _ = taken(there, folder / "file")
     assert (again.added, again.other) == (0, 0)
     here.close()
@@ -169,34 +169,34 @@ def file_of(path: Path, *blocks, total, version=b"1"):
     return path
 
 
-GOOD = (key(1), 5.0, seal(key(1), Answer(ONES)))
+GOOD = (key(1), 5.0, encode_entry(key(1), Answer(ONES)))
 
 
 def bad_answers():
-    def sealed(value, *rest):
+    def encoded(value, *rest):
         body = msgspec.msgpack.encode([value, *(rest or (0, 0, False, ""))])
         return zlib.crc32(body, zlib.crc32(key(2))).to_bytes(4, "little") + body
 
-    yield "not finite", sealed(struct.pack("<f", float("nan")))
-    yield "all zero", sealed(bytes(16))
-    yield "not whole floats", sealed(b"12345")
-    yield "empty vector", sealed(b"")
-    yield "blank text", sealed(" \n")
-    yield "a list", sealed([1, 2])
-    yield "a number", sealed(7)
-    yield "negative tokens", sealed("x", -1, 0, False, "")
-    yield "too many tokens", sealed("x", 1 << 60, 0, False, "")
-    yield "wrong shape", sealed("x", 0, 0, False)
-    yield "of another key", seal(key(1), Answer(ONES))
+    yield "not finite", encoded(struct.pack("<f", float("nan")))
+    yield "all zero", encoded(bytes(16))
+    yield "not whole floats", encoded(b"12345")
+    yield "empty vector", encoded(b"")
+    yield "blank text", encoded(" \n")
+    yield "a list", encoded([1, 2])
+    yield "a number", encoded(7)
+    yield "negative tokens", encoded("x", -1, 0, False, "")
+    yield "too many tokens", encoded("x", 1 << 60, 0, False, "")
+    yield "wrong shape", encoded("x", 0, 0, False)
+    yield "of another key", encode_entry(key(1), Answer(ONES))
     yield "no checksum", b"\x00"
     yield "nothing", b""
     yield "a pickle", b"\x80\x04cos\nsystem\n."
 
 
-@pytest.mark.parametrize(("name", "sealed"), [*bad_answers()], ids=lambda each: str(each)[:20])
-def test_a_bad_entry_is_passed_over_and_its_neighbours_are_taken(caches, tmp_path, name, sealed):
+@pytest.mark.parametrize(("name", "encoded"), [*bad_answers()], ids=lambda each: str(each)[:20])
+def test_a_bad_entry_is_passed_over_and_its_neighbours_are_taken(caches, tmp_path, name, encoded):
     _, there = caches
-    path = file_of(tmp_path / "file", block([(key(2), 5.0, sealed), GOOD]), total=2)
+    path = file_of(tmp_path / "file", block([(key(2), 5.0, encoded), GOOD]), total=2)
     found, told = taken(there, path)
     assert (found.answers, found.added, found.damaged) == (1, 1, 1), name
     assert told == [f"{path}: byte 19: entry {key(2).hex()[:12]} is damaged"]
@@ -207,7 +207,7 @@ def test_a_bad_entry_is_passed_over_and_its_neighbours_are_taken(caches, tmp_pat
                                   b"server " + b"x" * 25, b"textmill", b"k" * 33])
 def test_only_answers_and_prefixes_get_in(caches, tmp_path, name):
     _, there = caches
-    path = file_of(tmp_path / "file", block([(name, 5.0, seal(name, Answer(ONES)))]), total=1)
+    path = file_of(tmp_path / "file", block([(name, 5.0, encode_entry(name, Answer(ONES)))]), total=1)
     found, _ = taken(there, path)
     assert (found.answers, found.added, found.damaged) == (0, 0, 1)
     assert [e.key for run in there.entries() for e in run] == [b"textmill"]
@@ -227,7 +227,7 @@ def test_only_answers_and_prefixes_get_in(caches, tmp_path, name):
 def test_a_bad_block_is_passed_over_and_its_neighbours_are_taken(caches, tmp_path, bad):
     _, there = caches
     count = struct.unpack_from("<I", bad)[0]
-    other = block([(key(9), 5.0, seal(key(9), Answer("x")))])
+    other = block([(key(9), 5.0, encode_entry(key(9), Answer("x")))])
     found, told = taken(there, file_of(tmp_path / "file", bad, other, total=count + 1))
     assert (found.added, found.damaged) == (1, count)
     assert told == [f"{tmp_path / 'file'}: byte 19: a damaged block of {count} entries"]
@@ -268,7 +268,7 @@ def test_no_flipped_byte_gives_a_wrong_answer(tmp_path_factory, at, flip):
     folder = tmp_path_factory.mktemp("flip")
     answers = [(key(n), Answer(f"answer {n}")) for n in range(6)]
     whole = bytearray(
-        file_of(folder / "file", block([(k, 5.0, seal(k, a)) for k, a in answers]), total=6)
+        file_of(folder / "file", block([(k, 5.0, encode_entry(k, a)) for k, a in answers]), total=6)
         .read_bytes()
     )
     whole[at % len(whole)] ^= flip

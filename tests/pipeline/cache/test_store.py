@@ -161,21 +161,21 @@ def test_any_group_is_read_back_and_diskcache_agrees(tmp_path_factory, names, cu
         assert plain.check() == []  # the counts that diskcache's triggers keep are right
         assert len(plain) == len(known) + 1
         assert sorted(key for key in plain) == sorted([*known, b"textmill"])
-        sealed = {key: plain.get(key) for key in known}
-    assert all(type(value) is bytes for value in sealed.values())
+        encoded = {key: plain.get(key) for key in known}
+    assert all(type(value) is bytes for value in encoded.values())
     cache.close()
 
 
 def test_what_diskcache_itself_stored_is_read(cache):
     cache.put_many([(KEY, Answer("x")), (b"s" * 32, Split())])
     with diskcache.Cache(str(cache.folder), disk=RawDisk) as plain:
-        sealed = plain.get(KEY), plain.get(b"s" * 32)
+        encoded = plain.get(KEY), plain.get(b"s" * 32)
         plain.clear()
         assert cache.get_many([KEY, b"s" * 32]) == {}
-        plain.set(KEY, sealed[0])
-        plain.set(b"s" * 32, sealed[1], expire=3_600)
+        plain.set(KEY, encoded[0])
+        plain.set(b"s" * 32, encoded[1], expire=3_600)
         assert cache.get_many([KEY, b"s" * 32]) == {KEY: Answer("x"), b"s" * 32: Split()}
-        plain.set(KEY, sealed[0], expire=-1)
+        plain.set(KEY, encoded[0], expire=-1)
         assert cache.get_many([KEY]) == {}
 
 

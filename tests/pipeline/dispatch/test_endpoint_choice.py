@@ -5,10 +5,10 @@ import pytest
 from msgspec.structs import replace
 
 from pipeline.dispatch.dispatch import Dispatch
-from pipeline.dispatch.endpoint_state import Live
-from pipeline.dispatch.queue import Again, Flight, Group, Lane
+from pipeline.dispatch.endpoint_state import EndpointState
+from pipeline.dispatch.queue import Group, InFlight, PendingCall, RouteQueue
 from pipeline.errors import EndpointError
-from pipeline.limits.admission import Control
+from pipeline.limits.admission import Admission
 from pipeline.records import SOLE, Chunk, Request
 from tests.pipeline.dispatch.test_several_endpoints import Server, cache, down, endpoint, run
 
@@ -19,18 +19,18 @@ __all__ = ["cache"]  # a fixture
 
 def test_who_only_asks_does_not_break_up_the_calls_of_others():
     hub, spare = endpoint("hub"), endpoint("spare")
-    group, lane = Group(), Lane(SOLE)
-    flights = [Flight(Request(b"%d" % n, "x", 10, Chunk(0, 1, 10)), group, n) for n in range(16)]
-    lane.repeat(Again(0.0, flights, 14.0))
-    assert len(lane.next(1.0, spare, 1).flights) == 1
-    assert lane.next(1.0, hub, 16).flights == flights
-    part = lane.next(1.0, spare, 3)
-    lane.took(part)
-    assert (part.flights, part.cost, lane.under_way) == (flights[:3], 14.0, 3)
-    rest = lane.next(1.0, hub, 16)
-    assert (rest.flights, rest.cost) == (flights[3:], 14.0)
-    lane.took(rest)
-    assert (lane.oldest, lane.next(1.0, hub, 16)) == (None, None)
+    group, queue = Group(), RouteQueue(SOLE)
+    flights = [InFlight(Request(b"%d" % n, "x", 10, Chunk(0, 1, 10)), group, n) for n in range(16)]
+    queue.retry(PendingCall(0.0, flights, 14.0))
+    assert len(queue.next(1.0, spare, 1).entries) == 1
+    assert queue.next(1.0, hub, 16).entries == flights
+    part = queue.next(1.0, spare, 3)
+    queue.mark_sent(part)
+    assert (part.entries, part.cost, queue.in_flight) == (flights[:3], 14.0, 3)
+    rest = queue.next(1.0, hub, 16)
+    assert (rest.entries, rest.cost) == (flights[3:], 14.0)
+    queue.mark_sent(rest)
+    assert (queue.oldest, queue.next(1.0, hub, 16)) == (None, None)
 
 
 async def test_a_call_made_again_elsewhere_keeps_to_the_tokens_that_are_taken_there(cache):
@@ -64,12 +64,12 @@ async def test_the_embedded_model_has_only_as_much_room_as_it_has_workers(cache)
 
 
 async def test_calls_under_way_when_a_rest_begins_make_it_no_longer():
-    control = Control(endpoint("hub", concurrency=64), 0.0, lambda: 0.0)
+    control = Admission(endpoint("hub", concurrency=64), 0.0, lambda: 0.0)
     error = EndpointError("transient", "502", status=502)
     tickets = [control.lease(0.0, 1) for _ in range(7)]
     for _ in range(16):
         assert control.refused(control.lease(0.5, 1), 0.5, error) is None
-    rests = [control.refused(ticket, 1.0, error) for ticket in tickets]
+    rests = [control.refused(permit, 1.0, error) for permit in tickets]
     assert [rest.seconds for rest in rests if rest] == [5.0]
     assert control.lease(5.9, 1) == pytest.approx(0.1)
 
@@ -86,7 +86,7 @@ async def test_fastest_goes_round_an_endpoint_that_its_limit_holds_back(cache):
 
 
 def test_silence_is_told_from_one_call_that_breaks():
-    live = Live(0, endpoint("hub"), Server("hub"), 0.0, lambda: 0.0)
+    live = EndpointState(0, endpoint("hub"), Server("hub"), 0.0, lambda: 0.0)
     assert not live.failed(1.0, "503")  # the first one may be at fault itself
     assert live.failed(2.0, "503")  # and so may the endpoint
     live.replied(0.5)  # it was sent before

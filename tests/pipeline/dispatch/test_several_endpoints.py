@@ -123,7 +123,7 @@ async def test_without_a_fallback_a_failed_request_goes_nowhere_else(cache):
 
     hub, other = Server("hub", refuse), Server("other", refuse)
     dispatch, requests, _ = await run(cache, [(endpoint("hub"), hub), (endpoint("other"), other)])
-    assert list(dispatch.failures) == [requests[3].flight]
+    assert list(dispatch.failures) == [requests[3].dedup_key]
     assert (hub.texts + other.texts).count("text 3") == 1
 
 
@@ -137,7 +137,7 @@ async def test_what_every_tier_fails_is_a_failure_of_the_last(cache):
     dispatch, requests, error = await run(cache, served, 1, journal=journal.extend)
     assert error is None
     assert [server.texts for server in servers] == [["text 0"]] * 3
-    assert journal == [(requests[0].flight, dispatch.failures[requests[0].flight])]
+    assert journal == [(requests[0].dedup_key, dispatch.failures[requests[0].dedup_key])]
 
 
 async def test_a_private_row_waits_for_its_endpoint_and_never_goes_elsewhere(cache):
@@ -235,6 +235,6 @@ async def test_one_text_that_is_too_long_does_not_shrink_the_batches_of_others(c
     dispatch, requests, _ = await run(
         cache, [(endpoint("hub", batch_size=16, concurrency=1), hub)], 160
     )
-    assert dispatch.splits == {requests[5].flight}
+    assert dispatch.splits == {requests[5].dedup_key}
     assert cache.get_many([requests[5].key]) == {requests[5].key: Split()}
     assert max(len(call) for call in hub.calls[-4:]) == 16

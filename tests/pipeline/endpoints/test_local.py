@@ -47,7 +47,7 @@ def request(text, tokens=3):
 
 
 def summaries(text, **parameters):
-    answer = local.answering(endpoint("summarization", **parameters), sentences)
+    answer = local.answerer(endpoint("summarization", **parameters), sentences)
     (told,) = answer([request(text)])
     return told.value
 
@@ -69,7 +69,7 @@ def test_near_texts_have_near_vectors():
 
 
 def test_one_answer_per_request_with_the_requests_tokens():
-    answers = local.answering(endpoint(), sentences)([request("weir", 2), request("水闸", 5)])
+    answers = local.answerer(endpoint(), sentences)([request("weir", 2), request("水闸", 5)])
     assert [(a.input_tokens, a.output_tokens, a.model) for a in answers] == [
         (2, 0, "wordllama-256"), (5, 0, "wordllama-256"),
     ]
@@ -77,7 +77,7 @@ def test_one_answer_per_request_with_the_requests_tokens():
 
 
 def test_a_text_without_a_vector_is_a_failure_and_its_neighbours_are_answered(monkeypatch):
-    answer = local.answering(endpoint(), sentences)
+    answer = local.answerer(endpoint(), sentences)
     spoilt = np.ones((3, 256), np.float32)
     spoilt[1, 7] = np.nan
     monkeypatch.setattr(local, "embed", lambda texts: spoilt)
@@ -134,7 +134,7 @@ def test_equal_sentences_are_told_once_and_short_ones_only_if_there_are_no_other
 @pytest.mark.parametrize("count", [0, -1, "abc", 2.5, None])
 def test_a_number_of_sentences_that_is_none_is_refused(count):
     with pytest.raises(UsageError) as error:
-        local.answering(endpoint("summarization", sentences=count), sentences)
+        local.answerer(endpoint("summarization", sentences=count), sentences)
     assert str(error.value) == (
         f"`parameters.sentences` = {count!r} must be a whole number from 1"
     )

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.endpoints import PROTOCOLS
-from pipeline.endpoints.responses import asked_wait, refusal, vector_answers
+from pipeline.endpoints.responses import refusal, requested_wait, vector_answers
 from pipeline.errors import EndpointError
 from pipeline.records import Answer, Chunk, Endpoint, Failure, Request
 from pipeline.text import printable
@@ -203,7 +203,7 @@ def test_any_json_gives_an_error_and_never_an_exception(value):
     ],
 )
 def test_the_time_that_a_server_asks_for(headers, seconds):
-    assert asked_wait(headers) == seconds
+    assert requested_wait(headers) == seconds
 
 
 def test_good_vectors_are_float32_bytes():

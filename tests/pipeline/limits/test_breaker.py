@@ -4,62 +4,62 @@ from pipeline.limits.breaker import (
     Breaker,
     Health,
     answered,
-    broken_seconds,
-    is_broken,
-    noted,
-    probe_ended,
-    rest,
-    took,
+    open_seconds,
+    paused,
+    probe_failed,
+    recorded,
+    sent,
+    should_open,
     wait,
 )
 
 
 def test_an_open_endpoint_may_be_called_at_once():
-    assert wait(took(Breaker()), now=5.0) == 0.0
+    assert wait(sent(Breaker()), now=5.0) == 0.0
 
 
 def test_after_a_rest_one_call_goes_alone_until_it_is_answered():
-    state = rest(Breaker(), now=10.0, started=9.0, seconds=2.0)
+    state = paused(Breaker(), now=10.0, started=9.0, seconds=2.0)
     assert wait(state, now=10.5) == 1.5
     assert wait(state, now=12.0) == 0.0
-    state = took(state)
+    state = sent(state)
     assert wait(state, now=12.0) == float("inf")
     assert wait(answered(state, started=12.0), now=12.1) == 0.0
 
 
 def test_calls_from_before_the_rest_neither_lengthen_the_streak_nor_end_it():
-    state = rest(Breaker(), now=10.0, started=9.0, seconds=2.0)
-    late = rest(state, now=10.1, started=9.5, seconds=5.0)
-    assert (late.streak, late.until) == (1, 15.1)
+    state = paused(Breaker(), now=10.0, started=9.0, seconds=2.0)
+    late = paused(state, now=10.1, started=9.5, seconds=5.0)
+    assert (late.failures_in_a_row, late.until) == (1, 15.1)
     assert answered(late, started=9.5) == late
 
 
 def test_a_probe_that_fails_makes_the_streak_longer():
-    state = took(rest(Breaker(), now=10.0, started=9.0, seconds=2.0))
-    state = rest(state, now=13.0, started=12.0, seconds=4.0)
-    assert (state.streak, state.is_probing, wait(state, 13.0)) == (2, False, 4.0)
+    state = sent(paused(Breaker(), now=10.0, started=9.0, seconds=2.0))
+    state = paused(state, now=13.0, started=12.0, seconds=4.0)
+    assert (state.failures_in_a_row, state.is_probing, wait(state, 13.0)) == (2, False, 4.0)
 
 
 def test_a_probe_that_is_poison_lets_another_one_go():
-    state = took(rest(Breaker(), now=10.0, started=9.0, seconds=2.0))
-    assert wait(probe_ended(state, started=12.0), now=12.0) == 0.0
+    state = sent(paused(Breaker(), now=10.0, started=9.0, seconds=2.0))
+    assert wait(probe_failed(state, started=12.0), now=12.0) == 0.0
 
 
 def test_an_error_from_before_the_rest_does_not_end_the_probe():
-    state = took(rest(Breaker(), now=10.0, started=9.0, seconds=2.0))
-    assert wait(probe_ended(state, started=9.5), now=12.0) == float("inf")
+    state = sent(paused(Breaker(), now=10.0, started=9.0, seconds=2.0))
+    assert wait(probe_failed(state, started=9.5), now=12.0) == float("inf")
 
 
 def test_a_stale_error_does_not_begin_a_rest_again_after_recovery():
-    state = answered(took(rest(Breaker(), now=10.0, started=9.0, seconds=2.0)), started=12.0)
-    assert wait(rest(state, now=13.0, started=9.5, seconds=9.0), now=13.0) == 0.0
-    assert wait(rest(state, now=13.0, started=12.5, seconds=9.0), now=13.0) == 9.0
+    state = answered(sent(paused(Breaker(), now=10.0, started=9.0, seconds=2.0)), started=12.0)
+    assert wait(paused(state, now=13.0, started=9.5, seconds=9.0), now=13.0) == 0.0
+    assert wait(paused(state, now=13.0, started=12.5, seconds=9.0), now=13.0) == 9.0
 
 
 def failing(pattern, seconds_apart):
     health, now = Health(), 0.0
     for failed in pattern:
-        health, now = noted(health, now, now, failed=failed), now + seconds_apart
+        health, now = recorded(health, now, now, failed=failed), now + seconds_apart
     return health
 
 
@@ -71,32 +71,32 @@ def failing(pattern, seconds_apart):
     ([True] * 40, 10.0, False),
 ])
 def test_half_of_twenty_calls_together_is_no_chance(pattern, seconds_apart, broken):
-    assert is_broken(failing(pattern, seconds_apart)) is broken
+    assert should_open(failing(pattern, seconds_apart)) is broken
 
 
 def test_a_broken_endpoint_rests_5_seconds_doubling_to_5_minutes():
     state, now, rests = Breaker(), 0.0, []
     for _ in range(9):
-        rests.append(broken_seconds(state, now))
-        state = rest(state, now, now, rests[-1])
-        assert broken_seconds(state, now - 0.1) == 0  # was under way already
+        rests.append(open_seconds(state, now))
+        state = paused(state, now, now, rests[-1])
+        assert open_seconds(state, now - 0.1) == 0  # was under way already
         now = state.until
     assert rests == [5, 10, 20, 40, 80, 160, 300, 300, 300]
 
 
 def test_a_probe_that_fails_after_a_short_rest_makes_one_twice_as_long():
     for seconds, then in [(0.1, 1.0), (1.5, 3.0), (20.0, 40.0), (300.0, 300.0)]:
-        assert broken_seconds(rest(Breaker(), 0.0, 0.0, seconds), seconds) == pytest.approx(then)
+        assert open_seconds(paused(Breaker(), 0.0, 0.0, seconds), seconds) == pytest.approx(then)
 
 
 def test_twenty_failures_in_a_row_break_it_however_much_it_answered_before():
     health = Health()
     for _ in range(10_000):
-        health = noted(health, 0.0, 0.0, failed=False)
+        health = recorded(health, 0.0, 0.0, failed=False)
     for _ in range(19):
-        health = noted(health, 1.0, 1.0, failed=True)
-        health = noted(health, 1.0, 0.5, failed=False)  # from before: that tells nothing
-    assert not is_broken(health)
-    assert is_broken(noted(health, 1.0, 1.0, failed=True))
-    health = noted(noted(health, 1.1, 1.1, failed=False), 1.2, 1.2, failed=True)
-    assert not is_broken(health)
+        health = recorded(health, 1.0, 1.0, failed=True)
+        health = recorded(health, 1.0, 0.5, failed=False)  # from before: that tells nothing
+    assert not should_open(health)
+    assert should_open(recorded(health, 1.0, 1.0, failed=True))
+    health = recorded(recorded(health, 1.1, 1.1, failed=False), 1.2, 1.2, failed=True)
+    assert not should_open(health)

@@ -4,11 +4,11 @@ from hypothesis import strategies as st
 
 from pipeline.limits.concurrency import (
     Concurrency,
-    began,
     calls_per_second,
     concurrency,
-    ended,
     has_room,
+    returned,
+    sent,
 )
 
 
@@ -16,7 +16,7 @@ def filled(state):
     """All room taken, and the rounds that the calls carry."""
     rounds = []
     while has_room(state):
-        state = began(state)
+        state = sent(state)
         rounds.append(state.round)
     return state, rounds
 
@@ -25,7 +25,7 @@ def round_trip(state, now, seconds=0.5, came="answered"):
     """Every call that goes is back half a second later; the first round after `now`."""
     state, rounds = filled(state)
     for number in rounds:
-        state = ended(state, now, number, seconds, came)
+        state = returned(state, now, number, seconds, came)
     return state
 
 
@@ -51,9 +51,9 @@ def test_size_is_within_1_and_the_ceiling_and_the_counts_balance(ceiling, steps)
     for came, seconds, which in steps:
         now += seconds / 10
         while has_room(state):
-            state = began(state)
+            state = sent(state)
             out.append(state.round)
-        state = ended(state, now, out.pop(which % len(out)), seconds, came)
+        state = returned(state, now, out.pop(which % len(out)), seconds, came)
         assert 1 <= state.size <= ceiling
         assert state.in_flight == len(out)
         assert state.awaited == sum(number < state.round for number in out)
@@ -88,18 +88,18 @@ def test_one_cut_however_many_refusals_a_round_trip_brings():
     state, rounds = filled(grown(8)[0])
     assert state.size == 64
     for number in rounds:
-        state = ended(state, 10.0, number, 0.01, "refused")
+        state = returned(state, 10.0, number, 0.01, "refused")
     assert state.size == pytest.approx(57.6)
     assert not state.is_rising
 
 
 def test_refusals_of_calls_sent_after_the_cut_cut_again_by_less():
     state, rounds = filled(grown(8)[0])
-    state = ended(state, 10.0, rounds[0], 0.01, "refused")
+    state = returned(state, 10.0, rounds[0], 0.01, "refused")
     for number in rounds[1:30]:
-        state = ended(state, 10.0, number, 0.01, "else")
-    state = began(state)
-    state = ended(state, 10.1, state.round, 0.01, "refused")
+        state = returned(state, 10.0, number, 0.01, "else")
+    state = sent(state)
+    state = returned(state, 10.1, state.round, 0.01, "refused")
     assert state.size == pytest.approx(57.6 * 0.95)
 
 
@@ -109,7 +109,7 @@ def test_after_a_cut_it_grows_by_one_when_all_of_a_round_trip_are_back():
     for _ in range(2):
         state, rounds = filled(state)
         for number in rounds:
-            state = ended(state, 0.5, number, 0.5, "answered")
+            state = returned(state, 0.5, number, 0.5, "answered")
             sizes.append(state.size)
     assert sizes == [20.0] * 19 + [21.0] * 21 + [22.0]
 
@@ -117,26 +117,26 @@ def test_after_a_cut_it_grows_by_one_when_all_of_a_round_trip_are_back():
 def test_a_call_that_takes_long_holds_the_decision_but_not_the_others():
     state, rounds = filled(Concurrency(ceiling=64, size=20.0, is_rising=False))
     for now in range(1, 100):
-        state = began(ended(state, float(now), rounds.pop(), 0.5, "answered"))
+        state = sent(returned(state, float(now), rounds.pop(), 0.5, "answered"))
         rounds.insert(1, state.round)
     assert (state.size, state.in_flight) == (20.0, 20)
-    assert ended(state, 100.0, rounds[0], 99.0, "answered").size == 21
+    assert returned(state, 100.0, rounds[0], 99.0, "answered").size == 21
 
 
 def test_a_small_size_is_cut_by_a_whole_call_and_grows_by_a_sixteenth():
     state, rounds = filled(Concurrency(ceiling=64, size=2.0, is_rising=False))
-    state = ended(state, 0.1, rounds[0], 0.01, "refused")
+    state = returned(state, 0.1, rounds[0], 0.01, "refused")
     assert (state.size, has_room(state)) == (1.0, False)
     trips = 0
     while state.size < 2:
-        state = ended(state, 1.0 + trips, state.round - 1, 0.5, "answered")
-        state, trips = began(state), trips + 1
+        state = returned(state, 1.0 + trips, state.round - 1, 0.5, "answered")
+        state, trips = sent(state), trips + 1
     assert trips == 12
 
 
 def test_it_does_not_grow_while_there_is_room():
-    state = began(concurrency(64, 0.0))
-    assert ended(state, 1.0, 0, 1.0, "answered").size == 8
+    state = sent(concurrency(64, 0.0))
+    assert returned(state, 1.0, 0, 1.0, "answered").size == 8
 
 
 def test_errors_of_another_kind_neither_grow_nor_cut_it():
@@ -153,7 +153,7 @@ def queueing(trips, slots, seconds, state=None, now=0.0):
         takes = seconds * max(1.0, len(rounds) / slots)
         now += takes
         for number in rounds:
-            state = ended(state, now, number, takes, "answered")
+            state = returned(state, now, number, takes, "answered")
         sizes.append(int(state.size))
     return state, sizes, now
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.limits.headers import Quota, Said, exhausted_seconds, said
+from pipeline.limits.headers import Limit, RateLimits, exhausted_seconds, parse_rate_limits
 
 NOW = 1_790_000_000.0
 NAMES = [
@@ -26,7 +26,7 @@ SHAPED = st.text('0123456789.;,="rtqw smhµ-:eETZ', max_size=40)
     st.floats(0, 4e9),
 )
 def test_no_header_ever_raises_and_every_number_is_finite_and_0_or_above(headers, now):
-    what = said(headers, now)
+    what = parse_rate_limits(headers, now)
     for quota in what:
         for number in (quota.per_minute, quota.remaining, quota.reset_seconds):
             assert number is None or (number >= 0 and math.isfinite(number))
@@ -43,9 +43,9 @@ def test_openai():
         "x-ratelimit-reset-requests": "1s",
         "x-ratelimit-reset-tokens": "6m0s",
     }
-    assert said(headers, NOW) == Said(
-        calls=Quota(per_minute=60, remaining=59, reset_seconds=1),
-        tokens=Quota(per_minute=150_000, remaining=149_984, reset_seconds=360),
+    assert parse_rate_limits(headers, NOW) == RateLimits(
+        calls=Limit(per_minute=60, remaining=59, reset_seconds=1),
+        tokens=Limit(per_minute=150_000, remaining=149_984, reset_seconds=360),
     )
 
 
@@ -77,7 +77,7 @@ def test_openai():
     ],
 )
 def test_resets_in_every_form(text, seconds):
-    got = said({"x-ratelimit-reset-requests": text}, NOW).calls.reset_seconds
+    got = parse_rate_limits({"x-ratelimit-reset-requests": text}, NOW).calls.reset_seconds
     assert got == (None if seconds is None else pytest.approx(seconds))
 
 
@@ -86,8 +86,8 @@ def test_the_hub():
         "RateLimit": '"api";r=0;t=55',
         "RateLimit-Policy": '"fixed window";"api";q=500;w=300',
     }
-    what = said(headers, NOW)
-    assert what == Said(calls=Quota(per_minute=100, remaining=0, reset_seconds=55, is_window=True))
+    what = parse_rate_limits(headers, NOW)
+    assert what == RateLimits(calls=Limit(per_minute=100, remaining=0, reset_seconds=55, is_window=True))
     assert exhausted_seconds(what) == 55
 
 
@@ -96,9 +96,9 @@ def test_of_several_policies_the_tightest_limit_and_the_one_with_least_left():
         "ratelimit-policy": '"burst";q=100;w=60, "hour";q=1000;w=3600, "words";q=9000;w=60;qu="tokens"',
         "ratelimit": '"burst";r=50;t=30, "hour";r=0;t=900, "words";r=10;t=5',
     }
-    what = said(headers, NOW)
-    assert what.calls == Quota(per_minute=100, remaining=0, reset_seconds=900, is_window=True)
-    assert what.tokens == Quota(per_minute=9_000, remaining=10, reset_seconds=5, is_window=True)
+    what = parse_rate_limits(headers, NOW)
+    assert what.calls == Limit(per_minute=100, remaining=0, reset_seconds=900, is_window=True)
+    assert what.tokens == Limit(per_minute=9_000, remaining=10, reset_seconds=5, is_window=True)
 
 
 def test_elder_drafts():
@@ -107,11 +107,11 @@ def test_elder_drafts():
         "RateLimit-Remaining": "3",
         "RateLimit-Reset": "7",
     }
-    assert said(headers, NOW).calls == Quota(per_minute=600, remaining=3, reset_seconds=7)
+    assert parse_rate_limits(headers, NOW).calls == Limit(per_minute=600, remaining=3, reset_seconds=7)
     headers = {"RateLimit": "limit=100, remaining=0, reset=30"}
-    assert said(headers, NOW).calls == Quota(remaining=0, reset_seconds=30, is_window=True)
+    assert parse_rate_limits(headers, NOW).calls == Limit(remaining=0, reset_seconds=30, is_window=True)
     headers = {"ratelimit-remaining": "0", "ratelimit-reset": "30"}  # Replicate
-    assert said(headers, NOW).calls == Quota(remaining=0, reset_seconds=30)
+    assert parse_rate_limits(headers, NOW).calls == Limit(remaining=0, reset_seconds=30)
 
 
 def test_cerebras_names_its_windows():
@@ -122,15 +122,15 @@ def test_cerebras_names_its_windows():
         "x-ratelimit-limit-tokens-minute": "60000",
         "x-ratelimit-remaining-tokens-minute": "59000",
     }
-    what = said(headers, NOW)
+    what = parse_rate_limits(headers, NOW)
     # What may be spent in a day may be spent in an hour: it is not paced.
-    assert what.calls == Quota(remaining=14_390, reset_seconds=23_468.99)
-    assert what.tokens == Quota(per_minute=60_000, remaining=59_000)
+    assert what.calls == Limit(remaining=14_390, reset_seconds=23_468.99)
+    assert what.tokens == Limit(per_minute=60_000, remaining=59_000)
 
 
 def test_a_limit_without_a_window_is_no_pace():
     headers = {"x-ratelimit-limit": "10", "x-ratelimit-remaining": "9", "x-ratelimit-reset": "1"}
-    assert said(headers, NOW).calls == Quota(remaining=9, reset_seconds=1)
+    assert parse_rate_limits(headers, NOW).calls == Limit(remaining=9, reset_seconds=1)
 
 
 def test_a_limit_of_a_part_of_the_tokens_is_not_one_of_all():
@@ -139,17 +139,17 @@ def test_a_limit_of_a_part_of_the_tokens_is_not_one_of_all():
         "x-ratelimit-limit-tokens-generated": "6",
         "x-ratelimit-over-limit": "no",
     }
-    assert said(headers, NOW) == Said(tokens=Quota(per_minute=60_000))
+    assert parse_rate_limits(headers, NOW) == RateLimits(tokens=Limit(per_minute=60_000))
 
 
 @pytest.mark.parametrize("lie", ["1000000000", "1e9"])
 def test_a_lie_is_told_as_it_stands(lie):
-    assert said({"X-RateLimit-Limit-Requests": lie}, NOW).calls.per_minute == 1e9
+    assert parse_rate_limits({"X-RateLimit-Limit-Requests": lie}, NOW).calls.per_minute == 1e9
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "inf", "ten", "", "1_000", "0.0", '"10"'])
 def test_what_is_no_limit_is_ignored(text):
-    assert said({"x-ratelimit-limit-requests": text}, NOW).calls.per_minute is None
+    assert parse_rate_limits({"x-ratelimit-limit-requests": text}, NOW).calls.per_minute is None
 
 
 @pytest.mark.parametrize(
@@ -157,9 +157,9 @@ def test_what_is_no_limit_is_ignored(text):
 )
 def test_garbage_says_nothing(text):
     headers = {"RateLimit": text, "RateLimit-Policy": text}
-    assert said(headers, NOW).calls.per_minute is None
-    assert exhausted_seconds(said(headers, NOW)) == 0
+    assert parse_rate_limits(headers, NOW).calls.per_minute is None
+    assert exhausted_seconds(parse_rate_limits(headers, NOW)) == 0
 
 
 def test_a_retry_after_on_an_answer_says_nothing():
-    assert said({"retry-after": "2", "content-type": "text/plain"}, NOW) == Said()
+    assert parse_rate_limits({"retry-after": "2", "content-type": "text/plain"}, NOW) == RateLimits()

@@ -8,17 +8,17 @@ from pipeline.limits.rate import (
     STRICT_BURST_SECONDS,
     Limits,
     at,
-    binds,
     bucket,
-    distrust,
+    decrease,
     full,
-    guess,
+    infer_limit,
     learn,
     lease,
     lease_all,
     pause,
     refund,
     refused,
+    was_limiting,
 )
 
 PER_MINUTE = st.floats(0.5, 1e7)
@@ -169,7 +169,7 @@ def test_a_429_counts_against_the_limit_that_holds_calls_back():
     assert wait > 0
     known = Limits(calls, at(bucket(60_000, 0.0), 50.0))
     after, is_explained = refused(known, 50.1, 50.0, names_wait=True, calls_per_second=9.0)
-    assert (is_explained, after.calls.trust, after.tokens.trust) == (True, 0.95, 1.0)
+    assert (is_explained, after.calls.factor, after.tokens.factor) == (True, 0.95, 1.0)
 
 
 def test_a_429_that_no_limit_explains_is_one_for_the_calls_in_flight():
@@ -182,24 +182,24 @@ def test_a_429_that_no_limit_explains_is_one_for_the_calls_in_flight():
 
 
 def test_trust_is_cut_once_per_round_trip_and_comes_back():
-    state = distrust(at(bucket(6_000, 0.0), 50.0), 50.0, started=49.9)
-    assert state.trust == 0.95
-    assert distrust(state, 50.2, started=49.95) == state
-    state = distrust(state, 50.5, started=50.1)
-    assert state.trust == pytest.approx((0.95 + 0.004 * 0.5) * 0.9)
-    assert at(state, 60.5).trust == pytest.approx(state.trust + 0.04)
-    assert at(at(at(state, 90.5), 120.5), 150.5).trust == 1.0
+    state = decrease(at(bucket(6_000, 0.0), 50.0), 50.0, started=49.9)
+    assert state.factor == 0.95
+    assert decrease(state, 50.2, started=49.95) == state
+    state = decrease(state, 50.5, started=50.1)
+    assert state.factor == pytest.approx((0.95 + 0.004 * 0.5) * 0.9)
+    assert at(state, 60.5).factor == pytest.approx(state.factor + 0.04)
+    assert at(at(at(state, 90.5), 120.5), 150.5).factor == 1.0
 
 
 def test_a_429_in_spite_of_the_pace_makes_the_bursts_small():
-    state = distrust(at(bucket(6_000, 0.0), 50.0), 50.0, started=49.9)
+    state = decrease(at(bucket(6_000, 0.0), 50.0), 50.0, started=49.9)
     assert state.burst_seconds == STRICT_BURST_SECONDS
     assert state.level == full(state)
 
 
 def test_a_pause_brings_no_trust_back():
-    known = pause(Limits(distrust(bucket(6_000, 0.0), 50.0, started=49.9)), 50.0, 40)
-    assert at(at(known.calls, 80.0), 90.0).trust == 0.95
+    known = pause(Limits(decrease(bucket(6_000, 0.0), 50.0, started=49.9)), 50.0, 40)
+    assert at(at(known.calls, 80.0), 90.0).factor == 0.95
 
 
 @given(st.lists(st.floats(0, 30), max_size=60))
@@ -207,8 +207,8 @@ def test_trust_stays_within_its_bounds_whatever_comes(gaps):
     state, now = bucket(6_000, 0.0), 0.0
     for gap in gaps:
         now += gap
-        state = distrust(state, now, started=now - 0.01)
-        assert 0.001 <= state.trust <= 1
+        state = decrease(state, now, started=now - 0.01)
+        assert 0.001 <= state.factor <= 1
         assert lease(state, now, 1)[1] < math.inf
 
 
@@ -228,34 +228,34 @@ def test_a_lower_limit_holds_less_at_once():
 def test_a_limit_that_nothing_reaches_does_not_bind():
     lie = at(bucket(1e9, 0.0, is_declared=False), 50.0)
     lie, _ = lease(lie, 50.0, 1)
-    assert not binds(lie, started=50.0)
-    assert not binds(None, started=50.0)
+    assert not was_limiting(lie, started=50.0)
+    assert not was_limiting(None, started=50.0)
     tight, wait = lease(at(bucket(60, 0.0), 50.0), 50.0, 1)
     assert wait > 0
-    assert binds(tight, started=50.0)
-    assert not binds(tight, started=50.1)
+    assert was_limiting(tight, started=50.0)
+    assert not was_limiting(tight, started=50.1)
 
 
 def test_a_guess_takes_the_place_of_a_lie_and_stands_against_it():
     lie = at(bucket(1e9, 0.0, is_declared=False), 50.0)
-    guessed = guess(lie, 50.0, per_second=80)
-    assert (guessed.per_minute, guessed.is_guess) == (4_800, True)
+    guessed = infer_limit(lie, 50.0, per_second=80)
+    assert (guessed.per_minute, guessed.is_inferred) == (4_800, True)
     assert learn(guessed, 51.0, 1e9) == guessed
     assert learn(guessed, 51.0, 60).per_minute == 60
-    assert guess(bucket(60, 0.0), 50.0, per_second=80) == bucket(60, 0.0)
-    assert guess(None, 50.0, per_second=0.0) is None
+    assert infer_limit(bucket(60, 0.0), 50.0, per_second=80) == bucket(60, 0.0)
+    assert infer_limit(None, 50.0, per_second=0.0) is None
 
 
 def test_a_guess_grows_while_it_is_in_use_up_to_what_was_declared():
-    state, now = guess(bucket(9_000, 0.0), 0.0, per_second=100), 0.0
+    state, now = infer_limit(bucket(9_000, 0.0), 0.0, per_second=100), 0.0
     while now < 300:
         state, wait = lease(state, now, 1)
         now += wait
-    assert state.trust == 1.5
-    idle = guess(None, 0.0, per_second=100)
+    assert state.factor == 1.5
+    idle = infer_limit(None, 0.0, per_second=100)
     for second in range(300):
         idle = at(idle, float(second))
-    assert idle.trust < 1.01
+    assert idle.factor < 1.01
 
 
 def test_a_clock_that_steps_back_changes_nothing():

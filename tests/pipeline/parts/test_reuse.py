@@ -62,8 +62,8 @@ def edited(rows, make, has_id):
 @pytest.fixture
 def of(tmp_path_factory, monkeypatch):
     small(monkeypatch)
-    monkeypatch.setattr(reuse_module, "MOST_SOURCES", 2)
-    monkeypatch.setattr(reuse_module, "LEAST_COPIED", 2)
+    monkeypatch.setattr(reuse_module, "MAX_SOURCES", 2)
+    monkeypatch.setattr(reuse_module, "MIN_COPIED_ROWS", 2)
 
     def make(**given):
         folder = tmp_path_factory.mktemp("reuse")
@@ -201,7 +201,7 @@ def test_rows_of_an_output_that_was_removed_by_hand_are_deleted_still(of, out, l
 
 
 def far(*origins):
-    return reuse_module._jumps(np.array(origins, np.int64).reshape(-1, 2))
+    return reuse_module.jumps(np.array(origins, np.int64).reshape(-1, 2))
 
 
 def test_jumps_are_counted_where_a_row_group_is_read_again():
@@ -217,8 +217,8 @@ def test_rows_in_no_order_are_looked_up(of, monkeypatch):
     rows = plain(60)
     mill.rows(rows)
     mill.run()
-    monkeypatch.setattr(reuse_module, "MOST_SOURCES", 99)
-    monkeypatch.setattr(reuse_module, "MOST_JUMPS", 2)
+    monkeypatch.setattr(reuse_module, "MAX_SOURCES", 99)
+    monkeypatch.setattr(reuse_module, "MAX_JUMPS", 2)
     mill.rows(rows[::-1])
     told = mill.run()
     assert (told.unchanged, told.calls) == (60, 0)
@@ -330,7 +330,7 @@ def kill(mill, monkeypatch, module, name, at=1):
 
     with monkeypatch.context() as patch, pytest.raises(BaseException):  # noqa: B017
         patch.setattr(module, name, last)
-        patch.setattr(place_module.Place, "clean", lambda self: None)
+        patch.setattr(place_module.OutputLayout, "clean", lambda self: None)
         mill.run(changes=mill.folder / "changes.jsonl")
 
 
@@ -352,8 +352,8 @@ def test_finished_parts_of_a_killed_run_are_kept(of, out, monkeypatch):
 @pytest.mark.parametrize("out", ["o", "o.parquet", "o.jsonl"])
 @pytest.mark.parametrize(
     ("where", "name"),
-    [("parts.layout", "Place.switch"), ("parts.part_file", "PartFile.publish"),
-     ("parts.snapshot", "StandingRecord.settle"), ("parts.snapshot", "StandingRecord.announce"),
+    [("parts.layout", "OutputLayout.switch"), ("parts.part_file", "PartFile.publish"),
+     ("parts.snapshot", "SnapshotFile.settle"), ("parts.snapshot", "SnapshotFile.write_pending"),
      ("sink.sink", "deliver"), ("sink.changes", "sync_folder")],
 )  # fmt: skip
 def test_a_kill_around_the_commit_loses_no_change(of, out, where, name, monkeypatch):
@@ -377,7 +377,7 @@ def test_a_kill_around_the_commit_loses_no_change(of, out, where, name, monkeypa
     mill.rows(rows)
     mill.run(changes=changes)
     held = applied(held, changes, True)
-    if name not in ("StandingRecord.announce", "sync_folder", "Place.switch", "PartFile.publish"):
+    if name not in ("SnapshotFile.write_pending", "sync_folder", "OutputLayout.switch", "PartFile.publish"):
         assert held == {row["chunk_id"]: row for row in rows_of(mill) if row["chunk_id"]}
     assert mill.content() == mill.anew()
 
@@ -423,7 +423,7 @@ def test_damage_that_shows_only_on_reading_heals_with_the_next_run(of):
     rows = plain(60)
     mill.rows(rows)
     mill.run()
-    record = mill.folder / "o.run/standing.json"
+    record = mill.folder / "o.run/snapshot.json"
     rows[1]["text"] = "this part is copied from"
     mill.rows(rows)
     for victim in mill.parts():

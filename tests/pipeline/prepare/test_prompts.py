@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from pipeline.prepare.prompts import chunk_text, columns_of, renderer
-from pipeline.records import Chunk, Document, Kept
+from pipeline.records import Chunk, Document, RowRef
 
 NAMES = st.sampled_from(["title", "year", "标题", "chunk", "section"])
 HOSTILE = st.text(st.sampled_from("{}ab \\\n标") | st.characters(codec="utf-8"), max_size=12) | (
@@ -18,7 +18,7 @@ PLAIN = st.text(st.characters(codec="utf-8", exclude_characters="{}"), max_size=
 
 
 def document(text, **fields):
-    return Document(b"\0" * 16, "d", text, fields, "in.jsonl:1", 0, Kept(None, 0))
+    return Document(b"\0" * 16, "d", text, fields, "in.jsonl:1", 0, RowRef(None, 0))
 
 
 def whole(text, section=None):

@@ -6,8 +6,8 @@ from msgspec.structs import replace
 
 from jobs.build import build
 from jobs.spec.load import load
-from pipeline.cache.keys import keyed
-from pipeline.prepare.requests import prepared
+from pipeline.cache.keys import request_key
+from pipeline.prepare.requests import prepare
 from pipeline.source.scan import survey
 
 
@@ -20,7 +20,7 @@ def pipeline(tmp_path, rows, **flags):
 
 
 def opened(made):
-    return [each for group in prepared(made, survey(made.input)) for each in group]
+    return [each for group in prepare(made, survey(made.input)) for each in group]
 
 
 def test_requests_are_the_rendered_chunks_in_span_order_with_their_keys(tmp_path):
@@ -33,7 +33,7 @@ def test_requests_are_the_rendered_chunks_in_span_order_with_their_keys(tmp_path
     ]
     assert [request.tokens for request in each.requests] == [10, 7]
     assert [request.chunk.tokens for request in each.requests] == [8, 4]
-    key = keyed(made.endpoints[0])
+    key = request_key(made.endpoints[0])
     assert [request.key for request in each.requests] == [
         key(request.input) for request in each.requests
     ]
@@ -65,7 +65,7 @@ def test_every_row_comes_once_and_in_order_also_blank_and_unreadable_ones(tmp_pa
 def test_groups_are_bounded(tmp_path):
     rows = [{"title": n, "text": f"text {n}"} for n in range(600)]
     made = pipeline(tmp_path, rows)
-    sizes = [len(group) for group in prepared(made, survey(made.input))]
+    sizes = [len(group) for group in prepare(made, survey(made.input))]
     assert sum(sizes) == 600
     assert max(sizes) <= 256
 

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.errors import GuardError
 from pipeline.records import Answer, Chunk, Endpoint, Request
-from pipeline.runs.drift import Canary
+from pipeline.runs.drift import DriftCheck
 
 ONE, OTHER, LONGER = ([1.0, 0.0], [0.0, 1.0], [1.0, 0.0, 0.0])
 
@@ -27,7 +27,7 @@ def of(*answers):
 
     known = [(request("known"), answer(ONE).value)]
     told = lambda endpoint, requests, seconds, answers: calls.append(requests)  # noqa: E731
-    return Canary(ENDPOINT, send, known, lambda: sent.append("passed"), told), sent, calls
+    return DriftCheck(ENDPOINT, send, known, lambda: sent.append("passed"), told), sent, calls
 
 
 def request(text):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from pipeline.errors import StorageError
-from pipeline.records import Chunk, Document, Failure, Kept, Outcome, Request
+from pipeline.records import Chunk, Document, Failure, Outcome, Request, RowRef
 from pipeline.runs import folder
 from pipeline.runs.folder import RunRecord, manifests, run_folder, runs_of
 from pipeline.runs.manifest import KEPT_RUNS, Manifest
@@ -24,7 +24,7 @@ def manifest(run="run-1", number=1, **told):
 
 def document(address="in.jsonl:17", id="r-17", error=None):
     text = None if error else "text"
-    return Document(b"\x01" * 16, id, text, {}, address, 0, Kept(None, 0), error)
+    return Document(b"\x01" * 16, id, text, {}, address, 0, RowRef(None, 0), error)
 
 
 def outcome(reason="the server refuses", kind="poison", attempts=2):

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from msgspec.structs import replace
 
-from pipeline.runs.manifest import KEPT_RUNS, Manifest, ended, new_run_id, superfluous, this_run
+from pipeline.runs.manifest import (
+    KEPT_RUNS,
+    Manifest,
+    end_manifest,
+    new_run_id,
+    runs_to_remove,
+    this_run,
+)
 
 
 def run(number=1, name=None, **told):
@@ -48,22 +55,22 @@ def test_runs_are_told_apart_by_number_when_the_clock_jumps_back():
 
 @pytest.mark.parametrize("code", [2, 4, 6, 14])
 def test_an_end_that_another_try_cannot_better_closes_the_run(code):
-    assert ended(run(), code) == run(state="closed", exit=code)
+    assert end_manifest(run(), code) == run(state="closed", exit=code)
 
 
 @pytest.mark.parametrize("code", [1, 5, 7, 8, 10, 12, 13, 130, 143])
 def test_any_other_end_leaves_it_open(code):
-    assert ended(run(), code) == run(state="open", exit=code)
+    assert end_manifest(run(), code) == run(state="open", exit=code)
 
 
 def test_a_commit_says_its_rows():
-    assert ended(run(), 3, 0) == run(state="committed", exit=3, rows_out=0)
+    assert end_manifest(run(), 3, 0) == run(state="committed", exit=3, rows_out=0)
 
 
 @given(st.lists(st.integers(1, 100), unique=True), st.sets(st.integers(0, 20)))
 def test_the_newest_folders_stay_and_never_more(numbers, damaged):
     found = {f"run-{n}": run(n) for n in numbers} | {f"damaged-{n}": None for n in damaged}
-    gone = superfluous(found, "this")
+    gone = runs_to_remove(found, "this")
     kept = found.keys() - set(gone)
     assert "this" not in gone
     assert len(kept) == min(len(found), KEPT_RUNS - 1)

@@ -52,7 +52,7 @@ def test_a_bad_row_is_isolated_with_its_reason_and_its_neighbours_stand(tmp_path
         assert [document.text for document in found] == ["good", None, "good"]
         assert [document.error for document in found] == [None, BAD[line], None]
         assert found[1].address == f"{tmp_path}/a.jsonl:2"
-        row = found[1].kept.batch.slice(found[1].kept.row, 1).to_pylist()[0]
+        row = found[1].row_ref.batch.slice(found[1].row_ref.row, 1).to_pylist()[0]
         assert {value for name, value in row.items() if name != "id"} == {None}
 
 
@@ -116,7 +116,7 @@ def test_parquet_columns_keep_their_types_and_values(tmp_path):
     pq.write_table(EXACT, tmp_path / "a.parquet")
     surveyed, found = read_all(tmp_path / "a.parquet", fields=("kind", "day"))
     assert surveyed.schema.equals(EXACT.schema)
-    batch = found[0].kept.batch
+    batch = found[0].row_ref.batch
     assert pa.table(batch).equals(EXACT)
     assert found[0].fields == {"kind": "x", "day": dt.date(2024, 1, 2)}
     assert found[1].address == f"{tmp_path}/a.parquet: row 1"
@@ -130,7 +130,7 @@ def test_parquet_text_that_is_not_utf8_is_isolated(tmp_path):
         _, found = read_all(tmp_path / "a.parquet", **spec)
         assert [d.error for d in found] == [None, "`text` is not valid UTF-8", None]
         assert [d.text for d in found] == ["good", None, "good"]
-        assert found[1].kept.batch.column("n").to_pylist() == [1, None, 3]
+        assert found[1].row_ref.batch.column("n").to_pylist() == [1, None, 3]
 
 
 def test_a_damaged_page_is_named_by_file_and_row_group(tmp_path):
@@ -190,8 +190,8 @@ def test_files_of_one_input_share_one_schema(tmp_path):
     )
     _, found = read_all(tmp_path)
     assert [d.text for d in found] == ["a", "b"]
-    assert [d.kept.batch.column("n").to_pylist() for d in found] == [[1], [2]]
-    assert [d.kept.batch.column("m").to_pylist() for d in found] == [[None], [1.5]]
+    assert [d.row_ref.batch.column("n").to_pylist() for d in found] == [[1], [2]]
+    assert [d.row_ref.batch.column("m").to_pylist() for d in found] == [[None], [1.5]]
 
 
 def test_views_come_as_what_they_show(tmp_path):
@@ -235,7 +235,7 @@ def test_only_the_rows_that_are_needed_are_read_and_they_are_the_same(
             start += count
 
     def told(document):
-        row = document.kept.batch.slice(document.kept.row, 1).to_pylist()
+        row = document.row_ref.batch.slice(document.row_ref.row, 1).to_pylist()
         return (document.identity, document.id, document.text, document.address, document.part,
                 document.error, row)  # fmt: skip
 

@@ -43,7 +43,7 @@ def documents(path, **spec):
 
 def kept_values(surveyed, documents):
     return [
-        {name: d.kept.batch.column(name)[d.kept.row].as_py() for name in surveyed.schema.names}
+        {name: d.row_ref.batch.column(name)[d.row_ref.row].as_py() for name in surveyed.schema.names}
         for d in documents
     ]
 
