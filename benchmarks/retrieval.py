@@ -33,6 +33,7 @@ from retrieval_measures import (
 )
 
 from pipeline.endpoints import local
+from pipeline.endpoints.kinds import KINDS
 
 SIZES = (100, 200, 400)
 QUICK = ("langchain recursive", "semantic-text-splitter", "cluster-semantic")
@@ -224,7 +225,8 @@ def main() -> None:
     if options.quick and not options.only:
         wanted = ["structure", "semantic", *QUICK]
     chosen = ["structure", *(name for name in cutters() if name in wanted and name != "structure")]
-    rows = compare(options, corpora, chosen, local.EMBEDDING_MODEL, local.embed)
+    model = KINDS["local"].models["feature-extraction"]
+    rows = compare(options, corpora, chosen, model, local.embed)
     if not options.quick and not options.no_minilm:
         other = minilm()
         if other is None:

@@ -22,18 +22,12 @@ from jobs.secrets import resolve
 from jobs.spec.check_job import max_own_tokens
 from jobs.spec.fingerprint import fingerprint, input_settings
 from jobs.spec.job import EndpointSpec, Job
-from pipeline.endpoints import local
 from pipeline.errors import UsageError
 from pipeline.prepare.pipeline import Pipeline
 from pipeline.prepare.prompts import columns_of, renderer
-from pipeline.records import Chunk, Chunker, Column, Endpoint
+from pipeline.records import Chunk, Chunker, Endpoint
 from pipeline.source.files import InputSpec
-
-COLUMNS = {
-    "feature-extraction": Column("vector", "vector"),
-    "summarization": Column("summary", "string"),
-    "chat-completion": Column("answer", "string"),
-}
+from pipeline.tasks import TASKS
 
 
 def build(job: Job, *, with_secret: bool = True) -> Pipeline:
@@ -41,7 +35,7 @@ def build(job: Job, *, with_secret: bool = True) -> Pipeline:
 
     Raises: UsageError, also where an extra or a credential is missing.
     """
-    aggregator = AGGREGATORS[job.aggregate.method](COLUMNS[job.task])
+    aggregator = AGGREGATORS[job.aggregate.method](TASKS[job.task].column)
     counter = tokenizer(tokenizer_name(job))
     prompted = columns_of(job.prompt) if job.prompt else ()
     ruled = [r.column for r in job.rules if r.column not in prompted]
@@ -93,6 +87,8 @@ def chunker(job: Job) -> Chunker:
     """The job's way of cutting, with its size, overlap and tokenizer."""
     options: dict[str, Any] = {}
     if job.chunk.method == "semantic":
+        from pipeline.endpoints import local  # numpy, and the model: for this method only
+
         try:
             local.embed(["ready"])
         except UsageError as error:  # told now, not at the first row
@@ -117,8 +113,8 @@ def _split(job: Job, text: str, size: int) -> Iterator[Chunk]:
 
 
 def tokenizer_name(job: Job) -> str:
-    """What counts this job's tokens: the endpoints' own where all are local, else o200k_base."""
-    return job.chunk.tokenizer or ("wordllama" if job.is_local else "o200k_base")
+    """What counts this job's tokens: the endpoints' own where it is known, else o200k_base."""
+    return job.chunk.tokenizer or job.own_tokenizer or "o200k_base"
 
 
 def endpoint(job: Job, spec: EndpointSpec, *, with_secret: bool) -> Endpoint:
@@ -130,11 +126,12 @@ def endpoint(job: Job, spec: EndpointSpec, *, with_secret: bool) -> Endpoint:
         model=spec.model or "",
         identity=_identity(job, spec),
         url=spec.url,
-        parameters=_parameters(job, spec),
+        parameters=spec.facts.default_parameters.get(job.task, {}) | job.parameters,
         secret=(
             resolve(spec.api_key, job.folder, job.key(spec, "api_key")) if with_secret else None
         ),
         concurrency=spec.concurrency,
+        is_adaptive=spec.facts.is_adaptive,
         batch_size=spec.batch_size,
         batch_tokens=spec.batch_tokens,
         requests_per_minute=spec.requests_per_minute,
@@ -148,22 +145,14 @@ def endpoint(job: Job, spec: EndpointSpec, *, with_secret: bool) -> Endpoint:
     )
 
 
-def _parameters(job: Job, spec: EndpointSpec) -> dict[str, Any]:
-    if job.task == "feature-extraction" and spec.kind in ("tei", "hf"):
-        # Said nothing, newer servers cut a long input silently and embed half a chunk.
-        return {"truncate": False} | job.parameters
-    return job.parameters
-
-
 def _identity(job: Job, spec: EndpointSpec) -> tuple[str, ...]:
     """What stands for the model in a key; the URL only where nothing else names the model.
 
     A replica has that of its origin, also where both get another one from their servers.
     """
     spec = job.origin(spec)
-    if spec.kind == "local":
-        model = local.EMBEDDING_MODEL if job.task == "feature-extraction" else local.SUMMARY_MODEL
-        return ("local", spec.model or model)
+    if own := spec.facts.models.get(job.task):
+        return (spec.kind, own)
     if spec.model is None:
         return (spec.kind, "", spec.url)
     return (spec.kind, spec.provider or "", spec.model, spec.revision)
@@ -179,12 +168,12 @@ def _metadata(job: Job) -> dict[str, str]:
 
 
 def _dimension(job: Job) -> int | None:
-    if job.task != "feature-extraction":
+    if TASKS[job.task].value != "vector":
         return None
     asked = job.parameters.get("dimensions")
     if isinstance(asked, int) and not isinstance(asked, bool) and asked > 0:
         return asked
-    return local.DIMENSION if job.is_local else None
+    return job.endpoints[0].facts.dimension  # all serve one model
 
 
 def _fingerprint(job: Job) -> str:

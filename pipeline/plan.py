@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from pipeline.cache.keys import Keys
 from pipeline.cache.lookup import look_up
 from pipeline.cache.store import AnswerCache
+from pipeline.endpoints.kinds import KINDS
 from pipeline.endpoints.server_info import identity_from_cache
 from pipeline.limits.prices import cost, output_tokens_bound, rent
 from pipeline.parts.reuse import Reuse
@@ -22,7 +23,6 @@ from pipeline.records import Endpoint, Request
 from pipeline.source.survey import Survey
 
 ASSUMED_CALL_SECONDS = 0.5
-ASSUMED_LOCAL_TOKENS_PER_SECOND = 200_000
 
 
 class Plan(Struct, frozen=True):
@@ -117,8 +117,8 @@ class _Packed:
 
     @property
     def seconds(self) -> float:
-        if self.endpoint.kind == "local":
-            return self.tokens / ASSUMED_LOCAL_TOKENS_PER_SECOND
+        if speed := KINDS[self.endpoint.kind].tokens_per_second:
+            return self.tokens / speed
         lanes = max(1, min(self.endpoint.concurrency, self.calls))
         return self.calls * ASSUMED_CALL_SECONDS / lanes
 

@@ -208,6 +208,8 @@ class Endpoint(Struct, frozen=True):
     """The task's own, as the service names them; they are sent as they stand."""
     secret: Secret | None = None
     concurrency: int = 16
+    is_adaptive: bool = True
+    """False: `concurrency` calls may be in flight whatever their latency shows."""
     batch_size: int = 32
     batch_tokens: int = 100_000
     requests_per_minute: float | None = None

@@ -6,6 +6,7 @@ import shlex
 
 import pytest
 
+from pipeline.endpoints.kinds import KINDS
 from tests.support import ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -25,6 +26,28 @@ def test_every_exit_code_is_documented():
         if code == 10:  # of a later version
             continue
         assert re.search(rf"^\| .*\b{code}\b.* \| .*{name}.* \|", page, re.MULTILINE), code
+
+
+def test_every_task_of_every_kind_is_documented():
+    page = (ROOT / "docs" / "protocols.md").read_text("utf-8")
+    for name, kind in KINDS.items():
+        for task in kind.tasks:
+            row = rf"^\| `{name}` \| ([a-z-]+, )*{task}(, [a-z-]+)* \|"
+            assert re.search(row, page, re.MULTILINE), (name, task)
+
+
+@pytest.mark.parametrize(("key", "named"), [
+    ("model", [name for name, kind in KINDS.items() if not kind.needs_model]),
+    ("url", [name for name, kind in KINDS.items() if kind.url]),
+    ("provider", [name for name, kind in KINDS.items() if kind.providers]),
+    ("concurrency", [f"{name} {kind.concurrency}" for name, kind in KINDS.items() if kind.concurrency != 16]),
+    ("batch_size", [f"{name} {kind.embedding_batch}" for name, kind in KINDS.items() if kind.embedding_batch != 32]),
+])  # fmt: skip
+def test_the_job_file_page_says_what_the_table_of_kinds_says(key, named):
+    page = (ROOT / "docs" / "job-file.md").read_text("utf-8")
+    meaning = re.search(rf"^\| `endpoint\.{key}` \|.*\| (.*) \|$", page, re.MULTILINE)[1]
+    shown = re.findall(rf"\b(?:{'|'.join(KINDS)})\b(?!-)(?: \d+)?", meaning)
+    assert sorted(shown) == sorted(named)
 
 
 def test_links_between_pages_lead_somewhere():

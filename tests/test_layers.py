@@ -10,7 +10,7 @@ from tests.support import ROOT
 PACKAGES = ("pipeline", "chunkers", "aggregators", "jobs")
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
-WORDS = {"records", "errors", "events", "text", "secret"}
+WORDS = {"records", "errors", "events", "text", "secret", "tasks"}
 """Files of `pipeline/` that every room may import; they import only each other."""
 
 LAYERS = {
@@ -18,7 +18,8 @@ LAYERS = {
     "pipeline.limits": set(),
     "pipeline.source": {"pipeline.disk"},
     "pipeline.cache": {"pipeline.disk"},
-    "pipeline.endpoints": {"pipeline.cache", "pipeline.limits"},
+    "pipeline.endpoints.kinds": set(),
+    "pipeline.endpoints": {"pipeline.endpoints.kinds", "pipeline.cache", "pipeline.limits"},
     "pipeline.parts": {"pipeline.disk", "pipeline.source"},
     "pipeline.prepare": {"pipeline.source", "pipeline.cache", "pipeline.parts"},
     "pipeline.dispatch": {"pipeline.cache", "pipeline.limits"},
@@ -36,7 +37,10 @@ LAYERS = {
     "jobs.format": set(),
     "jobs.home": set(),
     "jobs.secrets": set(),
-    "jobs.spec": {"jobs.format", "jobs.home", "jobs.secrets", "chunkers", "pipeline.source"},
+    "jobs.spec": {
+        "jobs.format", "jobs.home", "jobs.secrets", "chunkers", "pipeline.source",
+        "pipeline.endpoints.kinds",
+    },
     "jobs.history": {"jobs.spec", "pipeline.runs"},
     "jobs.display": {"jobs.history"},
     "jobs.build": {"jobs.spec", "chunkers", "aggregators", "pipeline"},
@@ -48,7 +52,8 @@ LAYERS = {
 """What each room may import, beside itself, the words, and what those rooms may import.
 
 A room is a folder; `jobs/` is also parted by file. `pipeline` stands for the verbs beside its
-rooms: run, loop, plan, explain, search.
+rooms: run, loop, plan, explain, search. The table of kinds is a room of one file: the check of a job
+file reads it without the client.
 """
 
 HOMES = {

@@ -75,7 +75,9 @@ def at_most(usd: float) -> str:
 
 def unpriced(endpoints: Sequence[Endpoint], calls: int) -> str:
     """Who costs nothing only because the job does not say what they cost."""
-    names = [e.name for e in endpoints if e.kind != "local" and e.price is None]
+    from pipeline.endpoints.kinds import KINDS
+
+    names = [e.name for e in endpoints if not KINDS[e.kind].is_embedded and e.price is None]
     if not calls or not names:
         return ""
     have = "has" if len(names) == 1 else "have"

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from jobs.cli.shell import pairs, reported
 from pipeline.errors import PAUSING, EndpointError, OutageError, RefusedError, UsageError
+from pipeline.records import Answer, Chunk, Endpoint, Failure, Request
+from pipeline.tasks import TASKS
 from pipeline.text import printable
 
 if TYPE_CHECKING:
@@ -56,8 +58,8 @@ def _search(
             hint="run it again with -o x.parquet",
         )
     told = metadata(output)
-    model = told.get("textmill.model")
-    if model is None or told.get("textmill.task") != "feature-extraction":
+    model, task = told.get("textmill.model"), TASKS.get(told.get("textmill.task", ""))
+    if model is None or task is None or task.value != "vector":
         raise UsageError(
             f"{printable(output)}: not an embedding output of textmill",
             hint="search reads what `textmill run embed ... -o vectors.parquet` wrote",
@@ -66,7 +68,9 @@ def _search(
     if job_path or flags or overrides:  # only the endpoint matters: the corpus stands for the input
         flags = dict(flags) | {"input.path": output, "output.path": "-"}
         job = load(job_path or "embed", pairs(overrides), flags, needs_output=False)
-    vector = anyio.run(_embedded, question, model, job, output)
+    vector = _by_own_model(question, model, told["textmill.task"])
+    if vector is None:
+        vector = anyio.run(_embedded, question, model, job, output)
     hits = nearest(output, vector, count)
     if as_json:
         for hit in hits:
@@ -90,6 +94,20 @@ def _search(
     return 0
 
 
+def _by_own_model(question: str, model: str, task: str) -> NDArray[np.float32] | None:
+    """The question's vector by a model that runs in this process; None: it is none of those."""
+    from chunkers.boundaries.scan import sentences
+    from pipeline.endpoints.kinds import KINDS
+
+    for name, kind in KINDS.items():
+        own = kind.models.get(task, "")
+        if kind.is_embedded and model == f"{name}/{own}":
+            endpoint = Endpoint(name, name, task, "", identity=(name, own))
+            answer = kind.embedded_model().answering(endpoint, sentences)
+            return _vector(name, *answer([_request(question)]))
+    return None
+
+
 async def _embedded(question: str, model: str, job: Job | None, output: str) -> NDArray[np.float32]:
     """The question's vector, by the model that made the output; shape (dim,), unit length.
 
@@ -99,12 +117,9 @@ async def _embedded(question: str, model: str, job: Job | None, output: str) -> 
     from jobs.home import home
     from pipeline.cache.keys import model_name
     from pipeline.cache.store import AnswerCache
-    from pipeline.endpoints import local
     from pipeline.endpoints.http import HttpEndpoint
     from pipeline.endpoints.server_info import identify
 
-    if model == f"local/{local.EMBEDDING_MODEL}":
-        return np.asarray(local.embed([question])[0])
     if job is None:
         raise UsageError(
             f"{printable(output)}: embedded with {printable(model)}, which is not local",
@@ -116,7 +131,7 @@ async def _embedded(question: str, model: str, job: Job | None, output: str) -> 
     away: OutageError | None = None
     for spec in job.endpoints:
         told = endpoint(job, spec, with_secret=False)
-        if spec.kind == "local" or (told.model and model_name(told) != model):
+        if spec.facts.models or (told.model and model_name(told) != model):
             named.append(model_name(told))
             continue
         try:
@@ -140,15 +155,21 @@ async def _embedded(question: str, model: str, job: Job | None, output: str) -> 
 
 async def _asked(http: HttpEndpoint, question: str) -> NDArray[np.float32]:
     """The endpoint's vector for the question, unit length. Raises: OutageError, RefusedError."""
-    from pipeline.records import Answer, Chunk, Request
-
     name = http.endpoint.name
     try:
-        (answer,) = await http.answer([Request(b"", question, 0, Chunk(0, len(question), 0))])
+        (answer,) = await http.answer([_request(question)])
     except EndpointError as error:
         refused = OutageError if error.kind in PAUSING else RefusedError
         raise refused(f"endpoint `{name}`: {error}") from None
-    if not isinstance(answer, Answer) or not isinstance(answer.value, bytes):
-        raise RefusedError(f"endpoint `{name}`: no vector for the question")
-    vector = np.frombuffer(answer.value, dtype="<f4")
+    vector = _vector(name, answer)
     return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), dtype=np.float32)
+
+
+def _request(question: str) -> Request:
+    return Request(b"", question, 0, Chunk(0, len(question), 0))
+
+
+def _vector(endpoint: str, settled: Answer | Failure) -> NDArray[np.float32]:
+    if not isinstance(settled, Answer) or not isinstance(settled.value, bytes):
+        raise RefusedError(f"endpoint `{endpoint}`: no vector for the question")
+    return np.frombuffer(settled.value, dtype="<f4")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from jobs.spec.job import EndpointSpec, Job
 from jobs.spec.keys import KeyLocations, shown, unknown
+from pipeline.tasks import TASKS
 
 
 def check_replicas(job: Job, locations: KeyLocations) -> None:
@@ -29,10 +30,11 @@ def check_replicas(job: Job, locations: KeyLocations) -> None:
             raise locations.wrong(
                 key, f"must not name a replica, `{origin.name}` is one of `{origin.replica_of}`"
             )
-        if (replica.kind == "local") != (origin.kind == "local"):
+        if replica.facts.models != origin.facts.models:
+            embedded = replica if replica.facts.models else origin
             raise locations.refuse(
-                f"endpoint `{replica.name}` cannot be a replica of `{origin.name}`: kind local "
-                "has a model of its own",
+                f"endpoint `{replica.name}` cannot be a replica of `{origin.name}`: "
+                f"kind {embedded.kind} has a model of its own",
                 key,
             )
         for last, own, theirs in (
@@ -57,7 +59,7 @@ def check_routing(job: Job, locations: KeyLocations) -> None:
             "endpoint.fallback = true on every endpoint: somebody must be asked first",
             *(job.key(endpoint, "fallback") for endpoint in job.endpoints),
         )
-    if job.task == "feature-extraction":
+    if TASKS[job.task].value == "vector":
         _check_one_model(job, locations)
     _check_rules(job, locations)
 
@@ -72,7 +74,8 @@ def _check_route(job: Job, locations: KeyLocations) -> None:
                 "route",
                 hint='route = "weighted"',
             )
-        if job.route == "cheapest" and endpoint.price is None and endpoint.kind != "local":
+        is_unpriced = endpoint.price is None and not endpoint.facts.is_embedded
+        if job.route == "cheapest" and is_unpriced:
             raise locations.refuse(
                 f'route = "cheapest" needs the price of endpoint `{endpoint.name}`',
                 "route",
@@ -87,9 +90,9 @@ def _check_one_model(job: Job, locations: KeyLocations) -> None:
         if _served(job, first) == _served(job, other):
             continue
         told = " and ".join(_told(job, each) for each in (first, other))
-        nameless = any(e.model is None and e.kind != "local" for e in (first, other))
+        nameless = any(each.model is None for each in (first, other))
         hint = "a job for each model"
-        if nameless and "local" not in (first.kind, other.kind):
+        if nameless and not (first.facts.models or other.facts.models):
             same = shown(first.model or other.model or "NAME")
             origin = f'replica_of = "{first.name}" in endpoint `{other.name}`'
             hint = f"model = {same} in both, or {origin}"
@@ -104,14 +107,14 @@ def _check_one_model(job: Job, locations: KeyLocations) -> None:
 def _served(job: Job, endpoint: EndpointSpec) -> tuple[str, ...]:
     """What two endpoints have in common exactly when they serve one model."""
     origin = job.origin(endpoint)
-    if origin.kind == "local":
-        return ("local",)
+    if origin.facts.models:
+        return (origin.kind,)
     return (origin.model, origin.revision) if origin.model else ("", origin.url, "")
 
 
 def _told(job: Job, endpoint: EndpointSpec) -> str:
-    if endpoint.kind == "local":
-        return f"endpoint `{endpoint.name}` is local"
+    if endpoint.facts.models:
+        return f"endpoint `{endpoint.name}` is {endpoint.kind}"
     if endpoint.model is None:
         return f"endpoint `{endpoint.name}` does not say which model it serves"
     revision = "" if endpoint.revision == "main" else f", revision {shown(endpoint.revision)}"

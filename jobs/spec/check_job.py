@@ -13,7 +13,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from jobs.secrets import looks_secret
 from jobs.spec.keys import KeyLocations, key_name, shown
-from jobs.spec.table import KINDS
+from pipeline.endpoints.kinds import KINDS
+from pipeline.tasks import TASKS
 
 if TYPE_CHECKING:
     from jobs.spec.job import EndpointSpec, Job
@@ -23,7 +24,6 @@ OWN_PER_O200K = 1.5
 """Tokens of a BERT-like model per token of o200k_base, at most: 512 of these are 540 to 770
 characters of Chinese, each of them a token there."""
 
-_MODEL_IN_PATH = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _AUTHORITY = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
@@ -48,14 +48,14 @@ def check_secrets(tree: dict[str, Any], locations: KeyLocations) -> None:
 def served_url(
     kind: str, url: str | None, default: str | None, prefix: str, locations: KeyLocations
 ) -> str:
-    """The base URL without a slash at its end; empty for kind local.
+    """The base URL without a slash at its end; empty for an embedded model.
 
     `prefix` is how keys of this endpoint begin.
     """
     key = f"{prefix}.url"
-    if kind == "local":
+    if KINDS[kind].is_embedded:
         if url is not None:
-            raise locations.wrong(key, "is not used by kind local")
+            raise locations.wrong(key, f"is not used by kind {kind}")
         return ""
     if url is None:
         if default is None:
@@ -90,9 +90,9 @@ def served_url(
 
 def check_relations(job: Job, locations: KeyLocations) -> None:
     """Refuses keys that are right alone and contradict each other."""
-    chunk, embeds = job.chunk, job.task == "feature-extraction"
+    chunk, task = job.chunk, TASKS[job.task]
     for endpoint in job.endpoints:
-        tasks = KINDS[endpoint.kind].tasks
+        tasks = endpoint.facts.tasks
         if job.task not in tasks:
             kind = job.key(endpoint, "kind")
             raise locations.refuse(
@@ -114,9 +114,9 @@ def check_relations(job: Job, locations: KeyLocations) -> None:
         raise locations.wrong("chunk.focus", f"is not used by method {chunk.method}")
     for endpoint in job.endpoints:
         _check_endpoint(job, endpoint, locations)
-    if job.task == "chat-completion" and job.prompt is None:
+    if task.needs_prompt and job.prompt is None:
         raise locations.refuse(
-            "`parameters.prompt` is missing, task chat-completion needs one",
+            f"`parameters.prompt` is missing, task {job.task} needs one",
             hint='prompt = "... {chunk} ..."',
         )
     if job.prompt is not None and "{chunk}" not in job.prompt:
@@ -126,21 +126,22 @@ def check_relations(job: Job, locations: KeyLocations) -> None:
         )
     if job.budget.max_cost_usd is not None:
         _check_prices(job, locations)
-    if job.prompt is not None and (embeds or any(e.kind == "local" for e in job.endpoints)):
-        whom = f"task {job.task}" if embeds else "kind local"
-        raise locations.wrong("parameters.prompt", f"is not used by {whom}")
+    unused_by = [] if task.accepts_prompt else [f"task {job.task}"]
+    unused_by += [f"kind {e.kind}" for e in job.endpoints if not e.facts.accepts_prompt]
+    if job.prompt is not None and unused_by:
+        raise locations.wrong("parameters.prompt", f"is not used by {unused_by[0]}")
     for endpoint in job.endpoints:
-        if job.task == "chat-completion" and endpoint.batch_size != 1:
+        if task.one_per_call and endpoint.batch_size != 1:
             raise locations.wrong(
                 job.key(endpoint, "batch_size"),
-                f"must be 1 for chat-completion, got {endpoint.batch_size:,}",
+                f"must be 1 for {job.task}, got {endpoint.batch_size:,}",
             )
-    if job.aggregate.method == ("text" if embeds else "mean"):
+    if job.aggregate.method not in task.aggregates:
         raise locations.refuse(
             f'aggregate.method = "{job.aggregate.method}" does not fit task = "{job.task}"',
             "aggregate.method",
             "task",
-            hint="rows or mean" if embeds else "rows or text",
+            hint=" or ".join(task.aggregates),
         )
 
 
@@ -169,26 +170,26 @@ def _check_size(job: Job, endpoint: EndpointSpec, locations: KeyLocations) -> No
 
 def _check_endpoint(job: Job, endpoint: EndpointSpec, locations: KeyLocations) -> None:
     """Refuses keys that the endpoint's kind needs or does not use."""
-    kind, model = endpoint.kind, job.key(endpoint, "model")
-    if endpoint.model is None and kind not in ("local", "tei"):
+    kind, facts, model = endpoint.kind, endpoint.facts, job.key(endpoint, "model")
+    if endpoint.model is None and facts.needs_model:
         hint = "--model NAME" if len(job.endpoints) == 1 else f"--set {model}=NAME"
         raise locations.refuse(f"`{model}` is missing", hint=hint)
-    if kind == "hf" and not _MODEL_IN_PATH.fullmatch(endpoint.model or ""):
-        raise locations.wrong(
-            model, f"must be a name like owner/model, got {shown(endpoint.model)}"
-        )
-    if endpoint.provider is not None and kind != "hf":
+    if facts.check_model and (problem := facts.check_model(endpoint.model or "")):
+        raise locations.wrong(model, f"{problem}, got {shown(endpoint.model)}")
+    if endpoint.provider is not None and endpoint.provider not in facts.providers:
         raise locations.wrong(job.key(endpoint, "provider"), f"is not used by kind {kind}")
-    if endpoint.model is not None and kind == "local":
-        raise locations.wrong(model, "is not used by kind local", hint="--kind openai, hf or tei")
-    if endpoint.api_key is not None and kind == "local":
-        raise locations.wrong(job.key(endpoint, "api_key"), "is not used by kind local")
+    if endpoint.model is not None and facts.models:
+        others = [name for name, other in KINDS.items() if not other.models]
+        hint = f"--kind {' or '.join(others)}"
+        raise locations.wrong(model, f"is not used by kind {kind}", hint=hint)
+    if endpoint.api_key is not None and facts.is_embedded:
+        raise locations.wrong(job.key(endpoint, "api_key"), f"is not used by kind {kind}")
 
 
 def _check_prices(job: Job, locations: KeyLocations) -> None:
     """Refuses a budget that an endpoint could spend unseen."""
     for endpoint in job.endpoints:
-        if endpoint.price is None and endpoint.kind != "local":
+        if endpoint.price is None and not endpoint.facts.is_embedded:
             of = "" if len(job.endpoints) == 1 else f" of endpoint `{endpoint.name}`"
             raise locations.refuse(
                 f"budget.max_cost_usd bounds nothing without a price{of}",
@@ -200,9 +201,9 @@ def _check_prices(job: Job, locations: KeyLocations) -> None:
 def max_own_tokens(job: Job) -> int:
     """The most tokens that a chunk may have as its model counts.
 
-    A tokenizer that the job names is taken for the models' own; the local model's is known.
+    A tokenizer that the job names is taken for the models' own.
     """
-    if job.chunk.tokenizer is not None or job.is_local:
+    if job.chunk.tokenizer is not None or job.own_tokenizer is not None:
         return job.chunk.size
     return math.ceil(job.chunk.size * OWN_PER_O200K)
 

@@ -34,9 +34,9 @@ def check_paths(job: Job, output_as_typed: str, locations: KeyLocations) -> None
         if is_s3(path) and name == "input.path":
             check_bucket(path, locations)
         elif scheme := re.search(r"(?:^|/)([A-Za-z][A-Za-z0-9+.-]+):/", path):
-            later = scheme[1].lower() == "hf" and name == "input.path"
-            if later:
-                raise locations.refuse(f"{name} = {scheme[1]}://... {NOT_YET}", name)
+            start = f"{scheme[1]}://"
+            if start.lower() == "hf://" and name == "input.path":
+                raise locations.refuse(f"{name} = {start}... {NOT_YET}", name)
             raise locations.wrong(name, "must be a path of this machine, not a URL")
     if written == "-":
         return

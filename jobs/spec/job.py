@@ -13,6 +13,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from jobs.secrets import Reference
+from pipeline.endpoints.kinds import KINDS, Kind
 from pipeline.records import Deadline, Price, Rule
 
 
@@ -39,13 +40,14 @@ class ChunkSpec(Struct, frozen=True, omit_defaults=True):
 
 
 class EndpointSpec(Struct, frozen=True):
-    """Who answers. `url` has no slash at its end and is empty for kind local.
+    """Who answers. `url` has no slash at its end and is empty for an embedded model.
 
     Invariant: a replica has the model and the revision of its origin.
     """
 
     name: str
-    kind: Literal["local", "hf", "tei", "openai"]
+    kind: str
+    """One of `pipeline.endpoints.kinds.KINDS`."""
     provider: str | None
     model: str | None
     revision: str
@@ -64,6 +66,11 @@ class EndpointSpec(Struct, frozen=True):
     """None: nothing was said, which weighs 1."""
     fallback: bool = False
     replica_of: str | None = None
+
+    @property
+    def facts(self) -> Kind:
+        """What its kind can do and needs."""
+        return KINDS[self.kind]
 
 
 class AggregateSpec(Struct, frozen=True):
@@ -122,7 +129,8 @@ class Job(Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    task: Literal["feature-extraction", "summarization", "chat-completion"]
+    task: str
+    """One of `pipeline.tasks.TASKS`."""
     route: Literal["ordered", "cheapest", "fastest", "weighted"] = "ordered"
     input: InputSpec
     chunk: ChunkSpec
@@ -155,5 +163,11 @@ class Job(Struct, frozen=True, kw_only=True):
 
     @property
     def is_local(self) -> bool:
-        """True where nothing but the embedded model answers."""
-        return all(endpoint.kind == "local" for endpoint in self.endpoints)
+        """True where nothing but embedded models answers."""
+        return all(endpoint.facts.is_embedded for endpoint in self.endpoints)
+
+    @property
+    def own_tokenizer(self) -> str | None:
+        """The tokenizer of the models of all endpoints, where it is one and known."""
+        names = {endpoint.facts.tokenizer for endpoint in self.endpoints}
+        return names.pop() if len(names) == 1 else None

@@ -12,7 +12,7 @@ import difflib
 import math
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from importlib.metadata import entry_points
 from typing import Any, Literal, NamedTuple
@@ -47,7 +47,8 @@ class Key(NamedTuple):
     least: float = 0
     most: float = _LARGEST_NUMBER
     above: float | None = None
-    choices: tuple[str, ...] = ()
+    choices: Collection[str] = ()
+    """Its values. A table stands for its names as they are when a job is read: no copy of them."""
     later: tuple[str, ...] = ()
     group: str | None = None
     """Entry points of this group are choices, too."""

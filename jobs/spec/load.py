@@ -33,10 +33,12 @@ from jobs.spec.job import (
 )
 from jobs.spec.keys import Key, KeyLocations, check, read_toml, unknown
 from jobs.spec.overrides import Names, by_name, override, prefixes, spread
-from jobs.spec.table import KEYS, KINDS, LATER
+from jobs.spec.table import KEYS, LATER
+from pipeline.endpoints.kinds import KINDS
 from pipeline.errors import UsageError
 from pipeline.records import Deadline, Price, Rule
 from pipeline.source.files import is_s3
+from pipeline.tasks import TASKS
 from pipeline.text import printable
 
 _LARGEST_JOB_BYTES = 1_000_000
@@ -141,7 +143,7 @@ def _missing(key: str, keys: Sequence[Key], locations: KeyLocations) -> UsageErr
         hint = 'column = "sensitive", is = true, endpoints = ["local"]'
         return locations.refuse(f"`{key}` is missing", "rule", hint=hint)
     choices = next(known.choices for known in keys if known.name == key)
-    value = choices[0] if choices else "PATH"
+    value = next(iter(choices), "PATH")
     hint = f"{flag(key)} PATH" if key.endswith(".path") else f"--set {key}={value}"
     return locations.refuse(f"`{key}` is missing", hint=hint)
 
@@ -175,15 +177,15 @@ def _job(
     def endpoint(prefix: str) -> EndpointSpec:
         said, kind = section(prefix), KINDS[values[f"{prefix}.kind"]]
         said["name"] = prefix.partition(".")[2] or said["name"] or said["kind"]
-        said["provider"] = said["provider"] or kind.provider
+        said["provider"] = said["provider"] or next(iter(kind.providers), None)
         said["url"] = served_url(said["kind"], said["url"], kind.url, prefix, locations)
         said["concurrency"] = said["concurrency"] or kind.concurrency
-        said["batch_size"] = said["batch_size"] or (kind.embedding_batch if embeds else 1)
+        said["batch_size"] = said["batch_size"] or kind.batch_size(values["task"])
         api_key = said["api_key"]
         if api_key and api_key.file and locations.on_command_line(f"{prefix}.api_key.file"):
             said["api_key"] = Reference(file=str(Path(api_key.file).expanduser().absolute()))
         origin = origins.get(said["replica_of"])
-        if origin is not None and said["kind"] != "local":
+        if origin is not None and not kind.models:
             said["model"] = said["model"] or values[f"{origin}.model"]
             said["revision"] = given.get(f"{prefix}.revision", values[f"{origin}.revision"])
         priced = any(key.startswith(f"{prefix}.price.") for key in given)
@@ -193,7 +195,6 @@ def _job(
             deadline=Deadline(**section(f"{prefix}.deadline")),
         )
 
-    embeds = values["task"] == "feature-extraction"
     origins = {name: f"endpoint.{name}" for name in names["endpoint"]}
     for name, prefix in origins.items():
         if given.get(f"{prefix}.name", name) != name:  # the whole table came with --set
@@ -201,7 +202,7 @@ def _job(
     read, written = section("input"), section("output")
     read["path"], written["path"] = based("input.path"), based("output.path")
     parameters = given["parameters"]
-    method: Any = values["aggregate.method"] or ("rows" if embeds else "text")
+    method: Any = values["aggregate.method"] or TASKS[values["task"]].default_aggregate
     return Job(
         name=values["name"] or stem,
         task=values["task"],

@@ -106,7 +106,9 @@ def _endpoint_name(table: dict[str, Any], at: int, locations: KeyLocations) -> s
     known = next(key for key in KEYS if key.name == f"endpoint.{last}")
     key = known._replace(name=f"endpoint.{at}.{last}")
     if last not in table:
-        raise locations.refuse(f"`{key.name}` is missing", hint=f'kind = "{known.choices[0]}"')
+        raise locations.refuse(
+            f"`{key.name}` is missing", hint=f'kind = "{next(iter(known.choices))}"'
+        )
     return str(check_value(key, table[last], locations))
 
 

@@ -1,4 +1,4 @@
-"""The table of the job file's keys, and what each kind of endpoint serves.
+"""The table of the job file's keys.
 
 `KEYS` is the only place that knows names, types, defaults and bounds: the check of the file, flags
 and `--set`, "did you mean" and docs/job-file.md all read it.
@@ -6,39 +6,17 @@ and `--set`, "did you mean" and docs/job-file.md all read it.
 
 from __future__ import annotations
 
-from msgspec import Struct
-
 from jobs.spec.keys import Key
+from pipeline.endpoints.kinds import KINDS
+from pipeline.tasks import TASKS
 
 _DAYS_30 = 2_592_000
 
 
-class Kind(Struct, frozen=True):
-    """What an endpoint kind serves, and its defaults."""
-
-    tasks: tuple[str, ...]
-    url: str | None = None
-    provider: str | None = None
-    concurrency: int = 16
-    embedding_batch: int = 32
-
-
-KINDS = {
-    "local": Kind(("feature-extraction", "summarization"), concurrency=2, embedding_batch=64),
-    "hf": Kind(
-        ("feature-extraction", "summarization", "chat-completion"),
-        url="https://router.huggingface.co",
-        provider="hf-inference",
-    ),
-    "tei": Kind(("feature-extraction",)),
-    "openai": Kind(("feature-extraction", "chat-completion"), url="https://api.openai.com/v1"),
-}
-
 # fmt: off
 KEYS = (
     Key("name", "slug", None, "names the job in logs; default: the file's name"),
-    Key("task", "string", None, "what the endpoint does with each chunk",
-        choices=("feature-extraction", "summarization", "chat-completion")),
+    Key("task", "string", None, "what the endpoint does with each chunk", choices=TASKS),
     Key("route", "string", "ordered", "who of several endpoints is asked first: the first of the "
         "file with a free slot, or by price, speed or weight",
         choices=("ordered", "cheapest", "fastest", "weighted")),
@@ -60,10 +38,10 @@ KEYS = (
         "goes to the service as it stands"),
     Key("endpoint.name", "slug", None, "names the endpoint in logs, rules and --set; default: its "
         "kind"),
-    Key("endpoint.kind", "string", None, "the protocol", choices=tuple(KINDS),
+    Key("endpoint.kind", "string", None, "the protocol", choices=KINDS,
         later=("tgi", "replicate")),
     Key("endpoint.provider", "string", None, "behind the router of kind hf; default: hf-inference",
-        choices=("hf-inference",)),
+        choices=tuple(provider for kind in KINDS.values() for provider in kind.providers)),
     Key("endpoint.model", "string", None, "as the service names it; not needed for local and tei"),
     Key("endpoint.revision", "string", "main", "of the model, where the service has revisions"),
     Key("endpoint.url", "string", None, "base URL; default: the public service of openai and hf"),

@@ -11,6 +11,7 @@ from anyio.to_thread import run_sync
 from msgspec.structs import replace
 
 from pipeline.cache.store import AnswerCache
+from pipeline.endpoints.kinds import KINDS
 from pipeline.records import Answer, Endpoint, Failure, Request
 
 Sentences = Callable[[str], list[tuple[int, int]]]
@@ -29,15 +30,13 @@ class Connection(Protocol):
 
 
 class _Local:
-    """The embedded model: a plain function in a worker thread."""
+    """An embedded model: a plain function in a worker thread."""
 
     listen: Callable[[Mapping[str, str]], None] | None = None
 
     def __init__(self, endpoint: Endpoint, sentences: Sentences) -> None:
-        from pipeline.endpoints import local
-
         self.endpoint = endpoint
-        self._answer = local.answerer(endpoint, sentences)
+        self._answer = KINDS[endpoint.kind].embedded_model().answering(endpoint, sentences)
         self._limiter = anyio.CapacityLimiter(endpoint.concurrency)
 
     async def answer(self, requests: Sequence[Request]) -> Sequence[Answer | Failure]:
@@ -63,7 +62,7 @@ async def connect(
                 endpoint = replace(endpoint, identity=origin.endpoint.identity)
             opened[endpoint.name] = (
                 await run_sync(_Local, endpoint, sentences)
-                if endpoint.kind == "local"
+                if KINDS[endpoint.kind].is_embedded
                 else await _remote(endpoint, cache, stack, origin, chunk_tokens, max_outage_seconds)
             )
         yield [opened[endpoint.name] for endpoint in endpoints]

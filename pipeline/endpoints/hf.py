@@ -17,21 +17,22 @@ from pipeline.endpoints import openai
 from pipeline.endpoints.responses import parsed, refusal, text_answer, vector_answers
 from pipeline.errors import EndpointError
 from pipeline.records import Answer, Call, Endpoint, Failure, Request
+from pipeline.tasks import TASKS
 
 _encode = msgspec.json.Encoder().encode
 _TEXT_FIELDS = {"summarization": "summary_text"}
+"""Of the tasks that a pipeline answers with a text; other texts come from the chat route."""
 
 
 def encode(endpoint: Endpoint, requests: Sequence[Request]) -> Call:
     """The call for these requests; a single text task is sent bare, as the official client does."""
     base = f"{endpoint.url}/hf-inference/models/{endpoint.model}"
-    if endpoint.task == "chat-completion":
-        return Call(f"{base}/v1/chat/completions", openai.chat_body(endpoint, requests))
     texts = [request.input for request in requests]
-    if endpoint.task == "feature-extraction":
-        return Call(
-            f"{base}/pipeline/feature-extraction", _encode({"inputs": texts} | endpoint.parameters)
-        )
+    if TASKS[endpoint.task].value == "vector":
+        url = f"{base}/pipeline/{endpoint.task}"
+        return Call(url, _encode({"inputs": texts} | endpoint.parameters))
+    if endpoint.task not in _TEXT_FIELDS:
+        return Call(f"{base}/v1/chat/completions", openai.chat_body(endpoint, requests))
     body: dict[str, Any] = {"inputs": texts[0] if len(texts) == 1 else texts}
     if endpoint.parameters:
         body["parameters"] = endpoint.parameters
@@ -44,11 +45,11 @@ def decode(
     """One answer or failure per request, in their order."""
     if status != 200:
         raise refusal(status, headers, body)
-    if endpoint.task == "chat-completion":
-        return [openai.chat_answer(body)]
-    if endpoint.task == "feature-extraction":
+    if TASKS[endpoint.task].value == "vector":
         return vector_answers(feature_rows(body, count), count)
-    field = _TEXT_FIELDS[endpoint.task]
+    field = _TEXT_FIELDS.get(endpoint.task)
+    if field is None:
+        return [openai.chat_answer(body)]
     reply: list[dict[str, Any]] = parsed(body, list[dict[str, Any]])
     if len(reply) != count:
         raise EndpointError("invalid", f"{len(reply)} texts for {count} inputs", status=200)

@@ -18,7 +18,7 @@ import aiohttp
 import anyio
 from msgspec.structs import replace
 
-from pipeline.endpoints import PROTOCOLS
+from pipeline.endpoints.kinds import KINDS
 from pipeline.errors import EndpointError
 from pipeline.records import Answer, Endpoint, Failure, Request
 from pipeline.text import printable
@@ -42,7 +42,7 @@ class HttpEndpoint:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.protocol = PROTOCOLS[endpoint.kind]
+        self.protocol = KINDS[endpoint.kind].protocol()
         self.confirm: Callable[[], Awaitable[None]] | None = None
         """Called before the first call, where the server could not be asked who it is."""
         self.listen: Callable[[Mapping[str, str]], None] | None = None

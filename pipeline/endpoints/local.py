@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.endpoints.kinds import KINDS
 from pipeline.errors import UsageError
 from pipeline.records import Answer, Endpoint, Failure, Request
+from pipeline.tasks import TASKS
 
-EMBEDDING_MODEL = "wordllama-256"
-SUMMARY_MODEL = "extractive-wordllama-256"
-DIMENSION = 256
 _loading = threading.Lock()
 
 
@@ -55,8 +54,9 @@ def answerer(
 ) -> Callable[[Sequence[Request]], Sequence[Answer | Failure]]:
     """What answers this endpoint's requests, in a worker thread; the model is loaded here."""
     embed(["ready"])
-    if endpoint.task == "feature-extraction":
-        return _vectors
+    model = KINDS[endpoint.kind].models[endpoint.task]
+    if TASKS[endpoint.task].value == "vector":
+        return functools.partial(_vectors, model=model)
     count = endpoint.parameters.get("sentences", 3)
     if not isinstance(count, int) or count < 1:
         raise UsageError(f"`parameters.sentences` = {count!r} must be a whole number from 1")
@@ -66,7 +66,7 @@ def answerer(
             Answer(
                 summary(request.input, sentences(request.input), count),
                 request.tokens,
-                model=SUMMARY_MODEL,
+                model=model,
             )
             for request in requests
         ]
@@ -74,10 +74,10 @@ def answerer(
     return summaries
 
 
-def _vectors(requests: Sequence[Request]) -> Sequence[Answer | Failure]:
+def _vectors(requests: Sequence[Request], *, model: str) -> Sequence[Answer | Failure]:
     matrix = embed([request.input for request in requests])
     return [
-        Answer(row.tobytes(), request.tokens, model=EMBEDDING_MODEL)
+        Answer(row.tobytes(), request.tokens, model=model)
         if np.isfinite(row).all()
         else Failure("poison", "the embedded model has no vector for this text")
         for request, row in zip(requests, matrix, strict=True)

@@ -16,6 +16,7 @@ import msgspec
 from pipeline.endpoints.responses import counted, parsed, refusal, text_answer, vector_answers
 from pipeline.errors import EndpointError
 from pipeline.records import Answer, Call, Endpoint, Failure, Request
+from pipeline.tasks import TASKS
 
 _encode = msgspec.json.Encoder().encode
 
@@ -54,7 +55,7 @@ class _Completion(msgspec.Struct):
 
 def encode(endpoint: Endpoint, requests: Sequence[Request]) -> Call:
     """The call for these requests; a chat call carries exactly one, as one user message."""
-    if endpoint.task == "feature-extraction":
+    if TASKS[endpoint.task].value == "vector":
         body: dict[str, Any] = {
             "model": endpoint.model,
             "input": [request.input for request in requests],
@@ -77,7 +78,7 @@ def decode(
     """One answer or failure per request, mapped by `index` where the service gives one."""
     if status != 200:
         raise refusal(status, headers, body)
-    if endpoint.task != "feature-extraction":
+    if TASKS[endpoint.task].value != "vector":
         return [chat_answer(body)]
     reply: _Embeddings = parsed(body, _Embeddings)
     ordered: list[Any] = [None] * count

@@ -18,6 +18,7 @@ from anyio.to_thread import run_sync
 from msgspec.structs import replace
 
 from pipeline.cache.store import AnswerCache
+from pipeline.endpoints.kinds import KINDS
 from pipeline.errors import (
     PAUSING,
     EndpointError,
@@ -55,7 +56,7 @@ async def identify(
     where a server that was never seen stays away; RefusedError where its certificate is not valid.
     """
     endpoint = http.endpoint
-    if endpoint.kind != "tei":
+    if not KINDS[endpoint.kind].names_itself:
         return endpoint
     ends = anyio.current_time() + max_outage_seconds
     attempt = 0
@@ -80,7 +81,7 @@ def identify_later(http: HttpEndpoint, cache: AnswerCache) -> Endpoint:
     """The endpoint as it stands, a replica: who it is, is asked before its first call, so that one
     that is away now keeps nobody waiting."""
     endpoint = http.endpoint
-    if endpoint.kind == "tei":
+    if KINDS[endpoint.kind].names_itself:
         http.confirm = partial(_confirm, http, cache, endpoint, endpoint.identity)
     return endpoint
 
@@ -128,7 +129,8 @@ def identity_from_cache(
     endpoint: Endpoint, cache: AnswerCache | None, chunk_tokens: int
 ) -> Endpoint:
     """The same from what is remembered, without the network."""
-    body = cache.recall(endpoint.url) if cache and endpoint.kind == "tei" else None
+    names_itself = KINDS[endpoint.kind].names_itself
+    body = cache.recall(endpoint.url) if cache and names_itself else None
     info = _parsed(body) if body else None
     if info is None:
         return endpoint

@@ -1,7 +1,7 @@
 """text-embeddings-inference: `/embed`.
 
 `truncate` is always said: from 1.9 the server cuts long inputs silently where nothing is said, and
-a vector of half a chunk looks like any other (`jobs.build` sets it to false).
+a vector of half a chunk looks like any other (the kind's default parameters set it to false).
 Source: text-embeddings-inference 1.9.3, `router/src/http`, see `docs/protocols.md`.
 """
 

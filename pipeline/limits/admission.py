@@ -51,8 +51,7 @@ class Admission:
         self._breaker = Breaker()
         self._health = Health()
         self._retries = RetryBudget()
-        # The embedded model shares the machine with us: its latency says nothing of its room.
-        self._is_adaptive = endpoint.kind != "local"
+        self._is_adaptive = endpoint.is_adaptive
         self._slots = concurrency.concurrency(endpoint.concurrency, now)
         calls, tokens = endpoint.requests_per_minute, endpoint.tokens_per_minute
         self._limits = Limits(

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.records import Price
-
-ASSUMED_OUTPUT_TOKENS = 512
-"""Per text request, where the job sets no limit: a plan must not promise less than it may cost."""
+from pipeline.tasks import TASKS
 
 
 def cost(
@@ -39,10 +37,11 @@ def rent(price: Price | None, seconds: float) -> float:
 
 def output_tokens_bound(task: str, parameters: Mapping[str, Any]) -> int:
     """The most tokens that one answer of this task may have, for a plan."""
-    if task == "feature-extraction":
+    assumed = TASKS[task].output_tokens
+    if not assumed:
         return 0
     for name in ("max_completion_tokens", "max_tokens", "max_new_tokens", "max_length"):
         value = parameters.get(name)
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
             return value
-    return ASSUMED_OUTPUT_TOKENS
+    return assumed

@@ -26,6 +26,7 @@ from pipeline.prepare.pipeline import Pipeline
 from pipeline.prepare.requests import first_requests
 from pipeline.records import Answer, Endpoint, Failure, Request
 from pipeline.source.survey import Survey
+from pipeline.tasks import TASKS
 from pipeline.text import printable
 
 MIN_COSINE = 0.999
@@ -127,7 +128,7 @@ async def with_drift_check(
     `marker` remembers that they passed.
     """
     asked: list[tuple[Endpoint, Send]] = [(each.endpoint, each.answer) for each in connections]
-    embeds = pipeline.endpoints[0].task == "feature-extraction" and pipeline.drift_texts
+    embeds = TASKS[pipeline.endpoints[0].task].value == "vector" and pipeline.drift_texts
     snapshot = reuse.snapshot
     if snapshot is None or reuse.keeps_all or not embeds or has_passed(marker, snapshot.run):
         return asked

@@ -55,10 +55,10 @@ async def test_a_batch_size_is_learned_for_the_endpoint_that_refused_it(cache):
     assert max(len(call) for call in other.calls[-6:]) == 16
 
 
-async def test_the_embedded_model_has_only_as_much_room_as_it_has_workers(cache):
+async def test_an_endpoint_that_is_not_adaptive_has_as_much_room_as_it_has_workers(cache):
     local, hub = Server("local", seconds=0.02), Server("hub", seconds=0.02)
     served = [(endpoint("local", concurrency=2), local), (endpoint("hub", concurrency=2), hub)]
-    served[0] = (replace(served[0][0], kind="local"), local)
+    served[0] = (replace(served[0][0], is_adaptive=False), local)
     await run(cache, served, 40)
     assert min(len(local.texts), len(hub.texts)) >= 10
 

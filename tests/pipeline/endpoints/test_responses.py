@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.endpoints import PROTOCOLS
+from pipeline.endpoints.kinds import KINDS
 from pipeline.endpoints.responses import refusal, requested_wait, vector_answers
 from pipeline.errors import EndpointError
 from pipeline.records import Answer, Chunk, Endpoint, Failure, Request
@@ -309,13 +309,13 @@ def requests(*inputs):
     ],
 )
 def test_what_is_sent(end, inputs, url, sent):
-    call = PROTOCOLS[end.kind].encode(end, requests(*inputs))
+    call = KINDS[end.kind].protocol().encode(end, requests(*inputs))
     assert call.url == "http://127.0.0.1:8080" + url
     assert msgspec.json.decode(call.body) == sent
 
 
 def decode(kind, count, raw, task="feature-extraction", status=200):
-    return PROTOCOLS[kind].decode(endpoint(kind, task), count, status, {}, raw)
+    return KINDS[kind].protocol().decode(endpoint(kind, task), count, status, {}, raw)
 
 
 ONE, TWO = (np.array(v, "<f4").tobytes() for v in ([1, 0], [0, 1]))

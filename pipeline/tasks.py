@@ -1,0 +1,65 @@
+"""The table of tasks: what each Hugging Face pipeline tag takes and gives, as facts.
+
+No other file of the engine compares the name of a task: it reads the fact that it needs here. A new
+task is one row of `TASKS`, its name in the rows of the kinds that serve it
+(`pipeline/endpoints/kinds.py`), and what their protocols make of it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from pipeline.records import Column
+
+Value = Literal["vector", "text"]
+
+
+class Task(Struct, frozen=True, kw_only=True):
+    """The facts of one task.
+
+    Invariant: `default_aggregate` is one of `aggregates`.
+    """
+
+    value: Value
+    """What `Answer.value` holds. Protocols branch on it, so that another task of the same value
+    needs no change of theirs."""
+    column: Column
+    """The column that an aggregator adds."""
+    aggregates: tuple[str, ...]
+    """Names of the aggregators that can read the value."""
+    default_aggregate: str
+    accepts_prompt: bool = True
+    needs_prompt: bool = False
+    one_per_call: bool = False
+    """True: a call carries exactly one request."""
+    output_tokens: int = 512
+    """Assumed of one answer where the job sets no limit: a plan must not promise less than it may
+    cost. 0: an answer has no tokens."""
+
+
+TASKS: dict[str, Task] = {
+    "feature-extraction": Task(
+        value="vector",
+        column=Column("vector", "vector"),
+        aggregates=("rows", "mean"),
+        default_aggregate="rows",
+        accepts_prompt=False,
+        output_tokens=0,
+    ),
+    "summarization": Task(
+        value="text",
+        column=Column("summary", "string"),
+        aggregates=("rows", "text"),
+        default_aggregate="text",
+    ),
+    "chat-completion": Task(
+        value="text",
+        column=Column("answer", "string"),
+        aggregates=("rows", "text"),
+        default_aggregate="text",
+        needs_prompt=True,
+        one_per_call=True,
+    ),
+}

@@ -1,0 +1,94 @@
+"""A kind and a task that textmill does not have, each added by one row: whole runs over the mock."""
+
+import pytest
+from msgspec.structs import replace
+
+from jobs.mock import serving
+from pipeline.endpoints.kinds import KINDS, Kind
+from pipeline.records import Column
+from pipeline.tasks import TASKS, Task
+from tests.support.served import at, balanced, given, job, rows, written
+
+ROW = Kind(
+    module="tests.support.made_up_kind",
+    tasks=("summarization", "paraphrase"),
+    needs_model=False,
+    default_parameters={"summarization": {"max_new_tokens": 4}},
+    concurrency=3,
+)
+PARAPHRASE = Task(
+    value="text",
+    column=Column("paraphrase", "string"),
+    aggregates=("rows", "text"),
+    default_aggregate="rows",
+    one_per_call=True,
+)
+GIST = Task(
+    value="vector",
+    column=Column("vector", "vector"),
+    aggregates=("mean",),
+    default_aggregate="mean",
+    accepts_prompt=False,
+    output_tokens=0,
+)
+
+
+@pytest.fixture
+def made_up(monkeypatch):
+    monkeypatch.setitem(KINDS, "made-up", ROW)
+
+
+def asks(mock, **keys):
+    return at(mock, kind="made-up", url=mock.url, model=None, concurrency=None, **keys)
+
+
+def test_a_kind_is_one_file_and_one_row(place, mill, made_up):
+    given(place, rows(5))
+    with serving(record=True) as mock:
+        path = job(place, asks(mock), task="summarization")
+        told = balanced(mill("run", path, "--json"))
+        assert (told["ok"], told["documents"]) == (5, 5)
+        assert {seen.path for seen in mock.bill.seen} == {"/generate"}
+        assert mock.bill.totals().calls == 5
+        assert all(b'"max_new_tokens": 4' in seen.body for seen in mock.bill.seen)
+        assert [row["id"] for row in written(place)] == [0, 1, 2, 3, 4]
+        assert all(row["summary"] for row in written(place))
+        balanced(mill("run", path, "--json"))
+        assert mock.bill.totals().calls == 5
+
+
+def test_the_checks_of_a_job_read_the_facts_of_a_new_kind(place, mill, made_up):
+    given(place, rows(1))
+    with serving() as mock:
+        path = job(place, asks(mock))
+        ran = mill("run", path)
+    assert ran.code == 2
+    assert 'endpoint.kind = "made-up" does not serve task = "feature-extraction"' in ran.err
+    ran = mill("run", path, "--kind", "made-upp")
+    assert ("must be one of local, hf, tei, openai, made-up, "
+            'got "made-upp" (did you mean `made-up`?)') in ran.err  # fmt: skip
+
+
+def test_a_text_task_is_one_row_and_its_name_in_a_kind(place, mill, made_up, monkeypatch):
+    monkeypatch.setitem(TASKS, "paraphrase", PARAPHRASE)
+    given(place, rows(4))
+    with serving() as mock:
+        told = balanced(mill("run", job(place, asks(mock), task="paraphrase"), "--json"))
+        ran = mill("run", job(place, asks(mock, batch_size=2), task="paraphrase"))
+    assert told["ok"] == 4
+    assert all(row["paraphrase"] and row["chunk"] == 0 for row in written(place))
+    assert (ran.code, "endpoint.batch_size must be 1 for paraphrase, got 2" in ran.err) == (2, True)
+
+
+def test_a_task_of_vectors_needs_no_change_of_a_protocol(place, mill, monkeypatch):
+    monkeypatch.setitem(TASKS, "gist", GIST)
+    monkeypatch.setitem(KINDS, "openai", replace(KINDS["openai"], tasks=("gist",)))
+    given(place, rows(4))
+    with serving() as mock:
+        path = job(place, at(mock), task="gist", output="out.parquet")
+        path.write_text(path.read_text().replace("[parameters]\nprompt", "# prompt"))
+        told = balanced(mill("run", path, "--json"))
+        found = mill("search", "out.parquet", written(place)[2]["text"], "-n", "1", "--job", path, "--json")
+    assert told["ok"] == 4
+    assert {len(row["vector"]) for row in written(place)} == {384}
+    assert (found.code, found.last["id"]) == (0, 2), found.err
