@@ -103,7 +103,7 @@ def _by_own_model(question: str, model: str, task: str) -> NDArray[np.float32] |
         own = kind.models.get(task, "")
         if kind.is_embedded and model == f"{name}/{own}":
             endpoint = Endpoint(name, name, task, "", identity=(name, own))
-            answer = kind.embedded_model().answering(endpoint, sentences)
+            answer = kind.embedded_model().answerer(endpoint, sentences)
             return _vector(name, *answer([_request(question)]))
     return None
 

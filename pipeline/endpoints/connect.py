@@ -36,7 +36,7 @@ class _Local:
 
     def __init__(self, endpoint: Endpoint, sentences: Sentences) -> None:
         self.endpoint = endpoint
-        self._answer = KINDS[endpoint.kind].embedded_model().answering(endpoint, sentences)
+        self._answer = KINDS[endpoint.kind].embedded_model().answerer(endpoint, sentences)
         self._limiter = anyio.CapacityLimiter(endpoint.concurrency)
 
     async def answer(self, requests: Sequence[Request]) -> Sequence[Answer | Failure]:

@@ -41,7 +41,7 @@ class WireProtocol(Protocol):
 class EmbeddedModel(Protocol):
     """The file of a kind that runs in this process."""
 
-    def answering(
+    def answerer(
         self, endpoint: Endpoint, sentences: Callable[[str], Sequence[tuple[int, int]]]
     ) -> Callable[[Sequence[Request]], Sequence[Answer | Failure]]:
         """The function that answers requests in a worker thread; loads the model."""

@@ -21,7 +21,7 @@ def parameters(function):
 def test_the_file_of_a_kind_has_the_functions_of_its_protocol(name):
     kind = KINDS[name]
     if kind.is_embedded:
-        made, expected, functions = kind.embedded_model(), EmbeddedModel, ["answering"]
+        made, expected, functions = kind.embedded_model(), EmbeddedModel, ["answerer"]
     else:
         made, expected, functions = kind.protocol(), WireProtocol, ["encode", "decode"]
     for function in functions:
