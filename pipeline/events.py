@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from pipeline.errors import ErrorKind
+
 
 class Surveyed(Struct, frozen=True, tag_field="event", tag="surveyed"):
     """The input was read once: what is to be done is known."""
@@ -48,7 +50,7 @@ class CallEnded(Struct, frozen=True, tag_field="event", tag="call"):
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float = 0.0
-    error: str | None = None
+    error: ErrorKind | None = None
     message: str | None = None
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import msgspec
 from msgspec import Struct
 
+from pipeline.errors import ErrorKind
 from pipeline.secret import Secret
 
 Status = Literal["ok", "partial", "failed"]
@@ -131,7 +132,7 @@ class Split(Struct, frozen=True):
 class Failure(Struct, frozen=True):
     """Why a request has no answer, for good in this run."""
 
-    kind: str
+    kind: ErrorKind
     message: str
     attempts: int = 1
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.cli.shell import pairs, reported
-from pipeline.errors import PAUSING, EndpointError, OutageError, RefusedError, UsageError
+from pipeline.errors import EndpointError, OutageError, RefusedError, UsageError
 from pipeline.text import printable
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ async def _asked(http: HttpEndpoint, question: str) -> NDArray[np.float32]:
     try:
         (answer,) = await http.answer([Request(b"", question, 0, Chunk(0, len(question), 0))])
     except EndpointError as error:
-        refused = OutageError if error.kind in PAUSING else RefusedError
+        refused = OutageError if error.facts.is_pausing else RefusedError
         raise refused(f"endpoint `{name}`: {error}") from None
     if not isinstance(answer, Answer) or not isinstance(answer.value, bytes):
         raise RefusedError(f"endpoint `{name}`: no vector for the question")

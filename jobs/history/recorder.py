@@ -20,8 +20,8 @@ from jobs.history.progress import Progress
 from jobs.history.register import RegisterEntry, Run, RunProgress, as_text, utc
 from jobs.history.spent import Spent, added, rounded, spent
 from pipeline import events
-from pipeline.errors import TextmillError
-from pipeline.runs.summary import CLASSES, Ended
+from pipeline.errors import CLASSES, TextmillError
+from pipeline.runs.summary import Ended
 from pipeline.text import reason
 
 

@@ -18,6 +18,7 @@ from jobs.format import duration
 from jobs.history.register import KILLED, Run, is_running, moment
 from jobs.history.spent import Spent
 from jobs.history.status import NOT_OPEN, command, ending
+from pipeline.errors import COMPLETE, LockedError
 from pipeline.text import printable
 
 EXAMPLES = 3
@@ -73,7 +74,7 @@ def runs_of_the_night(told: Sequence[Run], now: datetime, *, only_last: bool) ->
 
     `told` is newest first. A run that was refused because another one worked is passed over.
     """
-    told = [run for run in told if run.exit != 11] or list(told)
+    told = [run for run in told if run.exit != LockedError.exit_code] or list(told)
     if only_last:
         return list(told[:1])
     last: dict[tuple[str, str], Run] = {}
@@ -129,7 +130,7 @@ def facts(told: Report) -> list[Line]:
     if run.error:
         found.append(f"why: {printable(run.error, 2_000)}")
     found.append(f"to do: {printable(told.next, 500)}")
-    if run.exit not in (0, 11, None):
+    if run.exit not in (COMPLETE, LockedError.exit_code, None):
         found.append(f"again: {printable(command(run), 4_000)}")
     return [(1, fact) for fact in found]
 

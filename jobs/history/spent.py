@@ -6,12 +6,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pipeline import events
+from pipeline.errors import ERRORS
 
 
 def spent(event: events.CallEnded) -> Spent:
     """What one call took."""
     return Spent(
-        calls=int(event.error != "unreachable"),  # nothing was sent
+        calls=int(event.error is None or ERRORS[event.error].is_sent),
         errors=int(event.error is not None),
         requests=event.requests,
         input_tokens=event.input_tokens,

@@ -143,11 +143,11 @@ class EndpointState:
                 )
         return None
 
-    def count_refusal(self, error: EndpointError, requests: int) -> UsageError | None:
+    def count_refusal(self, error: EndpointError) -> UsageError | None:
         """Twenty different rows cannot all be poison: then it is the job that is wrong."""
-        if error.kind not in ("poison", "too_long") or error.status == 200 or self.is_proven:
+        if not error.facts.is_refusal or error.status == 200 or self.is_proven:
             return None
-        self._refusals[error.status] += requests
+        self._refusals[error.status] += 1
         if self._refusals[error.status] < EQUAL_REFUSALS:
             return None
         return UsageError(

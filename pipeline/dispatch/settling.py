@@ -14,14 +14,14 @@ from pipeline.cache.keys import Keys
 from pipeline.dispatch.endpoint_state import EndpointState
 from pipeline.dispatch.queue import InFlight, InFlightTable, PendingCall, SplitBatch
 from pipeline.dispatch.writer import Writer
-from pipeline.errors import PAUSING, EndpointError, TextmillError
+from pipeline.errors import EndpointError, TextmillError
 from pipeline.limits.admission import Permit
 from pipeline.limits.prices import cost
-from pipeline.limits.retries import Fail, Halve, Retry, Stop, Uniform, verdict
-from pipeline.limits.retry_budget import THROTTLE, TRANSIENT
+from pipeline.limits.retries import Fail, Halve, Retry, SplitRequest, Stop, Uniform, verdict
 from pipeline.records import Answer, Endpoint, Failure, Route, Split
 
 TOO_SHORT = "too long for the model, and too short to be cut again"
+Settled = Answer | Split | Failure
 
 
 class Tally:
@@ -90,31 +90,26 @@ class Settling:
                 assert isinstance(outcome, Answer)
                 good.append((entry, outcome))
             else:
-                kind = "poison" if problem.kind == "poison" else "invalid"
-                bad.append((entry, EndpointError(kind, problem.message, status=200)))  # type: ignore[arg-type]
+                bad.append((entry, EndpointError(problem.kind, problem.message, status=200)))
         self._account(state, call.entries, [answer for _, answer in good], started, now)
         if good:
             if call.split_batch is not None:
                 self._live[call.split_batch.position].learn_batch_size(call.split_batch)
-            under = self._keys.under
-            await self._writer.keep([(under(state.position, f.request), a) for f, a in good])
+            await self._settle(state, good)
             state.is_proven = True
-            for entry, _ in good:
-                self._table.settle(entry)
-        final = [self._again_or_failed(state, [entry], error, now) for entry, error in bad]
-        await self._fail([each for some in final for each in some])
+        final = [self._outcomes(state, [entry], error, now) for entry, error in bad]
+        await self._settle(state, [each for some in final for each in some])
 
     async def refused(
         self, state: EndpointState, call: PendingCall, error: EndpointError, permit: Permit
     ) -> None:
         """The call as a whole brought an error."""
         now, started = self._clock(), permit.started
-        is_sent = error.kind != "unreachable"
-        self.tally.calls += is_sent
-        state.meter.refused(started, now, is_sent=is_sent)
-        # Sent, and perhaps answered: what it may have cost counts, or a budget would not hold.
+        facts = error.facts
+        self.tally.calls += facts.is_sent
+        state.meter.refused(started, now, is_sent=facts.is_sent)
         requests = [entry.request for entry in call.entries]
-        spent = state.estimate(requests) if error.kind in ("ambiguous", "invalid") else 0.0
+        spent = state.estimate(requests) if facts.may_be_billed else 0.0
         self.tally.cost_usd += spent
         state.meter.cost_usd += spent
         self._emit(
@@ -128,7 +123,7 @@ class Settling:
             )
         )
         is_silent = False
-        if error.kind in PAUSING or error.kind in ("transient", "ambiguous"):
+        if facts.is_endpoints_fault:
             is_silent = state.failed(started, str(error))
         else:
             state.replied(started)
@@ -145,50 +140,46 @@ class Settling:
                     str(error),
                 )
             )
-        entry = call.entries[0]
-        if error.kind == "too_long" and len(call.entries) == 1 and self.can_split(entry):
-            self._stop_if(state.count_refusal(error, 1))
-            await self._writer.keep([(self._keys.under(state.position, entry.request), Split())])
-            self._table.splits.add(entry.request.dedup_key)
-            self._table.settle(entry)
-        else:
-            await self._fail(self._again_or_failed(state, call.entries, error, now, is_silent))
+        await self._settle(state, self._outcomes(state, call.entries, error, now, is_silent))
 
-    def _again_or_failed(
+    def _outcomes(
         self,
         state: EndpointState,
         entries: list[InFlight],
         error: EndpointError,
         now: float,
         is_silent: bool = False,
-    ) -> list[tuple[InFlight, Failure]]:
-        """Queue them again, at this endpoint or another; those for which nobody is left."""
-        attempts = max(entry.attempts for entry in entries) + 1
+    ) -> list[tuple[InFlight, Settled]]:
+        """Queue them again, at this endpoint or another; the outcome, where nobody is left."""
+        facts = error.facts
+        for entry in entries:
+            entry.attempts += not facts.is_pausing
         decided = verdict(
-            error, attempts, len(entries), state.name, self._uniform, is_silent=is_silent
+            error,
+            max(entry.attempts for entry in entries),
+            len(entries),
+            state.name,
+            self._uniform,
+            is_silent=is_silent,
+            can_split=self.can_split(entries[0]),
         )
-        if not (isinstance(decided, Retry) and not decided.uses_attempt):
-            for entry in entries:
-                entry.attempts += 1
         match decided:
             case Retry(delay_seconds=delay):
-                price = THROTTLE if error.kind in PAUSING else TRANSIENT
-                self._repeat(PendingCall(now + delay, entries, price))
+                self._repeat(PendingCall(now + delay, entries, facts.retry_cost))
             case Halve():
                 middle = (len(entries) + 1) // 2
-                split_batch = (
-                    SplitBatch(state.position, middle) if error.kind == "too_long" else None
-                )
+                split_batch = SplitBatch(state.position, middle) if facts.is_too_large else None
                 for half in (entries[:middle], entries[middle:]):
                     self._repeat(PendingCall(now, half, 0.0, split_batch))
+            case SplitRequest():
+                self._stop_if(state.count_refusal(error))
+                return [(entries[0], Split())]
             case Fail():
-                self._stop_if(state.count_refusal(error, len(entries)))
-                why = TOO_SHORT if error.kind == "too_long" else str(error)
-                return [
-                    (entry, Failure(error.kind, why, entry.attempts))
-                    for entry in entries
-                    if not self._falls_back(state, entry)
-                ]
+                self._stop_if(state.count_refusal(error))
+                (entry,) = entries
+                if not self._falls_back(state, entry):
+                    why = TOO_SHORT if facts.is_too_large else str(error)
+                    return [(entry, Failure(error.kind, why, entry.attempts))]
             case Stop(error=reason):
                 self.requeue(entries)
                 self._stop(reason)
@@ -204,12 +195,24 @@ class Settling:
         self._table.queue(entry.route).add(entry)
         return True
 
-    async def _fail(self, final: Sequence[tuple[InFlight, Failure]]) -> None:
-        """Settle these as failures, once they are durable."""
+    async def _settle(
+        self, state: EndpointState, outcomes: Sequence[tuple[InFlight, Settled]]
+    ) -> None:
+        """Free these, once what stands for them is durable."""
+        final = [(f.request.dedup_key, o) for f, o in outcomes if isinstance(o, Failure)]
+        kept = [
+            (self._keys.under(state.position, f.request), o)
+            for f, o in outcomes
+            if not isinstance(o, Failure)
+        ]
+        if kept:
+            await self._writer.keep(kept)
         if final:
-            await self._writer.journal([(entry.request.dedup_key, why) for entry, why in final])
-        for entry, why in final:
-            self._table.failures[entry.request.dedup_key] = why
+            await self._writer.journal(final)
+            self._table.failures.update(final)
+        for entry, outcome in outcomes:
+            if isinstance(outcome, Split):
+                self._table.splits.add(entry.request.dedup_key)
             self._table.settle(entry)
 
     def _repeat(self, call: PendingCall) -> None:

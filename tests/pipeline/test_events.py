@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from pipeline import events
+from pipeline.errors import ErrorKind
 
 
 @pytest.mark.parametrize(("event", "told"), [
@@ -35,7 +36,7 @@ def test_every_event_is_a_flat_frozen_record_of_plain_figures():
         assert kind.__struct_config__.frozen
         for name, hint in get_type_hints(kind).items():
             if name != "__match_args__" and not name.startswith("__"):
-                allowed = {int, float, str, bool, type(None)}
+                allowed = {int, float, str, bool, type(None), ErrorKind}
                 assert (set(get_args(hint)) or {hint}) <= allowed, (kind, name)
 
 
