@@ -42,9 +42,9 @@ def test_every_event_is_a_flat_frozen_record_of_plain_figures():
 
 def test_the_summary_says_class_and_not_class_():
     summary = events.Summary(exit=3, class_="failed rows", resumable=False, documents=2, failed=1)
-    assert msgspec.json.decode(msgspec.json.encode(summary)) == {
+    assert events.flatten(summary) == {
         "exit": 3, "class": "failed rows", "resumable": False, "documents": 2, "ok": 0,
         "partial": 0, "failed": 1, "requests": 0, "cached": 0, "calls": 0, "tokens": 0,
-        "cost_usd": 0.0, "seconds": 0.0, "endpoints": [], "added": 0, "changed": 0, "removed": 0, "unchanged": 0,
+        "cost_usd": 0.0, "seconds": 0.0, "endpoints": (), "added": 0, "changed": 0, "removed": 0, "unchanged": 0,
         "retried": 0,
     }
