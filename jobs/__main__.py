@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from jobs.spec.flags import FLAGS
+from pipeline.errors import FINAL_KINDS
 
 Command = Callable[..., Any]
 
@@ -73,7 +74,7 @@ def cli() -> None:
     """A job runner for long texts: rows in, chunks to inference endpoints, ordered results out."""
 
 
-CLASSES = ("all", "ambiguous", "invalid", "poison", "too_long", "transient")
+CLASSES = ("all", *FINAL_KINDS)
 """Of final failures, for --retry-failed."""
 
 

@@ -7,8 +7,13 @@ holds a text, an answer or a credential.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import msgspec
 from msgspec import Struct
+
+from pipeline.errors import ERRORS, ErrorKind
+from pipeline.records import Usage
 
 
 class Surveyed(Struct, frozen=True, tag_field="event", tag="surveyed"):
@@ -44,12 +49,28 @@ class CallEnded(Struct, frozen=True, tag_field="event", tag="call"):
 
     endpoint: str
     requests: int
+    """Those that it settled; of an error, those that it carried."""
     seconds: float
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float = 0.0
-    error: str | None = None
+    error: ErrorKind | None = None
     message: str | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """What the call took."""
+        return Usage(
+            calls=int(self.error is None or ERRORS[self.error].is_sent),
+            # What a call in vain carried is sent again: a request is counted once.
+            requests=self.requests if self.error is None else 0,
+            errors=int(self.error is not None),
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            cost_usd=self.cost_usd,
+            seconds=self.seconds,
+            slowest_seconds=self.seconds,
+        )
 
 
 class Paused(Struct, frozen=True, tag_field="event", tag="paused"):
@@ -100,22 +121,37 @@ Event = (
 Emit = Callable[[Event], None]
 
 
-class Summary(Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
-    """How a run ended: the last line of `run --json`."""
+class RunStats(Struct, frozen=True, kw_only=True):
+    """How far a run has come, or came."""
 
-    exit: int
-    class_: str
-    resumable: bool
     documents: int = 0
     ok: int = 0
     partial: int = 0
     failed: int = 0
     requests: int = 0
+    """Of these documents, answered before or not."""
     cached: int = 0
-    calls: int = 0
-    tokens: int = 0
-    cost_usd: float = 0.0
+    """Those of them that needed no call."""
+    usage: Usage = Usage()
+    """What its calls took, and the rent of endpoints that are paid by the hour."""
     seconds: float = 0.0
+    """From its start to its end."""
+
+
+def flatten(stats: RunStats) -> dict[str, Any]:
+    """The record as programs read it, on one level; what a subclass adds comes first."""
+    told: dict[str, Any] = msgspec.to_builtins(stats)
+    shown: dict[str, Any] = {name: told.pop(name) for name in RunStats.__struct_fields__}
+    del shown["usage"], shown["seconds"]
+    return told | shown | stats.usage.totals | {"seconds": stats.seconds}
+
+
+class Summary(RunStats, frozen=True, kw_only=True, rename={"class_": "class"}):
+    """How a run ended: `flatten`, the last line of `run --json`."""
+
+    exit: int
+    class_: str
+    resumable: bool
     endpoints: tuple[EndpointStats, ...] = ()
     """What each endpoint did, in job-file order."""
     added: int = 0
@@ -127,18 +163,11 @@ class Summary(Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
     """Unchanged, but failed or partial the last time."""
 
 
-class EndpointStats(Struct, frozen=True, kw_only=True):
-    """What one endpoint did in a run. Units: seconds, tokens, USD; `success`: share of calls."""
+class EndpointStats(Usage, frozen=True, kw_only=True):
+    """What one endpoint did in a run. `success`: share of its calls."""
 
     name: str
-    calls: int
-    requests: int
-    """Answered, and kept."""
-    errors: int
     success: float
-    input_tokens: int
-    output_tokens: int
-    cost_usd: float
     p50_seconds: float
     p95_seconds: float
     requests_per_second: float

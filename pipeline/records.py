@@ -10,7 +10,9 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
+from pipeline.errors import ErrorKind
 from pipeline.secret import Secret
 
 Status = Literal["ok", "partial", "failed"]
@@ -131,7 +133,7 @@ class Split(Struct, frozen=True):
 class Failure(Struct, frozen=True):
     """Why a request has no answer, for good in this run."""
 
-    kind: str
+    kind: ErrorKind
     message: str
     attempts: int = 1
 
@@ -173,6 +175,60 @@ class Result(Struct, frozen=True):
     tokens: int = 0
     truncated: bool = False
     model: str | None = None
+
+
+class Usage(Struct, frozen=True):
+    """What calls took. Adds up: over calls, endpoints, runs and days.
+
+    Units: tokens, USD, seconds.
+    Invariant: `+` is associative and commutative, and `Usage()` is its zero.
+    """
+
+    calls: int = 0
+    """Those that were sent."""
+    requests: int = 0
+    """Answered, and kept."""
+    errors: int = 0
+    """Calls that brought an error, sent or not."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float = 0.0
+    """With what may have been billed for errors."""
+    seconds: float = 0.0
+    """Of all calls together."""
+    slowest_seconds: float = 0.0
+    """Of the longest one."""
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.calls + other.calls,
+            self.requests + other.requests,
+            self.errors + other.errors,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cost_usd + other.cost_usd,
+            self.seconds + other.seconds,
+            max(self.slowest_seconds, other.slowest_seconds),
+        )
+
+    @property
+    def tokens(self) -> int:
+        """Read and written."""
+        return self.input_tokens + self.output_tokens
+
+    @property
+    def totals(self) -> dict[str, int | float]:
+        """The figures that a line about a whole run or a day shows."""
+        return {"calls": self.calls, "tokens": self.tokens, "cost_usd": round(self.cost_usd, 6)}
+
+    def rounded(self) -> Usage:
+        """As it is written: sums of floats have tails that nobody asked for."""
+        return replace(
+            self,
+            cost_usd=round(self.cost_usd, 9),
+            seconds=round(self.seconds, 3),
+            slowest_seconds=round(self.slowest_seconds, 3),
+        )
 
 
 class Price(Struct, frozen=True):

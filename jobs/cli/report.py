@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-import msgspec
-
 from jobs.cli.shell import reported
 from jobs.history.register import runs
-from jobs.history.report import lines, report_of, runs_of_the_night
+from jobs.history.report import encode, lines, report_of, runs_of_the_night
 from jobs.history.status import choose
 
 
@@ -27,7 +25,7 @@ def _report(what: str | None, as_json: bool) -> int:
     found = runs_of_the_night(choose(told, what), datetime.now().astimezone(), only_last=bool(what))
     for number, each in enumerate(map(report_of, found)):
         if as_json:
-            print(msgspec.json.encode(each).decode())
+            print(encode(each).decode())
         else:
             print(("\n" if number else "") + "\n".join(lines(each)))
     return 0

@@ -55,6 +55,7 @@ def _run(
     from jobs.spec.check_paths import check_changes
     from jobs.spec.load import load
     from pipeline import run as engine
+    from pipeline.events import flatten
 
     try:
         job = load(source, pairs(overrides), flags)
@@ -97,7 +98,7 @@ def _run(
         for line in endpoint_lines(ended.summary):
             print_message(line)
         if as_json:
-            print(msgspec.json.encode(ended.summary).decode(), flush=True)
+            print(msgspec.json.encode(flatten(ended.summary)).decode(), flush=True)
         return ended.summary.exit
 
 

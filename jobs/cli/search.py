@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.cli.shell import pairs, reported
-from pipeline.errors import PAUSING, EndpointError, OutageError, RefusedError, UsageError
+from pipeline.errors import EndpointError, OutageError, RefusedError, UsageError
 from pipeline.records import Answer, Chunk, Endpoint, Failure, Request
 from pipeline.tasks import TASKS
 from pipeline.text import printable
@@ -159,7 +159,7 @@ async def _asked(http: HttpEndpoint, question: str) -> NDArray[np.float32]:
     try:
         (answer,) = await http.answer([_request(question)])
     except EndpointError as error:
-        refused = OutageError if error.kind in PAUSING else RefusedError
+        refused = OutageError if error.facts.is_pausing else RefusedError
         raise refused(f"endpoint `{name}`: {error}") from None
     vector = _vector(name, answer)
     return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), dtype=np.float32)

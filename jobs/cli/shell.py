@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
-from pipeline.errors import TextmillError, UsageError
+from pipeline.errors import CLASSES, TextmillError, UsageError
 from pipeline.text import printable
 
 
@@ -57,12 +57,11 @@ def _bug(as_json: bool) -> int:
 
 
 def _last_line(code: int, is_resumable: bool) -> None:
-    from pipeline.events import Summary
-    from pipeline.runs.summary import CLASSES
+    from pipeline.events import Summary, flatten
 
     summary = Summary(exit=code, class_=CLASSES[code], resumable=is_resumable)
     with suppress(OSError):
-        print(msgspec.json.encode(summary).decode(), flush=True)
+        print(msgspec.json.encode(flatten(summary)).decode(), flush=True)
 
 
 def print_error(error: TextmillError) -> None:

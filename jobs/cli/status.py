@@ -19,6 +19,7 @@ from jobs.history.ledger import ledger
 from jobs.history.register import Run, is_running, moment, runs
 from jobs.history.status import choose, ending, open_lines, unfinished
 from pipeline.errors import UsageError
+from pipeline.events import flatten
 from pipeline.text import printable
 
 if TYPE_CHECKING:
@@ -48,7 +49,11 @@ def _status(what: str | None, limit: int, watch: bool, as_json: bool) -> int:
 
     told = look()
     if as_json:
-        shown = {"runs": told[:limit], "open": unfinished(told), "ledger": ledger(told)}
+        shown = {
+            "runs": [flatten(run) for run in told[:limit]],
+            "open": [flatten(run) for run in unfinished(told)],
+            "ledger": ledger(told),
+        }
         print(msgspec.json.encode(shown).decode())
         return 0
     if watch:
@@ -107,8 +112,8 @@ def _cells(run: Run, now: datetime, *, is_open: bool) -> tuple[str, ...]:
         ending(run, is_open=is_open),
         many(run.documents) if run.documents else "-",
         many(run.failed + run.partial),
-        many(run.calls),
-        f"${run.cost_usd:,.2f}",
+        many(run.usage.calls),
+        f"${run.usage.cost_usd:,.2f}",
         took(seconds),
     )
 
@@ -213,12 +218,12 @@ def _watch_plain(look: Callable[[], list[Run]], wait: Callable[[float], Any]) ->
 def figures(run: Run) -> str:
     """A run's figures on one line."""
     done = int(run.live.done) if run.live else run.ok + run.partial + run.failed
-    parts = [f"{done:,} of {run.documents:,} documents", f"{run.calls:,} calls"]
+    parts = [f"{done:,} of {run.documents:,} documents", f"{run.usage.calls:,} calls"]
     if run.requests:
         parts.append(f"{run.cached * 100 // run.requests} % cached")
     if run.failed or run.partial:
         parts.append(f"{run.failed + run.partial:,} failed")
-    return ", ".join([*parts, f"${run.cost_usd:,.2f}"])
+    return ", ".join([*parts, f"${run.usage.cost_usd:,.2f}"])
 
 
 def live_lines(run: Run, now: datetime) -> list[str]:

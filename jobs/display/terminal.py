@@ -140,7 +140,7 @@ def closing_line(ended: Ended) -> str:
     parts += [
         f"{told.requests:,} requests",
         f"{share} % cached",
-        f"${told.cost_usd:,.2f}",
+        f"${told.usage.cost_usd:,.2f}",
         duration(told.seconds),
     ]
     return ", ".join(parts)

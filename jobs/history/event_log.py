@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from jobs.history.register import utc
-from jobs.history.spent import Spent, added, rounded, spent
 from jobs.secrets import mask
 from pipeline import events
+from pipeline.records import Usage
 from pipeline.text import printable, reason
 
 EVERY_SECONDS = 1.0
@@ -44,7 +44,7 @@ class EventLog:
         self.left_out = 0
         self._clock, self._now = clock, now
         self._started = self._window_began = clock()
-        self._calls: dict[tuple[str, str | None], Spent] = {}
+        self._calls: dict[tuple[str, str | None], Usage] = {}
         self._rows: dict[str, int] = {}
         self._pauses: dict[tuple[str, str], list[float]] = {}
         self._waiting: deque[bytes] = deque()
@@ -57,7 +57,9 @@ class EventLog:
         match event:
             case events.CallEnded():
                 key = (event.endpoint, event.error)
-                self._calls[key] = added(self._calls.get(key, Spent()), spent(event))
+                # Of an error the line says how many requests the calls carried.
+                usage = replace(event.usage, requests=event.requests)
+                self._calls[key] = self._calls.get(key, Usage()) + usage
             case events.Admitted():
                 self._count(admitted=event.documents, requests=event.requests, cached=event.cached)
             case events.Written():
@@ -138,7 +140,7 @@ class EventLog:
                 window_seconds=seconds,
                 endpoint=plain(endpoint),
                 error=plain(error),
-                **asdict(rounded(total)),
+                **asdict(total.rounded()),
             )
         if any(rows.values()):
             self.line(event="rows", window_seconds=seconds, **rows)

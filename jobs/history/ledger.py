@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from jobs.history.spent import Spent, added, rounded
+from pipeline.records import Usage
 
 if TYPE_CHECKING:
     from jobs.history.register import Run
@@ -27,20 +27,18 @@ def ledger(told: Iterable[Run]) -> list[dict[str, object]]:
             "day": day,
             "job": job,
             "runs": len(of_day),
-            "calls": sum(run.calls for run in of_day),
             "requests": sum(run.requests for run in of_day),
             "cached": sum(run.cached for run in of_day),
-            "tokens": sum(run.tokens for run in of_day),
-            "cost_usd": round(sum(run.cost_usd for run in of_day), 6),
+            **sum((run.usage for run in of_day), Usage()).totals,
             "endpoints": _by_endpoint(of_day),
         }
         for (day, job), of_day in sorted(days.items(), reverse=True)
     ]
 
 
-def _by_endpoint(told: Iterable[Run]) -> dict[str, Spent]:
-    total: dict[str, Spent] = {}
+def _by_endpoint(told: Iterable[Run]) -> dict[str, Usage]:
+    total: dict[str, Usage] = {}
     for run in told:
-        for name, spent in run.endpoints.items():
-            total[name] = added(total.get(name, Spent()), spent)
-    return {name: rounded(spent) for name, spent in sorted(total.items())}
+        for name, usage in run.endpoints.items():
+            total[name] = total.get(name, Usage()) + usage
+    return {name: usage.rounded() for name, usage in sorted(total.items())}

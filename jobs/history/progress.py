@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from jobs.format import duration, ordinal
 from pipeline import events
+from pipeline.records import Usage
 from pipeline.text import printable
 
 
@@ -18,14 +19,13 @@ class Progress:
         self.started = clock()
         self.total = 0
         self.admitted = 0
-        self.written = 0
+        self.ok = 0
+        self.partial = 0
         self.failed = 0
         self.requests = 0
-        self.settled = 0
         self.cached = 0
-        self.calls = 0
-        self.errors = 0
-        self.cost_usd = 0.0
+        self.endpoints: dict[str, Usage] = {}
+        """What the calls to each took."""
         self.last_pause: events.Paused | None = None
         self.draining: events.Draining | None = None
 
@@ -37,43 +37,59 @@ class Progress:
             case events.Admitted():
                 self.admitted += event.documents
                 self.requests += event.requests
-                self.settled += event.cached
                 self.cached += event.cached
             case events.CallEnded():
-                self.calls += 1
-                self.cost_usd += event.cost_usd
-                if event.error is None:
-                    self.settled += event.requests
-                else:
-                    self.errors += 1
+                before = self.endpoints.get(event.endpoint, Usage())
+                self.endpoints[event.endpoint] = before + event.usage
             case events.Paused():
                 self.last_pause = event
             case events.Written():
-                self.written += event.documents
-                self.failed += event.failed + event.partial
+                self.ok += event.ok
+                self.partial += event.partial
+                self.failed += event.failed
             case events.Draining():
                 self.draining = event
 
     @property
+    def usage(self) -> Usage:
+        """What all calls took."""
+        return sum(self.endpoints.values(), Usage())
+
+    @property
+    def stats(self) -> events.RunStats:
+        """The same as a record; how long it takes is known when it has ended."""
+        return events.RunStats(
+            documents=self.total,
+            ok=self.ok,
+            partial=self.partial,
+            failed=self.failed,
+            requests=self.requests,
+            cached=self.cached,
+            usage=self.usage.rounded(),
+        )
+
+    @property
     def done(self) -> float:
         """Documents written, or as good as: their share of the requests that are settled."""
-        share = min(1.0, self.settled / self.requests) if self.requests else 0.0
-        return max(float(self.written), self.admitted * share)
+        settled = self.cached + self.usage.requests
+        share = min(1.0, settled / self.requests) if self.requests else 0.0
+        return max(float(self.ok + self.partial + self.failed), self.admitted * share)
 
     def line(self) -> str:
         """Everything on one line."""
         seconds = max(1e-9, self._clock() - self.started)
+        usage, failed = self.usage, self.failed + self.partial
         parts = [f"{int(self.done):,} of {self.total:,} documents"]
-        if self.calls:
-            parts.append(f"{self.calls / seconds:,.1f} calls/s")
+        if usage.calls:
+            parts.append(f"{usage.calls / seconds:,.1f} calls/s")
         if self.requests:
             parts.append(f"{self.cached * 100 // self.requests} % cached")
-        if self.failed:
-            parts.append(f"{self.failed:,} failed")
-        if self.cost_usd:
-            parts.append(f"${self.cost_usd:,.2f}")
-        if self.errors:
-            parts.append(f"{self.errors:,} error{'s' * (self.errors > 1)}")
+        if failed:
+            parts.append(f"{failed:,} failed")
+        if usage.cost_usd:
+            parts.append(f"${usage.cost_usd:,.2f}")
+        if usage.errors:
+            parts.append(f"{usage.errors:,} error{'s' * (usage.errors > 1)}")
         if self.draining:
             waiting = f"draining {self.draining.in_flight:,} requests in flight"
             parts.append(waiting if self.draining.in_flight else "finishing")

@@ -18,10 +18,9 @@ from msgspec.structs import replace
 from jobs.history.event_log import EVERY_SECONDS, EventLog, plain
 from jobs.history.progress import Progress
 from jobs.history.register import RegisterEntry, Run, RunProgress, as_text, utc
-from jobs.history.spent import Spent, added, rounded, spent
 from pipeline import events
-from pipeline.errors import TextmillError
-from pipeline.runs.summary import CLASSES, Ended
+from pipeline.errors import CLASSES, TextmillError
+from pipeline.runs.summary import Ended
 from pipeline.text import reason
 
 
@@ -38,7 +37,6 @@ class Recorder:
         self._state = "surveying"
         self._broken = ""
         self._run = entry.told
-        self._spent: dict[str, Spent] = {}
         self._lock = threading.Lock()
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._write, name="record", daemon=True)
@@ -62,18 +60,6 @@ class Recorder:
         self._progress.on(event)
         self._journal.on(event)
         match event:
-            case events.CallEnded():
-                before, more = self._spent.get(event.endpoint, Spent()), spent(event)
-                # What a call in vain carried is sent again: a request is counted once.
-                more = replace(more, requests=0) if event.error else more
-                self._spent[event.endpoint] = added(before, more)
-            case events.Written():
-                self._run = replace(
-                    self._run,
-                    ok=self._run.ok + event.ok,
-                    partial=self._run.partial + event.partial,
-                    failed=self._run.failed + event.failed,
-                )
             case events.Surveyed():
                 self._state = "working"
             case events.Draining():
@@ -85,22 +71,12 @@ class Recorder:
         self._stop()
         with self._lock:
             self._run = replace(
-                self._figures(),
+                _with(self._figures(), told),
                 exit=told.exit,
                 class_=told.class_,
                 resumable=told.resumable,
                 error=plain(str(error))[:2_000] if error else "",
                 hint=plain(error.hint or "")[:500] if error else "",
-                documents=told.documents,
-                ok=told.ok,
-                partial=told.partial,
-                failed=told.failed,
-                requests=told.requests,
-                cached=told.cached,
-                calls=told.calls,
-                tokens=told.tokens,
-                cost_usd=told.cost_usd,
-                seconds=told.seconds,
                 latency={e.name: (e.p50_seconds, e.p95_seconds) for e in told.endpoints if e.calls},
             )
 
@@ -139,17 +115,11 @@ class Recorder:
 
     def _figures(self) -> Run:
         """The run so far, as its events tell it."""
-        progress, run = self._progress, self._run
+        progress = self._progress
         pause = progress.last_pause
         return replace(
-            run,
-            documents=progress.total,
-            requests=progress.requests,
-            cached=progress.cached,
-            calls=progress.calls,
-            tokens=sum(each.input_tokens + each.output_tokens for each in self._spent.values()),
-            cost_usd=round(progress.cost_usd, 6),
-            endpoints={name: rounded(each) for name, each in self._spent.items()},
+            _with(self._run, progress.stats),
+            endpoints={name: usage.rounded() for name, usage in progress.endpoints.items()},
             live=RunProgress(
                 done=round(progress.done, 1),
                 seen_at=utc(time.time()),
@@ -171,6 +141,12 @@ class Recorder:
     def _stop(self) -> None:
         self._is_over.set()
         self._thread.join()
+
+
+def _with(run: Run, stats: events.RunStats) -> Run:
+    """The run with these figures."""
+    names = events.RunStats.__struct_fields__
+    return replace(run, **{name: getattr(stats, name) for name in names})
 
 
 @contextmanager

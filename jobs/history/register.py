@@ -26,8 +26,9 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from jobs.history.spent import Spent
 from pipeline.errors import StorageError
+from pipeline.events import RunStats
+from pipeline.records import Usage
 from pipeline.runs.manifest import new_run_id
 from pipeline.text import reason
 
@@ -44,7 +45,7 @@ class RunProgress(Struct, frozen=True):
     pause: str = ""
 
 
-class Run(Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
+class Run(RunStats, frozen=True, kw_only=True, rename={"class_": "class"}):
     """One line of the register: everything known of a run when the line was written.
 
     Invariant: of the lines of one `entry` the first one with `ended_at` stands, else the last.
@@ -67,18 +68,8 @@ class Run(Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
     resumable: bool = False
     error: str = ""
     hint: str = ""
-    documents: int = 0
-    ok: int = 0
-    partial: int = 0
-    failed: int = 0
-    requests: int = 0
-    cached: int = 0
-    calls: int = 0
-    tokens: int = 0
-    cost_usd: float = 0.0
-    seconds: float = 0.0
-    endpoints: dict[str, Spent] = {}
-    latency: dict[str, tuple[float, float]] = {}
+    endpoints: dict[str, Usage] = msgspec.field(default_factory=dict)
+    latency: dict[str, tuple[float, float]] = msgspec.field(default_factory=dict)
     """Of each endpoint's calls: what half, and what 95 of 100, were as fast as, in seconds."""
     notes: tuple[str, ...] = ()
     live: RunProgress | None = None

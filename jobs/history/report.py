@@ -16,8 +16,10 @@ from msgspec import Struct
 
 from jobs.format import duration
 from jobs.history.register import KILLED, Run, is_running, moment
-from jobs.history.spent import Spent
 from jobs.history.status import NOT_OPEN, command, ending
+from pipeline.errors import COMPLETE, LockedError
+from pipeline.events import flatten
+from pipeline.records import Usage
 from pipeline.text import printable
 
 EXAMPLES = 3
@@ -73,7 +75,7 @@ def runs_of_the_night(told: Sequence[Run], now: datetime, *, only_last: bool) ->
 
     `told` is newest first. A run that was refused because another one worked is passed over.
     """
-    told = [run for run in told if run.exit != 11] or list(told)
+    told = [run for run in told if run.exit != LockedError.exit_code] or list(told)
     if only_last:
         return list(told[:1])
     last: dict[tuple[str, str], Run] = {}
@@ -81,6 +83,11 @@ def runs_of_the_night(told: Sequence[Run], now: datetime, *, only_last: bool) ->
         if now - moment(run.started_at) <= SINCE:
             last.setdefault((run.job, run.output), run)
     return list(last.values()) or list(told[:1])
+
+
+def encode(told: Report) -> bytes:
+    """The report for programs."""
+    return msgspec.json.encode(msgspec.to_builtins(told) | {"run": flatten(told.run)})
 
 
 def report_of(run: Run) -> Report:
@@ -129,7 +136,7 @@ def facts(told: Report) -> list[Line]:
     if run.error:
         found.append(f"why: {printable(run.error, 2_000)}")
     found.append(f"to do: {printable(told.next, 500)}")
-    if run.exit not in (0, 11, None):
+    if run.exit not in (COMPLETE, LockedError.exit_code, None):
         found.append(f"again: {printable(command(run), 4_000)}")
     return [(1, fact) for fact in found]
 
@@ -168,8 +175,10 @@ def _rows(told: Report) -> list[Line]:
         found.append(f"against the run before: {of}")
     share = run.cached * 100 // run.requests if run.requests else 0
     asked = f"{_many(run.requests, 'request')}, {share} % cached"
-    found.append(f"{asked}, {_many(run.calls, 'call')}")
-    return [(1, each) for each in [*found, f"{_many(run.tokens, 'token')}, ${run.cost_usd:,.2f}"]]
+    usage = run.usage
+    found.append(f"{asked}, {_many(usage.calls, 'call')}")
+    found.append(f"{_many(usage.tokens, 'token')}, ${usage.cost_usd:,.2f}")
+    return [(1, each) for each in found]
 
 
 def _of_failures(told: Report) -> list[Line]:
@@ -183,22 +192,22 @@ def _of_failures(told: Report) -> list[Line]:
 
 
 def _endpoints(told: Report) -> list[Line]:
-    def mean(spent: Spent) -> float:
-        return spent.seconds / max(1, spent.calls, spent.errors)
+    def mean(usage: Usage) -> float:
+        return usage.seconds / max(1, usage.calls, usage.errors)
 
     found: list[Line] = []
-    for name, spent in sorted(told.run.endpoints.items(), key=lambda each: -mean(each[1])):
-        parts = [_many(spent.calls, "call")]
-        parts += [_many(spent.errors, "error")] if spent.errors else []
-        usual = f"{mean(spent):.2f} s each"
+    for name, usage in sorted(told.run.endpoints.items(), key=lambda each: -mean(each[1])):
+        parts = [_many(usage.calls, "call")]
+        parts += [_many(usage.errors, "error")] if usage.errors else []
+        usual = f"{mean(usage):.2f} s each"
         if name in told.run.latency:
             # They are of buckets, the slowest is exact: none of them is slower than that.
-            known = (min(each, spent.slowest_seconds) for each in told.run.latency[name])
+            known = (min(each, usage.slowest_seconds) for each in told.run.latency[name])
             usual = "p50 {:.2f} s, p95 {:.2f} s".format(*known)
-        parts += [f"{usual}, {spent.slowest_seconds:.2f} s the slowest"]
+        parts += [f"{usual}, {usage.slowest_seconds:.2f} s the slowest"]
         if paused := told.paused.get(name):
             parts.append(f"rested {duration(paused)}")
-        found.append((1, f"{printable(name)}: {', '.join(parts)}, ${spent.cost_usd:,.2f}"))
+        found.append((1, f"{printable(name)}: {', '.join(parts)}, ${usage.cost_usd:,.2f}"))
     return found
 
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.history.register import KILLED, Run, is_running
-from pipeline.errors import UsageError
+from pipeline.errors import COMPLETE, FAILED_ROWS, LockedError, UsageError
 from pipeline.text import printable
 
-NOT_OPEN = (0, 3)
+NOT_OPEN = (COMPLETE, FAILED_ROWS)
 """Exit codes of runs that published."""
 
 
@@ -46,7 +46,7 @@ def unfinished(told: Sequence[Run]) -> list[Run]:
     files: set[str] = set()
     found = []
     for run in told:
-        if run.exit == 11:
+        if run.exit == LockedError.exit_code:
             continue
         named = run.output not in ("", "-")
         is_last = run.output not in outputs if named else bool(run.file) and run.file not in files

@@ -31,7 +31,7 @@ from pipeline.errors import BudgetError, EndpointError, OutageError, StorageErro
 from pipeline.events import EndpointStats
 from pipeline.limits.admission import Permit
 from pipeline.limits.prices import rent
-from pipeline.records import Answer, Endpoint, Failure, Request, Route, Split
+from pipeline.records import Answer, Endpoint, Failure, Request, Route, Split, Usage
 from pipeline.text import printable
 
 Taken = tuple[PendingCall, Permit]
@@ -155,6 +155,11 @@ class Dispatch:
         return tuple(state.meter.stats(state.name) for state in self._live)
 
     @property
+    def usage(self) -> Usage:
+        """What the calls of all endpoints took so far."""
+        return sum((state.meter.usage for state in self._live), Usage())
+
+    @property
     def rent_usd(self) -> float:
         """What endpoints that are paid by the hour have cost so far."""
         seconds = self._clock() - self._started
@@ -254,7 +259,7 @@ class Dispatch:
                 hint="free space and run again; every answer so far is kept",
             )
         if self._max_cost_usd is not None:
-            spent = self.tally.cost_usd + self.rent_usd
+            spent = self.usage.cost_usd + self.rent_usd
             if spent + self._estimated_usd + state.estimate(requests) > self._max_cost_usd:
                 return BudgetError(
                     f"budget.max_cost_usd = {self._max_cost_usd:g} reached: ${spent:.4f} spent",

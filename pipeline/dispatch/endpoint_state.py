@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 import anyio
 
@@ -12,15 +13,25 @@ from pipeline.dispatch.policy import View
 from pipeline.dispatch.queue import SplitBatch
 from pipeline.dispatch.stats import EndpointMeter
 from pipeline.errors import EndpointError, GuardError, UsageError
-from pipeline.limits.admission import Admission
+from pipeline.limits.admission import Admission, Pause, Permit
 from pipeline.limits.prices import cost, output_tokens_bound
-from pipeline.records import Answer, Endpoint, Failure, Request
+from pipeline.records import Answer, Endpoint, Failure, Request, Usage
 from pipeline.text import printable
 
 EQUAL_REFUSALS = 20
 """So many different requests refused alike, and none answered: the configuration is wrong."""
 
 Send = Callable[[Sequence[Request]], Awaitable[Sequence[Answer | Failure]]]
+
+
+class Refusal(NamedTuple):
+    """What a call took that brought an error, and what it says of the endpoint."""
+
+    usage: Usage
+    is_silent: bool
+    """Nothing has come from the endpoint since before the call."""
+    pause: Pause | None
+    """The pause that begins with it."""
 
 
 class EndpointState:
@@ -90,22 +101,53 @@ class EndpointState:
             held,
         )
 
-    def spent(
-        self, requests: Sequence[Request], answers: Sequence[Answer], seconds: float
-    ) -> tuple[int, int, float]:
-        """Input tokens, output tokens and USD of a call that brought these answers."""
-        read = sum(answer.input_tokens for answer in answers)
+    def answered(
+        self,
+        requests: Sequence[Request],
+        settled: Sequence[Answer | Failure],
+        kept: Sequence[Answer],
+        permit: Permit,
+        now: float,
+    ) -> Usage:
+        """What a call took that brought these; those that are kept are named once more."""
+        seconds = now - permit.started
+        read = sum(answer.input_tokens for answer in kept)
         read = read or sum(each.tokens for each in requests)
-        written = sum(answer.output_tokens for answer in answers)
+        written = sum(answer.output_tokens for answer in kept)
         usd = cost(
             self.endpoint.price,
             requests=len(requests),
             input_tokens=read,
             # What brought no answer was written all the same, perhaps to its bound.
-            output_tokens=written + (len(requests) - len(answers)) * self._output_bound,
+            output_tokens=written + (len(requests) - len(kept)) * self._output_bound,
             seconds=seconds,
         )
-        return read, written, usd
+        usage = Usage(1, len(kept), 0, read, written, usd, seconds, seconds)
+        used = sum(a.input_tokens + a.output_tokens for a in settled if isinstance(a, Answer))
+        self.meter.answered(permit.started, now, usage)
+        self.admission.answered(permit, now, used)
+        self.replied(permit.started)
+        return usage
+
+    def refused(
+        self, requests: Sequence[Request], error: EndpointError, permit: Permit, now: float
+    ) -> Refusal:
+        """What a call took that brought an error, and what follows for the endpoint."""
+        facts, seconds = error.facts, now - permit.started
+        usage = Usage(
+            calls=int(facts.is_sent),
+            errors=1,
+            cost_usd=self.estimate(requests) if facts.may_be_billed else 0.0,
+            seconds=seconds,
+            slowest_seconds=seconds,
+        )
+        self.meter.refused(permit.started, now, usage)
+        is_silent = False
+        if facts.is_endpoints_fault:
+            is_silent = self.failed(permit.started, str(error))
+        else:
+            self.replied(permit.started)
+        return Refusal(usage, is_silent, self.admission.refused(permit, now, error))
 
     def replied(self, started: float) -> None:
         """Something came back for a call that began then."""
@@ -143,11 +185,11 @@ class EndpointState:
                 )
         return None
 
-    def count_refusal(self, error: EndpointError, requests: int) -> UsageError | None:
+    def count_refusal(self, error: EndpointError) -> UsageError | None:
         """Twenty different rows cannot all be poison: then it is the job that is wrong."""
-        if error.kind not in ("poison", "too_long") or error.status == 200 or self.is_proven:
+        if not error.facts.is_refusal or error.status == 200 or self.is_proven:
             return None
-        self._refusals[error.status] += requests
+        self._refusals[error.status] += 1
         if self._refusals[error.status] < EQUAL_REFUSALS:
             return None
         return UsageError(

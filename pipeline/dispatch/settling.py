@@ -14,27 +14,23 @@ from pipeline.cache.keys import Keys
 from pipeline.dispatch.endpoint_state import EndpointState
 from pipeline.dispatch.queue import InFlight, InFlightTable, PendingCall, SplitBatch
 from pipeline.dispatch.writer import Writer
-from pipeline.errors import PAUSING, EndpointError, TextmillError
+from pipeline.errors import EndpointError, TextmillError
 from pipeline.limits.admission import Permit
 from pipeline.limits.prices import cost
-from pipeline.limits.retries import Fail, Halve, Retry, Stop, Uniform, verdict
-from pipeline.limits.retry_budget import THROTTLE, TRANSIENT
-from pipeline.records import Answer, Endpoint, Failure, Route, Split
+from pipeline.limits.retries import Fail, Halve, Retry, SplitRequest, Stop, Uniform, verdict
+from pipeline.records import Answer, Endpoint, Failure, Route, Split, Usage
 
 TOO_SHORT = "too long for the model, and too short to be cut again"
+Settled = Answer | Split | Failure
 
 
 class Tally:
-    """What the run did so far; only the loop thread writes it."""
+    """What the run did so far, beside its calls; only the loop thread writes it."""
 
     def __init__(self) -> None:
         self.requests = 0
         self.cached = 0
         """Requests that needed no sending: answered before, or equal to another one."""
-        self.calls = 0
-        self.input_tokens = 0
-        self.output_tokens = 0
-        self.cost_usd = 0.0
         self.pauses = 0
 
 
@@ -71,124 +67,130 @@ class Settling:
         permit: Permit,
     ) -> None:
         """The call brought an answer or a failure for each of its requests."""
-        now, started = self._clock(), permit.started
-        used = sum(a.input_tokens + a.output_tokens for a in settled if isinstance(a, Answer))
-        self.tally.calls += 1
-        state.admission.answered(permit, now, used)
-        state.replied(started)
-        if (other := state.changed_model(settled)) is not None:
-            # Not kept: under this key another model's answer would stand for ever.
+        now = self._clock()
+        other = state.changed_model(settled)
+        # Of another model nothing is kept: under this key its answer would stand for ever.
+        good, bad = self._sort(call.entries, settled) if other is None else ([], [])
+        requests = [entry.request for entry in call.entries]
+        usage = state.answered(requests, settled, [answer for _, answer in good], permit, now)
+        self._report(state.name, usage)
+        if other is not None:
             self.requeue(call.entries)
-            self._account(state, call.entries, [], started, now)
             self._stop(other)
             return
-        good: list[tuple[InFlight, Answer]] = []
-        bad: list[tuple[InFlight, EndpointError]] = []
-        for entry, outcome in zip(call.entries, settled, strict=True):
-            problem = outcome if isinstance(outcome, Failure) else self.wrong_dimension(outcome)
-            if problem is None:
-                assert isinstance(outcome, Answer)
-                good.append((entry, outcome))
-            else:
-                kind = "poison" if problem.kind == "poison" else "invalid"
-                bad.append((entry, EndpointError(kind, problem.message, status=200)))  # type: ignore[arg-type]
-        self._account(state, call.entries, [answer for _, answer in good], started, now)
         if good:
             if call.split_batch is not None:
                 self._live[call.split_batch.position].learn_batch_size(call.split_batch)
-            under = self._keys.under
-            await self._writer.keep([(under(state.position, f.request), a) for f, a in good])
+            await self._settle(state, good)
             state.is_proven = True
-            for entry, _ in good:
-                self._table.settle(entry)
-        final = [self._again_or_failed(state, [entry], error, now) for entry, error in bad]
-        await self._fail([each for some in final for each in some])
+        final: list[tuple[InFlight, Settled]] = []
+        for entry, problem in bad:
+            error = EndpointError(problem.kind, problem.message, status=200)
+            final += self._outcomes(state, [entry], error, now)
+        await self._settle(state, final)
+
+    def _sort(
+        self, entries: Sequence[InFlight], settled: Sequence[Answer | Failure]
+    ) -> tuple[list[tuple[InFlight, Answer]], list[tuple[InFlight, Failure]]]:
+        """The answers that may be kept, and what is wrong with the others."""
+        good: list[tuple[InFlight, Answer]] = []
+        bad: list[tuple[InFlight, Failure]] = []
+        for entry, outcome in zip(entries, settled, strict=True):
+            problem = outcome if isinstance(outcome, Failure) else self.wrong_dimension(outcome)
+            if problem is not None:
+                bad.append((entry, problem))
+            elif isinstance(outcome, Answer):
+                good.append((entry, outcome))
+        return good, bad
 
     async def refused(
         self, state: EndpointState, call: PendingCall, error: EndpointError, permit: Permit
     ) -> None:
         """The call as a whole brought an error."""
-        now, started = self._clock(), permit.started
-        is_sent = error.kind != "unreachable"
-        self.tally.calls += is_sent
-        state.meter.refused(started, now, is_sent=is_sent)
-        # Sent, and perhaps answered: what it may have cost counts, or a budget would not hold.
+        now = self._clock()
         requests = [entry.request for entry in call.entries]
-        spent = state.estimate(requests) if error.kind in ("ambiguous", "invalid") else 0.0
-        self.tally.cost_usd += spent
-        state.meter.cost_usd += spent
+        usage, is_silent, pause = state.refused(requests, error, permit, now)
+        self._report(state.name, usage, len(requests), error)
+        if pause is not None:
+            self.tally.pauses += 1
+            asked, times = pause.is_asked, self.tally.pauses
+            self._emit(
+                events.Paused(state.name, pause.seconds, asked, times, error.kind, str(error))
+            )
+        await self._settle(state, self._outcomes(state, call.entries, error, now, is_silent))
+
+    def paid(
+        self, endpoint: Endpoint, requests: int, seconds: float, answers: Sequence[Answer]
+    ) -> None:
+        """A call that was made beside these, and is paid like them; it settles no request."""
+        read = sum(answer.input_tokens for answer in answers)
+        written = sum(answer.output_tokens for answer in answers)
+        usd = cost(
+            endpoint.price,
+            requests=requests,
+            input_tokens=read,
+            output_tokens=written,
+            seconds=seconds,
+        )
+        usage = Usage(1, 0, 0, read, written, usd, seconds, seconds)
+        next(state for state in self._live if state.name == endpoint.name).meter.usage += usage
+        self._report(endpoint.name, usage)
+
+    def _report(
+        self, name: str, usage: Usage, carried: int = 0, error: EndpointError | None = None
+    ) -> None:
+        """Emit what a call took; of one that brought an error, how many requests it carried."""
         self._emit(
             events.CallEnded(
-                state.name,
-                len(requests),
-                now - started,
-                cost_usd=spent,
-                error=error.kind,
-                message=str(error),
+                name,
+                usage.requests or carried,
+                usage.seconds,
+                usage.input_tokens,
+                usage.output_tokens,
+                usage.cost_usd,
+                error.kind if error else None,
+                str(error) if error else None,
             )
         )
-        is_silent = False
-        if error.kind in PAUSING or error.kind in ("transient", "ambiguous"):
-            is_silent = state.failed(started, str(error))
-        else:
-            state.replied(started)
-        rest = state.admission.refused(permit, now, error)
-        if rest is not None:
-            self.tally.pauses += 1
-            self._emit(
-                events.Paused(
-                    state.name,
-                    rest.seconds,
-                    rest.is_asked,
-                    self.tally.pauses,
-                    error.kind,
-                    str(error),
-                )
-            )
-        entry = call.entries[0]
-        if error.kind == "too_long" and len(call.entries) == 1 and self.can_split(entry):
-            self._stop_if(state.count_refusal(error, 1))
-            await self._writer.keep([(self._keys.under(state.position, entry.request), Split())])
-            self._table.splits.add(entry.request.dedup_key)
-            self._table.settle(entry)
-        else:
-            await self._fail(self._again_or_failed(state, call.entries, error, now, is_silent))
 
-    def _again_or_failed(
+    def _outcomes(
         self,
         state: EndpointState,
         entries: list[InFlight],
         error: EndpointError,
         now: float,
         is_silent: bool = False,
-    ) -> list[tuple[InFlight, Failure]]:
-        """Queue them again, at this endpoint or another; those for which nobody is left."""
-        attempts = max(entry.attempts for entry in entries) + 1
+    ) -> list[tuple[InFlight, Settled]]:
+        """Queue them again, at this endpoint or another; the outcome, where nobody is left."""
+        facts = error.facts
+        for entry in entries:
+            entry.attempts += not facts.is_pausing
         decided = verdict(
-            error, attempts, len(entries), state.name, self._uniform, is_silent=is_silent
+            error,
+            max(entry.attempts for entry in entries),
+            len(entries),
+            state.name,
+            self._uniform,
+            is_silent=is_silent,
+            can_split=self.can_split(entries[0]),
         )
-        if not (isinstance(decided, Retry) and not decided.uses_attempt):
-            for entry in entries:
-                entry.attempts += 1
         match decided:
             case Retry(delay_seconds=delay):
-                price = THROTTLE if error.kind in PAUSING else TRANSIENT
-                self._repeat(PendingCall(now + delay, entries, price))
+                self._repeat(PendingCall(now + delay, entries, facts.retry_cost))
             case Halve():
                 middle = (len(entries) + 1) // 2
-                split_batch = (
-                    SplitBatch(state.position, middle) if error.kind == "too_long" else None
-                )
+                split_batch = SplitBatch(state.position, middle) if facts.is_too_large else None
                 for half in (entries[:middle], entries[middle:]):
                     self._repeat(PendingCall(now, half, 0.0, split_batch))
+            case SplitRequest():
+                self._stop_if(state.count_refusal(error))
+                return [(entries[0], Split())]
             case Fail():
-                self._stop_if(state.count_refusal(error, len(entries)))
-                why = TOO_SHORT if error.kind == "too_long" else str(error)
-                return [
-                    (entry, Failure(error.kind, why, entry.attempts))
-                    for entry in entries
-                    if not self._falls_back(state, entry)
-                ]
+                self._stop_if(state.count_refusal(error))
+                (entry,) = entries
+                if not self._falls_back(state, entry):
+                    why = TOO_SHORT if facts.is_too_large else str(error)
+                    return [(entry, Failure(error.kind, why, entry.attempts))]
             case Stop(error=reason):
                 self.requeue(entries)
                 self._stop(reason)
@@ -204,12 +206,24 @@ class Settling:
         self._table.queue(entry.route).add(entry)
         return True
 
-    async def _fail(self, final: Sequence[tuple[InFlight, Failure]]) -> None:
-        """Settle these as failures, once they are durable."""
+    async def _settle(
+        self, state: EndpointState, outcomes: Sequence[tuple[InFlight, Settled]]
+    ) -> None:
+        """Free these, once what stands for them is durable."""
+        final = [(f.request.dedup_key, o) for f, o in outcomes if isinstance(o, Failure)]
+        kept = [
+            (self._keys.under(state.position, f.request), o)
+            for f, o in outcomes
+            if not isinstance(o, Failure)
+        ]
+        if kept:
+            await self._writer.keep(kept)
         if final:
-            await self._writer.journal([(entry.request.dedup_key, why) for entry, why in final])
-        for entry, why in final:
-            self._table.failures[entry.request.dedup_key] = why
+            await self._writer.journal(final)
+            self._table.failures.update(final)
+        for entry, outcome in outcomes:
+            if isinstance(outcome, Split):
+                self._table.splits.add(entry.request.dedup_key)
             self._table.settle(entry)
 
     def _repeat(self, call: PendingCall) -> None:
@@ -237,39 +251,3 @@ class Settling:
         """Whether it has enough tokens to be cut; a split that has no pieces would be a failure
         that is kept for ever."""
         return entry.request.chunk.tokens >= self._min_split_tokens
-
-    def paid(
-        self, endpoint: Endpoint, requests: int, seconds: float, answers: Sequence[Answer]
-    ) -> None:
-        """A call that was made beside these, and is paid like them."""
-        read = sum(answer.input_tokens for answer in answers)
-        written = sum(answer.output_tokens for answer in answers)
-        usd = cost(
-            endpoint.price,
-            requests=requests,
-            input_tokens=read,
-            output_tokens=written,
-            seconds=seconds,
-        )
-        self.tally.calls += 1
-        self.tally.input_tokens += read
-        self.tally.output_tokens += written
-        self.tally.cost_usd += usd
-        self._emit(events.CallEnded(endpoint.name, requests, seconds, read, written, usd))
-
-    def _account(
-        self,
-        state: EndpointState,
-        entries: Sequence[InFlight],
-        answers: Sequence[Answer],
-        started: float,
-        now: float,
-    ) -> None:
-        requests = [entry.request for entry in entries]
-        read, written, usd = state.spent(requests, answers, now - started)
-        state.meter.answered(started, now, len(answers))
-        for counts in (self.tally, state.meter):
-            counts.input_tokens += read
-            counts.output_tokens += written
-            counts.cost_usd += usd
-        self._emit(events.CallEnded(state.name, len(requests), now - started, read, written, usd))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import bisect
 import math
 
+from msgspec.structs import asdict
+
 from pipeline.events import EndpointStats
+from pipeline.records import Usage
 
 _SMOOTH = 0.1
 _MIN_SECONDS = 0.001
@@ -18,12 +21,7 @@ class EndpointMeter:
     """Counts one endpoint's calls; only the loop thread writes it."""
 
     def __init__(self) -> None:
-        self.calls = 0
-        self.requests = 0
-        self.errors = 0
-        self.input_tokens = 0
-        self.output_tokens = 0
-        self.cost_usd = 0.0
+        self.usage = Usage()
         self.share = 0.0
         """Requests sent, by weight: what `route = "weighted"` keeps even."""
         self._seconds = 0.0
@@ -37,19 +35,17 @@ class EndpointMeter:
         """How long a call takes until it brings an answer, lately; 0 while nobody knows."""
         return self._seconds / max(0.05, self._success)
 
-    def answered(self, started: float, now: float, requests: int) -> None:
+    def answered(self, started: float, now: float, usage: Usage) -> None:
         """A call that began then came back with answers."""
         seconds = now - started
-        self.calls += 1
-        self.requests += requests
+        self.usage += usage
         self._noted(started, now, 1.0)
         self._seconds += (seconds - self._seconds) * (_SMOOTH if self._seconds else 1.0)
         self._histogram[bisect.bisect_left(_BOUNDS, seconds)] += 1
 
-    def refused(self, started: float, now: float, *, is_sent: bool) -> None:
+    def refused(self, started: float, now: float, usage: Usage) -> None:
         """A call that began then came back with an error, or never reached the server."""
-        self.calls += is_sent
-        self.errors += 1
+        self.usage += usage
         self._noted(started, now, 0.0)
         # An endpoint that only refuses must not look as if nothing was known of it.
         self._seconds = self._seconds or now - started
@@ -59,17 +55,12 @@ class EndpointMeter:
         answered = sum(self._histogram)
         seconds = self._last - self._first
         return EndpointStats(
+            **asdict(self.usage.rounded()),
             name=name,
-            calls=self.calls,
-            requests=self.requests,
-            errors=self.errors,
-            success=round(answered / max(1, answered + self.errors), 4),
-            input_tokens=self.input_tokens,
-            output_tokens=self.output_tokens,
-            cost_usd=round(self.cost_usd, 6),
+            success=round(answered / max(1, answered + self.usage.errors), 4),
             p50_seconds=self._quantile(0.5),
             p95_seconds=self._quantile(0.95),
-            requests_per_second=round(self.requests / seconds, 2) if seconds > 0 else 0.0,
+            requests_per_second=round(self.usage.requests / seconds, 2) if seconds > 0 else 0.0,
         )
 
     def _noted(self, started: float, now: float, success: float) -> None:

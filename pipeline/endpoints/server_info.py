@@ -20,11 +20,9 @@ from msgspec.structs import replace
 from pipeline.cache.store import AnswerCache
 from pipeline.endpoints.kinds import KINDS
 from pipeline.errors import (
-    PAUSING,
     EndpointError,
     GuardError,
     OutageError,
-    RefusedError,
     UsageError,
 )
 from pipeline.limits.retries import backoff
@@ -113,11 +111,10 @@ async def _asked(http: HttpEndpoint, cache: AnswerCache) -> bool:
     try:
         status, _, body = await http.get(f"{endpoint.url}/info")
     except EndpointError as error:
-        if error.kind in PAUSING or error.kind == "ambiguous":
+        if error.facts.is_endpoints_fault:
             return False
-        if error.kind == "auth":  # no certificate that holds: nothing was sent
-            raise RefusedError(f"endpoint `{endpoint.name}`: {error}") from None
-        raise UsageError(f"endpoint `{endpoint.name}`: {error}") from None
+        stops_with = error.facts.stops_with or UsageError
+        raise stops_with(f"endpoint `{endpoint.name}`: {error}") from None
     if status >= 500 or status == 429:
         return False
     if status == 200 and _parsed(body) is not None:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from pipeline.errors import PAUSING, EndpointError
+from pipeline.errors import EndpointError
 from pipeline.limits import breaker, concurrency, retry_budget
 from pipeline.limits import rate as limits
 from pipeline.limits.breaker import Breaker, Health
@@ -123,24 +123,25 @@ class Admission:
 
     def refused(self, permit: Permit, now: float, error: EndpointError) -> Pause | None:
         """The call brought an error; the rest that the endpoint takes, if it takes a new one."""
-        if error.kind == "rate":
+        facts = error.facts
+        if facts.lowers == "rate limit":
             return self._limited(permit, now, error)
-        self._ended(permit, now, "refused" if error.kind == "overload" else "else")
+        self._ended(permit, now, "refused" if facts.lowers == "concurrency" else "else")
         before = self._breaker
-        # Who was under way when the rest began is no later failure: it makes no longer rest.
-        earlier = before.failures_in_a_row - (
-            before.failures_in_a_row > 0 and permit.started < before.paused_since
-        )
-        if error.kind in PAUSING:
+        if not facts.is_endpoints_fault:
+            self._breaker = breaker.probe_failed(before, permit.started)
+            return None
+        if facts.is_pausing:
+            # Who was under way when the rest began is no later failure: it makes no longer rest.
+            earlier = before.failures_in_a_row - (
+                before.failures_in_a_row > 0 and permit.started < before.paused_since
+            )
             seconds = pause(error, earlier, self._uniform)
-        elif error.kind in ("transient", "ambiguous"):
+        else:
             self._health = breaker.recorded(self._health, now, permit.started, failed=True)
             if not before.failures_in_a_row and not breaker.should_open(self._health):
                 return None
             seconds = breaker.open_seconds(before, permit.started)
-        else:
-            self._breaker = breaker.probe_failed(before, permit.started)
-            return None
         self._breaker = breaker.paused(before, now, permit.started, seconds)
         is_new = self._breaker.failures_in_a_row > before.failures_in_a_row
         return Pause(seconds, error.retry_after is not None) if is_new else None

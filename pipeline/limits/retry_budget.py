@@ -11,11 +11,9 @@ import math
 from typing import NamedTuple
 
 FULL = 500.0
-TRANSIENT = 14.0
-"""What the retry of a failed call costs. 7 per answered call carry it up to a third of failures."""
-THROTTLE = 5.0
-"""What the retry of a call costs that the server had no room for: it cost the server little."""
 PER_ANSWER = 7.0
+"""At 14 for the retry of a failed call, answers carry the retries of up to a third of failures.
+What a retry costs stands in `pipeline.errors`."""
 
 _EMPTY_SECONDS = 1.0
 _CLOCK_SECONDS = 1e-6

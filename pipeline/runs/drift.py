@@ -35,8 +35,6 @@ version of one, is far below this."""
 GOOD_FOR_SECONDS = 43_200
 """So long a run that goes on after a kill does not ask again."""
 ROWS_PER_PART = 2
-ITS_OWN = frozenset({"too_long", "poison", "invalid"})
-"""Errors of these texts; all others are the server's, and end the call that waits as well."""
 
 Send = Callable[[Sequence[Request]], Awaitable[Sequence[Answer | Failure]]]
 OnPaid = Callable[[Endpoint, int, float, Sequence[Answer]], None]
@@ -84,9 +82,9 @@ class DriftCheck:
                         # A server may slip once, as with any row: a model does so again.
                         (now[at],) = await self._vectors([request])
             except EndpointError as error:
-                if error.kind in ITS_OWN:
+                if error.facts.is_requests_own:
                     return  # nothing can be said of the model
-                raise  # the call that waits is made again, and so is this one
+                raise  # it ends the call that waits as well: both are made again
             for (_, vector), got in zip(known, now, strict=True):
                 if got is not None:
                     self._compare(vector, got)

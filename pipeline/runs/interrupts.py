@@ -11,7 +11,7 @@ from collections.abc import Callable
 import anyio
 from anyio.abc import TaskGroup
 
-from pipeline.errors import Interrupted, TextmillError, TimeLimit
+from pipeline.errors import TERMINATED, Interrupted, TextmillError, TimeLimit
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 if sys.platform != "win32":
@@ -45,7 +45,7 @@ class Interrupts:
         with anyio.open_signal_receiver(*watched) as received:
             async for number in received:
                 # A terminal that closes asks for an orderly end, as SIGTERM does.
-                code = 130 if number == signal.SIGINT else 143
+                code = Interrupted.exit_code if number == signal.SIGINT else TERMINATED
                 self._end(Interrupted(number.name, code), is_second=self._is_signalled)
                 self._is_signalled = True
 

@@ -18,14 +18,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pipeline.cache.keys import prefix
+from pipeline.errors import CLOSING
 from pipeline.prepare.pipeline import Pipeline
 from pipeline.source.survey import Survey
 
 State = Literal["open", "committed", "closed"]
 
-CLOSING = frozenset({2, 4, 6, 14})
-"""Exit codes that close a run without a commit: what is to be done next is not what was begun. All
-others leave it open, as a kill does."""
 KEPT_RUNS = 30
 """So many folders of runs are kept, the newest ones."""
 

@@ -1,4 +1,4 @@
-"""How a run ended: the exit code as a contract, its class in words, and the summary."""
+"""How a run ended: its exit code, the class of that in words, and the figures."""
 
 from __future__ import annotations
 
@@ -9,30 +9,12 @@ from msgspec.structs import asdict
 
 from pipeline import events
 from pipeline.dispatch.dispatch import Dispatch
-from pipeline.errors import TextmillError
+from pipeline.errors import CLASSES, COMPLETE, FAILED_ROWS, TextmillError
 from pipeline.parts.reuse import Reuse
+from pipeline.records import Usage
 from pipeline.runs.folder import RunRecord
 from pipeline.sink.sink import Sink
 from pipeline.source.survey import Survey
-
-CLASSES = {
-    0: "complete",
-    1: "internal",
-    2: "usage",
-    3: "failed rows",
-    4: "too many failed",
-    5: "outage",
-    6: "input",
-    7: "refused",
-    8: "budget",
-    10: "time limit",
-    11: "locked",
-    12: "state",
-    13: "storage",
-    14: "guard",
-    130: "interrupted",
-    143: "interrupted",
-}
 
 
 class Ended(Struct, frozen=True):
@@ -64,8 +46,9 @@ def summary(
 ) -> events.Summary:
     """The figures of a run, as far as it came."""
     counts, tally = (sink.counts if sink else None), (dispatch.tally if dispatch else None)
+    usage = dispatch.usage + Usage(cost_usd=dispatch.rent_usd) if dispatch else Usage()
     failed = (counts.failed + counts.partial) if counts else 0
-    code = error.exit_code if error else 3 if failed else 0
+    code = error.exit_code if error else FAILED_ROWS if failed else COMPLETE
     return events.Summary(
         exit=code,
         class_=CLASSES.get(code, "internal"),
@@ -76,9 +59,7 @@ def summary(
         failed=counts.failed if counts else 0,
         requests=tally.requests if tally else 0,
         cached=tally.cached if tally else 0,
-        calls=tally.calls if tally else 0,
-        tokens=tally.input_tokens + tally.output_tokens if tally else 0,
-        cost_usd=round(tally.cost_usd + dispatch.rent_usd, 6) if tally and dispatch else 0.0,
+        usage=usage.rounded(),
         seconds=round(seconds, 3),
         endpoints=dispatch.endpoints if dispatch else (),
         **(asdict(reuse.accounting) if reuse else {}),

@@ -31,7 +31,7 @@ class Answerer:
 
     def _one(self, request):
         if self.poison and self.poison in request.input:
-            return Failure("refused", "poisoned")
+            return Failure("invalid", "poisoned")
         raw = hashlib.sha256(request.input.encode()).digest()
         if self.endpoint.task == "feature-extraction":
             vector = np.frombuffer(raw[:16], "<u4").astype("<f4") / 2**32 + 0.01

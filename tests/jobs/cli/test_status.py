@@ -17,8 +17,8 @@ from rich.console import Console
 from jobs.cli import status
 from jobs.history import report
 from jobs.history.register import RegisterEntry, Run, RunProgress
-from jobs.history.spent import Spent
 from jobs.mock import serving
+from pipeline.records import Usage
 from tests.support import ROOT
 
 NOW = datetime.fromisoformat("2026-11-21T09:00:00+00:00").astimezone()
@@ -28,7 +28,7 @@ def run(entry="1", **changed):
     given = {"entry": entry, "job": "nightly", "started_at": "2026-11-21T02:04:00.000Z", "ended_at": "2026-11-21T02:31:00.000Z",
              "file": "/srv/nightly.toml", "output": "/srv/out.parquet", "command": "textmill run nightly.toml", "cwd": "/srv",
              "exit": 0, "class_": "complete", "documents": 1_204, "ok": 1_204, "requests": 9_632, "cached": 5_904,
-             "calls": 118, "tokens": 1_204_333, "cost_usd": 0.41, "seconds": 1_623.0}
+             "usage": Usage(118, input_tokens=1_204_333, cost_usd=0.41), "seconds": 1_623.0}
     return Run(**given | changed)
 
 
@@ -47,7 +47,7 @@ def test_the_table_in_80_columns():
     told = [
         run("9", job="夜间报告嵌入任务的名字非常非常长的一个任务", ended_at="", exit=None, class_="", documents=12_000_000,
             live=RunProgress(6_000_000.0, "2026-11-21T08:59:59.000Z", "working")),
-        run("8", exit=4, class_="too many failed", failed=1_200, documents=12_000, calls=10_000, cost_usd=1_234.5, output="/a"),
+        run("8", exit=4, class_="too many failed", failed=1_200, documents=12_000, usage=Usage(10_000, cost_usd=1_234.5), output="/a"),
         run("7", exit=137, class_="killed", resumable=True, started_at="2026-11-20T02:04:00.000Z", output="/b", job="\x1b[2Jevil"),
         run("6", started_at="2025-11-20T02:04:00.000Z"),
     ]
@@ -150,7 +150,7 @@ def test_watching_nothing_ends_at_once(mill):
 
 
 def test_watching_follows_a_run_to_its_end(capsys):
-    live = replace(run(), ended_at="", exit=None, class_="", calls=7, live=RunProgress(600.0, "2026-11-21T08:59:59.000Z", "working"))
+    live = replace(run(), ended_at="", exit=None, class_="", usage=Usage(7, cost_usd=0.41), live=RunProgress(600.0, "2026-11-21T08:59:59.000Z", "working"))
     looks = [[live]] * 12 + [[run(**OUTAGE)]]
     waited = []
     assert status._watch(lambda: looks.pop(0) if len(looks) > 1 else looks[0], 20, waited.append) == 0
@@ -191,7 +191,7 @@ def test_the_morning_report(tmp_path):
     (folder / "failures.jsonl").write_text("\n".join(map(json.dumps, failures)) + '\n{"cut')
     (folder / "events.jsonl").write_text('{"event":"pauses","endpoint":"hub","seconds":61.0}\n')
     told = run(exit=3, class_="failed rows", ok=1_198, failed=6, folder=str(folder), notes=("events.jsonl lacks 2 lines: full",),
-               latency={"hub": (1.2, 4.75), "local": (0.1, 0.25)}, endpoints={"local": Spent(8, seconds=0.8, slowest_seconds=0.2), "hub": Spent(110, 2, 900, 1, 1, 0.41, 165.0, 9.25)})
+               latency={"hub": (1.2, 4.75), "local": (0.1, 0.25)}, endpoints={"local": Usage(8, seconds=0.8, slowest_seconds=0.2), "hub": Usage(110, 900, 2, 1, 1, 0.41, 165.0, 9.25)})
     lines = report.lines(report.report_of(told))
     began = datetime.fromisoformat("2026-11-21T02:04:00+00:00").astimezone()
     assert lines == [
@@ -230,7 +230,7 @@ def test_a_report_of_the_night_is_of_every_job_that_ran_and_its_last_run():
 
 
 def test_every_exit_code_says_what_to_do():
-    from pipeline.runs.summary import CLASSES
+    from pipeline.errors import CLASSES
 
     assert set(report.NEXT) == {*CLASSES, 137}
 

@@ -12,7 +12,7 @@ from jobs.display.report_page import CallBucket, calls_chart, page
 from jobs.history.register import Run
 from jobs.history.report import Failures, Report
 from jobs.history.report import lines as lines_of
-from jobs.history.spent import Spent
+from pipeline.records import Usage
 from pipeline.text import printable
 
 WORDS = st.text(max_size=40)
@@ -21,7 +21,7 @@ WORDS = st.text(max_size=40)
 def made(job="nightly", error="", reason="8,000 tokens", endpoint="hub", **changed):
     run = Run(entry="1", job=job, started_at="2026-11-21T02:04:00.000Z", ended_at="2026-11-21T02:05:00.000Z", exit=3,
               class_="failed rows", error=error, output="/srv/o.parquet", documents=200, ok=150, partial=20, failed=30, seconds=60.0,
-              endpoints={endpoint: Spent(9, 1, 90, 1, 1, 0.5, 4.5, 2.0)}, **changed)
+              endpoints={endpoint: Usage(9, 90, 1, 1, 1, 0.5, 4.5, 2.0)}, **changed)
     return Report(run, {"added": 1, "removed": 2}, [Failures("too_long", 30, [reason])], {endpoint: 61.0}, "look")
 
 

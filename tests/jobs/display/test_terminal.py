@@ -14,6 +14,7 @@ from jobs.display.terminal import JsonLines, Plain, Terminal, closing_line
 from jobs.format import duration, ordinal
 from jobs.history.progress import Progress
 from pipeline import events
+from pipeline.records import Usage
 from pipeline.runs.summary import Ended
 
 PAUSE = events.Paused("api.example.com", 7.0, True, 12, "rate", "429")
@@ -38,7 +39,7 @@ class Clock:
 
 def ended(failures=None, **changed):
     given = {"exit": 0, "class_": "complete", "resumable": False, "documents": 1_204, "ok": 1_204,
-             "requests": 9_632, "cached": 5_904, "cost_usd": 0.414, "seconds": 372.4}
+             "requests": 9_632, "cached": 5_904, "usage": Usage(cost_usd=0.414), "seconds": 372.4}
     return Ended(events.Summary(**given | changed), None, failures)
 
 
@@ -53,9 +54,9 @@ def ended(failures=None, **changed):
     (ended(Path("f"), ok=1_203, partial=1),
      "1,203 of 1,204 documents written, 1 partial (f), 9,632 requests, 61 % cached, $0.41, "
      "6 min 12 s"),
-    (ended(documents=0, ok=0, requests=0, cached=0, cost_usd=0.0, seconds=0.04),
+    (ended(documents=0, ok=0, requests=0, cached=0, usage=Usage(cost_usd=0.0), seconds=0.04),
      "0 of 0 documents written, 0 requests, 0 % cached, $0.00, 0.0 s"),
-    (ended(Path("a\x1b[2J\nb"), ok=1_203, failed=1, cost_usd=1_234.5),
+    (ended(Path("a\x1b[2J\nb"), ok=1_203, failed=1, usage=Usage(cost_usd=1_234.5)),
      "1,203 of 1,204 documents written, 1 failed (a\\x1b[2J\\nb), 9,632 requests, 61 % cached, "
      "$1,234.50, 6 min 12 s"),
 ])
@@ -97,7 +98,7 @@ def test_progress_adds_up_what_happened():
     assert progress.line() == (
         "160 of 1,204 documents, 0.2 calls/s, 61 % cached, 6 failed, $0.41, 1 error, 1 min 5 s left"
     )
-    assert progress.errors == 1
+    assert progress.usage.errors == 1
     progress.on(events.Draining("SIGINT", 64))
     assert progress.line().endswith("$0.41, 1 error, draining 64 requests in flight")
 

@@ -16,9 +16,9 @@ from jobs.history import register
 from jobs.history.event_log import EventLog, window_seconds
 from jobs.history.recorder import Recorder, record_run
 from jobs.history.register import RegisterEntry, runs, start_record
-from jobs.history.spent import Spent, spent
 from pipeline import events
 from pipeline.errors import OutageError, UsageError
+from pipeline.records import Usage
 
 
 class Clock:
@@ -74,10 +74,6 @@ def test_a_journal_of_a_short_run(tmp_path):
     ]
     assert "secret" not in (tmp_path / "events.jsonl").read_text("utf-8")
     assert stat.S_IMODE((tmp_path / "events.jsonl").stat().st_mode) == 0o600
-
-
-def test_what_was_never_sent_is_an_error_and_no_call():
-    assert spent(events.CallEnded("hub", 8, 0.5, error="unreachable")) == Spent(0, 1, 8, 0, 0, 0.0, 0.5, 0.5)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 9), st.sampled_from([None, "rate"]),
@@ -190,12 +186,12 @@ def test_a_recording_tells_the_register_how_far_the_run_is(tmp_path):
     recording.on(events.CallEnded("hub", 10, 0.5, 100, 7, 0.25))
     recording.on(events.Paused("hub", 7.0, True, 3, "rate", "secret"))
     ends = time.monotonic() + 30
-    while not (found := runs(tmp_path)[0][0]).calls:  # its own thread writes once a second
+    while not (found := runs(tmp_path)[0][0]).usage.calls:  # its own thread writes once a second
         assert time.monotonic() < ends
         time.sleep(0.02)
-    assert (found.run, found.documents, found.cached, found.tokens, found.cost_usd) == ("r1", 10, 20, 107, 0.25)
+    assert (found.run, found.documents, found.cached, found.usage.tokens, found.usage.cost_usd) == ("r1", 10, 20, 107, 0.25)
     assert (found.live.done, found.live.state, found.live.pause) == (7.5, "working", "rate from hub, 3 times")
-    assert found.endpoints == {"hub": Spent(1, 0, 10, 100, 7, 0.25, 0.5, 0.5)}
+    assert found.endpoints == {"hub": found.usage} == {"hub": Usage(1, 10, 0, 100, 7, 0.25, 0.5, 0.5)}
     assert recording.close(130, "interrupted", resumable=True) == []
     (last,), _ = runs(tmp_path)
     assert (last.exit, last.class_, last.resumable, last.live) == (130, "interrupted", True, None)

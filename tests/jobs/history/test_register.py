@@ -20,9 +20,9 @@ from jobs.history.register import (
     start_record,
     utc,
 )
-from jobs.history.spent import Spent
 from jobs.spec.flags import FLAGS, command_line
 from pipeline.errors import StorageError
+from pipeline.records import Usage
 from tests.support import ROOT
 
 
@@ -38,14 +38,14 @@ def test_a_run_from_start_to_end(tmp_path):
     entry = RegisterEntry(tmp_path / "home", made())
     (found,), unread = runs(tmp_path / "home")
     assert is_running(found) and found.host and found.pid == os.getpid() and unread == 0
-    entry.show(replace(entry.told, calls=7, live=RunProgress(3.0, utc(5.0), "working")))
+    entry.show(replace(entry.told, usage=Usage(7), live=RunProgress(3.0, utc(5.0), "working")))
     (found,), _ = runs(tmp_path / "home")
-    assert (found.calls, found.live.done) == (7, 3.0)
-    entry.show(replace(entry.told, calls=8, live=None))  # shorter than the last one
-    assert runs(tmp_path / "home")[0][0].calls == 8
-    entry.end(done(entry.told, calls=9))
+    assert (found.usage.calls, found.live.done) == (7, 3.0)
+    entry.show(replace(entry.told, usage=Usage(8), live=None))  # shorter than the last one
+    assert runs(tmp_path / "home")[0][0].usage.calls == 8
+    entry.end(done(entry.told, usage=Usage(9)))
     (found,), _ = runs(tmp_path / "home")
-    assert (found.exit, found.calls, is_running(found)) == (0, 9, False)
+    assert (found.exit, found.usage.calls, is_running(found)) == (0, 9, False)
     assert entry.trouble == ""
 
 
@@ -60,9 +60,9 @@ def test_a_killed_run_is_told_from_one_that_works_and_keeps_its_figures(tmp_path
         "import sys, os, signal\n"
         "from pathlib import Path\n"
         "from msgspec.structs import replace\n"
-        "from jobs.history.register import RegisterEntry, RunProgress, start_record\n"
+        "from jobs.history.register import RegisterEntry, RunProgress, start_record\nfrom pipeline.records import Usage\n"
         "e = RegisterEntry(Path(sys.argv[1]), start_record('nightly', file='', output='/o.parquet', command='again'))\n"
-        "e.show(replace(e.told, calls=41, cost_usd=0.5, live=RunProgress(3.0, '2099-01-01T00:00:00.000Z', 'working')))\n"
+        "e.show(replace(e.told, usage=Usage(41, cost_usd=0.5), live=RunProgress(3.0, '2099-01-01T00:00:00.000Z', 'working')))\n"
         "print('ready', flush=True)\n"
         "sys.stdin.read()\n"
     )
@@ -76,13 +76,13 @@ def test_a_killed_run_is_told_from_one_that_works_and_keeps_its_figures(tmp_path
     process.stdin.close()
     process.stdout.close()
     (found,), _ = runs(tmp_path)
-    assert (found.exit, found.class_, found.resumable, found.calls, found.cost_usd) == (137, "killed", True, 41, 0.5)
+    assert (found.exit, found.class_, found.resumable, found.usage.calls, found.usage.cost_usd) == (137, "killed", True, 41, 0.5)
     assert found.ended_at == "2099-01-01T00:00:00.000Z"
 
     RegisterEntry(tmp_path, made("second"))  # the next run writes the last line of the one that could not
     assert [path.name for path in (tmp_path / "running").iterdir()] == [f"{runs(tmp_path)[0][0].entry}.json"]
     last = [run for run in runs(tmp_path)[0] if run.job == "nightly"]
-    assert [(run.exit, run.calls) for run in last] == [(137, 41)]
+    assert [(run.exit, run.usage.calls) for run in last] == [(137, 41)]
     assert "killed" in (tmp_path / "runs.jsonl").read_text("utf-8")
 
 
@@ -115,13 +115,13 @@ def test_a_cut_line_costs_itself_and_no_other(tmp_path):
 def test_many_at_once_lose_no_line(tmp_path):
     def one(number):
         entry = RegisterEntry(tmp_path, made(f"job-{number}"))
-        entry.end(done(entry.told, calls=number))
+        entry.end(done(entry.told, usage=Usage(number)))
         return entry.trouble
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(one, range(40))) == {""}
     found, unread = runs(tmp_path)
-    assert (len(found), unread, sum(run.calls for run in found)) == (40, 0, 780)
+    assert (len(found), unread, sum(run.usage.calls for run in found)) == (40, 0, 780)
     assert not list((tmp_path / "running").iterdir())
 
 
@@ -145,19 +145,19 @@ def test_names_that_are_not_utf_8_do_not_stop_a_run(tmp_path):
 
 
 def test_the_ledger_by_day_and_job():
-    hub = Spent(2, 1, 20, 100, 10, 0.125, 1.0, 0.75)
-    base = Run(entry="1", job="a", started_at="2026-11-20T12:00:00.000Z", calls=2, requests=20, tokens=110,
-               cost_usd=0.15, endpoints={"hub": hub})
+    hub = Usage(2, 20, 1, 100, 10, 0.125, 1.0, 0.75)
+    base = Run(entry="1", job="a", started_at="2026-11-20T12:00:00.000Z", requests=20,
+               usage=hub + Usage(cost_usd=0.025), endpoints={"hub": hub})
     told = [
         replace(base, entry="3", started_at="2026-11-21T12:00:00.000Z"),
-        replace(base, entry="2", endpoints={"hub": hub, "local": Spent(1)}),
+        replace(base, entry="2", endpoints={"hub": hub, "local": Usage(1)}),
         base,
         replace(base, entry="4", job="b", cached=20, endpoints={}),
     ]
     days = ledger(told)
     assert [(day["day"], day["job"], day["runs"], day["cost_usd"]) for day in days] == [
         ("2026-11-21", "a", 1, 0.15), ("2026-11-20", "b", 1, 0.15), ("2026-11-20", "a", 2, 0.3)]
-    assert days[2]["endpoints"] == {"hub": Spent(4, 2, 40, 200, 20, 0.25, 2.0, 0.75), "local": Spent(1)}
+    assert days[2]["endpoints"] == {"hub": Usage(4, 40, 2, 200, 20, 0.25, 2.0, 0.75), "local": Usage(1)}
 
 
 def test_the_command_of_a_run_is_one_that_does_it_again():

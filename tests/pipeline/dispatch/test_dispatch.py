@@ -110,7 +110,7 @@ async def test_every_request_is_answered_once_and_kept(cache):
     )
     found = cache.get_many([each.key for each in texts(20)])
     assert [answer.value for answer in found.values()] == [f"TEXT {n}" for n in range(20)]
-    assert (dispatch.tally.requests, dispatch.tally.cached, dispatch.tally.calls) == (20, 0, 3)
+    assert (dispatch.tally.requests, dispatch.tally.cached, dispatch.usage.calls) == (20, 0, 3)
 
 
 async def test_calls_are_packed_across_groups_up_to_the_batch_and_its_tokens(cache):
@@ -143,7 +143,7 @@ async def test_a_second_run_sends_nothing(cache):
     server = Server()
     dispatch, _, _ = await run(cache, server, [texts(20)])
     assert server.calls == []
-    assert (dispatch.tally.cached, dispatch.tally.calls) == (20, 0)
+    assert (dispatch.tally.cached, dispatch.usage.calls) == (20, 0)
 
 
 async def test_an_answer_is_durable_before_its_group_is_whole(cache):
@@ -277,7 +277,7 @@ async def test_no_answer_at_all_ends_as_an_outage(cache):
     dispatch, _, error = await run(cache, server, [texts(4)], max_outage_seconds=0.05)
     assert isinstance(error, OutageError)
     assert not dispatch.failures
-    assert dispatch.tally.calls == 0
+    assert dispatch.usage.calls == 0
 
 
 async def test_a_full_disk_stops_before_anything_is_asked_for(cache):
@@ -295,7 +295,7 @@ async def test_the_budget_holds_before_a_call_is_made(cache):
     )
     assert isinstance(error, BudgetError)
     assert sum(len(call) for call in server.calls) == 4
-    assert dispatch.tally.cost_usd <= 5.0
+    assert dispatch.usage.cost_usd <= 5.0
 
 
 async def test_a_failed_request_is_not_sent_again_for_an_equal_one_later(cache):
@@ -359,7 +359,7 @@ async def test_what_may_have_been_billed_counts_against_the_budget(cache):
         max_cost_usd=5.0,
     )
     assert isinstance(error, BudgetError)
-    assert dispatch.tally.cost_usd <= 5.0
+    assert dispatch.usage.cost_usd <= 5.0
 
 
 async def test_a_server_that_only_fails_is_an_outage_and_fails_no_rows(cache):
@@ -390,7 +390,7 @@ async def test_answers_that_came_after_the_grace_are_still_kept(cache):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(dispatch.run)
             await dispatch.admit(Group(), texts(2))
-            while not (entered.is_set() and dispatch.tally.calls == 2):
+            while not (entered.is_set() and dispatch.usage.calls == 2):
                 await anyio.lowlevel.checkpoint()
             dispatch.stop(OutageError("over"), 0.0)
             slow.set()

@@ -2,54 +2,74 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import PAUSING, EndpointError, RefusedError, UsageError
-from pipeline.limits.retries import Fail, Halve, Retry, Stop, backoff, pause, verdict
+from pipeline.errors import ERRORS, EndpointError, RefusedError, UsageError
+from pipeline.limits.retries import (
+    Fail,
+    Halve,
+    Retry,
+    SplitRequest,
+    Stop,
+    backoff,
+    pause,
+    verdict,
+)
 
-KINDS = [
-    "too_long",
-    "loading",
-    "rate",
-    "overload",
-    "unreachable",
-    "quota",
-    "auth",
-    "poison",
-    "config",
-    "transient",
-    "ambiguous",
-    "invalid",
-]
+PAUSING = [kind for kind, facts in ERRORS.items() if facts.is_pausing]
 
 
-def decide(kind, attempts=1, size=1, status=None):
-    return verdict(EndpointError(kind, "why", status=status), attempts, size, "hub", lambda: 0.5)
+def decide(kind, attempts=1, size=1, status=None, retry_after=None, **more):
+    error = EndpointError(kind, "why", status=status, retry_after=retry_after)
+    return verdict(error, attempts, size, "hub", lambda: 0.5, **more)
 
 
 @pytest.mark.parametrize(
     ("kind", "attempts", "size", "status", "expected"),
     [
-        ("transient", 1, 32, 500, Retry(0.05, True)),
-        ("transient", 11, 32, 500, Retry(10.0, True)),
-        ("transient", 12, 32, 500, Fail()),
-        ("ambiguous", 1, 4, None, Retry(0.05, True)),
-        ("ambiguous", 2, 4, None, Fail()),
-        ("invalid", 2, 32, 200, Retry(0.1, True)),
+        ("transient", 1, 32, 500, Retry(0.05)),
+        ("transient", 11, 32, 500, Retry(10.0)),
+        ("transient", 12, 32, 500, Halve()),
+        ("transient", 12, 1, 500, Fail()),
+        ("ambiguous", 1, 4, None, Retry(0.05)),
+        ("ambiguous", 2, 4, None, Halve()),
+        ("ambiguous", 2, 1, None, Fail()),
+        ("invalid", 2, 32, 200, Retry(0.1)),
         ("invalid", 3, 32, 200, Halve()),
         ("invalid", 3, 1, 200, Fail()),
         ("poison", 1, 64, 400, Halve()),
         ("poison", 1, 1, 400, Fail()),
-        ("poison", 1, 64, 424, Retry(0.05, True)),
+        ("poison", 1, 64, 424, Retry(0.05)),
         ("poison", 2, 64, 424, Halve()),
         ("too_long", 1, 2, 413, Halve()),
         ("too_long", 1, 1, 413, Fail()),
-        ("rate", 500, 32, 429, Retry(0.5, False)),
-        ("loading", 500, 32, 503, Retry(0.0, False)),
-        ("overload", 500, 32, 503, Retry(0.0, False)),
-        ("unreachable", 500, 32, None, Retry(0.0, False)),
+        ("rate", 500, 32, 429, Retry(0.5)),
+        ("loading", 500, 32, 503, Retry(0.0)),
+        ("overload", 500, 32, 503, Retry(0.0)),
+        ("unreachable", 500, 32, None, Retry(0.0)),
     ],
 )
 def test_what_follows_from_an_error(kind, attempts, size, status, expected):
-    assert decide(kind, attempts, size, status) == expected
+    decided = decide(kind, attempts, size, status)
+    assert (type(decided), decided) == (type(expected), expected)
+
+
+def test_a_call_waits_itself_where_the_server_does_not_say_how_long():
+    assert decide("rate", retry_after=0.0) == Retry(0.5)
+    assert decide("rate", retry_after=7.0) == Retry(0.0)
+
+
+def test_a_connection_that_breaks_in_silence_tells_of_the_endpoint():
+    for attempts, status, is_silent, kind in [
+        (11, None, True, Retry), (12, None, True, Fail), (2, None, False, Fail), (2, 200, True, Fail),
+    ]:  # fmt: skip
+        decided = decide("ambiguous", attempts, status=status, is_silent=is_silent)
+        assert isinstance(decided, kind), (attempts, status, is_silent)
+
+
+def test_only_what_is_too_long_is_cut_and_only_alone():
+    assert isinstance(decide("too_long", 1, 1, 413, can_split=True), SplitRequest)
+    assert isinstance(decide("too_long", 1, 2, 413, can_split=True), Halve)
+    for kind in ERRORS.keys() - {"too_long"}:
+        assert not isinstance(decide(kind, 99, 1, 400, can_split=True), SplitRequest)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +82,7 @@ def test_what_no_request_can_survive_stops_the_run(kind, error):
     assert str(decided.error) == "endpoint `hub`: why"
 
 
-@given(st.sampled_from(KINDS), st.integers(1, 40), st.integers(1, 64))
+@given(st.sampled_from(sorted(ERRORS)), st.integers(1, 40), st.integers(1, 64))
 def test_every_request_is_sent_again_or_fails_or_the_run_stops(kind, attempts, size):
     decided = decide(kind, attempts, size, 400)
     assert isinstance(decided, Retry | Halve | Fail | Stop)

@@ -1,7 +1,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.limits.retry_budget import THROTTLE, TRANSIENT, RetryBudget, earn, spend
+from pipeline.errors import ERRORS
+from pipeline.limits.retry_budget import RetryBudget, earn, spend
+
+TRANSIENT, THROTTLE = ERRORS["transient"].retry_cost, ERRORS["rate"].retry_cost
 
 
 @given(st.lists(st.tuples(st.sampled_from(["earn", 5.0, 14.0]), st.floats(0, 3)), max_size=400))

@@ -221,7 +221,7 @@ def test_rows_in_no_order_are_looked_up(of, monkeypatch):
     monkeypatch.setattr(reuse_module, "MAX_JUMPS", 2)
     mill.rows(rows[::-1])
     told = mill.run()
-    assert (told.unchanged, told.calls) == (60, 0)
+    assert (told.unchanged, told.usage.calls) == (60, 0)
     assert told.cached > 30
     assert mill.content() == mill.anew()
 
@@ -237,7 +237,7 @@ def test_nothing_changed_leaves_what_stands_and_asks_nothing(of):
     mill.run()
     before, parts = (mill.folder / "o").readlink(), mill.parts()
     told = mill.run()
-    assert (told.unchanged, told.added, told.requests, told.calls) == (60, 0, 0, 0)
+    assert (told.unchanged, told.added, told.requests, told.usage.calls) == (60, 0, 0, 0)
     assert (mill.folder / "o").readlink() == before
     assert mill.parts() == parts
     assert mill.asked() == 0
@@ -272,7 +272,7 @@ def test_a_column_that_nobody_uses_may_change(of):
     rows[3]["kept"] = 2.5
     mill.rows(rows)
     told = mill.run()
-    assert (told.changed, told.unchanged, told.calls) == (1, 19, 0)
+    assert (told.changed, told.unchanged, told.usage.calls) == (1, 19, 0)
     assert mill.content() == mill.anew()
 
 
@@ -513,7 +513,7 @@ def test_rows_answered_by_another_endpoint_than_the_first_are_looked_up(of, monk
         patch.setattr(Outcomes, "is_first", property(lambda self: False, lambda self, value: None), raising=False)
         mill.run()
     told = mill.run()
-    assert (told.unchanged, told.requests, told.calls) == (20, 40, 0)
+    assert (told.unchanged, told.requests, told.usage.calls) == (20, 40, 0)
     assert mill.run().requests == 0
 
 
@@ -531,8 +531,8 @@ def test_a_model_that_moved_is_found_before_its_vectors_mix(of):
     content = mill.content()
     mill.turn = 0.00001  # noise
     told = night(mill, rows)
-    assert (told.calls, mill.asked()) == (2, 4)
-    assert told.tokens == 4
+    assert (told.usage.calls, mill.asked()) == (2, 4)
+    assert told.usage.tokens == 4
     mill.turn = 2.0
     told = night(mill, rows, code=14)
     assert (told.exit, mill.asked()) == (14, 3)
@@ -557,7 +557,7 @@ def test_a_run_that_asks_nothing_new_sends_no_canary(of):
     rows.pop()
     mill.rows(rows)
     told = mill.run(guard__canary=3)
-    assert (told.removed, told.calls, mill.asked()) == (1, 0, 0)
+    assert (told.removed, told.usage.calls, mill.asked()) == (1, 0, 0)
 
 
 def test_a_run_that_goes_on_after_a_kill_sends_no_second_canary(of, monkeypatch):

@@ -1,0 +1,112 @@
+"""What each class of error does, in figures: one row, one test."""
+
+import math
+from typing import NamedTuple
+
+import pytest
+
+from pipeline.dispatch.endpoint_state import EndpointState
+from pipeline.errors import ERRORS, EndpointError
+from pipeline.events import CallEnded
+from pipeline.limits.admission import Permit
+from pipeline.limits.retries import Fail, Halve, Retry, SplitRequest, Stop, verdict
+from pipeline.records import Chunk, Endpoint, Price, Request, Usage
+
+PRICED = Endpoint("hub", "openai", "chat-completion", "m", ("m",), price=Price(request=0.25), concurrency=64)
+REQUESTS = [Request(b"%d" % n, "x", 10, Chunk(0, 1, 10)) for n in range(2)]
+
+
+class Row(NamedTuple):
+    alone: tuple[str, int]
+    """What becomes of one request that gets nothing else, and at which attempt."""
+    of_two: str
+    calls: int
+    billed_usd: float
+    is_outage: bool
+    pauses: list[tuple[int, float]]
+    """Of twenty calls that began together: which one pauses the endpoint, and for how long."""
+    longest: float | None
+    """The pause where the server asks for an hour."""
+    lowers: str | None
+    retry_cost: float
+    is_config: bool
+    """The first twenty requests refused so mean that the job is wrong."""
+
+
+WAITS = ("waits", 0)
+ROWS = {
+    #                 alone            of two   sent billed outage pauses        longest lowers      cost  config
+    "too_long":    Row(("split", 1),   "halve", 1,   0.0,   False, [],           None,  None,          0.0, True),
+    "loading":     Row(WAITS,          "again", 1,   0.0,   True,  [(1, 0.5)],   21.0,  None,          5.0, False),
+    "rate":        Row(WAITS,          "again", 1,   0.0,   True,  [],           315.0, "rate limit",  5.0, False),
+    "overload":    Row(WAITS,          "again", 1,   0.0,   True,  [(1, 0.5)],   315.0, "concurrency", 5.0, False),
+    "unreachable": Row(WAITS,          "again", 0,   0.0,   True,  [(1, 0.125)], 315.0, None,          5.0, False),
+    "quota":       Row(("stop", 7),    "stop",  1,   0.0,   False, [],           None,  None,          0.0, False),
+    "auth":        Row(("stop", 7),    "stop",  1,   0.0,   False, [],           None,  None,          0.0, False),
+    "poison":      Row(("fail", 1),    "halve", 1,   0.0,   False, [],           None,  None,         14.0, True),
+    "config":      Row(("stop", 2),    "stop",  1,   0.0,   False, [],           None,  None,          0.0, False),
+    "transient":   Row(("fail", 12),   "halve", 1,   0.0,   True,  [(20, 5.0)],  None,  None,         14.0, False),
+    "ambiguous":   Row(("fail", 2),    "halve", 1,   0.5,   True,  [(20, 5.0)],  None,  None,         14.0, False),
+    "invalid":     Row(("fail", 3),    "halve", 1,   0.5,   False, [],           None,  None,         14.0, False),
+}  # fmt: skip
+NAMES = {Retry: "again", Halve: "halve", SplitRequest: "split", Fail: "fail", Stop: "stop"}
+
+
+def live():
+    async def send(requests):
+        raise NotImplementedError
+
+    return EndpointState(0, PRICED, send, 0.0, lambda: 0.5)
+
+
+def decide(error, attempts, size):
+    return verdict(error, attempts, size, "hub", lambda: 0.5, can_split=True)
+
+
+def alone(error):
+    """How a request ends that gets this error again and again, and at which attempt."""
+    for attempts in range(1, 100):
+        decided = decide(error, attempts, 1)
+        if isinstance(decided, Stop):
+            return "stop", decided.error.exit_code
+        if not isinstance(decided, Retry):
+            return NAMES[type(decided)], attempts
+    return WAITS
+
+
+def pauses(error):
+    endpoint, found = live(), []
+    for number in range(1, 21):
+        refusal = endpoint.refused(REQUESTS, error, Permit(0.0, 0, 10.0), 1.0)
+        found += [(number, refusal.pause.seconds)] if refusal.pause else []
+    return found
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_what_a_class_of_error_does(kind):
+    row, facts = ROWS[kind], ERRORS[kind]
+    error = EndpointError(kind, "why", status=400)
+    assert alone(error) == row.alone
+    assert NAMES[type(decide(error, 99, 2))] == row.of_two
+
+    endpoint = live()
+    refusal = endpoint.refused(REQUESTS, error, Permit(1.0, 0, 10.0), 1.5)
+    expected = Usage(row.calls, 0, 1, 0, 0, row.billed_usd, 0.5, 0.5)
+    assert refusal.usage == endpoint.meter.usage == expected
+    assert (endpoint.troubled_since < math.inf) is row.is_outage
+
+    assert pauses(error) == row.pauses
+    asked = EndpointError(kind, "why", status=400, retry_after=3_600.0)
+    pause = live().refused(REQUESTS, asked, Permit(0.0, 0, 10.0), 1.0).pause
+    assert (pause and pause.seconds) == row.longest
+
+    refused = live()
+    assert [bool(refused.count_refusal(error)) for _ in range(20)] == [False] * 19 + [row.is_config]
+    assert (facts.lowers, facts.retry_cost) == (row.lowers, row.retry_cost)
+
+
+@pytest.mark.parametrize("kind", [None, *ERRORS])
+def test_the_event_of_a_call_tells_what_it_took(kind):
+    event = CallEnded("hub", 2, 0.5, 100, 7, 0.25, kind)
+    sent = ROWS[kind].calls if kind else 1
+    assert event.usage == Usage(sent, 0 if kind else 2, int(kind is not None), 100, 7, 0.25, 0.5, 0.5)
