@@ -40,7 +40,7 @@ LAYERS = {
     "jobs.history": {"jobs.spec", "pipeline.runs"},
     "jobs.display": {"jobs.history"},
     "jobs.build": {"jobs.spec", "chunkers", "aggregators", "pipeline"},
-    "jobs.schedule": {"jobs.format"},
+    "jobs.schedule": {"jobs.format", "pipeline.disk"},
     "jobs.mock": {"jobs.format", "pipeline.endpoints"},
     "jobs.cli": {"jobs.build", "jobs.display", "jobs.schedule", "jobs.mock"},
     "jobs.__main__": {"jobs.cli"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import sys
@@ -21,7 +20,7 @@ from pipeline.cache.maintenance import CacheStats, Damage, cache_stats, find_dam
 from pipeline.cache.portable import MAGIC, check, export, import_answers
 from pipeline.cache.salvage import salvage
 from pipeline.cache.store import AnswerCache
-from pipeline.disk.durable import storage_errors, sync_folder
+from pipeline.disk.durable import replaced, storage_errors
 from pipeline.errors import StateError, UsageError
 from pipeline.text import printable
 
@@ -222,20 +221,8 @@ def _written(file: str, folder: Path) -> Iterator[BinaryIO]:
             f"{printable(file)}: exists and is no file of `textmill cache export`",
             hint="name another file, or remove it",
         )
-    temporary = path.with_name(f".{path.name}.textmill.tmp")
-    with storage_errors(path):
-        try:
-            temporary.unlink(missing_ok=True)
-            temporary.touch(mode=0o600, exist_ok=False)  # answers are private
-            with temporary.open("wb") as out:
-                yield out
-                out.flush()
-                os.fsync(out.fileno())
-            temporary.replace(path)
-            sync_folder(path.absolute().parent)
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+    with storage_errors(path), replaced(path, is_private=True) as out:  # answers are private
+        yield out
 
 
 def _is_export(path: Path) -> bool:

@@ -7,7 +7,6 @@ prints and one picture: when the calls were made, and when they failed.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib import resources
@@ -19,12 +18,11 @@ from msgspec import Struct
 from jobs.format import duration
 from jobs.history.register import Run, moment
 from jobs.history.report import Report, _json_lines, facts, head, report_of, sections
+from pipeline.disk.durable import replaced
 
 
 def write_page(run: Run) -> None:
     """Writes `report.html` into the folder of a run that ended. Raises: OSError."""
-    from jobs.display.report_page import CallBucket, page
-
     began = moment(run.started_at)
     beats = [
         CallBucket(
@@ -35,12 +33,8 @@ def write_page(run: Run) -> None:
         for told in _json_lines(Path(run.folder), "events.jsonl")
         if told.get("event") == "calls"
     ]
-    path = Path(run.folder, "report.html")
-    temporary = path.with_suffix(".tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    with os.fdopen(os.open(temporary, flags, 0o600), "w", encoding="utf-8") as file:
-        file.write(page(report_of(run), beats))
-    temporary.replace(path)
+    with replaced(Path(run.folder, "report.html"), is_private=True) as file:
+        file.write(page(report_of(run), beats).encode())
 
 
 def _count(told: dict[str, Any], name: str) -> int:

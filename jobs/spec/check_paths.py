@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.spec.keys import NOT_YET, KeyLocations, shown
+from pipeline.disk.durable import temporary_path
 from pipeline.errors import UsageError
 from pipeline.source.files import is_s3
 
@@ -63,7 +64,7 @@ def check_changes(job: Job, path: str) -> None:
     if real in (output, os.path.realpath(job.input.path)) or inside or Path(path).is_dir():
         raise UsageError(f"--changes: {shown(path)} is where the job's data lies")
     folder = next(each for each in Path(real).parents if each.exists())
-    probe = folder / f".{Path(real).name}.textmill.tmp"
+    probe = temporary_path(folder / Path(real).name)
     try:  # before anything is paid; root may write where no file can be
         probe.touch()
         probe.unlink()

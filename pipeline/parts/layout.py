@@ -13,7 +13,7 @@ from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 
-from pipeline.disk.durable import storage_errors, sync_folder
+from pipeline.disk.durable import rename, storage_errors, sync_folder, temporary_path
 from pipeline.errors import UsageError
 from pipeline.text import printable, shown
 
@@ -34,7 +34,7 @@ class OutputLayout:
         self.parts = self.run_folder / "parts"
         self.part_suffix = self.suffix or ".parquet"
         self.version = self.run_folder / "versions" / run_id
-        self.temporary = self.path.with_name(f".{self.path.name}.textmill.tmp")
+        self.temporary = temporary_path(self.path)
 
     def part_path(self, part: int) -> Path:
         """Where a part is written; finished, it is named by its hash."""
@@ -113,8 +113,7 @@ class OutputLayout:
             self.temporary.symlink_to(Path(self.run_folder.name, "versions", self.version.name))
             if self.path.is_dir() and not self.path.is_symlink():
                 self.path.rmdir()  # an empty one: a link cannot be renamed onto it
-            self.temporary.replace(self.path)
-            sync_folder(self.path.parent)
+            rename(self.temporary, self.path)
         for old in self.version.parent.iterdir():
             if old.name not in (self.version.name, before):
                 shutil.rmtree(old, ignore_errors=True)

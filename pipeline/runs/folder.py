@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import msgspec
 
-from pipeline.disk.durable import open_private, storage_errors, sync_folder
+from pipeline.disk.durable import open_private, replaced, storage_errors, sync_folder
 from pipeline.errors import StorageError
 from pipeline.records import Answer, Document, Outcome
 from pipeline.runs.failures import FailureJournal
@@ -137,15 +137,9 @@ class RunRecord:
     def _write_manifest(self) -> None:
         """Durable when it returns; a reader sees the old one or the new one."""
         path = self.folder / "manifest.json"
-        temporary = path.with_suffix(".tmp")
         raw = msgspec.json.format(msgspec.json.encode(self.manifest), indent=2) + b"\n"
-        with storage_errors(path):
-            with open_private(temporary) as file:
-                file.write(raw)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            sync_folder(self.folder)
+        with storage_errors(path), replaced(path, is_private=True) as file:
+            file.write(raw)
 
     def isolated(self, document: Document) -> None:
         """A row that could not be read or cut."""
