@@ -14,6 +14,4 @@ def home() -> Path:
         return Path(named).expanduser().absolute()
     if sys.platform == "darwin":
         return Path("~/Library/Application Support/textmill").expanduser()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", "~/AppData/Local")).expanduser() / "textmill"
     return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "textmill"

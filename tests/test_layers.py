@@ -54,6 +54,7 @@ rooms: run, loop, plan, explain, search.
 HOMES = {
     "aiohttp": ("pipeline/endpoints/http.py", "jobs/mock/"),
     "diskcache": ("pipeline/cache/",),
+    "fcntl": ("pipeline/disk/locks.py",),
     "tiktoken": ("chunkers/tokens/",),
     "tokenizers": ("chunkers/tokens/",),
     "pyarrow": (
@@ -64,7 +65,7 @@ HOMES = {
     "rich": ("jobs/display/", "jobs/cli/"),
     "wordllama": ("pipeline/endpoints/local.py",),
 }  # fmt: skip
-"""Where a heavy library may be imported."""
+"""Where a library may be imported that is heavy, or of one platform only."""
 
 MAX_FILES, MAX_LINES = 15, 420
 

@@ -13,7 +13,6 @@ Nothing here ever ends a run: what cannot be written is told at its end.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import time
@@ -27,6 +26,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from jobs.history.spent import Spent
+from pipeline.disk import locks
 from pipeline.errors import StorageError
 from pipeline.runs.manifest import new_run_id
 from pipeline.text import reason
@@ -101,7 +101,7 @@ class RegisterEntry:
             path = _lock_file(home, told.entry)
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._life = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._life, fcntl.LOCK_EX)
+            locks.wait_for(self._life)
             self._show()
             _append(home, told)
 
@@ -246,7 +246,7 @@ def _append(home: Path, told: Run) -> None:
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
     descriptor = os.open(_path(home), flags, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        locks.wait_for(descriptor)
         size = os.fstat(descriptor).st_size
         line = msgspec.json.encode(replace(told, live=None)) + b"\n"
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
@@ -263,28 +263,17 @@ def _read_running(home: Path, told: Run) -> tuple[bool, Run]:
     """Whether the run holds its lock, and its figures as it last wrote them."""
     try:
         with _lock_file(home, told.entry).open("rb") as file:
-            is_alive = _is_locked(file.fileno())
+            is_alive = locks.is_held(file.fileno()) is True
             return is_alive, msgspec.json.decode(file.read(), type=Run)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return False, told
-
-
-def _is_locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # a file system without locks: nobody can tell
-        return False
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
-    return False
 
 
 def _close_dead_runs(home: Path) -> None:
     """Writes the last line of runs that were killed, with the figures that they left."""
     for path in sorted((home / "running").glob("*.json")):
         with suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError), path.open("r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # one of two that bury at once
+            locks.acquire(file.fileno())  # one of two that bury at once
             # One that has just been made is not locked yet, and empty.
             if not path.exists() or not (raw := file.read()):
                 continue

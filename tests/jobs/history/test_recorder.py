@@ -18,6 +18,7 @@ from jobs.history.recorder import Recorder, record_run
 from jobs.history.register import RegisterEntry, runs, start_record
 from jobs.history.spent import Spent, spent
 from pipeline import events
+from pipeline.disk import locks
 from pipeline.errors import OutageError, UsageError
 
 
@@ -234,7 +235,7 @@ def test_a_home_that_cannot_be_written_is_told_and_the_run_goes_on(tmp_path, mon
 @pytest.mark.parametrize("name", ["open", "write", "pwrite", "fsync", "pread", "flock"])
 def test_whatever_the_system_refuses_the_run_goes_on_and_the_register_stays_readable(tmp_path, monkeypatch, name):
     """The N-th call fails, N = 1.. until none is left; then every later one fails, too."""
-    module = register.fcntl if name == "flock" else os
+    module = locks.fcntl if name == "flock" else os
     real = getattr(module, name)
     for is_for_good in (False, True):
         number = 0
