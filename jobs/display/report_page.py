@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from jobs.format import duration
 from jobs.history.register import Run, moment
-from jobs.history.report import Report, _json_lines, facts, head, report_of, sections
+from jobs.history.report import Report, facts, head, records, report_of, sections
 from pipeline.disk.durable import replaced
 
 
@@ -30,7 +30,7 @@ def write_page(run: Run) -> None:
             _count(told, "calls"),
             _count(told, "errors"),
         )
-        for told in _json_lines(Path(run.folder), "events.jsonl")
+        for told in records(Path(run.folder), "events.jsonl")
         if told.get("event") == "calls"
     ]
     with replaced(Path(run.folder, "report.html"), is_private=True) as file:

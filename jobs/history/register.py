@@ -27,6 +27,7 @@ from msgspec.structs import replace
 
 from jobs.history.spent import Spent
 from pipeline.disk import locks
+from pipeline.disk.json_lines import JsonLines
 from pipeline.errors import StorageError
 from pipeline.runs.manifest import new_run_id
 from pipeline.text import reason
@@ -183,20 +184,15 @@ def runs(home: Path) -> tuple[list[Run], int]:
 
 def _lines(home: Path) -> tuple[dict[str, Run], int]:
     found: dict[str, Run] = {}
-    unread = 0
+    lines = JsonLines(_path(home), Run)
     try:
-        with suppress(FileNotFoundError), _path(home).open("rb") as file:
-            for line in file:
-                try:
-                    told = msgspec.json.decode(line, type=Run)
-                except (msgspec.MsgspecError, UnicodeDecodeError):
-                    unread += bool(line.strip())  # a line that a crash cut
-                    continue
+        with suppress(FileNotFoundError):
+            for told in lines:
                 if told.entry not in found or not found[told.entry].ended_at:
                     found[told.entry] = told
     except OSError as error:
         raise StorageError(f"{_path(home)}: cannot be read ({reason(error)})") from None
-    return found, unread
+    return found, lines.unreadable
 
 
 def is_running(run: Run) -> bool:

@@ -7,6 +7,7 @@ journal of events. Nothing is counted twice: the figures are those that the run 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from jobs.format import duration
 from jobs.history.register import KILLED, Run, is_running, moment
 from jobs.history.spent import Spent
 from jobs.history.status import NOT_OPEN, command, ending
+from pipeline.disk.json_lines import JsonLines
 from pipeline.text import printable
 
 EXAMPLES = 3
@@ -228,7 +230,7 @@ def _failures(folder: Path | None) -> list[Failures]:
     """Every class of failure, the most frequent first."""
     counts: dict[str, int] = {}
     examples: dict[str, list[str]] = {}
-    for told in _json_lines(folder, "failures.jsonl"):
+    for told in records(folder, "failures.jsonl"):
         kind = str(told.get("kind") or "row")
         counts[kind] = counts.get(kind, 0) + 1
         if len(shown := examples.setdefault(kind, [])) < EXAMPLES:
@@ -250,24 +252,15 @@ def _example(told: dict[str, Any]) -> str:
 
 def _paused(folder: Path | None) -> dict[str, float]:
     total: dict[str, float] = {}
-    for told in _json_lines(folder, "events.jsonl"):
+    for told in records(folder, "events.jsonl"):
         if told.get("event") == "pauses":
             name, seconds = str(told.get("endpoint")), told.get("seconds")
             total[name] = total.get(name, 0.0) + (seconds if isinstance(seconds, float) else 0.0)
     return total
 
 
-def _json_lines(folder: Path | None, name: str) -> Iterator[dict[str, Any]]:
-    if folder is None:
-        return
-    try:
-        with (folder / name).open("rb") as file:
-            for line in file:
-                try:
-                    told = msgspec.json.decode(line)
-                except (msgspec.MsgspecError, UnicodeDecodeError):
-                    continue  # a line that a crash cut
-                if isinstance(told, dict):
-                    yield told
-    except OSError:
-        return
+def records(folder: Path | None, name: str) -> Iterator[dict[str, Any]]:
+    """The JSON lines that a run left in this file; none where there is no such file."""
+    with suppress(OSError):
+        if folder is not None:
+            yield from JsonLines(folder / name, dict[str, Any])

@@ -21,6 +21,7 @@ from typing import IO, Any
 import msgspec
 
 from pipeline.disk.durable import open_private, replaced, storage_errors, sync_folder
+from pipeline.disk.json_lines import JsonLines
 from pipeline.errors import StorageError
 from pipeline.records import Answer, Document, Outcome
 from pipeline.runs.failures import FailureJournal
@@ -69,16 +70,10 @@ def failures(output: str, run_id: str, identity: bytes) -> list[dict[str, Any]]:
     """What failed of this document in that run."""
     found: list[dict[str, Any]] = []
     name = identity.hex()
-    with (
-        suppress(OSError),
-        (run_folder(output) / "runs" / run_id / "failures.jsonl").open("rb") as f,
-    ):
-        for line in f:
-            if name.encode() in line:
-                with suppress(msgspec.MsgspecError, UnicodeDecodeError):
-                    told = msgspec.json.decode(line, type=dict)
-                    if told.get("identity") == name:
-                        found.append(told)
+    path = run_folder(output) / "runs" / run_id / "failures.jsonl"
+    with suppress(OSError):
+        lines = JsonLines(path, dict[str, Any], containing=name.encode())
+        found += (told for told in lines if told.get("identity") == name)
     return found
 
 
