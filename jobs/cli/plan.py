@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jobs.cli.shell import pairs, print_message, reported
-from pipeline.text import printable
+from pipeline.text import many, printable
 
 if TYPE_CHECKING:
     from pipeline.records import Endpoint
@@ -53,9 +53,9 @@ def _plan(source: str, overrides: Sequence[str], flags: Mapping[str, object], as
         print(msgspec.json.encode(told).decode())
     else:
         print(
-            f"{told.documents:,} documents, {told.chunks:,} chunks, {told.requests:,} requests, "
-            f"{told.cached:,} cached\n"
-            f"left to do: {told.calls:,} calls, {told.tokens:,} tokens, "
+            f"{many(told.documents, 'document')}, {many(told.chunks, 'chunk')}, "
+            f"{many(told.requests, 'request')}, {told.cached:,} cached\n"
+            f"left to do: {many(told.calls, 'call')}, {many(told.tokens, 'token')}, "
             f"up to ${at_most(told.cost_usd)}{unpriced(pipeline.endpoints, told.calls)}, "
             f"about {duration(told.seconds)}"
         )

@@ -19,6 +19,7 @@ from jobs.format import duration
 from jobs.history.register import Run, moment
 from jobs.history.report import Report, facts, head, records, report_of, sections
 from pipeline.disk.durable import replaced
+from pipeline.text import many
 
 
 def write_page(run: Run) -> None:
@@ -102,14 +103,18 @@ def calls_chart(beats: Sequence[CallBucket], seconds: float) -> str:
     bars = []
     for at, (one, other) in enumerate(zip(well, badly, strict=True)):
         top, low = _height(one, most), _height(other, most)
-        said = f"after {duration(seconds * at / count)}: {one:,} calls, {other:,} errors"
+        after = duration(seconds * at / count)
+        said = f"after {after}: {many(one, 'call')}, {many(other, 'error')}"
         for kind, y, height in (("", 80 - low - top, top), ("bad", 80 - low, low)):
             if height:
                 bars.append(
                     f'<rect class="{kind}" x="{at * 10}" y="{max(0, y)}" width="9" '
                     f'height="{height}"><title>{said}</title></rect>'
                 )
-    told = f"{sum(well):,} calls with answers, {sum(badly):,} errors, over {duration(seconds)}"
+    told = (
+        f"{many(sum(well), 'call')} with answers, {many(sum(badly), 'error')}, "
+        f"over {duration(seconds)}"
+    )
     return (
         f'<figure><svg role="img" aria-label="{told}" viewBox="0 0 {count * 10} 80" '
         f'preserveAspectRatio="none">{"".join(bars)}</svg>'

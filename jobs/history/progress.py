@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from jobs.format import duration, ordinal
 from pipeline import events
-from pipeline.text import printable
+from pipeline.text import many, printable
 
 
 class Progress:
@@ -63,7 +63,7 @@ class Progress:
     def line(self) -> str:
         """Everything on one line."""
         seconds = max(1e-9, self._clock() - self.started)
-        parts = [f"{int(self.done):,} of {self.total:,} documents"]
+        parts = [f"{int(self.done):,} of {many(self.total, 'document')}"]
         if self.calls:
             parts.append(f"{self.calls / seconds:,.1f} calls/s")
         if self.requests:
@@ -73,9 +73,9 @@ class Progress:
         if self.cost_usd:
             parts.append(f"${self.cost_usd:,.2f}")
         if self.errors:
-            parts.append(f"{self.errors:,} error{'s' * (self.errors > 1)}")
+            parts.append(many(self.errors, "error"))
         if self.draining:
-            waiting = f"draining {self.draining.in_flight:,} requests in flight"
+            waiting = f"draining {many(self.draining.in_flight, 'request')} in flight"
             parts.append(waiting if self.draining.in_flight else "finishing")
         elif 0 < self.done < self.total:
             parts.append(f"{duration(seconds / self.done * (self.total - self.done))} left")

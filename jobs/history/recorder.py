@@ -22,7 +22,7 @@ from jobs.history.spent import Spent, added, rounded, spent
 from pipeline import events
 from pipeline.errors import TextmillError
 from pipeline.runs.summary import CLASSES, Ended
-from pipeline.text import reason
+from pipeline.text import many, reason
 
 
 class Recorder:
@@ -154,7 +154,7 @@ class Recorder:
                 done=round(progress.done, 1),
                 seen_at=utc(time.time()),
                 state=self._state,
-                pause=f"{pause.kind} from {plain(pause.endpoint)}, {pause.times} times"
+                pause=f"{pause.kind} from {plain(pause.endpoint)}, {many(pause.times, 'time')}"
                 if pause
                 else "",
             ),

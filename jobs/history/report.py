@@ -20,7 +20,7 @@ from jobs.history.register import KILLED, Run, is_running, moment
 from jobs.history.spent import Spent
 from jobs.history.status import NOT_OPEN, command, ending
 from pipeline.disk.json_lines import JsonLines
-from pipeline.text import printable
+from pipeline.text import many, printable
 
 EXAMPLES = 3
 SINCE = timedelta(hours=24)
@@ -164,14 +164,14 @@ def _rows(told: Report) -> list[Line]:
     parts += [f"{run.failed:,} failed"] if run.failed else []
     left = run.documents - run.ok - run.partial - run.failed
     parts += [f"{left:,} not reached"] if left > 0 else []
-    found = [f"{_many(run.documents, 'row')}: {', '.join(parts)}"]
+    found = [f"{many(run.documents, 'row')}: {', '.join(parts)}"]
     if told.changes:
         of = ", ".join(f"{number:,} {name}" for name, number in told.changes.items())
         found.append(f"against the run before: {of}")
     share = run.cached * 100 // run.requests if run.requests else 0
-    asked = f"{_many(run.requests, 'request')}, {share} % cached"
-    found.append(f"{asked}, {_many(run.calls, 'call')}")
-    return [(1, each) for each in [*found, f"{_many(run.tokens, 'token')}, ${run.cost_usd:,.2f}"]]
+    asked = f"{many(run.requests, 'request')}, {share} % cached"
+    found.append(f"{asked}, {many(run.calls, 'call')}")
+    return [(1, each) for each in [*found, f"{many(run.tokens, 'token')}, ${run.cost_usd:,.2f}"]]
 
 
 def _of_failures(told: Report) -> list[Line]:
@@ -190,8 +190,8 @@ def _endpoints(told: Report) -> list[Line]:
 
     found: list[Line] = []
     for name, spent in sorted(told.run.endpoints.items(), key=lambda each: -mean(each[1])):
-        parts = [_many(spent.calls, "call")]
-        parts += [_many(spent.errors, "error")] if spent.errors else []
+        parts = [many(spent.calls, "call")]
+        parts += [many(spent.errors, "error")] if spent.errors else []
         usual = f"{mean(spent):.2f} s each"
         if name in told.run.latency:
             # They are of buckets, the slowest is exact: none of them is slower than that.
@@ -202,10 +202,6 @@ def _endpoints(told: Report) -> list[Line]:
             parts.append(f"rested {duration(paused)}")
         found.append((1, f"{printable(name)}: {', '.join(parts)}, ${spent.cost_usd:,.2f}"))
     return found
-
-
-def _many(number: int, name: str) -> str:
-    return f"{number:,} {name}{'s' * (number != 1)}"
 
 
 def _changes(folder: Path | None) -> dict[str, int]:

@@ -21,7 +21,7 @@ from pipeline.source.blocks import Block, Chosen
 from pipeline.source.files import InputFile, InputSpec, is_s3, seekable, unchanged, unreadable
 from pipeline.source.jsonl import BATCH_BYTES, BATCH_ROWS
 from pipeline.source.values import hashable, is_text
-from pipeline.text import reason
+from pipeline.text import agreeing, many, reason
 
 UNREADABLE = identity.of_bytes(sha256(b"a row in a damaged part of a Parquet file").digest())
 """What rows without values have in common; occurrences tell them apart."""
@@ -175,7 +175,7 @@ def _batches(
     except (pa.ArrowException, OSError) as error:
         raise unreadable(file, error, f"row group {group}") from error
     if left:
-        short = ValueError(f"{left} rows are missing")
+        short = ValueError(f"{many(left, 'row')} {agreeing(left, 'is', 'are')} missing")
         raise unreadable(file, short, f"row group {group}") from short
 
 
