@@ -15,7 +15,7 @@ import msgspec
 
 from jobs.cli.shell import print_message, reported
 from jobs.format import byte_size, parse_duration
-from jobs.home import home
+from jobs.home import answers_folder
 from pipeline.cache.maintenance import CacheStats, Damage, cache_stats, find_damage, find_older
 from pipeline.cache.portable import MAGIC, check, export, import_answers
 from pipeline.cache.salvage import salvage
@@ -34,7 +34,7 @@ def stats(*, as_json: bool) -> int:
 
 
 def _stats(as_json: bool) -> int:
-    folder = home() / "answers"
+    folder = answers_folder()
     found = CacheStats()
     if _has_answers(folder):
         with closing(AnswerCache(folder)) as cache:
@@ -84,7 +84,7 @@ def verify(*, repair: bool, as_json: bool) -> int:
 
 
 def _verify(repair: bool, as_json: bool) -> int:
-    folder = home() / "answers"
+    folder = answers_folder()
     good = bad = removed = 0
     damaged: list[Damage] = []
     faults: list[str] = []
@@ -152,7 +152,7 @@ def prune(age: str, *, dry_run: bool, as_json: bool) -> int:
 
 def _prune(age: str, dry_run: bool, as_json: bool) -> int:
     seconds = age_seconds(age)
-    folder = home() / "answers"
+    folder = answers_folder()
     answers = size = freed = 0
     if _has_answers(folder):
         # Alone: a run counts on every answer that it has seen here.
@@ -193,7 +193,7 @@ def export_to(file: str, *, as_json: bool) -> int:
 
 
 def _export(file: str, as_json: bool) -> int:
-    folder = home() / "answers"
+    folder = answers_folder()
     if not _has_answers(folder):
         raise UsageError(f"{printable(str(folder))}: no answers are kept yet")
     if file == "-" and (as_json or sys.stdout.isatty()):
@@ -260,7 +260,7 @@ def _import(file: str, as_json: bool) -> int:
             with storage_errors(path), path.open("wb") as out:
                 shutil.copyfileobj(sys.stdin.buffer, out)
         check(path)
-        with closing(AnswerCache(home() / "answers")) as cache:
+        with closing(AnswerCache(answers_folder())) as cache:
             taken = import_answers(cache, path, tell)
     code = 3 if taken.damaged else 0
     if told > TOLD:

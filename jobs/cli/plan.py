@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -45,8 +44,7 @@ def _plan(source: str, overrides: Sequence[str], flags: Mapping[str, object], as
     job = load(source, pairs(overrides), flags, needs_output=False)
     with with_files_for_streams(job) as (job, _):
         pipeline = build(job, with_secret=False)
-        answers = Path(pipeline.home) / "answers"
-        cache = AnswerCache(answers) if answers.is_dir() else None
+        cache = AnswerCache(pipeline.answers) if pipeline.answers.is_dir() else None
         surveyed = run_interruptibly(lambda: survey(pipeline.input))
         told = run_interruptibly(lambda: planned(pipeline, surveyed, cache))
     if as_json:

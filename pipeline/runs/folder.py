@@ -22,6 +22,7 @@ import msgspec
 
 from pipeline.disk.durable import open_private, replaced, storage_errors, sync_folder
 from pipeline.disk.json_lines import JsonLines
+from pipeline.disk.output_path import run_folder
 from pipeline.errors import StorageError
 from pipeline.records import Answer, Document, Outcome
 from pipeline.runs.failures import FailureJournal
@@ -30,11 +31,6 @@ from pipeline.text import printable
 
 _YOUNG_SECONDS = 60
 _ADDRESS = re.compile(r"(?P<file>.*?)(?::(?P<line>\d+)|: row (?P<row>\d+))\Z", re.DOTALL)
-
-
-def run_folder(output: str) -> Path:
-    """Where the runs of this output keep their state."""
-    return Path(f"{output.rstrip('/')}.run")
 
 
 def runs_of(output: str) -> dict[str, Manifest | None]:

@@ -8,10 +8,11 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from pipeline.disk.output_path import run_folder
 from pipeline.errors import StorageError
 from pipeline.records import Chunk, Document, Failure, Outcome, Request, RowRef
 from pipeline.runs import folder
-from pipeline.runs.folder import RunRecord, manifests, run_folder, runs_of
+from pipeline.runs.folder import RunRecord, manifests, runs_of
 from pipeline.runs.manifest import KEPT_RUNS, Manifest
 
 
