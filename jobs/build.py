@@ -17,7 +17,7 @@ from aggregators import AGGREGATORS
 from aggregators import REVISIONS as AGGREGATOR_REVISIONS
 from chunkers.boundaries.scan import sentences
 from chunkers.tokens.tokenizers import tokenizer
-from jobs.home import home
+from jobs.home import answers_folder
 from jobs.secrets import resolve
 from jobs.spec.check_job import max_own_tokens
 from jobs.spec.fingerprint import fingerprint, input_settings
@@ -65,7 +65,7 @@ def build(job: Job, *, with_secret: bool = True) -> Pipeline:
         rules=job.rules,
         aggregator=aggregator,
         output=job.output.path,
-        home=str(home()),
+        answers=answers_folder(),
         fingerprint=_fingerprint(job),
         input_settings=input_settings(job, tokenizer_name(job)),
         metadata=_metadata(job),

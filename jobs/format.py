@@ -1,10 +1,43 @@
-"""Durations and ordinals for people."""
+"""Numbers as people read and type them: lengths of time, counts, sizes.
+
+`pipeline.text.many` counts nouns; the engine's own messages need it, too.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
+
+SECONDS = {
+    "": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3_600.0,
+    "d": 86_400.0, "day": 86_400.0, "w": 7 * 86_400.0, "y": 365 * 86_400.0,
+}  # fmt: skip
+"""A unit of time in seconds; a bare number is of seconds."""
+
+_TERM = re.compile(r"(\d{1,9}(?:\.\d{1,3})?) ?([a-z]*) ?", re.ASCII)
+_SHORT_UNITS = (("G", 1e9), ("M", 1e6), ("k", 1e3))
+
+
+def parse_duration(text: str, units: Collection[str]) -> float | None:
+    """Seconds of `90d`, `10 min` or `6 min 12 s` in these units; None for any other text.
+
+    Invariant: what `duration` writes is read as that time, as far as it was written.
+    """
+    text = text.strip()
+    total, at = 0.0, 0
+    while at < len(text):
+        term = _TERM.match(text, at)
+        if term is None or term[2] not in units:
+            return None
+        if not term[2] and term[0] != text:  # a number without a unit stands alone
+            return None
+        total += float(term[1]) * SECONDS[term[2]]
+        at = term.end()
+    return total if at else None
+
 
 def duration(seconds: float) -> str:
-    """`6 min 12 s`, for people."""
+    """`3.2 s`, `6 min 12 s`, `27 h 5 min`."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -14,7 +47,35 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min"
 
 
+def clock_duration(seconds: float) -> str:
+    """A length of time in few columns: `0.7 s`, `27:03`, `1:27:03`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
 def ordinal(number: int) -> str:
     """`12th`."""
     teen = 10 <= number % 100 <= 20
     return f"{number}{'th' if teen else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
+
+
+def compact_count(number: int) -> str:
+    """A count in at most six columns: `1,204`, `12.0M`."""
+    if number < 100_000:
+        return f"{number:,}"
+    unit, size = next(each for each in _SHORT_UNITS if number >= each[1])
+    return f"{number / size:.{0 if number >= 100 * size else 1}f}{unit}"
+
+
+def byte_size(n_bytes: float) -> str:
+    """`1 byte`, `999 bytes`, `1.5 kB`; units of a thousand."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if n_bytes < 1_000:
+            if unit == "bytes":
+                return "1 byte" if n_bytes == 1 else f"{n_bytes:,.0f} bytes"
+            return f"{n_bytes:,.1f} {unit}"
+        n_bytes /= 1_000
+    return f"{n_bytes:,.1f} TB"

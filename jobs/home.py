@@ -8,12 +8,15 @@ from pathlib import Path
 
 
 def home() -> Path:
-    """Where paid answers are kept: $TEXTMILL_HOME, else the platform's folder for data."""
+    """The folder of all state: $TEXTMILL_HOME, else the platform's folder for data."""
     named = os.environ.get("TEXTMILL_HOME")
     if named:
         return Path(named).expanduser().absolute()
     if sys.platform == "darwin":
         return Path("~/Library/Application Support/textmill").expanduser()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", "~/AppData/Local")).expanduser() / "textmill"
     return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "textmill"
+
+
+def answers_folder() -> Path:
+    """Where paid answers are kept."""
+    return home() / "answers"

@@ -32,6 +32,7 @@ from pipeline.records import Failure, Request
 from pipeline.runs.folder import RunRecord
 from pipeline.sink.sink import Sink
 from pipeline.source.survey import Survey
+from pipeline.text import many
 
 MIN_FAILED_ROWS = 20
 """`guard.max_failed` never means fewer rows than this: two of five rows are no sign of a fault."""
@@ -121,7 +122,7 @@ class Loop:
             )
             if counts.failed > most_failed:
                 raise TooManyFailed(
-                    f"{counts.failed:,} of {rows:,} documents failed, more than "
+                    f"{counts.failed:,} of {many(rows, 'document')} failed, more than "
                     f"guard.max_failed allows ({most_failed:,}): nothing was published",
                     hint=f"see {self._record.failures_path}; answers so far are kept",
                 )

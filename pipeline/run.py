@@ -24,6 +24,7 @@ from pipeline.cache.keys import model_name, prefix
 from pipeline.cache.store import AnswerCache
 from pipeline.disk.locks import lock
 from pipeline.disk.memory import give_back
+from pipeline.disk.output_path import run_folder
 from pipeline.dispatch.dispatch import Dispatch
 from pipeline.endpoints.connect import Connection, connect
 from pipeline.errors import BudgetError, StorageError, TextmillError
@@ -33,7 +34,7 @@ from pipeline.plan import plan
 from pipeline.prepare.pipeline import Pipeline, parts_fingerprint
 from pipeline.prepare.requests import MIN_SPLIT_TOKENS
 from pipeline.runs.drift import with_drift_check
-from pipeline.runs.folder import RunRecord, run_folder, runs_of
+from pipeline.runs.folder import RunRecord, runs_of
 from pipeline.runs.interrupts import Interrupts
 from pipeline.runs.manifest import new_run_id, planned_manifest, this_run
 from pipeline.runs.summary import Ended, end_of_run, first_error, summary
@@ -89,7 +90,7 @@ class _Turn:
             self.emit(events.Surveyed(surveyed.rows, len(surveyed.part_rows)))
             for column in surveyed.absent if surveyed.rows else ():
                 self.emit(events.RuleColumnMissing(column))
-            cache = await run_sync(AnswerCache, Path(pipeline.home) / "answers")
+            cache = await run_sync(AnswerCache, pipeline.answers)
             with closing(cache):
                 async with connect(
                     pipeline.endpoints,

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from pipeline.disk.json_lines import JsonLines
 from pipeline.errors import InputError, UsageError
 from pipeline.source.values import python_values
 from pipeline.text import reason, shown
@@ -69,11 +68,8 @@ def _parquet_ids(path: str, column: str) -> Iterator[tuple[Any, Any]]:
 
 
 def _json_ids(path: str, column: str) -> Iterator[tuple[Any, Any]]:
-    with Path(path).open("rb") as file:
-        for line in file:
-            with suppress(msgspec.MsgspecError, UnicodeDecodeError):
-                row = msgspec.json.decode(line, type=dict)
-                yield row.get(column), row.get("chunk_id")
+    for row in JsonLines(Path(path), dict[str, Any]):
+        yield row.get(column), row.get("chunk_id")
 
 
 def _batch(file: pq.ParquetFile, name: str, group: int, columns: list[str]) -> Batch:

@@ -44,7 +44,7 @@ LAYERS = {
     "jobs.history": {"jobs.spec", "pipeline.runs"},
     "jobs.display": {"jobs.history"},
     "jobs.build": {"jobs.spec", "chunkers", "aggregators", "pipeline"},
-    "jobs.schedule": {"jobs.format"},
+    "jobs.schedule": {"jobs.format", "pipeline.disk"},
     "jobs.mock": {"jobs.format", "pipeline.endpoints"},
     "jobs.cli": {"jobs.build", "jobs.display", "jobs.schedule", "jobs.mock"},
     "jobs.__main__": {"jobs.cli"},
@@ -59,6 +59,7 @@ file reads it without the client.
 HOMES = {
     "aiohttp": ("pipeline/endpoints/http.py", "jobs/mock/"),
     "diskcache": ("pipeline/cache/",),
+    "fcntl": ("pipeline/disk/locks.py",),
     "tiktoken": ("chunkers/tokens/",),
     "tokenizers": ("chunkers/tokens/",),
     "pyarrow": (
@@ -69,7 +70,7 @@ HOMES = {
     "rich": ("jobs/display/", "jobs/cli/"),
     "wordllama": ("pipeline/endpoints/local.py",),
 }  # fmt: skip
-"""Where a heavy library may be imported."""
+"""Where a library may be imported that is heavy, or of one platform only."""
 
 MAX_FILES, MAX_LINES = 15, 420
 

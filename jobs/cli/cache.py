@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
 import sys
 import tempfile
@@ -16,16 +14,16 @@ from typing import BinaryIO
 import msgspec
 
 from jobs.cli.shell import print_message, reported
-from jobs.home import home
+from jobs.format import byte_size, parse_duration
+from jobs.home import answers_folder
 from pipeline.cache.maintenance import CacheStats, Damage, cache_stats, find_damage, find_older
 from pipeline.cache.portable import MAGIC, check, export, import_answers
 from pipeline.cache.salvage import salvage
 from pipeline.cache.store import AnswerCache
-from pipeline.disk.durable import storage_errors, sync_folder
+from pipeline.disk.durable import replaced, storage_errors
 from pipeline.errors import StateError, UsageError
-from pipeline.text import printable
+from pipeline.text import agreeing, many, printable
 
-UNITS = {"h": 3_600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
 TOLD = 20
 """Damaged entries that are told one by one; of more, only how many."""
 
@@ -36,7 +34,7 @@ def stats(*, as_json: bool) -> int:
 
 
 def _stats(as_json: bool) -> int:
-    folder = home() / "answers"
+    folder = answers_folder()
     found = CacheStats()
     if _has_answers(folder):
         with closing(AnswerCache(folder)) as cache:
@@ -44,12 +42,12 @@ def _stats(as_json: bool) -> int:
     if as_json:
         _print_json(found, folder=str(folder))
         return 0
-    lines = [f"{found.answers:,} answers, {_size(found.bytes)}"]
+    lines = [f"{many(found.answers, 'answer')}, {byte_size(found.bytes)}"]
     if found.splits:
-        lines[0] += f", and {found.splits:,} marks of inputs that are too long"
+        lines[0] += f", and {many(found.splits, 'mark')} of inputs that are too long"
     lines.append(
-        f"{printable(str(folder))}: {_size(found.file_bytes)} on disk, "
-        f"{_size(found.free_bytes)} free"
+        f"{printable(str(folder))}: {byte_size(found.file_bytes)} on disk, "
+        f"{byte_size(found.free_bytes)} free"
         if found.file_bytes
         else f"{printable(str(folder))}: nothing is kept yet"
     )
@@ -58,13 +56,13 @@ def _stats(as_json: bool) -> int:
     for kind in found.kinds:
         what = "texts" if kind.dimension is None else f"vectors of {kind.dimension:,}"
         model = printable(kind.model, 60) or "no model named"
-        lines.append(f"  {kind.answers:>12,}  {what:<17}  {_size(kind.bytes):>9}  {model}")
+        lines.append(f"  {kind.answers:>12,}  {what:<17}  {byte_size(kind.bytes):>9}  {model}")
     if found.asked:
         lines.append("asked for so far:")
     for parts in found.asked:
         lines.append(f"  {_asked(parts)}")
     if found.damaged:
-        lines.append(f"{found.damaged:,} entries are damaged: textmill cache verify")
+        lines.append(f"{_damaged(found.damaged)}: textmill cache verify")
     print("\n".join(lines))
     return 0
 
@@ -86,7 +84,7 @@ def verify(*, repair: bool, as_json: bool) -> int:
 
 
 def _verify(repair: bool, as_json: bool) -> int:
-    folder = home() / "answers"
+    folder = answers_folder()
     good = bad = removed = 0
     damaged: list[Damage] = []
     faults: list[str] = []
@@ -133,13 +131,17 @@ def _verify(repair: bool, as_json: bool) -> int:
             }
         )
     elif aside is not None:
-        print(f"{good:,} answers could be read and stand in a new file; the old one: {aside}")
+        print(
+            f"{many(good, 'answer')} could be read and {agreeing(good, 'stands', 'stand')} in a "
+            f"new file; the old one: {aside}"
+        )
     elif faults:
         print("the file of answers is damaged; --repair keeps what can be read")
     else:
-        end = f", {removed:,} of them removed: they will be asked for again" if removed else ""
+        they = agreeing(removed, "it", "they")
+        end = f", {removed:,} of them removed: {they} will be asked for again" if removed else ""
         end = end or (", --repair removes them" if bad else "")
-        print(f"{good:,} answers are whole, {bad:,} entries are damaged{end}")
+        print(f"{many(good, 'answer')} {agreeing(good, 'is', 'are')} whole, {_damaged(bad)}{end}")
     return code
 
 
@@ -150,7 +152,7 @@ def prune(age: str, *, dry_run: bool, as_json: bool) -> int:
 
 def _prune(age: str, dry_run: bool, as_json: bool) -> int:
     seconds = age_seconds(age)
-    folder = home() / "answers"
+    folder = answers_folder()
     answers = size = freed = 0
     if _has_answers(folder):
         # Alone: a run counts on every answer that it has seen here.
@@ -162,25 +164,27 @@ def _prune(age: str, dry_run: bool, as_json: bool) -> int:
             if answers and not dry_run:
                 cache.give_back()
                 freed = max(0, before - cache.file_bytes)
+    what = f"{many(answers, 'answer')}, {byte_size(size)}"
     if as_json:
         told = {"answers": answers, "bytes": size, "freed_bytes": freed, "dry_run": dry_run}
         _print_json(told | {"exit": 0})
     elif dry_run:
-        print(f"{answers:,} answers, {_size(size)}, are older than {age} and would be removed")
+        are = agreeing(answers, "is", "are")
+        print(f"{what}, {are} older than {age} and would be removed")
     else:
-        print(f"{answers:,} answers, {_size(size)}, removed; the file is {_size(freed)} smaller")
+        print(f"{what}, removed; the file is {byte_size(freed)} smaller")
     return 0
 
 
 def age_seconds(age: str) -> float:
     """`90d` in seconds. Raises: UsageError, also for `m`, which means minutes or months."""
-    match = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)\s*([a-z]?)", age.strip(), re.ASCII)
-    if match is None or match[2] not in UNITS:
+    seconds = parse_duration(age, ("h", "d", "w", "y"))
+    if seconds is None:
         raise UsageError(
             f"--older-than = {printable(age, 40)} must be a number and h, d, w or y",
             hint="such as --older-than 90d",
         )
-    return float(match[1]) * UNITS[match[2]]
+    return seconds
 
 
 def export_to(file: str, *, as_json: bool) -> int:
@@ -189,7 +193,7 @@ def export_to(file: str, *, as_json: bool) -> int:
 
 
 def _export(file: str, as_json: bool) -> int:
-    folder = home() / "answers"
+    folder = answers_folder()
     if not _has_answers(folder):
         raise UsageError(f"{printable(str(folder))}: no answers are kept yet")
     if file == "-" and (as_json or sys.stdout.isatty()):
@@ -199,11 +203,14 @@ def _export(file: str, as_json: bool) -> int:
         written = export(cache, out)
     code = 3 if written.damaged else 0
     if written.damaged:
-        print_message(f"{written.damaged:,} damaged entries were left out: textmill cache verify")
+        print_message(
+            f"{many(written.damaged, 'damaged entry', 'damaged entries')} "
+            f"{agreeing(written.damaged, 'was', 'were')} left out: textmill cache verify"
+        )
     if as_json:
         _print_json(written, exit=code)
     else:
-        print_message(f"{written.answers:,} answers written, {_size(written.bytes)}")
+        print_message(f"{many(written.answers, 'answer')} written, {byte_size(written.bytes)}")
     return code
 
 
@@ -222,20 +229,8 @@ def _written(file: str, folder: Path) -> Iterator[BinaryIO]:
             f"{printable(file)}: exists and is no file of `textmill cache export`",
             hint="name another file, or remove it",
         )
-    temporary = path.with_name(f".{path.name}.textmill.tmp")
-    with storage_errors(path):
-        try:
-            temporary.unlink(missing_ok=True)
-            temporary.touch(mode=0o600, exist_ok=False)  # answers are private
-            with temporary.open("wb") as out:
-                yield out
-                out.flush()
-                os.fsync(out.fileno())
-            temporary.replace(path)
-            sync_folder(path.absolute().parent)
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+    with storage_errors(path), replaced(path, is_private=True) as out:  # answers are private
+        yield out
 
 
 def _is_export(path: Path) -> bool:
@@ -265,7 +260,7 @@ def _import(file: str, as_json: bool) -> int:
             with storage_errors(path), path.open("wb") as out:
                 shutil.copyfileobj(sys.stdin.buffer, out)
         check(path)
-        with closing(AnswerCache(home() / "answers")) as cache:
+        with closing(AnswerCache(answers_folder())) as cache:
             taken = import_answers(cache, path, tell)
     code = 3 if taken.damaged else 0
     if told > TOLD:
@@ -273,11 +268,18 @@ def _import(file: str, as_json: bool) -> int:
     if as_json:
         _print_json(taken, exit=code)
         return code
-    print(f"{taken.answers:,} answers read, {taken.added:,} were new", end="")
-    print(f", {taken.damaged:,} are damaged and were passed over" if taken.damaged else "")
+    new = f"{taken.added:,} {agreeing(taken.added, 'was', 'were')} new"
+    print(f"{many(taken.answers, 'answer')} read, {new}", end="")
+    bad = agreeing(taken.damaged, "is damaged and was", "are damaged and were")
+    print(f", {taken.damaged:,} {bad} passed over" if taken.damaged else "")
     if taken.other:
-        print(f"{taken.other:,} have another answer here, which stays")
+        have = agreeing(taken.other, "has", "have")
+        print(f"{taken.other:,} {have} another answer here, which stays")
     return code
+
+
+def _damaged(entries: int) -> str:
+    return f"{many(entries, 'entry', 'entries')} {agreeing(entries, 'is', 'are')} damaged"
 
 
 def _has_answers(folder: Path) -> bool:
@@ -286,14 +288,6 @@ def _has_answers(folder: Path) -> bool:
 
 def _print_json(told: object, **more: object) -> None:
     print(msgspec.json.encode(dict(msgspec.to_builtins(told)) | more).decode(), flush=True)
-
-
-def _size(size: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1_000:
-            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
-        size /= 1_000
-    return f"{size:,.1f} TB"
 
 
 def _day(seconds: float) -> str:

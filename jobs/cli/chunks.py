@@ -14,7 +14,7 @@ from jobs.cli.shell import pairs, print_message, reported, run_interruptibly
 from jobs.display.chunks_page import ChunkedDocument, ChunkSettings, page
 from pipeline.errors import StorageError, UsageError
 from pipeline.source.files import JSONL, PARQUET, is_s3
-from pipeline.text import printable
+from pipeline.text import many, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -130,8 +130,7 @@ def _printed(console: Console, documents: Iterator[ChunkedDocument]) -> Iterator
         tokens = sum(chunk.tokens for chunk in document.chunks)
         head = Text(printable(document.name), style="bold")
         count = len(document.chunks)
-        noun = "chunk" if count == 1 else "chunks"
-        head.append(f"  {count:,} {noun}, {tokens:,} tokens", style="default")
+        head.append(f"  {many(count, 'chunk')}, {many(tokens, 'token')}", style="default")
         console.print(head)
         if document.chunks:
             for line in _table(document, console.width):

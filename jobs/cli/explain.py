@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -53,9 +52,8 @@ def _explain(
         surveyed = survey(pipeline.input)
         document = _found(surveyed, name)
         past = _past(pipeline, document) if job.output.path != "-" else None
-        answers = Path(pipeline.home) / "answers"
-        if (answers / "cache.db").exists():
-            with closing(AnswerCache(answers)) as cache:
+        if (pipeline.answers / "cache.db").exists():
+            with closing(AnswerCache(pipeline.answers)) as cache:
                 told = explain(
                     with_cached_identities(pipeline, cache), document, cache, past or _nothing()
                 )

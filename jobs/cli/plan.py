@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from jobs.cli.shell import pairs, print_message, reported
-from pipeline.text import printable
+from pipeline.text import many, printable
 
 if TYPE_CHECKING:
     from pipeline.records import Endpoint
@@ -45,17 +44,16 @@ def _plan(source: str, overrides: Sequence[str], flags: Mapping[str, object], as
     job = load(source, pairs(overrides), flags, needs_output=False)
     with with_files_for_streams(job) as (job, _):
         pipeline = build(job, with_secret=False)
-        answers = Path(pipeline.home) / "answers"
-        cache = AnswerCache(answers) if answers.is_dir() else None
+        cache = AnswerCache(pipeline.answers) if pipeline.answers.is_dir() else None
         surveyed = run_interruptibly(lambda: survey(pipeline.input))
         told = run_interruptibly(lambda: planned(pipeline, surveyed, cache))
     if as_json:
         print(msgspec.json.encode(told).decode())
     else:
         print(
-            f"{told.documents:,} documents, {told.chunks:,} chunks, {told.requests:,} requests, "
-            f"{told.cached:,} cached\n"
-            f"left to do: {told.calls:,} calls, {told.tokens:,} tokens, "
+            f"{many(told.documents, 'document')}, {many(told.chunks, 'chunk')}, "
+            f"{many(told.requests, 'request')}, {told.cached:,} cached\n"
+            f"left to do: {many(told.calls, 'call')}, {many(told.tokens, 'token')}, "
             f"up to ${at_most(told.cost_usd)}{unpriced(pipeline.endpoints, told.calls)}, "
             f"about {duration(told.seconds)}"
         )

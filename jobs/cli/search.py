@@ -114,7 +114,7 @@ async def _embedded(question: str, model: str, job: Job | None, output: str) -> 
     Of several endpoints the first answers whose model it is, and that can be reached.
     """
     from jobs.build import endpoint
-    from jobs.home import home
+    from jobs.home import answers_folder
     from pipeline.cache.keys import model_name
     from pipeline.cache.store import AnswerCache
     from pipeline.endpoints.http import HttpEndpoint
@@ -136,7 +136,7 @@ async def _embedded(question: str, model: str, job: Job | None, output: str) -> 
             continue
         try:
             async with HttpEndpoint(endpoint(job, spec, with_secret=True)) as http:
-                with closing(AnswerCache(home() / "answers")) as cache:
+                with closing(AnswerCache(answers_folder())) as cache:
                     http.endpoint = await identify(http, cache, 0, 10.0)
                 named.append(model_name(http.endpoint))
                 if named[-1] == model:

@@ -14,13 +14,13 @@ import msgspec
 
 from jobs.cli.shell import print_message, reported
 from jobs.display.terminal import PLAIN_EVERY_SECONDS
-from jobs.format import duration
+from jobs.format import clock_duration, compact_count, duration
 from jobs.history.ledger import ledger
 from jobs.history.register import Run, is_running, moment, runs
 from jobs.history.status import choose, ending, open_lines, unfinished
 from pipeline.errors import UsageError
 from pipeline.events import flatten
-from pipeline.text import printable
+from pipeline.text import agreeing, many, printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -44,7 +44,10 @@ def _status(what: str | None, limit: int, watch: bool, as_json: bool) -> int:
     def look() -> list[Run]:
         told, unread = runs(home())
         if unread:
-            print_message(f"{home()}/runs.jsonl: {unread:,} lines cannot be read and are left out")
+            print_message(
+                f"{home()}/runs.jsonl: {many(unread, 'line')} cannot be read and "
+                f"{agreeing(unread, 'is', 'are')} left out"
+            )
         return choose(told, what)
 
     told = look()
@@ -101,7 +104,6 @@ def table(told: Sequence[Run], now: datetime, limit: int, width: int = 80) -> Re
 
 COLUMNS = ("when", "job", "ended", "rows", "failed", "calls", "cost", "took")
 TEXTS = ("when", "job", "ended")
-UNITS = (("G", 1e9), ("M", 1e6), ("k", 1e3))
 
 
 def _cells(run: Run, now: datetime, *, is_open: bool) -> tuple[str, ...]:
@@ -110,29 +112,12 @@ def _cells(run: Run, now: datetime, *, is_open: bool) -> tuple[str, ...]:
         when(run.started_at, now),
         printable(run.job, 200),
         ending(run, is_open=is_open),
-        many(run.documents) if run.documents else "-",
-        many(run.failed + run.partial),
-        many(run.usage.calls),
+        compact_count(run.documents) if run.documents else "-",
+        compact_count(run.failed + run.partial),
+        compact_count(run.usage.calls),
         f"${run.usage.cost_usd:,.2f}",
-        took(seconds),
+        clock_duration(seconds),
     )
-
-
-def many(number: int) -> str:
-    """A count in at most six columns: `1,204`, `12.0M`."""
-    if number < 100_000:
-        return f"{number:,}"
-    unit, size = next(each for each in UNITS if number >= each[1])
-    return f"{number / size:.{0 if number >= 100 * size else 1}f}{unit}"
-
-
-def took(seconds: float) -> str:
-    """A length of time in few columns: `0.7 s`, `27:03`, `1:27:03`."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def _style(run: Run) -> str:
@@ -218,7 +203,7 @@ def _watch_plain(look: Callable[[], list[Run]], wait: Callable[[float], Any]) ->
 def figures(run: Run) -> str:
     """A run's figures on one line."""
     done = int(run.live.done) if run.live else run.ok + run.partial + run.failed
-    parts = [f"{done:,} of {run.documents:,} documents", f"{run.usage.calls:,} calls"]
+    parts = [f"{done:,} of {many(run.documents, 'document')}", many(run.usage.calls, "call")]
     if run.requests:
         parts.append(f"{run.cached * 100 // run.requests} % cached")
     if run.failed or run.partial:

@@ -7,7 +7,6 @@ somebody's texts in it: the next process removes it.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import sys
@@ -21,6 +20,7 @@ from msgspec.structs import replace
 
 from jobs.home import home
 from jobs.spec.job import Job
+from pipeline.disk import locks
 from pipeline.errors import StorageError
 
 MAGIC = {b"PAR1": ".parquet", b"\x1f\x8b": ".jsonl.gz", b"\x28\xb5\x2f\xfd": ".jsonl.zst"}
@@ -75,7 +75,7 @@ def _claimed(parent: Path) -> Iterator[Path]:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         # Locked before it has its name, so that nobody takes a folder for a dead one's.
         descriptor = os.open(folder / "new", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locks.acquire(descriptor)
         (folder / "new").rename(folder / "lock")
     except OSError as error:
         raise StorageError(f"{parent}: cannot be written: {error.strerror}") from None
@@ -110,12 +110,9 @@ def _is_dead(folder: Path, modified: float) -> bool:
     except FileNotFoundError:
         return time.time() - modified > _YOUNG_SECONDS
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
+        return locks.is_held(descriptor) is False
     finally:
         os.close(descriptor)
-    return True
 
 
 def _failures(folder: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from itertools import islice, pairwise
 from msgspec import Struct
 
 from pipeline.records import Chunk
-from pipeline.text import printable
+from pipeline.text import agreeing, many, printable
 
 MAX_DOCUMENTS = 500
 MAX_CHARS = 1_050_000
@@ -129,8 +129,8 @@ def _isolated(text: str) -> str:
 def _facts(cutting: ChunkSettings, documents: int, sizes: Sequence[int]) -> str:
     facts = [
         ("method", cutting.method),
-        ("size", f"{cutting.size:,} tokens"),
-        ("overlap", f"{cutting.overlap:,} tokens"),
+        ("size", many(cutting.size, "token")),
+        ("overlap", many(cutting.overlap, "token")),
         ("tokenizer", printable(cutting.tokenizer)),
         ("documents", f"{documents:,}"),
         ("chunks", f"{len(sizes):,}"),
@@ -156,17 +156,17 @@ def histogram(sizes: Sequence[int], size: int) -> str:
     for at, count in enumerate(counts):
         first, last = -(-at * top // bins) + 1, -(-(at + 1) * top // bins)
         height = max(2, round(60 * count / max(counts))) if count else 0
-        said = f"{first:,}" if first == last else f"{first:,} to {last:,}"
+        said = many(first, "token") if first == last else f"{first:,} to {last:,} tokens"
         bars.append(
             f'<rect x="{at * 10}" y="{60 - height}" width="9" height="{height}">'
-            f"<title>{said} tokens: {_counted(count, 'chunk')}</title></rect>"
+            f"<title>{said}: {many(count, 'chunk')}</title></rect>"
         )
     middle = sorted(sizes)[len(sizes) // 2]
-    told = f"smallest {min(sizes):,}, median {middle:,}, largest {largest:,} tokens"
+    told = f"smallest {min(sizes):,}, median {middle:,}, largest {many(largest, 'token')}"
     return (
         f'<figure><svg role="img" aria-label="Chunk sizes: {told}" viewBox="0 0 {bins * 10} 60" '
         f'preserveAspectRatio="none">{"".join(bars)}</svg>'
-        f'<p class="axis"><span>0</span><span>{top:,} tokens</span></p>'
+        f'<p class="axis"><span>0</span><span>{many(top, "token")}</span></p>'
         f"<figcaption>{told}</figcaption></figure>"
     )
 
@@ -197,12 +197,13 @@ def _document(number: int, document: ChunkedDocument, shown: int, end: int) -> s
     if document.error is not None:
         return f'{heading}<p class="note">{escape(printable(document.error, 2_000))}</p></section>'
     tokens = sum(chunk.tokens for chunk in document.chunks)
-    told = f"{_counted(len(document.chunks), 'chunk')}, {tokens:,} tokens"
+    told = f"{many(len(document.chunks), 'chunk')}, {many(tokens, 'token')}"
     note = ""
     if end < len(document.text):
         note = (
             f'<p class="note">Here the page ends this document, at character {end:,} of '
-            f"{len(document.text):,}: {shown:,} of {len(document.chunks):,} chunks are shown.</p>"
+            f"{len(document.text):,}: {shown:,} of {many(len(document.chunks), 'chunk')} "
+            f"{agreeing(shown, 'is', 'are')} shown.</p>"
         )
     # No isolation chunk by chunk: a cut in mid-line must not reorder a right-to-left line. Each
     # line finds its own direction (`unicode-bidi: plaintext`), and marks that could act beyond it
@@ -257,7 +258,7 @@ def _tip(document: ChunkedDocument, at: int) -> str:
     told = [
         f"chunk {at}",
         f"characters {chunk.start_char:,}..{chunk.end_char:,}",
-        _counted(chunk.tokens, "token"),
+        many(chunk.tokens, "token"),
     ]
     if document.shared[at]:
         told.append(f"{document.shared[at]:,} of them shared with chunk {at - 1}")
@@ -266,10 +267,6 @@ def _tip(document: ChunkedDocument, at: int) -> str:
     if chunk.section:
         told.append(f"\u2068{printable(chunk.section)}\u2069")
     return escape(" · ".join(told))
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _table(text: str) -> dict[int, str]:

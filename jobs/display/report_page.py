@@ -7,7 +7,6 @@ prints and one picture: when the calls were made, and when they failed.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib import resources
@@ -18,13 +17,13 @@ from msgspec import Struct
 
 from jobs.format import duration
 from jobs.history.register import Run, moment
-from jobs.history.report import Report, _json_lines, facts, head, report_of, sections
+from jobs.history.report import Report, facts, head, records, report_of, sections
+from pipeline.disk.durable import replaced
+from pipeline.text import many
 
 
 def write_page(run: Run) -> None:
     """Writes `report.html` into the folder of a run that ended. Raises: OSError."""
-    from jobs.display.report_page import CallBucket, page
-
     began = moment(run.started_at)
     beats = [
         CallBucket(
@@ -32,15 +31,11 @@ def write_page(run: Run) -> None:
             _count(told, "calls"),
             _count(told, "errors"),
         )
-        for told in _json_lines(Path(run.folder), "events.jsonl")
+        for told in records(Path(run.folder), "events.jsonl")
         if told.get("event") == "calls"
     ]
-    path = Path(run.folder, "report.html")
-    temporary = path.with_suffix(".tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    with os.fdopen(os.open(temporary, flags, 0o600), "w", encoding="utf-8") as file:
-        file.write(page(report_of(run), beats))
-    temporary.replace(path)
+    with replaced(Path(run.folder, "report.html"), is_private=True) as file:
+        file.write(page(report_of(run), beats).encode())
 
 
 def _count(told: dict[str, Any], name: str) -> int:
@@ -108,14 +103,18 @@ def calls_chart(beats: Sequence[CallBucket], seconds: float) -> str:
     bars = []
     for at, (one, other) in enumerate(zip(well, badly, strict=True)):
         top, low = _height(one, most), _height(other, most)
-        said = f"after {duration(seconds * at / count)}: {one:,} calls, {other:,} errors"
+        after = duration(seconds * at / count)
+        said = f"after {after}: {many(one, 'call')}, {many(other, 'error')}"
         for kind, y, height in (("", 80 - low - top, top), ("bad", 80 - low, low)):
             if height:
                 bars.append(
                     f'<rect class="{kind}" x="{at * 10}" y="{max(0, y)}" width="9" '
                     f'height="{height}"><title>{said}</title></rect>'
                 )
-    told = f"{sum(well):,} calls with answers, {sum(badly):,} errors, over {duration(seconds)}"
+    told = (
+        f"{many(sum(well), 'call')} with answers, {many(sum(badly), 'error')}, "
+        f"over {duration(seconds)}"
+    )
     return (
         f'<figure><svg role="img" aria-label="{told}" viewBox="0 0 {count * 10} 80" '
         f'preserveAspectRatio="none">{"".join(bars)}</svg>'

@@ -16,7 +16,7 @@ from jobs.format import duration
 from jobs.history.progress import Progress
 from pipeline import events
 from pipeline.runs.summary import Ended
-from pipeline.text import printable
+from pipeline.text import many, printable
 
 PLAIN_EVERY_SECONDS = 10.0
 
@@ -130,7 +130,7 @@ def closing_line(ended: Ended) -> str:
     told = ended.summary
     written = told.documents - told.failed - told.partial
     share = told.cached * 100 // told.requests if told.requests else 0
-    parts = [f"{written:,} of {told.documents:,} documents written"]
+    parts = [f"{written:,} of {many(told.documents, 'document')} written"]
     if told.failed or told.partial:
         where = f" ({printable(str(ended.failures))})" if ended.failures else ""
         counts = [f"{told.failed:,} failed"] if told.failed else []
@@ -138,7 +138,7 @@ def closing_line(ended: Ended) -> str:
         parts.append(" and ".join(counts) + where)
     parts += _since(told)
     parts += [
-        f"{told.requests:,} requests",
+        many(told.requests, "request"),
         f"{share} % cached",
         f"${told.usage.cost_usd:,.2f}",
         duration(told.seconds),
@@ -166,8 +166,8 @@ def endpoint_lines(told: events.Summary) -> list[str]:
         return []
     width = max(len(each.name) for each in told.endpoints)
     return [
-        f"  {each.name:<{width}}  {each.requests:,} requests in {each.calls:,} calls, "
-        f"{each.errors:,} error{'' if each.errors == 1 else 's'}, "
+        f"  {each.name:<{width}}  {many(each.requests, 'request')} in "
+        f"{many(each.calls, 'call')}, {many(each.errors, 'error')}, "
         f"p50 {each.p50_seconds:.2f} s, p95 {each.p95_seconds:.2f} s, ${each.cost_usd:,.2f}"
         for each in told.endpoints
     ]

@@ -21,7 +21,7 @@ from jobs.history.register import utc
 from jobs.secrets import mask
 from pipeline import events
 from pipeline.records import Usage
-from pipeline.text import printable, reason
+from pipeline.text import many, printable, reason
 
 EVERY_SECONDS = 1.0
 MAX_LINES = 200_000
@@ -122,7 +122,7 @@ class EventLog:
             os.close(self._file)
             self._file = None
         why = self.trouble or f"more than {MAX_LINES:,} lines"
-        return f"events.jsonl lacks {self.left_out:,} lines: {why}" if self.left_out else ""
+        return f"events.jsonl lacks {many(self.left_out, 'line')}: {why}" if self.left_out else ""
 
     def _count(self, **more: int) -> None:
         for name, number in more.items():

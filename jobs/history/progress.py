@@ -8,7 +8,7 @@ from collections.abc import Callable
 from jobs.format import duration, ordinal
 from pipeline import events
 from pipeline.records import Usage
-from pipeline.text import printable
+from pipeline.text import many, printable
 
 
 class Progress:
@@ -79,7 +79,7 @@ class Progress:
         """Everything on one line."""
         seconds = max(1e-9, self._clock() - self.started)
         usage, failed = self.usage, self.failed + self.partial
-        parts = [f"{int(self.done):,} of {self.total:,} documents"]
+        parts = [f"{int(self.done):,} of {many(self.total, 'document')}"]
         if usage.calls:
             parts.append(f"{usage.calls / seconds:,.1f} calls/s")
         if self.requests:
@@ -89,9 +89,9 @@ class Progress:
         if usage.cost_usd:
             parts.append(f"${usage.cost_usd:,.2f}")
         if usage.errors:
-            parts.append(f"{usage.errors:,} error{'s' * (usage.errors > 1)}")
+            parts.append(many(usage.errors, "error"))
         if self.draining:
-            waiting = f"draining {self.draining.in_flight:,} requests in flight"
+            waiting = f"draining {many(self.draining.in_flight, 'request')} in flight"
             parts.append(waiting if self.draining.in_flight else "finishing")
         elif 0 < self.done < self.total:
             parts.append(f"{duration(seconds / self.done * (self.total - self.done))} left")

@@ -21,7 +21,7 @@ from jobs.history.register import RegisterEntry, Run, RunProgress, as_text, utc
 from pipeline import events
 from pipeline.errors import CLASSES, TextmillError
 from pipeline.runs.summary import Ended
-from pipeline.text import reason
+from pipeline.text import many, reason
 
 
 class Recorder:
@@ -124,7 +124,7 @@ class Recorder:
                 done=round(progress.done, 1),
                 seen_at=utc(time.time()),
                 state=self._state,
-                pause=f"{pause.kind} from {plain(pause.endpoint)}, {pause.times} times"
+                pause=f"{pause.kind} from {plain(pause.endpoint)}, {many(pause.times, 'time')}"
                 if pause
                 else "",
             ),

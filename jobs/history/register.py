@@ -13,7 +13,6 @@ Nothing here ever ends a run: what cannot be written is told at its end.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import time
@@ -26,6 +25,8 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from pipeline.disk import locks
+from pipeline.disk.json_lines import JsonLines
 from pipeline.errors import StorageError
 from pipeline.events import RunStats
 from pipeline.records import Usage
@@ -92,7 +93,7 @@ class RegisterEntry:
             path = _lock_file(home, told.entry)
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._life = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._life, fcntl.LOCK_EX)
+            locks.wait_for(self._life)
             self._show()
             _append(home, told)
 
@@ -174,20 +175,15 @@ def runs(home: Path) -> tuple[list[Run], int]:
 
 def _lines(home: Path) -> tuple[dict[str, Run], int]:
     found: dict[str, Run] = {}
-    unread = 0
+    lines = JsonLines(_path(home), Run)
     try:
-        with suppress(FileNotFoundError), _path(home).open("rb") as file:
-            for line in file:
-                try:
-                    told = msgspec.json.decode(line, type=Run)
-                except (msgspec.MsgspecError, UnicodeDecodeError):
-                    unread += bool(line.strip())  # a line that a crash cut
-                    continue
+        with suppress(FileNotFoundError):
+            for told in lines:
                 if told.entry not in found or not found[told.entry].ended_at:
                     found[told.entry] = told
     except OSError as error:
         raise StorageError(f"{_path(home)}: cannot be read ({reason(error)})") from None
-    return found, unread
+    return found, lines.unreadable
 
 
 def is_running(run: Run) -> bool:
@@ -237,7 +233,7 @@ def _append(home: Path, told: Run) -> None:
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
     descriptor = os.open(_path(home), flags, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        locks.wait_for(descriptor)
         size = os.fstat(descriptor).st_size
         line = msgspec.json.encode(replace(told, live=None)) + b"\n"
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
@@ -254,28 +250,17 @@ def _read_running(home: Path, told: Run) -> tuple[bool, Run]:
     """Whether the run holds its lock, and its figures as it last wrote them."""
     try:
         with _lock_file(home, told.entry).open("rb") as file:
-            is_alive = _is_locked(file.fileno())
+            is_alive = locks.is_held(file.fileno()) is True
             return is_alive, msgspec.json.decode(file.read(), type=Run)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return False, told
-
-
-def _is_locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # a file system without locks: nobody can tell
-        return False
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
-    return False
 
 
 def _close_dead_runs(home: Path) -> None:
     """Writes the last line of runs that were killed, with the figures that they left."""
     for path in sorted((home / "running").glob("*.json")):
         with suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError), path.open("r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # one of two that bury at once
+            locks.acquire(file.fileno())  # one of two that bury at once
             # One that has just been made is not locked yet, and empty.
             if not path.exists() or not (raw := file.read()):
                 continue

@@ -7,6 +7,7 @@ journal of events. Nothing is counted twice: the figures are those that the run 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from msgspec import Struct
 from jobs.format import duration
 from jobs.history.register import KILLED, Run, is_running, moment
 from jobs.history.status import NOT_OPEN, command, ending
+from pipeline.disk.json_lines import JsonLines
 from pipeline.errors import COMPLETE, LockedError
 from pipeline.events import flatten
 from pipeline.records import Usage
-from pipeline.text import printable
+from pipeline.text import many, printable
 
 EXAMPLES = 3
 SINCE = timedelta(hours=24)
@@ -169,15 +171,15 @@ def _rows(told: Report) -> list[Line]:
     parts += [f"{run.failed:,} failed"] if run.failed else []
     left = run.documents - run.ok - run.partial - run.failed
     parts += [f"{left:,} not reached"] if left > 0 else []
-    found = [f"{_many(run.documents, 'row')}: {', '.join(parts)}"]
+    found = [f"{many(run.documents, 'row')}: {', '.join(parts)}"]
     if told.changes:
         of = ", ".join(f"{number:,} {name}" for name, number in told.changes.items())
         found.append(f"against the run before: {of}")
     share = run.cached * 100 // run.requests if run.requests else 0
-    asked = f"{_many(run.requests, 'request')}, {share} % cached"
+    asked = f"{many(run.requests, 'request')}, {share} % cached"
     usage = run.usage
-    found.append(f"{asked}, {_many(usage.calls, 'call')}")
-    found.append(f"{_many(usage.tokens, 'token')}, ${usage.cost_usd:,.2f}")
+    found.append(f"{asked}, {many(usage.calls, 'call')}")
+    found.append(f"{many(usage.tokens, 'token')}, ${usage.cost_usd:,.2f}")
     return [(1, each) for each in found]
 
 
@@ -197,8 +199,8 @@ def _endpoints(told: Report) -> list[Line]:
 
     found: list[Line] = []
     for name, usage in sorted(told.run.endpoints.items(), key=lambda each: -mean(each[1])):
-        parts = [_many(usage.calls, "call")]
-        parts += [_many(usage.errors, "error")] if usage.errors else []
+        parts = [many(usage.calls, "call")]
+        parts += [many(usage.errors, "error")] if usage.errors else []
         usual = f"{mean(usage):.2f} s each"
         if name in told.run.latency:
             # They are of buckets, the slowest is exact: none of them is slower than that.
@@ -209,10 +211,6 @@ def _endpoints(told: Report) -> list[Line]:
             parts.append(f"rested {duration(paused)}")
         found.append((1, f"{printable(name)}: {', '.join(parts)}, ${usage.cost_usd:,.2f}"))
     return found
-
-
-def _many(number: int, name: str) -> str:
-    return f"{number:,} {name}{'s' * (number != 1)}"
 
 
 def _changes(folder: Path | None) -> dict[str, int]:
@@ -237,7 +235,7 @@ def _failures(folder: Path | None) -> list[Failures]:
     """Every class of failure, the most frequent first."""
     counts: dict[str, int] = {}
     examples: dict[str, list[str]] = {}
-    for told in _json_lines(folder, "failures.jsonl"):
+    for told in records(folder, "failures.jsonl"):
         kind = str(told.get("kind") or "row")
         counts[kind] = counts.get(kind, 0) + 1
         if len(shown := examples.setdefault(kind, [])) < EXAMPLES:
@@ -259,24 +257,15 @@ def _example(told: dict[str, Any]) -> str:
 
 def _paused(folder: Path | None) -> dict[str, float]:
     total: dict[str, float] = {}
-    for told in _json_lines(folder, "events.jsonl"):
+    for told in records(folder, "events.jsonl"):
         if told.get("event") == "pauses":
             name, seconds = str(told.get("endpoint")), told.get("seconds")
             total[name] = total.get(name, 0.0) + (seconds if isinstance(seconds, float) else 0.0)
     return total
 
 
-def _json_lines(folder: Path | None, name: str) -> Iterator[dict[str, Any]]:
-    if folder is None:
-        return
-    try:
-        with (folder / name).open("rb") as file:
-            for line in file:
-                try:
-                    told = msgspec.json.decode(line)
-                except (msgspec.MsgspecError, UnicodeDecodeError):
-                    continue  # a line that a crash cut
-                if isinstance(told, dict):
-                    yield told
-    except OSError:
-        return
+def records(folder: Path | None, name: str) -> Iterator[dict[str, Any]]:
+    """The JSON lines that a run left in this file; none where there is no such file."""
+    with suppress(OSError):
+        if folder is not None:
+            yield from JsonLines(folder / name, dict[str, Any])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.history.register import KILLED, Run, is_running
+from pipeline.disk.output_path import run_folder
 from pipeline.errors import COMPLETE, FAILED_ROWS, LockedError, UsageError
 from pipeline.text import printable
 
@@ -33,7 +34,8 @@ def choose(told: Sequence[Run], what: str | None) -> list[Run]:
 def paths(run: Run) -> tuple[str, ...]:
     """What a run may be called by, beside its names; never empty text."""
     own = run.output.rstrip("/")
-    return tuple(path for path in (run.file, own, own and f"{own}.run", run.folder) if path)
+    state = str(run_folder(own)) if own else ""
+    return tuple(path for path in (run.file, own, state, run.folder) if path)
 
 
 def unfinished(told: Sequence[Run]) -> list[Run]:

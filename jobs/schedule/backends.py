@@ -26,6 +26,7 @@ from jobs.schedule.units import (
     with_schedule,
     without_schedule,
 )
+from pipeline.disk.durable import replaced
 from pipeline.errors import StorageError, UsageError
 from pipeline.text import printable, reason, shown
 
@@ -90,9 +91,8 @@ class Systemd:
         with _storing(self._folder):
             link.parent.mkdir(parents=True, exist_ok=True)
             for path, text in self.texts(schedule).items():
-                temporary = Path(f"{path}.tmp")
-                temporary.write_text(text, "utf-8")
-                temporary.replace(path)
+                with replaced(Path(path)) as file:
+                    file.write(text.encode())
             if not link.is_symlink():
                 link.symlink_to(self._folder / unit)
         self.notes = []

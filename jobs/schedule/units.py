@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 import msgspec
 from msgspec import Struct
 
+from jobs.format import parse_duration
 from pipeline.errors import UsageError
 from pipeline.text import printable
 
@@ -25,7 +26,7 @@ MAX_STARTS = 6
 WITHIN_SECONDS = 43_200
 STOP_MARGIN_SECONDS = 60
 _AT = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)", re.ASCII)
-_DELAY = re.compile(r"(\d{1,6})\s*(s|m|min|h|)", re.ASCII)
+_LONGEST_DELAY_SECONDS = 43_200
 _LONGEST_LINE = 998
 """What cron reads of a line, at the least of those in use."""
 _LONGEST_UNIT = 200
@@ -57,14 +58,13 @@ def read_at(text: str) -> str:
 
 def read_delay(text: str) -> int:
     """`10m` in seconds. Raises: UsageError."""
-    found = _DELAY.fullmatch(text.strip())
-    seconds = int(found[1]) * {"h": 3600, "m": 60, "min": 60}.get(found[2], 1) if found else -1
-    if not 0 <= seconds <= 43_200:
+    seconds = parse_duration(text, ("", "s", "m", "min", "h"))
+    if seconds is None or not 0 <= seconds <= _LONGEST_DELAY_SECONDS or seconds % 1:
         raise UsageError(
             f"--random-delay = {printable(text, 40)} must be between 0 and 12h",
             hint="such as 90s, 10m, 1h",
         )
-    return seconds
+    return int(seconds)
 
 
 def unit_name(name: str) -> str:

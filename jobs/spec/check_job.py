@@ -5,7 +5,6 @@ No text that looks like a credential leaves this file: every error passes throug
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import re
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from jobs.secrets import looks_secret
 from jobs.spec.keys import KeyLocations, key_name, shown
 from pipeline.endpoints.kinds import KINDS
 from pipeline.tasks import TASKS
+from pipeline.text import is_loopback
 
 if TYPE_CHECKING:
     from jobs.spec.job import EndpointSpec, Job
@@ -79,7 +79,7 @@ def served_url(
         raise locations.wrong(key, "must not hold a query or fragment (`?`, `#`)")
     if parts.port == 0 or not _AUTHORITY.fullmatch(parts.netloc):
         raise locations.wrong(key, "has no valid host and port")
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not is_loopback(host):
         raise locations.wrong(
             key, f"must begin with https://, http:// is for this machine only, got host `{host}`"
         )
@@ -216,11 +216,3 @@ def _split(url: str) -> SplitResult | None:
     except ValueError:
         return None
     return parts
-
-
-def _is_loopback(host: str) -> bool:
-    """True for this machine only; short forms (`127.1`) that parsers read differently are not."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

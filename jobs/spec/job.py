@@ -7,12 +7,12 @@ which must not be.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 from msgspec import Struct
 
 from jobs.secrets import Reference
+from pipeline.disk.output_path import output_suffix
 from pipeline.endpoints.kinds import KINDS, Kind
 from pipeline.records import Deadline, Price, Rule
 
@@ -89,10 +89,13 @@ class OutputSpec(Struct, frozen=True):
         """What is written under the path."""
         if self.path == "-":
             return "stream"
-        suffix = Path(self.path).suffix
-        if suffix == ".parquet":
-            return "parquet"
-        return "jsonl" if suffix == ".jsonl" else "directory"
+        match output_suffix(self.path):
+            case ".parquet":
+                return "parquet"
+            case ".jsonl":
+                return "jsonl"
+            case _:
+                return "directory"
 
 
 class BudgetSpec(Struct, frozen=True):

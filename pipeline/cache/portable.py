@@ -32,7 +32,7 @@ from pipeline.cache.keys import parts_of
 from pipeline.cache.store import AnswerCache
 from pipeline.errors import InputError
 from pipeline.records import Answer, Split
-from pipeline.text import reason, shown
+from pipeline.text import many, reason, shown
 
 MAGIC = b"textmill answers "
 VERSION = b"1"
@@ -118,7 +118,7 @@ def import_answers(cache: AnswerCache, path: Path, tell: Callable[[str], None]) 
     for entries, place, body in _blocks(path):
         found = _unpacked(body) if body is not None else None
         if found is None or len(found) != entries:
-            tell(f"{place}: a damaged block of {entries:,} entries")
+            tell(f"{place}: a damaged block of {many(entries, 'entry', 'entries')}")
             damaged += entries
             continue
         good: list[Entry] = []
@@ -175,15 +175,16 @@ def _blocks(path: Path) -> Iterator[tuple[int, str, bytes | None]]:
             total = 0
             while True:
                 place = f"{name}: byte {file.tell():,}"
+                after = many(total, "entry", "entries")
                 head = file.read(_HEAD.size + _CRC.size)
                 if len(head) < _HEAD.size + _CRC.size:
-                    raise InputError(f"{name}: cut after {total:,} entries, nothing was taken")
+                    raise InputError(f"{name}: cut after {after}, nothing was taken")
                 entries, packed_bytes, plain_bytes, crc = _HEAD.unpack_from(head)
                 if zlib.crc32(head[: _HEAD.size]) != _CRC.unpack_from(head, _HEAD.size)[0]:
                     raise InputError(f"{place}: a damaged head, nothing was taken")
                 left -= len(head) + packed_bytes
                 if left < 0:
-                    raise InputError(f"{name}: cut after {total:,} entries, nothing was taken")
+                    raise InputError(f"{name}: cut after {after}, nothing was taken")
                 if max(packed_bytes, plain_bytes) > LARGEST_BLOCK_BYTES:
                     raise InputError(f"{place}: a block of {plain_bytes:,} bytes, over the most")
                 packed = file.read(packed_bytes)

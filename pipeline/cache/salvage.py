@@ -17,7 +17,7 @@ from pipeline.cache.entry import PREFIX, SERVER, Entry, entry_of
 from pipeline.cache.keys import parts_of
 from pipeline.cache.sql import READ
 from pipeline.cache.store import AnswerCache
-from pipeline.disk.durable import storage_errors, sync_folder
+from pipeline.disk.durable import rename, storage_errors
 from pipeline.disk.locks import used
 from pipeline.errors import StateError
 from pipeline.text import shown
@@ -71,8 +71,7 @@ def _salvage(folder: Path) -> tuple[int, Path]:
         for name in ("cache.db-wal", "cache.db-shm"):
             with suppress(FileNotFoundError):
                 (folder / name).rename(aside / name)
-        (fresh / "cache.db").replace(folder / "cache.db")
-        sync_folder(folder)
+        rename(fresh / "cache.db", folder / "cache.db")
         shutil.rmtree(fresh, ignore_errors=True)
     return answers, aside
 

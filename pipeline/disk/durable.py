@@ -6,9 +6,9 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 from pipeline.errors import StorageError
 from pipeline.text import reason, shown
@@ -27,6 +27,42 @@ def storage_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+def temporary_path(path: Path) -> Path:
+    """Where a file is written before it takes the name `path`.
+
+    Beside it, so that the rename stays in one file system; the same for every writer, so that the
+    next one removes what a kill left; hidden, so that no folder read as input gives it.
+    """
+    return path.with_name(f".{path.name}.textmill.tmp")
+
+
+@contextmanager
+def replaced(path: Path, *, is_private: bool = False) -> Iterator[BinaryIO]:
+    """A file to write, which replaces `path` when the block ends; private ones have mode 0600.
+
+    Invariant: a reader, also after a crash, sees the old file or the new one, each of them whole;
+        the new one is durable when the block has ended. An error leaves the old one alone.
+    Raises: OSError.
+    """
+    temporary = temporary_path(path)
+    try:
+        with _create(temporary, is_private=is_private) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        rename(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def rename(source: Path, target: Path) -> None:
+    """Gives a file, or a link, its name; the name is durable when this returns."""
+    source.replace(target)
+    sync_folder(target.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Makes the names in the folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -39,6 +75,17 @@ def sync_folder(folder: Path) -> None:
 def open_private(path: Path) -> IO[bytes]:
     """The file, opened anew for writing; who may read the output need not read the run's state."""
     return open(path, "wb", opener=_open_private)
+
+
+def _create(path: Path, *, is_private: bool) -> BinaryIO:
+    """A new file. Exclusive, so that a link under this name is not followed, and the mode of what
+    a kill left is not inherited."""
+    opener = _open_private if is_private else None
+    try:
+        return open(path, "xb", opener=opener)
+    except FileExistsError:
+        path.unlink()
+        return open(path, "xb", opener=opener)
 
 
 def _open_private(path: str, flags: int) -> int:

@@ -19,6 +19,36 @@ from pipeline.text import printable, reason, shown
 ALONE_SECONDS = 0.5
 
 
+def acquire(descriptor: int, *, is_shared: bool = False) -> None:
+    """Takes the lock of an open file at once, until the descriptor is closed.
+
+    Raises: BlockingIOError where another process holds it; OSError where locks do not work.
+    """
+    fcntl.flock(descriptor, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+
+
+def wait_for(descriptor: int) -> None:
+    """Takes the lock of an open file as soon as its holder releases it. Raises: OSError."""
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def is_held(descriptor: int) -> bool | None:
+    """Whether a living process holds the lock of an open file for itself alone.
+
+    `descriptor` holds no lock itself. The question takes a shared lock for a moment; an owner that
+    must not be refused in that moment calls `wait_for`.
+    None: the file system has no locks, so the answer is unknown.
+    """
+    try:
+        acquire(descriptor, is_shared=True)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return False
+
+
 @contextmanager
 def lock(run_folder: Path) -> Iterator[None]:
     """Holds the run folder; the kernel lets go of it also on kill -9.
@@ -30,7 +60,7 @@ def lock(run_folder: Path) -> Iterator[None]:
     descriptor = _opened(path)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            acquire(descriptor)
         except BlockingIOError:
             holder = os.pread(descriptor, 4096, 0)
             raise LockedError(f"{shown(str(run_folder))}: held by {_holder(holder)}") from None
@@ -64,7 +94,7 @@ def used(folder: Path, patience_seconds: float, *, alone: bool = False) -> int:
     try:
         while True:
             try:
-                fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+                acquire(file, is_shared=not alone)
                 return file
             except BlockingIOError:
                 if time.monotonic() > ends:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from pipeline.endpoints import openai
-from pipeline.endpoints.responses import parsed, refusal, text_answer, vector_answers
+from pipeline.endpoints.responses import parsed, refusal, text_answer, vector_answers, wrong_count
 from pipeline.errors import EndpointError
 from pipeline.records import Answer, Call, Endpoint, Failure, Request
 from pipeline.tasks import TASKS
@@ -52,7 +52,7 @@ def decode(
         return [openai.chat_answer(body)]
     reply: list[dict[str, Any]] = parsed(body, list[dict[str, Any]])
     if len(reply) != count:
-        raise EndpointError("invalid", f"{len(reply)} texts for {count} inputs", status=200)
+        raise EndpointError("invalid", wrong_count(len(reply), "text", count), status=200)
     return [text_answer(entry.get(field), model=endpoint.model) for entry in reply]
 
 

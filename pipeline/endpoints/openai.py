@@ -13,10 +13,18 @@ from typing import Any
 
 import msgspec
 
-from pipeline.endpoints.responses import counted, parsed, refusal, text_answer, vector_answers
+from pipeline.endpoints.responses import (
+    counted,
+    parsed,
+    refusal,
+    text_answer,
+    vector_answers,
+    wrong_count,
+)
 from pipeline.errors import EndpointError
 from pipeline.records import Answer, Call, Endpoint, Failure, Request
 from pipeline.tasks import TASKS
+from pipeline.text import many
 
 _encode = msgspec.json.Encoder().encode
 
@@ -88,11 +96,13 @@ def decode(
     for entry in reply.data:
         if entry.index is None or not 0 <= entry.index < count or ordered[entry.index] is not None:
             raise EndpointError(
-                "invalid", f"index {entry.index} twice or outside of {count} inputs", status=200
+                "invalid",
+                f"index {entry.index} twice or outside of {many(count, 'input')}",
+                status=200,
             )
         ordered[entry.index] = entry.embedding
     if len(reply.data) != count:
-        raise EndpointError("invalid", f"{len(reply.data)} vectors for {count} inputs", status=200)
+        raise EndpointError("invalid", wrong_count(len(reply.data), "vector", count), status=200)
     if len({type(vector) for vector in ordered}) != 1:
         raise EndpointError("invalid", "floats and base64 in one answer", status=200)
     usage = reply.usage or _Usage()

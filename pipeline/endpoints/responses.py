@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import EndpointError, ErrorKind
 from pipeline.records import Answer, Failure
-from pipeline.text import printable
+from pipeline.text import many, printable
 
 _TOO_LONG = re.compile(
     r"context[ _]length|must have less than|too (long|large)|batch size|longer than the max"
@@ -166,6 +166,11 @@ def counted(tokens: object) -> int:
     return int(tokens) if is_count and 0 <= tokens < 2**53 else 0  # type: ignore[operator,call-overload]
 
 
+def wrong_count(got: int, noun: str, inputs: int) -> str:
+    """What is wrong with a reply of too few or too many values."""
+    return f"{many(got, noun)} for {many(inputs, 'input')}"
+
+
 def vector_answers(
     vectors: Sequence[Any], count: int, *, input_tokens: int = 0, model: str = ""
 ) -> list[Answer | Failure]:
@@ -176,7 +181,7 @@ def vector_answers(
     Raises: EndpointError `invalid` where the count is wrong: nothing is ever shifted.
     """
     if len(vectors) != count:
-        raise EndpointError("invalid", f"{len(vectors)} vectors for {count} inputs", status=200)
+        raise EndpointError("invalid", wrong_count(len(vectors), "vector", count), status=200)
     try:
         lengths = [len(vector) for vector in vectors]
         length, agreed = Counter(lengths).most_common(1)[0]

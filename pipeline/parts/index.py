@@ -8,7 +8,6 @@ disk cut short is one without an index.
 from __future__ import annotations
 
 import hashlib
-import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from pipeline.disk.durable import storage_errors, sync_folder
+from pipeline.disk.durable import replaced, storage_errors
 from pipeline.disk.spill import Records
 from pipeline.parts.part_rows import INDEX_SUFFIX, is_whole
 from pipeline.source.survey import ROW
@@ -104,14 +103,8 @@ def write_index(path: Path, header: Header, entries: Records) -> PartIndex:
     body = entries.tobytes()
     head = len(raw).to_bytes(4, "big") + zlib.crc32(raw).to_bytes(4, "big")
     target = path.with_suffix(INDEX_SUFFIX)
-    temporary = target.with_name(f"{target.name}.tmp")
-    with storage_errors(target):
-        with temporary.open("wb") as file:
-            file.write(MAGIC + head + raw + hashlib.sha256(body).digest() + body)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-        sync_folder(target.parent)
+    with storage_errors(target), replaced(target) as file:
+        file.write(MAGIC + head + raw + hashlib.sha256(body).digest() + body)
     return PartIndex(path, header)
 
 

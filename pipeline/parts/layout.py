@@ -10,31 +10,26 @@ import os
 import shutil
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from fnmatch import fnmatch
 from pathlib import Path
 
-from pipeline.disk.durable import storage_errors, sync_folder
+from pipeline.disk.durable import rename, storage_errors, sync_folder, temporary_path
+from pipeline.disk.output_path import output_fault, output_suffix, run_folder
 from pipeline.errors import UsageError
-from pipeline.text import printable, shown
+from pipeline.source.files import is_s3
+from pipeline.text import shown
 
 
 class OutputLayout:
     """Where the output goes: its run folder, its parts, and how it is published."""
 
     def __init__(self, output: str, run_id: str) -> None:
-        self.path = Path(output.rstrip("/") or "/")
-        suffix = "" if output.endswith("/") else self.path.suffix.lower()
-        if suffix not in (".parquet", ".jsonl") and suffix[1:2].isalpha():
-            raise UsageError(
-                f"{shown(output)}: output.path ends in `{printable(suffix)}`,"
-                " which is not .parquet, .jsonl or a folder"
-            )
-        self.suffix = suffix if suffix in (".parquet", ".jsonl") else ""
-        self.run_folder = Path(f"{self.path}.run")
+        self.path = Path(output)
+        self.suffix = output_suffix(output)
+        self.run_folder = run_folder(output)
         self.parts = self.run_folder / "parts"
         self.part_suffix = self.suffix or ".parquet"
         self.version = self.run_folder / "versions" / run_id
-        self.temporary = self.path.with_name(f".{self.path.name}.textmill.tmp")
+        self.temporary = temporary_path(self.path)
 
     def part_path(self, part: int) -> Path:
         """Where a part is written; finished, it is named by its hash."""
@@ -51,30 +46,14 @@ class OutputLayout:
         """
         path = self.path
         with storage_errors(path):
-            real = path.resolve()
-            if any(real in (p, *p.parents) for p in (Path(each).resolve() for each in inputs)):
-                raise UsageError(f"{shown(str(path))}: output.path is also the input")
-            folder = Path(given)
-            among = fnmatch(str(path), given) or (
-                folder.is_dir() and folder.resolve() == real.parent
-            )
-            if among and self.suffix and inputs[0].lower().find(self.suffix) >= 0:
+            source = None if is_s3(given) else given
+            if fault := output_fault(path, source, inputs, shown=shown(given)):
+                raise UsageError(f"{shown(str(path))}: output.path {fault.problem}")
+            if path.is_dir() and not path.is_symlink() and any(path.iterdir()):
                 raise UsageError(
-                    f"{shown(str(path))}: output.path would be read as input next time"
+                    f"{shown(str(path))}: a folder that textmill did not make",
+                    hint="name a folder that does not exist yet, or an empty one",
                 )
-            run_folders = [p for p in path.absolute().parents if p.name.endswith(".run")]
-            if any((p / "lock").exists() for p in run_folders):
-                raise UsageError(f"{shown(str(path))}: output.path lies in a run folder")
-            if path.is_symlink() and not (self.suffix == "" and self._is_ours()):
-                raise UsageError(f"{shown(str(path))}: output.path is a symbolic link")
-            if path.exists() and (path.is_dir() != (self.suffix == "") or not path.is_symlink()):
-                if path.is_dir() and (self.suffix or any(path.iterdir())):
-                    raise UsageError(
-                        f"{shown(str(path))}: a folder that textmill did not make",
-                        hint="name a folder that does not exist yet, or an empty one",
-                    )
-                if self.suffix == "" and not path.is_dir():
-                    raise UsageError(f"{shown(str(path))}: a file stands where a folder must go")
         with storage_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
         with storage_errors(path.parent):
@@ -84,9 +63,6 @@ class OutputLayout:
         with storage_errors(self.parts):
             self.run_folder.mkdir(mode=0o700, exist_ok=True)
             self.parts.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for folder in self.parts.iterdir():  # one for each run, as earlier versions made them
-                if folder.is_dir():
-                    shutil.rmtree(folder, ignore_errors=True)
             if self.suffix == "":
                 self.run_folder.chmod(0o755)  # what the output's link leads to must be readable
                 self.version.parent.mkdir(exist_ok=True)
@@ -113,8 +89,7 @@ class OutputLayout:
             self.temporary.symlink_to(Path(self.run_folder.name, "versions", self.version.name))
             if self.path.is_dir() and not self.path.is_symlink():
                 self.path.rmdir()  # an empty one: a link cannot be renamed onto it
-            self.temporary.replace(self.path)
-            sync_folder(self.path.parent)
+            rename(self.temporary, self.path)
         for old in self.version.parent.iterdir():
             if old.name not in (self.version.name, before):
                 shutil.rmtree(old, ignore_errors=True)

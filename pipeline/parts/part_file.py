@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.disk.durable import storage_errors, sync_folder
+from pipeline.disk.durable import rename, storage_errors, temporary_path
 from pipeline.parts.json_lines import PIECE_ROWS, json_lines
 from pipeline.parts.schema import row_weights
 
@@ -95,7 +95,7 @@ class PartFile:
     ) -> None:
         self.path = path
         self._for_hub = for_hub
-        self.temporary = temporary or path.with_name(f"{path.name}.tmp")
+        self.temporary = temporary or temporary_path(path)
         self._is_json = path.suffix.lower() == ".jsonl"
         self._open(self.temporary, schema)
 
@@ -161,8 +161,7 @@ class PartFile:
         """Gives the sealed file its name."""
         try:
             with storage_errors(self.path):
-                self.temporary.replace(self.path)
-                sync_folder(self.path.parent)
+                rename(self.temporary, self.path)
         except BaseException:
             self.discard()
             raise

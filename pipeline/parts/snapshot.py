@@ -10,13 +10,13 @@ the two is true:
 
 from __future__ import annotations
 
-import os
+import shutil
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
-from pipeline.disk.durable import open_private, storage_errors, sync_folder
+from pipeline.disk.durable import rename, replaced, storage_errors
 from pipeline.parts.index import Stamp
 from pipeline.parts.layout import OutputLayout
 
@@ -118,19 +118,13 @@ class SnapshotFile:
         """Adds the changes of this commit to those owed, in one rename: a change that comes twice
         does no harm, one that is lost does."""
         if self.owed_changes.exists():
-            both = self.owed_changes.with_name("changes.both.tmp")
-            with open_private(both) as file:
+            with replaced(self.owed_changes, is_private=True) as file:
                 for each in (self.owed_changes, self.next_changes):
                     with each.open("rb") as source:
-                        while piece := source.read(1 << 20):
-                            file.write(piece)
-                file.flush()
-                os.fsync(file.fileno())
-            both.replace(self.owed_changes)
+                        shutil.copyfileobj(source, file, 1 << 20)
             self.next_changes.unlink()
         else:
-            self.next_changes.replace(self.owed_changes)
-        sync_folder(self.owed_changes.parent)
+            rename(self.next_changes, self.owed_changes)
 
 
 def file_stamp(path: Path) -> FileStamp:
@@ -147,11 +141,5 @@ def _decoded(path: Path) -> Snapshot | None:
 
 
 def _write(path: Path, snapshot: Snapshot) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    with storage_errors(path):
-        with open_private(temporary) as file:
-            file.write(msgspec.json.encode(snapshot) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
+    with storage_errors(path), replaced(path, is_private=True) as file:
+        file.write(msgspec.json.encode(snapshot) + b"\n")

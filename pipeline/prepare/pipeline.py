@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
@@ -31,7 +32,8 @@ class Pipeline(Struct, frozen=True, kw_only=True):
     """Who answers, in job-file order."""
     aggregator: Aggregator
     output: str
-    home: str
+    answers: Path
+    """The folder of the paid answers."""
     fingerprint: str
     input_settings: dict[str, Any] = {}
     """What of the job decides how a row becomes inputs, by the keys of the job file: for `explain`,

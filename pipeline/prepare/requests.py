@@ -29,6 +29,7 @@ from pipeline.records import Chunk, Document, Request
 from pipeline.source.documents import read
 from pipeline.source.jsonl import BATCH_ROWS
 from pipeline.source.survey import Survey
+from pipeline.text import many
 
 MIN_PIECE_TOKENS = 8
 """No chunker cuts smaller."""
@@ -180,7 +181,7 @@ def _open(
     spans = Spans(len(document.text))
     spans.extend(chain(first, [] if further is None else [further], chunks))
     if len(spans) > most:
-        return _isolated(document, f"more than guard.max_chunks = {most:,} chunks")
+        return _isolated(document, f"more than guard.max_chunks = {many(most, 'chunk')}")
     return LongDocument(document, route, requests_of, spans)
 
 

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.disk.durable import open_private, storage_errors, sync_folder
+from pipeline.disk.durable import replaced, storage_errors, sync_folder
 from pipeline.records import Failure
 
 ALL = "all"
@@ -66,14 +66,8 @@ class FailureJournal:
         if len(kept) == len(before):
             return 0
         self.close()
-        temporary = self.path.with_name(f"{self.path.name}.tmp")
-        with storage_errors(self.path):
-            with open_private(temporary) as file:
-                file.writelines(_encode_line(key, failure) for key, failure in kept.items())
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
-            sync_folder(self.path.parent)
+        with storage_errors(self.path), replaced(self.path, is_private=True) as file:
+            file.writelines(_encode_line(key, failure) for key, failure in kept.items())
         return len(before) - len(kept)
 
     def discard(self) -> None:

@@ -20,7 +20,9 @@ from typing import IO, Any
 
 import msgspec
 
-from pipeline.disk.durable import open_private, storage_errors, sync_folder
+from pipeline.disk.durable import open_private, replaced, storage_errors, sync_folder
+from pipeline.disk.json_lines import JsonLines
+from pipeline.disk.output_path import run_folder
 from pipeline.errors import StorageError
 from pipeline.records import Answer, Document, Outcome
 from pipeline.runs.failures import FailureJournal
@@ -29,11 +31,6 @@ from pipeline.text import printable
 
 _YOUNG_SECONDS = 60
 _ADDRESS = re.compile(r"(?P<file>.*?)(?::(?P<line>\d+)|: row (?P<row>\d+))\Z", re.DOTALL)
-
-
-def run_folder(output: str) -> Path:
-    """Where the runs of this output keep their state."""
-    return Path(f"{output.rstrip('/')}.run")
 
 
 def runs_of(output: str) -> dict[str, Manifest | None]:
@@ -69,16 +66,10 @@ def failures(output: str, run_id: str, identity: bytes) -> list[dict[str, Any]]:
     """What failed of this document in that run."""
     found: list[dict[str, Any]] = []
     name = identity.hex()
-    with (
-        suppress(OSError),
-        (run_folder(output) / "runs" / run_id / "failures.jsonl").open("rb") as f,
-    ):
-        for line in f:
-            if name.encode() in line:
-                with suppress(msgspec.MsgspecError, UnicodeDecodeError):
-                    told = msgspec.json.decode(line, type=dict)
-                    if told.get("identity") == name:
-                        found.append(told)
+    path = run_folder(output) / "runs" / run_id / "failures.jsonl"
+    with suppress(OSError):
+        lines = JsonLines(path, dict[str, Any], containing=name.encode())
+        found += (told for told in lines if told.get("identity") == name)
     return found
 
 
@@ -137,15 +128,9 @@ class RunRecord:
     def _write_manifest(self) -> None:
         """Durable when it returns; a reader sees the old one or the new one."""
         path = self.folder / "manifest.json"
-        temporary = path.with_suffix(".tmp")
         raw = msgspec.json.format(msgspec.json.encode(self.manifest), indent=2) + b"\n"
-        with storage_errors(path):
-            with open_private(temporary) as file:
-                file.write(raw)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            sync_folder(self.folder)
+        with storage_errors(path), replaced(path, is_private=True) as file:
+            file.write(raw)
 
     def isolated(self, document: Document) -> None:
         """A row that could not be read or cut."""

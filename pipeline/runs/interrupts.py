@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import signal
-import sys
 import time
 from collections.abc import Callable
 
@@ -13,9 +12,7 @@ from anyio.abc import TaskGroup
 
 from pipeline.errors import TERMINATED, Interrupted, TextmillError, TimeLimit
 
-SIGNALS = [signal.SIGINT, signal.SIGTERM]
-if sys.platform != "win32":
-    SIGNALS.append(signal.SIGHUP)
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 CLOCK_CHECK_SECONDS = 30.0
 """So often `run.until` is compared with the clock: a machine that slept wakes late otherwise."""

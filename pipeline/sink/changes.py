@@ -11,6 +11,7 @@ equal by construction; of all others the old and the new ones are compared as th
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from array import array
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.disk.durable import open_private, storage_errors, sync_folder
+from pipeline.disk.durable import open_private, replaced, storage_errors, sync_folder
 from pipeline.disk.spill import Records, Spill
 from pipeline.parts.index import PartIndex
 from pipeline.parts.part_rows import PartRows, part_errors
@@ -98,18 +99,12 @@ def write_changes(
 
 def deliver(owed: Path, target: Path) -> None:
     """Puts the changes where they were asked for, whole or not at all."""
-    temporary = target.with_name(f".{target.name}.textmill.tmp")
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with replaced(target) as file:
             if owed.exists():
                 with owed.open("rb") as source:
-                    while piece := source.read(1 << 20):
-                        file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-        sync_folder(target.parent)
+                    shutil.copyfileobj(source, file, 1 << 20)
         owed.unlink(missing_ok=True)
 
 

@@ -1,11 +1,26 @@
-"""Blocks of rows, as every format gives them."""
+"""Blocks of rows, as every format gives them; and how large ones are passed on.
+
+A line may be 200 MB, a row group as much. A generator that waits at its `yield` keeps its local
+names, so one that names the last block would hold it while the next one is read: twice the memory.
+Therefore a block is made in a function, whose names end with it, and passed on by `map` or
+`handed_over`, which hold nothing that they have given.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from pipeline.source.files import InputFile, family
+
+T = TypeVar("T")
+
+
+def handed_over(items: list[T]) -> Iterator[T]:
+    """The items of a list, in order; the list forgets each as it is given, and is empty at last."""
+    items.reverse()
+    while items:
+        yield items.pop()
 
 
 class Block(NamedTuple):

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 import msgspec
 
 from pipeline.source import identity
-from pipeline.source.blocks import Block, Chosen
+from pipeline.source.blocks import Block, Chosen, handed_over
 from pipeline.source.files import InputFile, InputSpec
 from pipeline.source.long_lines import LONG_BYTES, LongLine
 from pipeline.text import printable
@@ -181,41 +181,55 @@ def jsonl_blocks(
     id_kind: type | None = None,
 ) -> Iterator[Block]:
     """All rows of all files, decoded; or only the chosen ones, then with the kind of the ids."""
+    named = _Named(spec, id_kind)
     for file in files:
         if chosen is not None and chosen.is_done:
             return
         with opened(file) as stream:
             for group in _grouped(_chosen(lines(stream, spec.max_row_bytes), chosen)):
-                block = Block(file, [line.number for line in group], [], [], [], [], [])
-                # A line may be 200 MB: no name may hold on to it while the next one is read.
-                while group:
-                    line = group.pop(0)
-                    row, error = decoded(line, spec.max_row_bytes)
-                    value = None
-                    if row is not None and spec.id is not None:
-                        value, problem = _id(row, spec.id, id_kind)
-                        error = error or problem
-                        if value is not None and id_kind is None:
-                            id_kind = _ID_KINDS[type(value)]
-                    if row is not None and error is None:
-                        text = row.get(spec.text)
-                        if text is not None and type(text) is not str:
-                            error = f"`{spec.text}` must be a string, got {json_name(text)}"
-                    if value is not None:
-                        hashed = identity.of_id(value)
-                    elif row is not None and spec.id is None:
-                        hashed = identity.of_content(row)
-                    else:
-                        digest = line.digest or sha256(line.raw or b"").digest()
-                        hashed = identity.of_bytes(digest)
-                    block.hashes.append(hashed)
-                    block.unique.append(value is not None)
-                    block.ids.append(value)
-                    block.errors.append(error)
-                    block.rows.append(row)
-                    del line, row
+                block = named.block(file, group)
                 yield block
-                block.rows.clear()
+                block.rows.clear()  # its user names it while the next one is read
+
+
+class _Named:
+    """Decodes lines and names their rows; all ids are of the kind of the first one."""
+
+    def __init__(self, spec: InputSpec, id_kind: type | None) -> None:
+        self._spec, self._id_kind = spec, id_kind
+
+    def block(self, file: InputFile, group: list[Line]) -> Block:
+        """The block of these lines; empties the list."""
+        block = Block(file, [line.number for line in group], [], [], [], [], [])
+        for hashed, value, error, row in map(self._row, handed_over(group)):
+            block.hashes.append(hashed)
+            block.unique.append(value is not None)
+            block.ids.append(value)
+            block.errors.append(error)
+            block.rows.append(row)
+        return block
+
+    def _row(self, line: Line) -> tuple[bytes, Any, str | None, dict[str, Any] | None]:
+        """Hash, id, error and object of a line."""
+        spec = self._spec
+        row, error = decoded(line, spec.max_row_bytes)
+        value = None
+        if row is not None and spec.id is not None:
+            value, problem = _id(row, spec.id, self._id_kind)
+            error = error or problem
+            if value is not None and self._id_kind is None:
+                self._id_kind = _ID_KINDS[type(value)]
+        if row is not None and error is None:
+            text = row.get(spec.text)
+            if text is not None and type(text) is not str:
+                error = f"`{spec.text}` must be a string, got {json_name(text)}"
+        if value is not None:
+            hashed = identity.of_id(value)
+        elif row is not None and spec.id is None:
+            hashed = identity.of_content(row)
+        else:
+            hashed = identity.of_bytes(line.digest or sha256(line.raw or b"").digest())
+        return hashed, value, error, row
 
 
 def _chosen(each: Iterator[Line], chosen: Chosen | None) -> Iterator[Line]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -17,11 +16,11 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
 from pipeline.source import identity
-from pipeline.source.blocks import Block, Chosen
+from pipeline.source.blocks import Block, Chosen, handed_over
 from pipeline.source.files import InputFile, InputSpec, is_s3, seekable, unchanged, unreadable
 from pipeline.source.jsonl import BATCH_BYTES, BATCH_ROWS
 from pipeline.source.values import hashable, is_text
-from pipeline.text import reason
+from pipeline.text import agreeing, many, reason
 
 UNREADABLE = identity.of_bytes(sha256(b"a row in a damaged part of a Parquet file").digest())
 """What rows without values have in common; occurrences tell them apart."""
@@ -52,48 +51,63 @@ def parquet_blocks(
     columns: Sequence[str] | None,
     chosen: Chosen | None,
 ) -> Iterator[Block]:
+    """All rows of all files, or only the chosen ones; of each row these columns."""
     for file in files:
         if chosen is not None and chosen.is_done:
             return
         with unchanged(file), open_parquet(file) as parquet:
             first = 0
             for group in range(parquet.num_row_groups):
-                start = first
-                held = parquet.metadata.row_group(group).num_rows
-                if chosen is not None and chosen.skips(held):
-                    first += held
-                    continue
-                # A row without a readable id is named by all its values, which are read only then.
-                contents = enumerate(_contents(file, parquet, group, spec))
-                for batch, damage in _read_group(file, parquet, group, columns, spec):
-                    numbers: Sequence[int] = range(first, first + len(batch))
-                    first += len(batch)
-                    if chosen is not None:
-                        at = [n for n in range(len(batch)) if chosen.takes()]
-                        batch, numbers = (
-                            batch.take(pa.array(at, pa.int64())),
-                            [numbers[n] for n in at],
-                        )
-                        if not at:
-                            continue
-                    block = Block(file, numbers, [], [], [], [], batch)
-                    hashes = _content_hashes(batch) if spec.id is None else iter(())
-                    values, problems = _parquet_ids(batch, spec.id)
-                    for number, value, problem in zip(numbers, values, problems, strict=True):
-                        if spec.id is None:
-                            hashed = UNREADABLE if damage else next(hashes)
-                        elif problem is None:
-                            hashed = identity.of_id(value)
-                        else:
-                            hashed = next(h for n, h in contents if n == number - start)
-                        block.hashes.append(hashed)
-                        block.unique.append(spec.id is not None and problem is None)
-                        block.ids.append(value)
-                        block.errors.append(damage or problem)
-                    # As everywhere below: what waits at a `yield` must not hold 200 MB of Arrow.
-                    ready = [block]
-                    del block, batch, values
-                    yield ready.pop()
+                rows = parquet.metadata.row_group(group).num_rows
+                if chosen is None or not chosen.skips(rows):
+                    # A row without a readable id is named by all its values, read only then.
+                    contents = _contents(file, parquet, group, spec)
+                    named = _Named(spec, file, first, chosen, enumerate(contents, first))
+                    batches = _read_group(file, parquet, group, columns, spec)
+                    yield from filter(None, map(named.block, batches))
+                first += rows
+
+
+class _Named:
+    """Names the rows of a row group, batch by batch. Units: `first` and `contents` count rows of
+    the file."""
+
+    def __init__(
+        self,
+        spec: InputSpec,
+        file: InputFile,
+        first: int,
+        chosen: Chosen | None,
+        contents: Iterator[tuple[int, bytes]],
+    ) -> None:
+        self._spec, self._file, self._chosen, self._contents = spec, file, chosen, contents
+        self._next = first
+
+    def block(self, read: tuple[pa.RecordBatch, str | None]) -> Block | None:
+        """The block of a batch, whose rows may be damaged; None where no row of it is wanted."""
+        batch, damage = read
+        numbers: Sequence[int] = range(self._next, self._next + len(batch))
+        self._next += len(batch)
+        if self._chosen is not None:
+            at = [n for n in range(len(batch)) if self._chosen.takes()]
+            if not at:
+                return None
+            batch, numbers = batch.take(pa.array(at, pa.int64())), [numbers[n] for n in at]
+        name = self._spec.id
+        block = Block(self._file, numbers, [], [], [], [], batch)
+        hashes = _content_hashes(batch) if name is None else iter(())
+        for number, value, problem in zip(numbers, *_parquet_ids(batch, name), strict=True):
+            if name is None:
+                hashed = UNREADABLE if damage else next(hashes)
+            elif problem is None:
+                hashed = identity.of_id(value)
+            else:
+                hashed = next(each for n, each in self._contents if n == number)
+            block.hashes.append(hashed)
+            block.unique.append(name is not None and problem is None)
+            block.ids.append(value)
+            block.errors.append(damage or problem)
+        return block
 
 
 def _read_group(
@@ -110,12 +124,14 @@ def _read_group(
     row group; ids are read by themselves, and end only where their own column is damaged.
     """
     done, rows = 0, parquet.metadata.row_group(group).num_rows
+
+    def counted(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, None]:
+        nonlocal done
+        done += len(batch)
+        return batch, None
+
     try:
-        for batch in _batches(file, parquet, group, columns):
-            done += len(batch)
-            ready = [batch]
-            del batch
-            yield ready.pop(), None
+        yield from map(counted, _batches(file, parquet, group, columns))
         return
     except InputError as error:
         if not spec.salvage:
@@ -163,26 +179,23 @@ def _batches(
     present = parquet.schema_arrow.names
     wanted = present if columns is None else [name for name in present if name in columns]
     left = described.num_rows
+
+    def selected(batch: pa.RecordBatch) -> pa.RecordBatch:
+        nonlocal left
+        left -= len(batch)
+        return batch.select(wanted)
+
     try:
-        each = parquet.iter_batches(rows, row_groups=[group], columns=wanted, use_threads=False)
+        batches = parquet.iter_batches(rows, row_groups=[group], columns=wanted, use_threads=False)
         if described.num_rows <= rows:
-            whole = list(each)
             # The reader is done with, and with it the pages that it unpacked.
-            each = _popped(whole)
-        while ready := list(islice(each, 1)):
-            left -= len(ready[0])
-            yield ready.pop().select(wanted)
+            batches = handed_over(list(batches))
+        yield from map(selected, batches)
     except (pa.ArrowException, OSError) as error:
         raise unreadable(file, error, f"row group {group}") from error
     if left:
-        short = ValueError(f"{left} rows are missing")
+        short = ValueError(f"{many(left, 'row')} {agreeing(left, 'is', 'are')} missing")
         raise unreadable(file, short, f"row group {group}") from short
-
-
-def _popped(batches: list[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    batches.reverse()
-    while batches:
-        yield batches.pop()
 
 
 def _contents(

@@ -14,17 +14,16 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
-from fnmatch import fnmatchcase
 from functools import lru_cache
-from ipaddress import ip_address
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from pipeline.disk.globbing import matches
 from pipeline.errors import InputError, OutageError, TextmillError, UsageError
-from pipeline.text import printable
+from pipeline.text import is_loopback, printable
 
 SCHEME = "s3://"
 READ_BYTES = 8 << 20
@@ -43,10 +42,6 @@ _AWAY = re.compile(
 )
 _DENIED = re.compile(r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|EXPIRED_TOKEN|HTTP status 403")
 _SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
-
-
-def is_s3(path: str) -> bool:
-    return path.startswith(SCHEME)
 
 
 def fault_of(path: str) -> str | None:
@@ -76,7 +71,7 @@ def found(path: str) -> tuple[list[str], bool]:
             return [path], False
         if glob.has_magic(name):
             bucket, _, pattern = name.partition("/")
-            return sorted(SCHEME + each for each in _matches(bucket, pattern.split("/"))), False
+            return sorted(SCHEME + each for each in _glob(bucket, pattern.split("/"))), False
         listed = _listed(name.rstrip("/"))
         return sorted(SCHEME + each.path for each in listed if each.is_file), True
 
@@ -152,7 +147,7 @@ def _stat(path: str) -> tuple[int, int, str] | None:
     return int(told.get("content-length") or 0), at * 1_000_000_000, told.get("etag", "")
 
 
-def _matches(base: str, pattern: Sequence[str]) -> Iterator[str]:
+def _glob(base: str, pattern: Sequence[str]) -> Iterator[str]:
     """The objects below `base` that fit; lists no prefix that cannot hold one."""
     fixed = 0
     while fixed < len(pattern) - 1 and not glob.has_magic(pattern[fixed]):
@@ -162,32 +157,16 @@ def _matches(base: str, pattern: Sequence[str]) -> Iterator[str]:
     if part == "**":
         for each in _listed(base, deep=True):
             below = each.path[len(base) + 1 :].split("/")
-            if each.is_file and not any(p[:1] == "." for p in below[:-1]):
-                # `**` stands for any number of folders, also none.
-                tails = (below[at:] for at in range(len(below)))
-                if any(_fits(tail, rest or ["*"]) for tail in tails):
-                    yield each.path
+            if each.is_file and matches(below, pattern):
+                yield each.path
         return
     for each in _listed(base):
-        if not _fits([each.base_name], [part]):
+        if not matches([each.base_name], [part]):
             continue
         if not rest and each.is_file:
             yield each.path
         elif rest and each.type == pafs.FileType.Directory:
-            yield from _matches(each.path, rest)
-
-
-def _fits(names: Sequence[str], pattern: Sequence[str]) -> bool:
-    if "**" in pattern:
-        at = pattern.index("**")
-        head, tail = pattern[:at], pattern[at + 1 :] or ["*"]
-        return _fits(names[:at], head) and any(
-            _fits(names[start:], tail) for start in range(at, len(names))
-        )
-    return len(names) == len(pattern) and all(
-        fnmatchcase(name, each) and (name[:1] != "." or each[:1] == ".")
-        for name, each in zip(names, pattern, strict=True)
-    )
+            yield from _glob(each.path, rest)
 
 
 def _listed(base: str, *, deep: bool = False) -> list[Any]:
@@ -217,7 +196,7 @@ def _client(url: str, region: str, _key: str, _profile: str) -> Any:
             _refuse("AWS_ENDPOINT_URL must be https://HOST, without user or password")
         if parts.path.strip("/") or parts.query:
             _refuse("AWS_ENDPOINT_URL must be https://HOST[:PORT], without a path")
-        if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             _refuse("AWS_ENDPOINT_URL must begin with https://, http:// is for this machine only")
         options |= {"endpoint_override": parts.netloc, "scheme": parts.scheme}
     return pafs.S3FileSystem(
@@ -230,13 +209,6 @@ def _client(url: str, region: str, _key: str, _profile: str) -> Any:
 
 def _refuse(problem: str) -> NoReturn:
     raise UsageError(problem)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _masked(text: str) -> str:

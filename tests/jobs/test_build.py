@@ -166,7 +166,7 @@ def test_guards_and_bounds_are_handed_on():
     assert (made.max_cost_usd, made.is_partial) == (1.5, True)
 
 
-@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="has a place of its own")
+@pytest.mark.skipif(sys.platform == "darwin", reason="has a place of its own")
 def test_home_is_the_data_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/h")
     monkeypatch.setenv("TEXTMILL_HOME", "~/mill")

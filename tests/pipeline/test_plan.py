@@ -103,8 +103,8 @@ def test_a_plan_over_the_budget_exits_8_and_shows_what_it_counted(tmp_path, mill
     ran = mill(*job)
     assert (ran.code, ran.out, ran.err) == (
         8,
-        "1 documents, 1 chunks, 1 requests, 0 cached\n"
-        "left to do: 1 calls, 3 tokens, up to $0.50, about 0.5 s\n",
+        "1 document, 1 chunk, 1 request, 0 cached\n"
+        "left to do: 1 call, 3 tokens, up to $0.50, about 0.5 s\n",
         "over budget.max_cost_usd = 0.25\n",
     )
     no_price = mill(*job[:-4])

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.text import printable
+from pipeline.text import agreeing, is_loopback, many, printable
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,27 @@ def test_what_could_act_on_a_terminal_is_escaped(text, shown):
 def test_long_text_is_cut_to_its_limit():
     assert printable("x" * 301) == "x" * 299 + "…"
     assert printable("x" * 300) == "x" * 300
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [(0, "0 requests"), (1, "1 request"), (2, "2 requests"), (-1, "-1 requests"),
+     (1_000, "1,000 requests"), (10**12, "1,000,000,000,000 requests")],
+)  # fmt: skip
+def test_a_noun_agrees_with_its_number(number, shown):
+    assert many(number, "request") == shown
+
+
+def test_some_nouns_have_a_plural_of_their_own():
+    assert [many(number, "entry", "entries") for number in (1, 2)] == ["1 entry", "2 entries"]
+    assert [agreeing(number, "is", "are") for number in (0, 1, 2)] == ["are", "is", "are"]
+
+
+@pytest.mark.parametrize(
+    ("host", "is_it"),
+    [("localhost", True), ("127.0.0.1", True), ("127.8.8.8", True), ("::1", True),
+     ("127.1", False), ("0.0.0.0", False), ("example.com", False), ("localhost.example", False),
+     ("2130706433", False), ("", False)],
+)  # fmt: skip
+def test_only_this_machine_is_loopback(host, is_it):
+    assert is_loopback(host) is is_it

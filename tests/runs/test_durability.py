@@ -489,9 +489,8 @@ def test_what_a_kill_left_in_the_run_folder_is_gone_after_the_next_run(mills, pl
 
 
 def test_the_manifest_says_what_the_run_is_before_the_first_call(mills, place, mock):
-    killed = mills.run(
-        place, *place.argv(mock.url), disk=place.disk("kill", 1, only="open runs/RUN/manifest.tmp")
-    )
+    opened = "open runs/RUN/.manifest.json.textmill.tmp"
+    killed = mills.run(place, *place.argv(mock.url), disk=place.disk("kill", 1, only=opened))
     assert killed.code == -9
     assert mock.bill.totals().calls == 0
 

@@ -24,6 +24,7 @@ from tests.support import ROOT
 
 HERE = Path(__file__).parent
 CONCURRENCY, BATCH = 2, 2
+REPORT = ".report.html.textmill.tmp"
 IN_FLIGHT = CONCURRENCY * BATCH
 
 
@@ -150,7 +151,7 @@ class Place:
         """What a finished run must not leave. A report is written after the commit, and its
         temporary file is removed once it is old: somebody may be writing it."""
         found = [each for each in self.folder.rglob("*") if ".tmp" in each.name]
-        return [str(each) for each in found if each.name != "report.tmp"]
+        return [str(each) for each in found if each.name != REPORT]
 
     def clear(self) -> None:
         """As it was before the first run."""

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, get_args
 
+from jobs.format import SECONDS
 from jobs.mock.limits.counts import Between, Kind, Rate
 from jobs.mock.limits.limits import Change, Limit, Reset, Retry, Style
 from pipeline.errors import UsageError
@@ -39,7 +40,6 @@ TABLE: dict[str, str] = {
 }
 """The six kinds of limit that every controller is measured against, 50 calls a second each."""
 
-_UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "day": 86_400.0, "": 1.0}
 _SPAN = re.compile(r"(\d+(?:\.\d+)?(?:e\d+)?|)(ms|s|min|m|h|day|)", re.ASCII)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e\d{1,3})?", re.ASCII)
 _HINT = "bucket calls=50/s"
@@ -99,7 +99,7 @@ def _seconds(text: str) -> float:
     found = _SPAN.fullmatch(text)
     if not found or not found[1]:
         raise ValueError("must be a time such as `20s`, `200ms`, `5min`")
-    return _number(0, 1e9)(found[1]) * _UNITS[found[2]]
+    return _number(0, 1e9)(found[1]) * SECONDS[found[2]]
 
 
 def _rate(text: str) -> Rate:
@@ -107,7 +107,7 @@ def _rate(text: str) -> Rate:
     found = _SPAN.fullmatch(span)
     if not slash or not found or not found[2]:
         raise ValueError("must be a rate such as `50/s`, `3000/min`, `500/5min`")
-    seconds = _number(0.001, 1e6)(found[1] or "1") * _UNITS[found[2]]
+    seconds = _number(0.001, 1e6)(found[1] or "1") * SECONDS[found[2]]
     return Rate(_number(1, 1e12)(amount), seconds)
 
 

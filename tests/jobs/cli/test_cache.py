@@ -228,7 +228,7 @@ def test_an_answer_that_stands_otherwise_here_is_said(place, own_home, mill):
     cache.put_many([(name, Answer(b"\x00\x00\x80?" * 256))])
     ran = mill("cache", "import", "x")
     assert (ran.code, ran.out.splitlines()) == (
-        0, ["12 answers read, 0 were new", "1 have another answer here, which stays"]
+        0, ["12 answers read, 0 were new", "1 has another answer here, which stays"]
     )
     assert cache.get_many([name]) == {name: Answer(b"\x00\x00\x80?" * 256)}
     cache.close()
@@ -239,7 +239,7 @@ def test_a_damaged_entry_does_not_stop_an_export(place, own_home, mill):
     spoil(own_home, 1)
     ran = mill("cache", "export", "x", "--json")
     assert (ran.code, ran.last["answers"], ran.last["damaged"]) == (3, 11, 1)
-    assert "1 damaged entries were left out" in ran.err
+    assert "1 damaged entry was left out" in ran.err
 
 
 def test_standard_streams_carry_answers(place, own_home, mill, monkeypatch):

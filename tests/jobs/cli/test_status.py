@@ -100,17 +100,6 @@ def test_relative_names_are_those_of_this_folder(monkeypatch, tmp_path):
     assert status.choose(told, "out/v.parquet") == told
 
 
-@pytest.mark.parametrize(("number", "told"), [(0, "0"), (99_999, "99,999"), (100_000, "100k"), (1_250_000, "1.2M"),
-                                              (999_999, "1000k"), (12_000_000, "12.0M"), (3 * 10**11, "300G")])
-def test_counts(number, told):
-    assert status.many(number) == told
-
-
-@pytest.mark.parametrize(("seconds", "told"), [(0, "0.0 s"), (59.94, "59.9 s"), (59.96, "1:00"), (1_623, "27:03"), (97_205, "27:00:05")])
-def test_lengths_of_time(seconds, told):
-    assert status.took(seconds) == told
-
-
 def put(home, *told):
     for each in told:
         RegisterEntry(home, replace(each, ended_at="")).end(each)
@@ -141,7 +130,7 @@ def test_a_damaged_line_is_told_and_left_out(mill, own_home):
     with (own_home / "runs.jsonl").open("a") as file:
         file.write("{nothing\n")
     ran = mill("status")
-    assert ran.err == f"{own_home}/runs.jsonl: 1 lines cannot be read and are left out\n"
+    assert ran.err == f"{own_home}/runs.jsonl: 1 line cannot be read and is left out\n"
     assert "0 complete" in ran.out
 
 

@@ -70,9 +70,9 @@ def test_the_page_loads_nothing_and_runs_nothing():
 def test_the_bars_add_up(beats, seconds):
     beats = [CallBucket(beat.seconds, beat.calls + beat.errors, beat.errors) for beat in beats]
     drawn = calls_chart(beats, seconds)
-    told = re.findall(r": ([\d,]+) calls, ([\d,]+) errors</title>", drawn)
+    told = re.findall(r": ([\d,]+) calls?, ([\d,]+) errors?</title>", drawn)
     per_bar = {}
-    for x, calls, errors in re.findall(r'x="(\d+)"[^>]*><title>[^:]*: ([\d,]+) calls, ([\d,]+) errors', drawn):
+    for x, calls, errors in re.findall(r'x="(\d+)"[^>]*><title>[^:]*: ([\d,]+) calls?, ([\d,]+) errors?', drawn):
         per_bar[x] = (int(calls.replace(",", "")), int(errors.replace(",", "")))
     assert sum(errors for _, errors in per_bar.values()) == sum(beat.errors for beat in beats)
     assert sum(calls for calls, _ in per_bar.values()) == sum(beat.calls - beat.errors for beat in beats)

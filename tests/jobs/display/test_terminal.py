@@ -5,13 +5,10 @@ import json
 import sys
 from pathlib import Path
 
-import hypothesis.strategies as st
 import pytest
-from hypothesis import given
 
 from jobs.display import terminal as display
 from jobs.display.terminal import JsonLines, Plain, Terminal, closing_line
-from jobs.format import duration, ordinal
 from jobs.history.progress import Progress
 from pipeline import events
 from pipeline.records import Usage
@@ -62,30 +59,6 @@ def ended(failures=None, **changed):
 ])
 def test_the_closing_line(how, line):
     assert closing_line(how) == line
-
-
-@pytest.mark.parametrize(("seconds", "told"), [
-    (0, "0.0 s"), (0.44, "0.4 s"), (9.9, "9.9 s"), (10, "10 s"), (59.4, "59 s"), (60, "1 min 0 s"),
-    (372.4, "6 min 12 s"), (3_599.4, "59 min 59 s"), (3_599.6, "1 h 0 min"), (3_600, "1 h 0 min"),
-    (97_200, "27 h 0 min"), (59.7, "1 min 0 s"), (9.97, "10 s"),
-])
-def test_durations(seconds, told):
-    assert duration(seconds) == told
-
-
-@given(st.floats(0, 10**7) | st.integers(1, 9_999).map(lambda number: number - 0.3))
-def test_no_duration_has_sixty_of_anything(seconds):
-    words = duration(seconds).split()
-    assert all(float(number) < 60 for number in words[0::2][-1:] + words[2:3])
-
-
-@pytest.mark.parametrize(("number", "told"), [
-    (1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (12, "12th"), (13, "13th"),
-    (20, "20th"), (21, "21st"), (22, "22nd"), (100, "100th"), (111, "111th"), (112, "112th"),
-    (1_001, "1001st"),
-])
-def test_ordinals(number, told):
-    assert ordinal(number) == told
 
 
 def test_progress_adds_up_what_happened():

@@ -17,6 +17,7 @@ from jobs.history.event_log import EventLog, window_seconds
 from jobs.history.recorder import Recorder, record_run
 from jobs.history.register import RegisterEntry, runs, start_record
 from pipeline import events
+from pipeline.disk import locks
 from pipeline.errors import OutageError, UsageError
 from pipeline.records import Usage
 
@@ -230,7 +231,7 @@ def test_a_home_that_cannot_be_written_is_told_and_the_run_goes_on(tmp_path, mon
 @pytest.mark.parametrize("name", ["open", "write", "pwrite", "fsync", "pread", "flock"])
 def test_whatever_the_system_refuses_the_run_goes_on_and_the_register_stays_readable(tmp_path, monkeypatch, name):
     """The N-th call fails, N = 1.. until none is left; then every later one fails, too."""
-    module = register.fcntl if name == "flock" else os
+    module = locks.fcntl if name == "flock" else os
     real = getattr(module, name)
     for is_for_good in (False, True):
         number = 0

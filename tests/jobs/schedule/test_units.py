@@ -212,12 +212,12 @@ def test_no_times_of_day(typed):
         read_at(typed)
 
 
-@pytest.mark.parametrize(("typed", "seconds"), [("0", 0), ("90", 90), ("90s", 90), ("10m", 600), ("10 min", 600), ("1h", 3_600), ("12h", 43_200)])
+@pytest.mark.parametrize(("typed", "seconds"), [("0", 0), ("90", 90), ("90s", 90), ("10m", 600), ("10 min", 600), ("1h", 3_600), ("1h 30min", 5_400), ("12h", 43_200)])
 def test_delays(typed, seconds):
     assert read_delay(typed) == seconds
 
 
-@pytest.mark.parametrize("typed", ["13h", "-1", "ten", "1d", "9999999", ""])
+@pytest.mark.parametrize("typed", ["13h", "-1", "ten", "1d", "9999999", "", "0.5s", "12h 1s"])
 def test_no_delays(typed):
     with pytest.raises(UsageError, match="--random-delay"):
         read_delay(typed)

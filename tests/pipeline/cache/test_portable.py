@@ -230,17 +230,18 @@ def test_a_bad_block_is_passed_over_and_its_neighbours_are_taken(caches, tmp_pat
     other = block([(key(9), 5.0, encode_entry(key(9), Answer("x")))])
     found, told = taken(there, file_of(tmp_path / "file", bad, other, total=count + 1))
     assert (found.added, found.damaged) == (1, count)
-    assert told == [f"{tmp_path / 'file'}: byte 19: a damaged block of {count} entries"]
+    noun = "entry" if count == 1 else "entries"
+    assert told == [f"{tmp_path / 'file'}: byte 19: a damaged block of {count} {noun}"]
 
 
 @pytest.mark.parametrize(("change", "why"), [
     (lambda whole: b"", "not a file of `textmill cache export`"),
     (lambda whole: b"PAR1" + whole, "not a file of `textmill cache export`"),
     (lambda whole: whole.replace(b"answers 1\n", b"answers 2\n"), "another version than 1"),
-    (lambda whole: whole[:-1], "cut after 1 entries, nothing was taken"),
+    (lambda whole: whole[:-1], "cut after 1 entry, nothing was taken"),
     (lambda whole: whole[:25], "cut after 0 entries, nothing was taken"),
     (lambda whole: whole[:60], "cut after 0 entries, nothing was taken"),
-    (lambda whole: whole[:-28], "cut after 1 entries, nothing was taken"),
+    (lambda whole: whole[:-28], "cut after 1 entry, nothing was taken"),
     (lambda whole: whole + b"more", "the end does not fit, nothing was taken"),
     (lambda whole: whole[:19] + b"\xff" + whole[20:], "byte 19: a damaged head"),
     (lambda whole: whole[:19] + block([], packed=b"x", count=1, plain_bytes=1 << 31),

@@ -8,10 +8,11 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from pipeline.disk.output_path import run_folder
 from pipeline.errors import StorageError
 from pipeline.records import Chunk, Document, Failure, Outcome, Request, RowRef
 from pipeline.runs import folder
-from pipeline.runs.folder import RunRecord, manifests, run_folder, runs_of
+from pipeline.runs.folder import RunRecord, manifests, runs_of
 from pipeline.runs.manifest import KEPT_RUNS, Manifest
 
 
@@ -97,7 +98,7 @@ def test_the_manifest_is_replaced_whole_and_leaves_no_other_file(tmp_path):
 def test_a_manifest_that_cannot_be_written_leaves_the_old_one(tmp_path):
     record = RunRecord(str(tmp_path / "out"), manifest())
     record.begin()
-    (record.folder / "manifest.tmp").mkdir()
+    (record.folder / ".manifest.json.textmill.tmp").mkdir()
     with pytest.raises(StorageError, match=r"manifest\.json: cannot be written \(Is a directory"):
         record.end(0, 3)
     assert runs_of(str(tmp_path / "out")) == {"run-1": manifest()}
@@ -143,9 +144,9 @@ def test_what_a_kill_left_half_written_goes_once_it_is_old(tmp_path):
     output = str(tmp_path / "out")
     before = RunRecord(output, manifest("run-1", 1))
     before.begin()
-    for name in ("report.tmp", "young.tmp"):
+    for name in (".report.html.textmill.tmp", "young.tmp"):
         (before.folder / name).touch()
-    os.utime(before.folder / "report.tmp", (1, 1))
+    os.utime(before.folder / ".report.html.textmill.tmp", (1, 1))
     RunRecord(output, manifest("run-2", 2)).begin()
     left = sorted(each.name for each in before.folder.iterdir())
     assert left == ["manifest.json", "young.tmp"]

@@ -1,0 +1,52 @@
+"""A pattern fits what `glob` would find, whoever lists the names."""
+
+import glob
+import itertools
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.disk.globbing import matches
+
+NAMES = ("a", "b1", ".c")
+PARTS = st.sampled_from(["a", "b1", ".c", "*", "b?", "[ab]*", ".*", "**"])
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """Every path of up to three names, as a file."""
+    root = tmp_path_factory.mktemp("tree")
+    paths = [path for depth in (1, 2, 3) for path in itertools.product(NAMES, repeat=depth)]
+    for path in paths:
+        *folders, name = path
+        folder = Path(root, *(f"{each}.d" for each in folders))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return root
+
+
+@given(
+    st.lists(PARTS | st.sampled_from(["a.d", "*.d", ".c.d", "?.d"]), min_size=1, max_size=5)
+)
+def test_it_fits_exactly_what_glob_finds(tree, pattern):
+    every = [path for path in tree.rglob("*") if path.is_file()]
+    found = {
+        path
+        for each in glob.glob(str(tree.joinpath(*pattern)), recursive=True)  # noqa: PTH207
+        if (path := Path(each)).is_file()
+    }
+    assert {path for path in every if matches(path.relative_to(tree).parts, pattern)} == found
+
+
+@given(st.lists(st.sampled_from(NAMES), max_size=5), st.lists(PARTS, max_size=5))
+def test_a_folder_around_it_is_enough_where_the_caller_says_so(path, pattern):
+    around = [path[:length] for length in range(len(path) + 1)]
+    fits = any(matches(each, pattern) for each in around)
+    assert matches(path, pattern, or_folder=True) == fits
+
+
+def test_many_double_stars_cost_no_more_than_their_number():
+    assert not matches(["a"] * 200, ["**", "a"] * 100 + ["b"])
+    assert matches(["a"] * 200, ["**", "a"] * 100)
