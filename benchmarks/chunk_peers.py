@@ -167,7 +167,7 @@ CUTTERS: dict[str, tuple[str, Cutter]] = {
 def arguments(question: str) -> argparse.Namespace:
     """The options that all chunking benchmarks share."""
     parser = argparse.ArgumentParser(description=question)
-    parser.add_argument("folder", type=Path, help="corpora and questions, see docs/chunking.md")
+    parser.add_argument("folder", type=Path, help="texts and questions, docs/chunking-tables.md")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--python", default=sys.executable, help="interpreter that has the peers")
     parser.add_argument("--only", default="", help="names of chunkers, with commas")

@@ -89,7 +89,7 @@ def new_chunks(cut: Cutter, text: str, overlap: int, edits: int) -> list[int]:
 def main() -> None:
     """Edit, cut again, count; the table or the records."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="corpora and questions, see docs/chunking.md")
+    parser.add_argument("folder", type=Path, help="texts and questions, docs/chunking-tables.md")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--python", default=sys.executable, help="interpreter that has the peers")
     parser.add_argument("--only", default="", help="names of chunkers, with commas")

@@ -200,7 +200,7 @@ def compare(
 def main() -> None:
     """Cut, search, compare; the table or the records."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="corpora and questions, see docs/chunking.md")
+    parser.add_argument("folder", type=Path, help="texts and questions, docs/chunking-tables.md")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--quick", action="store_true", help="short texts, size 200, three peers")
     parser.add_argument("--python", default=sys.executable, help="interpreter that has the peers")

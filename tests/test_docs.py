@@ -1,5 +1,6 @@
-"""Docs under test: what README and the reference pages say is what the program does."""
+"""Docs under test: the README and the pages describe what the program does."""
 
+import json
 import re
 import runpy
 import shlex
@@ -10,6 +11,10 @@ from pipeline.endpoints.kinds import KINDS
 from tests.support import ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "sample_data" / "README.md"]
+LINK = re.compile(r"\]\(([^()\s]+)\)")
+FERRY = "en-report-cable-ferry-accident"
+"""The document that answers the README's question."""
 
 
 def test_the_reference_pages_are_what_the_program_says():
@@ -21,7 +26,7 @@ def test_the_reference_pages_are_what_the_program_says():
 def test_every_exit_code_is_documented():
     from pipeline.errors import CLASSES
 
-    page = (ROOT / "docs" / "exit-codes.md").read_text("utf-8")
+    page = (ROOT / "docs" / "errors.md").read_text("utf-8")
     for code, name in CLASSES.items():
         if code == 10:  # of a later version
             continue
@@ -50,10 +55,62 @@ def test_the_job_file_page_says_what_the_table_of_kinds_says(key, named):
     assert sorted(shown) == sorted(named)
 
 
-def test_links_between_pages_lead_somewhere():
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
-            assert (page.parent / target).exists(), f"{page}: {target}"
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    plain = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    found = []
+    for heading in re.findall(r"^#{1,6} (.+)$", plain, re.MULTILINE):
+        name = re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower()).replace(" ", "-")
+        found.append(f"{name}-{found.count(name)}" if name in found else name)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_resolves(page):
+    for target in LINK.findall(page.read_text("utf-8")):
+        path, _, anchor = target.partition("#")
+        assert not path.startswith(("http:", "/")), target
+        if path.startswith("https:"):
+            continue
+        file = (page.parent / path).resolve() if path else page
+        assert file.is_relative_to(ROOT) and file.exists(), f"{page.name}: {target}"
+        if anchor:
+            assert anchor in anchors(file), f"{page.name}: {target}"
+
+
+def test_links_with_a_wrong_anchor_would_be_found():
+    page = ROOT / "docs" / "errors.md"
+    assert {"exit-codes", "failed-rows", "error-classes"} <= set(anchors(page))
+    assert "failed-row" not in anchors(page)
+
+
+def test_every_page_is_in_the_index():
+    index = (ROOT / "docs" / "index.md").read_text("utf-8")
+    linked = {target.partition("#")[0] for target in LINK.findall(index)}
+    pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
+    assert linked == pages - {"index.md"}
+
+
+def test_the_pictures_are_small():
+    for name in ("chunks", "report"):
+        assert f"docs/images/{name}.png" in README
+        assert (ROOT / "docs" / "images" / f"{name}.png").stat().st_size < 150_000
+
+
+def test_python_examples_run(tmp_path, monkeypatch, mill):
+    """Those of the pages `getting-started` and `extending`, in the folder of a first run."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs.jsonl").write_text("\n".join(samples()[:3]) + "\n", "utf-8")
+    assert mill("run", "embed", "-i", "docs.jsonl", "--id", "id", "-o", "vectors.parquet").code == 0
+    known = {}
+    for name in ("getting-started", "extending"):
+        page = (ROOT / "docs" / f"{name}.md").read_text("utf-8")
+        for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+            exec(compile(block, name, "exec"), known)
+    assert known["vectors"].shape[1] == 256
+    text = "one\n\ntwo words\nthree"
+    spans = [(c.start_char, c.end_char) for c in known["by_line"](text, size=8, overlap=0, tokenizer="o200k_base")]
+    assert [text[start:end] for start, end in spans] == ["one\n", "two words\n", "three"]
 
 
 def test_the_job_of_the_routing_page_is_a_job(tmp_path, monkeypatch):
@@ -66,21 +123,24 @@ def test_the_job_of_the_routing_page_is_a_job(tmp_path, monkeypatch):
     assert [each.fallback for each in made.endpoints] == [False, False, True]
 
 
+def samples():
+    """Lines of the sample data; that of the README's question comes first."""
+    lines = (ROOT / "sample_data" / "reports.jsonl").read_text("utf-8").splitlines()
+    return sorted(lines, key=lambda line: json.loads(line)["id"] != FERRY)
+
+
 def commands():
-    """Every textmill command of the README's table and blocks."""
-    found = re.findall(r"`(textmill [^`]+)`", README) + re.findall(
-        r"^\$ (textmill .+)$", README, re.MULTILINE
-    )
+    """Every textmill command of the README's table; that of a schedule is in test_nightly."""
+    found = [each for each in re.findall(r"`(textmill [^`]+)`", README) if len(each.split()) > 3]
     assert len(found) >= 8
-    return [command for command in found if "127.0.0.1" not in command]
+    return [each for each in found if "127.0.0.1" not in each and "schedule" not in each]
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A folder with the files that the README's commands name."""
     monkeypatch.chdir(tmp_path)
-    samples = (ROOT / "sample_data" / "reports.jsonl").read_text("utf-8").splitlines()[:6]
-    (tmp_path / "docs.jsonl").write_text("\n".join(samples) + "\n", "utf-8")
+    (tmp_path / "docs.jsonl").write_text("\n".join(samples()[:6]) + "\n", "utf-8")
     import pyarrow.parquet as pq
 
     small = pq.read_table(ROOT / "sample_data" / "reports.parquet").slice(0, 6)
@@ -97,6 +157,8 @@ def test_the_readmes_commands_work_as_they_stand(place, mill):
         assert ran.code == 0, (command, ran.err)
         for output in made.findall(command):
             assert (place / output).exists(), command
+        if "search" in command:
+            assert FERRY in ran.out.splitlines()[0]
 
 
 def test_the_readmes_job_file_is_accepted(place, monkeypatch):
@@ -132,12 +194,13 @@ def test_the_readmes_demo_shows_its_true_output(mill, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     makefile = (ROOT / "Makefile").read_text("utf-8")
     told = ""
+    shown = README.split("$ make demo\n")[1].split("\n$ make test")[0]
     for line in re.findall(r"^\t\$\(BIN\)/(textmill .+)$", makefile, re.MULTILINE):
         words = shlex.split(line.replace("out/vectors.parquet", str(tmp_path / "vectors.parquet")))
         ran = mill(*words[1:])
         assert ran.code == 0, ran.err
-        told += ran.err + ran.out
-    shown = README.split("$ make demo\n")[1].split("\n$ make test")[0]
+        told += f".venv/bin/{line}\n" + ran.err + ran.out
+    assert len(shown.splitlines()) == len(told.splitlines())
     for line in shown.splitlines():
         expected = re.sub(r", [\d.]+ s$", "", line).split(" …")[0]
         assert expected in told, told

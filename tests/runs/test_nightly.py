@@ -15,6 +15,7 @@ CHANGING = [
     (r"\bin \d+ h \d+ min|\bin [\d.]+ (min \d+ s|s)", "in SOON"),
     (r"(, )[\d.]+ s$", r"\1TOOK"),
     (r" +[\d.]+ s$", " TOOK"),
+    (r"no answer for \d+ s", "no answer for SOME TIME"),
 ]
 
 
@@ -58,7 +59,7 @@ def test_a_night_is_what_the_page_says(tmp_path, monkeypatch, mill, own_home):
     monkeypatch.delenv("XDG_DATA_HOME", raising=False)
     monkeypatch.setattr(schedule, "program", lambda: ("/opt/textmill/bin/textmill",))
     monkeypatch.setattr("jobs.schedule.backends._is_booted", lambda: True)
-    names = {str(place): "/srv/mill", str(own_home): "/home/ada/.local/share/textmill", str(home): "/home/ada"}
+    names = {str(place): "/srv/textmill", str(own_home): "/home/ada/.local/share/textmill", str(home): "/home/ada"}
     for command, lines in story():
         ran = mill(*shlex.split(command)[1:])
         shown = steady(lines)

@@ -1,7 +1,7 @@
 """The whole dispatcher against every kind of limit, on a virtual clock.
 
-Expected: goodput and rejects as the server counts them; the acceptance lines of docs/dispatch.md. 20
-calls a second, so that minutes of traffic take a second of a test.
+Expected: goodput and rejects as the server counts them; the acceptance lines of docs/benchmarks.md.
+20 calls a second, so that minutes of traffic take a second of a test.
 """
 
 import random
