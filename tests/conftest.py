@@ -38,7 +38,7 @@ def own_home(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch, own_home):
+def workdir(tmp_path, monkeypatch, own_home):
     """The current folder of a job whose key lies in $MOCK_KEY: no byte that is left may hold it."""
     monkeypatch.setenv("MOCK_KEY", KEY)
     monkeypatch.chdir(tmp_path)
@@ -49,12 +49,12 @@ def place(tmp_path, monkeypatch, own_home):
 
 
 @pytest.fixture
-def mill(capsys):
+def textmill(capsys):
     """Runs the command line in this process; its exit code, stdout and stderr."""
-    return Mill(capsys)
+    return CommandLine(capsys)
 
 
-class Mill:
+class CommandLine:
     def __init__(self, capsys):
         self._capsys = capsys
 
@@ -63,10 +63,10 @@ class Mill:
             cli.main([str(argument) for argument in arguments], prog_name="textmill")
         out, err = self._capsys.readouterr()
         assert KEY not in out + err
-        return Ran(ended.value.code or 0, out, err)
+        return Completed(ended.value.code or 0, out, err)
 
 
-class Ran(NamedTuple):
+class Completed(NamedTuple):
     code: int
     out: str
     err: str

@@ -53,7 +53,7 @@ def commands():
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def workdir(tmp_path, monkeypatch):
     """A folder with the files that the README's commands name."""
     monkeypatch.chdir(tmp_path)
     samples = (ROOT / "sample_data" / "reports.jsonl").read_text("utf-8").splitlines()[:6]
@@ -67,22 +67,22 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_readmes_commands_work_as_they_stand(place, mill):
+def test_the_readmes_commands_work_as_they_stand(workdir, textmill):
     made = re.compile(r"-o (\S+)")
     for command in sorted(commands(), key=lambda each: "search" in each):
-        ran = mill(*shlex.split(command)[1:])
+        ran = textmill(*shlex.split(command)[1:])
         assert ran.code == 0, (command, ran.err)
         for output in made.findall(command):
-            assert (place / output).exists(), command
+            assert (workdir / output).exists(), command
 
 
-def test_the_readmes_job_file_is_accepted(place, monkeypatch):
+def test_the_readmes_job_file_is_accepted(workdir, monkeypatch):
     from jobs.spec.load import load
 
     jobs = []
     for block in re.findall(r"```toml\n(.*?)```", README, re.DOTALL):
-        (place / "job.toml").write_text(block, "utf-8")
-        jobs.append(load(place / "job.toml"))
+        (workdir / "job.toml").write_text(block, "utf-8")
+        jobs.append(load(workdir / "job.toml"))
     (embeds,) = jobs
     assert embeds.endpoints[0].model == "BAAI/bge-small-en-v1.5"
     assert (embeds.chunk.size, embeds.chunk.overlap) == (256, 32)
@@ -103,7 +103,7 @@ def test_every_page_says_only_commands_that_exist():
             assert name in cli.commands, f"{page}: textmill {name}"
 
 
-def test_the_readmes_demo_shows_its_true_output(mill, tmp_path, monkeypatch):
+def test_the_readmes_demo_shows_its_true_output(textmill, tmp_path, monkeypatch):
     """What `make demo` runs, line by line; times and the ends of long lines aside."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("COLUMNS", "100")
@@ -111,7 +111,7 @@ def test_the_readmes_demo_shows_its_true_output(mill, tmp_path, monkeypatch):
     told = ""
     for line in re.findall(r"^\t\$\(BIN\)/(textmill .+)$", makefile, re.MULTILINE):
         words = shlex.split(line.replace("out/vectors.parquet", str(tmp_path / "vectors.parquet")))
-        ran = mill(*words[1:])
+        ran = textmill(*words[1:])
         assert ran.code == 0, ran.err
         told += ran.err + ran.out
     shown = README.split("$ make demo\n")[1].split("\n$ make test")[0]

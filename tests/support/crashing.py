@@ -39,7 +39,7 @@ class Ended(NamedTuple):
         return json.loads(self.out.splitlines()[-1])
 
 
-class Mills:
+class Processes:
     """Starts textmill as a process of its own, in some milliseconds: see `crash_child.py`."""
 
     def __init__(self) -> None:
@@ -51,24 +51,24 @@ class Mills:
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
 
-    def start(self, place: Place, *argv: str, **more: Any) -> int:
-        place.turns += 1
-        out, err = (place.folder / f"{end}.{place.turns}" for end in ("stdout", "stderr"))
+    def start(self, workdir: Workdir, *argv: str, **more: Any) -> int:
+        workdir.turns += 1
+        out, err = (workdir.folder / f"{end}.{workdir.turns}" for end in ("stdout", "stderr"))
         out.touch()  # a kill may come before the child has opened them
         err.touch()
-        env = {"TEXTMILL_HOME": str(place.home), "MOCK_KEY": place.key}
-        told = {"start": argv, "folder": str(place.folder), "out": str(out), "err": str(err)}
+        env = {"TEXTMILL_HOME": str(workdir.home), "MOCK_KEY": workdir.key}
+        told = {"start": argv, "folder": str(workdir.folder), "out": str(out), "err": str(err)}
         pid: int = self._ask(told | more | {"env": env | more.get("env", {})})["pid"]
-        place.told[pid] = (out, err)
+        workdir.told[pid] = (out, err)
         return pid
 
-    def wait(self, place: Place, pid: int) -> Ended:
+    def wait(self, workdir: Workdir, pid: int) -> Ended:
         reply = self._ask({"wait": pid})
-        out, err = (path.read_text() for path in place.told.pop(pid))
+        out, err = (path.read_text() for path in workdir.told.pop(pid))
         return Ended(reply["code"], out, err, reply["rss_kb"])
 
-    def run(self, place: Place, *argv: str, **more: Any) -> Ended:
-        return self.wait(place, self.start(place, *argv, **more))
+    def run(self, workdir: Workdir, *argv: str, **more: Any) -> Ended:
+        return self.wait(workdir, self.start(workdir, *argv, **more))
 
     def _ask(self, told: dict[str, Any]) -> dict[str, Any]:
         assert self._zygote.stdin is not None and self._zygote.stdout is not None
@@ -84,13 +84,13 @@ class Mills:
 
 
 @contextmanager
-def mills():
-    made = Mills()
+def processes():
+    made = Processes()
     with closing(made):
         yield made
 
 
-class Place:
+class Workdir:
     """A folder with an input, a job and a home of its own."""
 
     def __init__(self, folder: Path, rows: int = 12, output: str = "out.parquet") -> None:
@@ -115,7 +115,7 @@ class Place:
         return [*words.split(), *more]
 
     def disk(self, action: str, at: int = 0, **more: Any) -> dict[str, Any]:
-        """The disk of this place, that strikes at an operation."""
+        """The disk of this workdir, that strikes at an operation."""
         return {"roots": [str(self.folder)], "action": action, "at": at, **more}
 
     def published(self) -> dict[str, bytes] | None:
@@ -218,25 +218,25 @@ def quiet(mock: Any) -> None:
             time.sleep(0.001)
 
 
-def strike(mills: Mills, place: Place, mock: Any, *more: str, **blow: Any) -> Struck:
+def strike(processes: Processes, workdir: Workdir, mock: Any, *more: str, **blow: Any) -> Struck:
     """A fresh start that meets the blow, then the same command again."""
-    place.clear()
+    workdir.clear()
     quiet(mock)
     mock.bill.clear()
-    first = mills.run(place, *place.argv(mock.url, *more), **blow)
-    return after(mills, place, mock, first, *more)
+    first = processes.run(workdir, *workdir.argv(mock.url, *more), **blow)
+    return after(processes, workdir, mock, first, *more)
 
 
-def after(mills: Mills, place: Place, mock: Any, first: Ended, *more: str) -> Struck:
+def after(processes: Processes, workdir: Workdir, mock: Any, first: Ended, *more: str) -> Struck:
     """What a blow left, and the run that goes on."""
     quiet(mock)
-    early, kept, answered = place.published(), place.row_ref(), mock.bill.totals().distinct_inputs
+    early, kept, answered = workdir.published(), workdir.row_ref(), mock.bill.totals().distinct_inputs
     before = mock.bill.totals().repeated_inputs
-    was_over = place.is_over()
-    second = mills.run(place, *place.argv(mock.url, *more))
+    was_over = workdir.is_over()
+    second = processes.run(workdir, *workdir.argv(mock.url, *more))
     again = mock.bill.totals().repeated_inputs - before
-    return Struck(first, second, answered, kept, again, early, place.published(),
-                  place.manifests(), place.litter(), was_over)  # fmt: skip
+    return Struck(first, second, answered, kept, again, early, workdir.published(),
+                  workdir.manifests(), workdir.litter(), was_over)  # fmt: skip
 
 
 class Boundary(NamedTuple):
@@ -246,11 +246,11 @@ class Boundary(NamedTuple):
     at: int
 
 
-def boundaries(mills: Mills, place: Place, mock: Any, *more: str) -> list[Boundary]:
+def boundaries(processes: Processes, workdir: Workdir, mock: Any, *more: str) -> list[Boundary]:
     """Every operation on the disk of one run from nothing, in order."""
-    place.clear()
-    log = place.folder.with_name(f"{place.folder.name}.log")
-    ended = mills.run(place, *place.argv(mock.url, *more), disk=place.disk("count", log=str(log)))
+    workdir.clear()
+    log = workdir.folder.with_name(f"{workdir.folder.name}.log")
+    ended = processes.run(workdir, *workdir.argv(mock.url, *more), disk=workdir.disk("count", log=str(log)))
     assert ended.code == COMPLETE, ended.err
     counts: Counter[str] = Counter()
     found = []
@@ -266,22 +266,22 @@ class Life:
     `found` is what was wrong; empty: the promise held.
     """
 
-    def __init__(self, place: Place, mock: Any, expected: dict[str, bytes]) -> None:
-        self.place, self.mock, self.expected = place, mock, expected
+    def __init__(self, workdir: Workdir, mock: Any, expected: dict[str, bytes]) -> None:
+        self.workdir, self.mock, self.expected = workdir, mock, expected
         self.found: list[str] = []
         self.blows = self.lost = self.again = 0
         self._begin()
 
     def _begin(self) -> None:
         quiet(self.mock)
-        self.place.clear()
+        self.workdir.clear()
         self.mock.bill.clear()
         self.row_ref = self.allowed = self.paid_again = 0
 
     def took(self, what: object, ended: Ended, codes: Sequence[int]) -> None:
         """A run that met a blow and ended so; after a commit the job starts anew."""
         quiet(self.mock)
-        bill, now, stands = self.mock.bill.totals(), self.place.row_ref(), self.place.published()
+        bill, now, stands = self.mock.bill.totals(), self.workdir.row_ref(), self.workdir.published()
         lost = bill.distinct_inputs - now
         wrong = {
             f"ended with {ended.code}: {ended.err}": ended.code not in (*codes, COMPLETE),
@@ -299,22 +299,22 @@ class Life:
         if ended.code != COMPLETE:
             self.blows += 1
             self.lost += lost
-            if not self.place.is_over():
+            if not self.workdir.is_over():
                 return
-        states = {manifest["state"] for manifest in self.place.manifests()}
-        if states != {"committed"} or self.place.litter():
-            self.found.append(f"{what}: runs are {states}, left behind {self.place.litter()}")
+        states = {manifest["state"] for manifest in self.workdir.manifests()}
+        if states != {"committed"} or self.workdir.litter():
+            self.found.append(f"{what}: runs are {states}, left behind {self.workdir.litter()}")
         self._begin()
 
 
 def chain(
-    mills: Mills, life: Life, names: Sequence[str], action: str, *, for_good: bool = False
+    processes: Processes, life: Life, names: Sequence[str], action: str, *, for_good: bool = False
 ) -> list[str]:
     """One life, with a blow at the first operation of each name. Returns: what was wrong."""
     codes = (-signal.SIGKILL,) if action in ("kill", "tear") else (13,)
-    argv = life.place.argv(life.mock.url)
+    argv = life.workdir.argv(life.mock.url)
     for name in names:
-        disk = life.place.disk(action, 1, only=name, for_good=for_good)
-        life.took(name, mills.run(life.place, *argv, disk=disk), codes)
-    life.took("the end", mills.run(life.place, *argv), ())
+        disk = life.workdir.disk(action, 1, only=name, for_good=for_good)
+        life.took(name, processes.run(life.workdir, *argv, disk=disk), codes)
+    life.took("the end", processes.run(life.workdir, *argv), ())
     return life.found

@@ -31,7 +31,7 @@ def at(mock, name="mock", **keys):
     return {key: value for key, value in (told | keys).items() if value is not None}
 
 
-def job(place, *endpoints, task="feature-extraction", route=None, rules=(), output=None):
+def job(workdir, *endpoints, task="feature-extraction", route=None, rules=(), output=None):
     """A job file with these endpoints; its output is read by `written`."""
     output = output or ("out.parquet" if task == "feature-extraction" else "out.jsonl")
     told = [f'task = "{task}"', *([f'route = "{route}"'] if route else []),
@@ -41,7 +41,7 @@ def job(place, *endpoints, task="feature-extraction", route=None, rules=(), outp
         told.append('[parameters]\nprompt = "Say it again: {chunk}"')
     told += [f"[[endpoint]]\n{_toml(each)}" for each in endpoints]
     told += [f"[[rule]]\n{_toml(each)}" for each in rules]
-    path = place / "job.toml"
+    path = workdir / "job.toml"
     path.write_text("\n".join(told))
     return path
 
@@ -56,22 +56,22 @@ def _value(value):
     return json.dumps(value)
 
 
-def given(place, records):
-    (place / "in.jsonl").write_bytes(lines(records))
+def given(workdir, records):
+    (workdir / "in.jsonl").write_bytes(lines(records))
     return records
 
 
-def written(place):
+def written(workdir):
     """The rows of the output."""
-    if (place / "out.jsonl").exists():
-        return [json.loads(line) for line in (place / "out.jsonl").read_text().splitlines()]
+    if (workdir / "out.jsonl").exists():
+        return [json.loads(line) for line in (workdir / "out.jsonl").read_text().splitlines()]
     import pyarrow.parquet as pq
 
-    return pq.read_table(place / "out.parquet").to_pylist()
+    return pq.read_table(workdir / "out.parquet").to_pylist()
 
 
-def failures(place):
-    found = sorted(place.glob("*.run/runs/*/failures.jsonl"), key=lambda each: each.stat().st_mtime)
+def failures(workdir):
+    found = sorted(workdir.glob("*.run/runs/*/failures.jsonl"), key=lambda each: each.stat().st_mtime)
     return [json.loads(line) for line in found[-1].read_text().splitlines()] if found else []
 
 
@@ -97,16 +97,16 @@ def paid(mocks, *told):
         assert bill.repeated_inputs <= bill.spoiled_inputs
 
 
-def same_as_ever(place, mill, monkeypatch, path, *mocks):
+def same_as_ever(workdir, textmill, monkeypatch, path, *mocks):
     """Run again now that all is well, here and where nothing was ever asked: the same bytes."""
     for mock in mocks:
         mock.play()
-    told = balanced(mill("run", path, "--json"))
-    output = next(each for each in (place / "out.parquet", place / "out.jsonl") if each.exists())
+    told = balanced(textmill("run", path, "--json"))
+    output = next(each for each in (workdir / "out.parquet", workdir / "out.jsonl") if each.exists())
     after = output.read_bytes()
-    monkeypatch.setenv("TEXTMILL_HOME", str(place / "fresh"))
+    monkeypatch.setenv("TEXTMILL_HOME", str(workdir / "fresh"))
     output.unlink()
-    assert mill("run", path).code == 0
+    assert textmill("run", path).code == 0
     assert output.read_bytes() == after
     return told
 

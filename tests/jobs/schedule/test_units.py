@@ -125,7 +125,7 @@ def test_a_random_delay_is_the_schedules_own_minute_and_stays_within_it():
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def workdir(tmp_path_factory):
     return tmp_path_factory.mktemp("cron")
 
 
@@ -133,9 +133,9 @@ def place(tmp_path_factory):
 @settings(max_examples=40)
 @given(st.text(st.characters(codec="utf-8", exclude_characters="/\0\\", exclude_categories=["C", "Z"]) | st.sampled_from(" '\"$`%;&|<>*~#!"),
                min_size=1, max_size=40))
-def test_the_shell_reads_a_crontabs_line_as_it_was_meant(place, name):
+def test_the_shell_reads_a_crontabs_line_as_it_was_meant(workdir, name):
     """cron turns `\\%` into `%`; what sh makes of the rest is what the job's name was."""
-    home, script = place / "home", place / "show"
+    home, script = workdir / "home", workdir / "show"
     home.mkdir(exist_ok=True)
     script.write_text('#!/bin/sh\nprintf "%s\\n" "$2" "$TEXTMILL_HOME"\n')
     script.chmod(0o755)
@@ -146,7 +146,7 @@ def test_the_shell_reads_a_crontabs_line_as_it_was_meant(place, name):
 
 
 def test_the_crontabs_loop_tries_again_after_exit_5_and_after_no_other(tmp_path):
-    script = tmp_path / "mill"
+    script = tmp_path / "textmill"
     script.write_text(f"#!/bin/sh\necho run >>'{tmp_path}/runs'\n[ $(wc -l <'{tmp_path}/runs') -lt 3 ] && exit 5\nexit 3\n")
     script.chmod(0o755)
     line = crontab_line(made(program=(str(script),), home=str(tmp_path)))
