@@ -1,21 +1,24 @@
 """What every test may use: the asyncio backend, and a home of its own for answers."""
 
 import json
-import os
 import signal
+from contextlib import closing
 from typing import NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from jobs.__main__ import cli
+from tests.support import IS_CI
+from tests.support.crashing import Processes
 from tests.support.served import KEY
 
 # Machines are slow and noisy; a law is about results, never about time.
 settings.register_profile(
     "textmill",
     deadline=None,
-    derandomize="CI" in os.environ,
+    derandomize=IS_CI,
+    print_blob=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("textmill")
@@ -46,6 +49,13 @@ def workdir(tmp_path, monkeypatch, own_home):
     for file in [*tmp_path.rglob("*"), *own_home.rglob("*")]:
         if file.is_file():
             assert KEY.encode() not in file.read_bytes(), file
+
+
+@pytest.fixture(scope="session")
+def processes():
+    """Starts the command line as a process of its own, in some milliseconds."""
+    with closing(Processes()) as made:
+        yield made
 
 
 @pytest.fixture

@@ -91,11 +91,11 @@ def parquet(path, rows=400, group=100, **options):
     pq.write_table(pa.table(columns), path, row_group_size=group, **options)
 
 
-@pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
-@pytest.mark.parametrize("checksum", [True, False])
+# Without a checksum and a compression nothing tells such damage.
+@pytest.mark.parametrize(("compression", "checksum"), [
+    ("none", True), ("snappy", True), ("zstd", True), ("snappy", False), ("zstd", False),
+])
 def test_fault_18_a_damaged_page_is_refused_or_its_rows_isolated(workdir, textmill, compression, checksum):
-    if compression == "none" and not checksum:
-        pytest.skip("nothing tells such damage")
     parquet(workdir / "in.parquet", compression=compression, write_page_checksum=checksum)
     damaged(workdir / "in.parquet", group=2, column=1)
     with serving(key=KEY) as mock:

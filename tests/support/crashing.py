@@ -1,6 +1,7 @@
 """Runs of textmill that die or meet a failing disk, and the bill that says what they cost.
 
-Shared by `test_durability.py` (short forms) and `benchmarks/crash.py` (long forms).
+Shared by `test_durability.py` (short forms), `benchmarks/crash.py` (long forms), and by other tests
+that start the program as a process of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,24 +52,25 @@ class Processes:
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
 
-    def start(self, workdir: Workdir, *argv: str, **more: Any) -> int:
-        workdir.turns += 1
-        out, err = (workdir.folder / f"{end}.{workdir.turns}" for end in ("stdout", "stderr"))
+    def start(self, job: JobFolder, *argv: str, **more: Any) -> int:
+        job.turns += 1
+        out, err = (job.folder / f"{end}.{job.turns}" for end in ("stdout", "stderr"))
         out.touch()  # a kill may come before the child has opened them
         err.touch()
-        env = {"TEXTMILL_HOME": str(workdir.home), "MOCK_KEY": workdir.key}
-        told = {"start": argv, "folder": str(workdir.folder), "out": str(out), "err": str(err)}
+        env = {"TEXTMILL_HOME": str(job.home), "MOCK_KEY": job.key}
+        told = {"start": argv, "folder": str(job.folder), "out": str(out), "err": str(err)}
         pid: int = self._ask(told | more | {"env": env | more.get("env", {})})["pid"]
-        workdir.told[pid] = (out, err)
+        job.told[pid] = (out, err)
         return pid
 
-    def wait(self, workdir: Workdir, pid: int) -> Ended:
+    def wait(self, job: JobFolder, pid: int) -> Ended:
+        """How the process ended; one that hangs is killed after two minutes."""
         reply = self._ask({"wait": pid})
-        out, err = (path.read_text() for path in workdir.told.pop(pid))
+        out, err = (path.read_text() for path in job.told.pop(pid))
         return Ended(reply["code"], out, err, reply["rss_kb"])
 
-    def run(self, workdir: Workdir, *argv: str, **more: Any) -> Ended:
-        return self.wait(workdir, self.start(workdir, *argv, **more))
+    def run(self, job: JobFolder, *argv: str, **more: Any) -> Ended:
+        return self.wait(job, self.start(job, *argv, **more))
 
     def _ask(self, told: dict[str, Any]) -> dict[str, Any]:
         assert self._zygote.stdin is not None and self._zygote.stdout is not None
@@ -83,14 +85,7 @@ class Processes:
         self._zygote.wait(10)
 
 
-@contextmanager
-def processes():
-    made = Processes()
-    with closing(made):
-        yield made
-
-
-class Workdir:
+class JobFolder:
     """A folder with an input, a job and a home of its own."""
 
     def __init__(self, folder: Path, rows: int = 12, output: str = "out.parquet") -> None:
@@ -115,7 +110,7 @@ class Workdir:
         return [*words.split(), *more]
 
     def disk(self, action: str, at: int = 0, **more: Any) -> dict[str, Any]:
-        """The disk of this workdir, that strikes at an operation."""
+        """The disk of this job, that strikes at an operation."""
         return {"roots": [str(self.folder)], "action": action, "at": at, **more}
 
     def published(self) -> dict[str, bytes] | None:
@@ -125,6 +120,10 @@ class Workdir:
         if self.output.is_dir():
             return {each.name: each.read_bytes() for each in sorted(self.output.iterdir())}
         return {"": self.output.read_bytes()}
+
+    def out(self, pid: int) -> str:
+        """What this process, which still runs, has printed."""
+        return self.told[pid][0].read_text()
 
     def row_ref(self) -> int:
         """How many answers stand in the cache, read by nothing but SQLite."""
@@ -218,25 +217,25 @@ def quiet(mock: Any) -> None:
             time.sleep(0.001)
 
 
-def strike(processes: Processes, workdir: Workdir, mock: Any, *more: str, **blow: Any) -> Struck:
+def strike(processes: Processes, job: JobFolder, mock: Any, *more: str, **blow: Any) -> Struck:
     """A fresh start that meets the blow, then the same command again."""
-    workdir.clear()
+    job.clear()
     quiet(mock)
     mock.bill.clear()
-    first = processes.run(workdir, *workdir.argv(mock.url, *more), **blow)
-    return after(processes, workdir, mock, first, *more)
+    first = processes.run(job, *job.argv(mock.url, *more), **blow)
+    return after(processes, job, mock, first, *more)
 
 
-def after(processes: Processes, workdir: Workdir, mock: Any, first: Ended, *more: str) -> Struck:
+def after(processes: Processes, job: JobFolder, mock: Any, first: Ended, *more: str) -> Struck:
     """What a blow left, and the run that goes on."""
     quiet(mock)
-    early, kept, answered = workdir.published(), workdir.row_ref(), mock.bill.totals().distinct_inputs
+    early, kept, answered = job.published(), job.row_ref(), mock.bill.totals().distinct_inputs
     before = mock.bill.totals().repeated_inputs
-    was_over = workdir.is_over()
-    second = processes.run(workdir, *workdir.argv(mock.url, *more))
+    was_over = job.is_over()
+    second = processes.run(job, *job.argv(mock.url, *more))
     again = mock.bill.totals().repeated_inputs - before
-    return Struck(first, second, answered, kept, again, early, workdir.published(),
-                  workdir.manifests(), workdir.litter(), was_over)  # fmt: skip
+    return Struck(first, second, answered, kept, again, early, job.published(),
+                  job.manifests(), job.litter(), was_over)  # fmt: skip
 
 
 class Boundary(NamedTuple):
@@ -246,11 +245,11 @@ class Boundary(NamedTuple):
     at: int
 
 
-def boundaries(processes: Processes, workdir: Workdir, mock: Any, *more: str) -> list[Boundary]:
+def boundaries(processes: Processes, job: JobFolder, mock: Any, *more: str) -> list[Boundary]:
     """Every operation on the disk of one run from nothing, in order."""
-    workdir.clear()
-    log = workdir.folder.with_name(f"{workdir.folder.name}.log")
-    ended = processes.run(workdir, *workdir.argv(mock.url, *more), disk=workdir.disk("count", log=str(log)))
+    job.clear()
+    log = job.folder.with_name(f"{job.folder.name}.log")
+    ended = processes.run(job, *job.argv(mock.url, *more), disk=job.disk("count", log=str(log)))
     assert ended.code == COMPLETE, ended.err
     counts: Counter[str] = Counter()
     found = []
@@ -266,22 +265,22 @@ class Life:
     `found` is what was wrong; empty: the promise held.
     """
 
-    def __init__(self, workdir: Workdir, mock: Any, expected: dict[str, bytes]) -> None:
-        self.workdir, self.mock, self.expected = workdir, mock, expected
+    def __init__(self, job: JobFolder, mock: Any, expected: dict[str, bytes]) -> None:
+        self.job, self.mock, self.expected = job, mock, expected
         self.found: list[str] = []
         self.blows = self.lost = self.again = 0
         self._begin()
 
     def _begin(self) -> None:
         quiet(self.mock)
-        self.workdir.clear()
+        self.job.clear()
         self.mock.bill.clear()
         self.row_ref = self.allowed = self.paid_again = 0
 
     def took(self, what: object, ended: Ended, codes: Sequence[int]) -> None:
         """A run that met a blow and ended so; after a commit the job starts anew."""
         quiet(self.mock)
-        bill, now, stands = self.mock.bill.totals(), self.workdir.row_ref(), self.workdir.published()
+        bill, now, stands = self.mock.bill.totals(), self.job.row_ref(), self.job.published()
         lost = bill.distinct_inputs - now
         wrong = {
             f"ended with {ended.code}: {ended.err}": ended.code not in (*codes, COMPLETE),
@@ -299,11 +298,11 @@ class Life:
         if ended.code != COMPLETE:
             self.blows += 1
             self.lost += lost
-            if not self.workdir.is_over():
+            if not self.job.is_over():
                 return
-        states = {manifest["state"] for manifest in self.workdir.manifests()}
-        if states != {"committed"} or self.workdir.litter():
-            self.found.append(f"{what}: runs are {states}, left behind {self.workdir.litter()}")
+        states = {manifest["state"] for manifest in self.job.manifests()}
+        if states != {"committed"} or self.job.litter():
+            self.found.append(f"{what}: runs are {states}, left behind {self.job.litter()}")
         self._begin()
 
 
@@ -312,9 +311,9 @@ def chain(
 ) -> list[str]:
     """One life, with a blow at the first operation of each name. Returns: what was wrong."""
     codes = (-signal.SIGKILL,) if action in ("kill", "tear") else (13,)
-    argv = life.workdir.argv(life.mock.url)
+    argv = life.job.argv(life.mock.url)
     for name in names:
-        disk = life.workdir.disk(action, 1, only=name, for_good=for_good)
-        life.took(name, processes.run(life.workdir, *argv, disk=disk), codes)
-    life.took("the end", processes.run(life.workdir, *argv), ())
+        disk = life.job.disk(action, 1, only=name, for_good=for_good)
+        life.took(name, processes.run(life.job, *argv, disk=disk), codes)
+    life.took("the end", processes.run(life.job, *argv), ())
     return life.found

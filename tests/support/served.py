@@ -1,9 +1,12 @@
 """Whole runs against the mock over real HTTP: rows, job files, and what must hold after any run."""
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+import threading
+import time
 
 from tests.support import ROOT
 
@@ -117,3 +120,45 @@ def child(*arguments, **environment):
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | environment
     ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     return ran.returncode, ran.stdout, ran.stderr
+
+
+def eventually(condition, *processes, seconds=60.0):
+    """The first true value of the condition. Fails where a process ends before, or the time is up.
+
+    A condition is about what another process has done; the time is only for a fault of it, and
+    long enough for a machine that does ten other things.
+    """
+    ends = time.monotonic() + seconds
+    while not (found := condition()):
+        for process in processes:
+            assert process.poll() is None, f"ended with {process.poll()} before the condition held"
+        assert time.monotonic() < ends, f"not within {seconds:g} s"
+        time.sleep(0.005)
+    return found
+
+
+class Gate:
+    """Answers `after` calls of a mock and holds all others until it is opened.
+
+    What must happen during a run is done while calls are held: a delay is too short on a busy
+    machine and too long on a quiet one.
+    """
+
+    def __init__(self, mock, after=0):
+        self._left = after
+        self._opened = threading.Event()
+        mock.latency, mock.sleep = self._seconds, self._wait
+
+    def open(self):
+        """Answer what is held, and every call from now on."""
+        self._opened.set()
+
+    def _seconds(self, _):
+        """Called once for each call, on the mock's own loop."""
+        self._left -= 1
+        return 0.0 if self._left >= 0 or self._opened.is_set() else 1.0
+
+    async def _wait(self, _):
+        # An event of the loop could not be set from another thread.
+        while not self._opened.is_set():  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
