@@ -316,8 +316,7 @@ def test_fault_64_two_runs_of_one_job_and_two_jobs_on_one_cache(processes, job, 
     second = processes.run(job, *job.argv(mock.url))
     assert second.code == 11
     assert f"pid {first}" in second.err
-    other = JobFolder(tmp_path / "other", rows=20)
-    other.home = job.home
+    other = JobFolder(tmp_path / "other", rows=20, home=job.home)
     with serving(SCRIPT, key=KEY) as another:
         assert processes.run(other, *other.argv(another.url)).code == COMPLETE
     gate.open()

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.mock import Fault, serving
-from tests.support import ROOT
+from tests.support.crashing import JobFolder
 from tests.support.served import KEY
 
 GOOD = [
@@ -522,19 +522,13 @@ def test_a_flag_is_taken_as_it_stands(workdir, textmill, prompt):
 
 
 @pytest.mark.parametrize("pack", [lambda raw: raw, gzip.compress], ids=["plain", "gzip"])
-def test_standard_input_says_what_it_is(workdir, pack):
-    import os
-    import subprocess
-    import sys
-
-    root = str(ROOT)
-    ran = subprocess.run(
-        [sys.executable, "-m", "jobs", "run", "embed", "-i", "-", "-o", "-", "--id", "id"],
-        input=pack(lines(GOOD)), capture_output=True, check=False,
-        env=os.environ | {"PYTHONPATH": root},
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert [json.loads(line)["id"] for line in ran.stdout.splitlines()] == [r["id"] for r in GOOD]
+def test_standard_input_says_what_it_is(tmp_path, processes, pack):
+    folder = JobFolder(tmp_path / "job", rows=0)
+    (tmp_path / "piped").write_bytes(pack(lines(GOOD)))
+    argv = ["run", "embed", "-i", "-", "-o", "-", "--id", "id"]
+    ran = processes.run(folder, *argv, stdin=str(tmp_path / "piped"))
+    assert ran.code == 0, ran.err
+    assert [json.loads(line)["id"] for line in ran.out.splitlines()] == [r["id"] for r in GOOD]
 
 
 def test_an_empty_folder_may_become_the_output(workdir, textmill):
@@ -581,22 +575,15 @@ def test_kept_columns_count_against_what_may_be_open(workdir, textmill):
     assert _weight(group) >= 1_000_000
 
 
-def test_failures_of_a_stream_can_be_read_afterwards(workdir, own_home):
+def test_failures_of_a_stream_can_be_read_afterwards(workdir, own_home, processes):
     (workdir / "in.jsonl").write_bytes(lines(GOOD) + b"oops\n")
+    folder = JobFolder(workdir, rows=0, home=own_home)
     with serving(key=KEY) as mock:
-        path = job(workdir, mock.url, output="-")
-        import os
-        import subprocess
-        import sys
-
-        ran = subprocess.run(
-            [sys.executable, "-m", "jobs", "run", str(path)], capture_output=True, check=False,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-        )
-    assert ran.returncode == 3, ran.stderr
-    assert len(ran.stdout.splitlines()) == 6
+        ran = processes.run(folder, "run", str(job(workdir, mock.url, output="-")))
+    assert ran.code == 3, ran.err
+    assert len(ran.out.splitlines()) == 6
     (told,) = own_home.rglob("failures.jsonl")
-    assert str(told).encode() in ran.stderr
+    assert str(told) in ran.err
     assert not list(own_home.rglob("out.jsonl"))
 
 

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from jobs.mock import serving
+from tests.support import require
 from tests.support.served import (
     KEY,
     at,
@@ -31,8 +32,7 @@ from tests.support.served import (
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory):
     """A folder with ca.pem, and NAME.pem and NAME.key that it vouches for."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is missing")
+    require(shutil.which("openssl"), "openssl", "apt-get install openssl")
     folder = tmp_path_factory.mktemp("authority")
 
     def openssl(*arguments):

@@ -28,7 +28,7 @@ def argv(url, output="out.parquet"):
 
 def filled(folder):
     """A job over rows of which none fails."""
-    job = JobFolder(folder)
+    job = JobFolder(folder, rows=0)
     with (folder / "in.jsonl").open("w") as file:
         for number in range(ROWS):
             file.write(json.dumps({"id": number, "text": f"Row {number} of the log."}) + "\n")

@@ -1,7 +1,9 @@
 """What tests share: servers, whole runs, failing disks, texts."""
 
+import importlib
 import os
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -20,4 +22,13 @@ def require(present: object, what: str, hint: str) -> None:
     """
     if not present:
         message = f"{what} is missing: {hint}"
-        pytest.fail(message, pytrace=False) if IS_CI else pytest.skip(message)
+        pytest.fail(message, pytrace=False) if IS_CI else pytest.skip(message, allow_module_level=True)
+
+
+def require_module(name: str) -> ModuleType:
+    """The module of this name, by `require`."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        require(False, f"the package of {name}", "pip install -e '.[local,test]'")
+        raise

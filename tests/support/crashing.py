@@ -86,17 +86,23 @@ class Processes:
 
 
 class JobFolder:
-    """A folder with an input, a job and a home of its own."""
+    """A folder with an input, a job and a home of its own. With `rows=0` no input is written."""
 
-    def __init__(self, folder: Path, rows: int = 12, output: str = "out.parquet") -> None:
+    def __init__(
+        self, folder: Path, rows: int = 12, output: str = "out.parquet", home: Path | None = None
+    ) -> None:
         self.folder = folder
-        self.home = folder / "home"
+        self.home = home or folder / "home"
         self.key = "canary-7f3a9c51d2"
         self.output = folder / output
         self.turns = 0
         self.told: dict[int, tuple[Path, Path]] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "in.jsonl").open("w") as file:
+        if rows:
+            self._write_input(rows)
+
+    def _write_input(self, rows: int) -> None:
+        with (self.folder / "in.jsonl").open("w") as file:
             for number in range(rows):
                 bad = "poisoned " if number == 5 else ""
                 text = f"Row {number}: the {bad}weir at Oxmead stood at {number * 7} mm."

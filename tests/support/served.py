@@ -115,7 +115,10 @@ def same_as_ever(workdir, textmill, monkeypatch, path, *mocks):
 
 
 def child(*arguments, **environment):
-    """The command line in a process of its own: its exit code, stdout and stderr."""
+    """The command line in a process of its own: its exit code, stdout and stderr.
+
+    For what a fork of `crashing.Processes` has done already: it has read the certificates.
+    """
     command = [sys.executable, "-m", "jobs", *(str(each) for each in arguments)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | environment
     ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

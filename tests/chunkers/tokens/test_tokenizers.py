@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from chunkers.tokens import tokenizers as tokens
 from chunkers.tokens.tokenizers import segments, tokenizer
 from pipeline.errors import UsageError
+from tests.support import require_module
 from tests.support.chunk_texts import TEXTS
 
 
@@ -43,7 +44,7 @@ def test_the_end_of_each_token_is_in_code_points() -> None:
 @settings(max_examples=60, deadline=None)
 def test_there_is_one_end_per_token_and_the_last_one_is_the_texts(name: str, text: str) -> None:
     if name == "wordllama":
-        pytest.importorskip("wordllama")
+        require_module("wordllama")
     ends = tokenizer(name).encode_ends(text)
     assert (ends[1:] >= ends[:-1]).all()
     if text:

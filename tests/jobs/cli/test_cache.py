@@ -11,6 +11,8 @@ import pytest
 
 from jobs.mock import serving
 from pipeline.cache.store import AnswerCache
+from tests.support.crashing import JobFolder
+from tests.support.served import Gate, eventually
 
 ROWS = [{"id": f"r{n}", "text": f"The gauge at weir {n} read {n * 7} mm."} for n in range(12)]
 
@@ -180,24 +182,28 @@ def test_while_a_run_has_the_answers_open_all_but_prune_work(workdir, own_home, 
     assert textmill("cache", "prune", "--older-than", "0h").code == 0
 
 
-def test_commands_beside_a_run_change_nothing_of_it(workdir, own_home, textmill):
-    with serving(models=["m"], latency=0.01) as server:
-        rows = [{"id": n, "text": f"Row {n}: the gauge read {n} mm."} for n in range(400)]
-        Path("in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        embed = [sys.executable, "-m", "jobs", "run", "embed", "-i", "in.jsonl", "--id", "id"]
-        embed += ["-o", "v.parquet", "--kind", "openai", "--url", f"{server.url}/v1"]
-        embed += ["--model", "m", "--batch-size", "4", "--concurrency", "2", "--json"]
-        run = subprocess.Popen(embed, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def test_commands_beside_a_run_change_nothing_of_it(workdir, own_home, textmill, processes):
+    job = JobFolder(workdir, rows=0, home=own_home)
+    rows = [{"id": n, "text": f"Row {n}: the gauge read {n} mm."} for n in range(400)]
+    Path("in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with serving(models=["m"]) as server:
+        gate = Gate(server, after=90)  # of 100: at least one round of commands is beside the run
+        embed = ["run", "embed", "-i", "in.jsonl", "--id", "id", "-o", "v.parquet", "--kind", "openai"]
+        embed += ["--url", f"{server.url}/v1", "--model", "m", "--batch-size", "4", "--concurrency", "2"]
+        pid = processes.start(job, *embed, "--json")
+        eventually(lambda: server.bill.calls)
         codes = set()
-        while run.poll() is None:
-            if (own_home / "answers" / "cache.db").exists():
-                for command in (["stats"], ["verify"], ["export", "x"], ["import", "x"]):
-                    ran = textmill("cache", *command, "--json")
-                    codes.add((command[0], ran.code, ran.err))
-        out, err = run.communicate()
-    assert run.returncode == 0, err
-    assert json.loads(out.splitlines()[-1])["ok"] == 400
-    assert {code for _, code, _ in codes} <= {0}, codes
+        is_held = False
+        while not is_held:
+            is_held = server.bill.calls > 90
+            for command in (["stats"], ["verify"], ["export", "x"], ["import", "x"]):
+                ran = textmill("cache", *command, "--json")
+                codes.add((command[0], ran.code, ran.err))
+        gate.open()
+        ended = processes.wait(job, pid)
+    assert ended.code == 0, ended.err
+    assert ended.last["ok"] == 400
+    assert {code for _, code, _ in codes} == {0}, codes
     assert textmill("cache", "verify", "--json").last["good"] == 400
 
 

@@ -4,9 +4,6 @@ import io
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from datetime import datetime
 from pathlib import Path
 
@@ -19,7 +16,8 @@ from jobs.history import report
 from jobs.history.register import RegisterEntry, Run, RunProgress
 from jobs.history.spent import Spent
 from jobs.mock import serving
-from tests.support import ROOT
+from tests.support.crashing import JobFolder
+from tests.support.served import Gate, eventually
 
 NOW = datetime.fromisoformat("2026-11-21T09:00:00+00:00").astimezone()
 
@@ -274,33 +272,30 @@ def workdir(tmp_path):
     return tmp_path
 
 
-def start(workdir, url, output="out.parquet", **more):
-    words = ["run", "embed", "-i", "in.jsonl", "--id", "id", "-o", output, "--kind", "openai", "--url", f"{url}/v1",
-             "--model", "m", "--concurrency", "2", "--batch-size", "4"]
-    return subprocess.Popen([sys.executable, "-m", "jobs", *words], cwd=workdir, stderr=subprocess.PIPE, text=True,
-                            env=os.environ | {"PYTHONPATH": str(ROOT)}, **more)
-
-
-def until(condition, *processes):
-    ends = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < ends and all(each.poll() is None for each in processes)
-        time.sleep(0.02)
+def argv(url, output="out.parquet"):
+    return ["run", "embed", "-i", "in.jsonl", "--id", "id", "-o", output, "--kind", "openai", "--url", f"{url}/v1",
+            "--model", "m", "--concurrency", "2", "--batch-size", "4"]
 
 
 def told(textmill):
     return json.loads(textmill("status", "--json").out)
 
 
-def test_two_runs_at_once_one_killed_one_interrupted(textmill, workdir):
-    with serving(latency=0.2) as mock:
-        one, two = start(workdir, mock.url), start(workdir, mock.url, "two.parquet")
-        until(lambda: sum(each["calls"] > 0 for each in told(textmill)["runs"]) == 2, one, two)
+def test_two_runs_at_once_one_killed_one_interrupted(textmill, workdir, own_home, processes):
+    job = JobFolder(workdir, rows=0, home=own_home)
+    with serving() as mock, serving() as other:
+        gates = [Gate(mock, after=10), Gate(other, after=10)]
+        one, two = processes.start(job, *argv(mock.url)), processes.start(job, *argv(other.url, "two.parquet"))
+        eventually(lambda: sum(each["calls"] > 0 for each in told(textmill)["runs"]) == 2)
         assert [each["live"]["state"] for each in told(textmill)["runs"]] == ["working", "working"]
-        one.kill()
-        two.send_signal(signal.SIGTERM)
-        for each in (one, two):
-            each.communicate(timeout=60)
+        os.kill(one, signal.SIGKILL)
+        assert processes.wait(job, one).code == -9
+        os.kill(two, signal.SIGTERM)
+        (events_file,) = workdir.glob("two.parquet.run/runs/*/events.jsonl")
+        eventually(lambda: '"draining"' in events_file.read_text())
+        for gate in gates:
+            gate.open()
+        processes.wait(job, two)
         found = {each["output"]: each for each in told(textmill)["runs"]}
         killed, stopped = found[str(workdir / "out.parquet")], found[str(workdir / "two.parquet")]
         assert (killed["exit"], killed["class"], stopped["exit"], stopped["class"]) == (137, "killed", 143, "interrupted")
@@ -311,10 +306,7 @@ def test_two_runs_at_once_one_killed_one_interrupted(textmill, workdir):
         table = textmill("status").out
         assert "open (killed)" in table and "143 interrupted" in table
         assert f"goes on with: cd {workdir} && textmill run embed -i in.jsonl" in table
-        mock.latency = 0.0
-        three = start(workdir, mock.url)
-        three.communicate(timeout=60)
-        assert three.returncode == 0
+        assert processes.run(job, *argv(mock.url)).code == 0
         left = told(textmill)
         assert [each["output"] for each in left["open"]] == [str(workdir / "two.parquet")]
         assert [each["exit"] for each in left["runs"]].count(137) == 1

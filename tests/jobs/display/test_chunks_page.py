@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from jobs.display import chunks_page as pages
 from jobs.display.chunks_page import ChunkedDocument, ChunkSettings, histogram, page
 from pipeline.records import Chunk
+from tests.support import require
 
 CUTTING = ChunkSettings("reports.jsonl", "structure", 64, 16, "o200k_base")
 ENGLISH = "The weir held all winter. The lock did not flood. The ferry <b>ran</b> & stopped."
@@ -208,8 +209,7 @@ document.body.dataset.seen = JSON.stringify({
 @pytest.fixture
 def browser(tmp_path):
     """Opens a page in Chromium, measures it with a script of the test's own, and tells."""
-    if CHROMIUM is None:
-        pytest.skip("no browser: apt-get install chromium")
+    require(CHROMIUM, "a browser", "apt-get install chromium")
 
     def opened(html, *flags):
         path = tmp_path / "page.html"

@@ -26,6 +26,7 @@ from jobs.schedule.units import (
     without_schedule,
 )
 from pipeline.errors import UsageError
+from tests.support import require
 
 
 def made(**changed):
@@ -241,10 +242,11 @@ def test_stopping_takes_longer_than_the_grace_and_outages_are_tried_within_a_nig
     assert units.TRY_AGAIN_SECONDS * units.MAX_STARTS < units.WITHIN_SECONDS
 
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze: apt-get install systemd")
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{}, {"environment": "/no such/env"}, {"name": "夜间"},
                                     {"job": AWKWARD.job, "home": AWKWARD.home, "environment": AWKWARD.environment}])
 def test_systemd_finds_nothing_to_say_of_the_units(tmp_path, change):
+    require(shutil.which("systemd-analyze"), "systemd-analyze", "apt-get install systemd")
     schedule = made(program=(sys.executable, "-m", "jobs"), **change)
     unit = unit_name(schedule.name)
     (tmp_path / f"{unit}.timer").write_text(timer(schedule), "utf-8")
