@@ -59,6 +59,7 @@ def calm(processes, job, mock, *more):
 # 60 and 61: every boundary
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("action", "output", "for_good"),
     [("kill", "out.parquet", False), ("kill", "out", False), ("tear", "out.jsonl", False),
@@ -365,6 +366,7 @@ def test_faults_67_and_68_a_drain_takes_no_longer_than_the_grace(processes, job,
     assert struck.again <= IN_FLIGHT
 
 
+@pytest.mark.slow
 def test_fault_69_memory_does_not_grow_with_the_rows(processes, tmp_path, mock):
     peaks = []
     for rows in (2_000, 10_000):
@@ -463,6 +465,7 @@ def test_streams_that_a_kill_left_are_removed_by_the_next_run(processes, job, mo
     assert not list((job.folder / "tmp").iterdir())
 
 
+@pytest.mark.slow
 def test_what_a_kill_left_in_the_run_folder_is_gone_after_the_next_run(processes, job, mock):
     names = [each.only for each in boundaries(processes, job, mock) if each.only.startswith("rename")]
     job.clear()

@@ -91,6 +91,7 @@ def in_front(mock, context):
     thread.join(10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind", "code"), [
     ("valid", "openai", 0), ("expired", "openai", 7), ("wrong-host", "openai", 7),
     ("expired", "tei", 7),

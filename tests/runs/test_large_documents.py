@@ -57,6 +57,7 @@ def document_peak_mb(mock, output):
     return int(ran.stderr.split("peak ")[1]) / 1024
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
 def test_fault_14_a_document_of_64_mb_takes_its_text_and_little_more(workdir):
     line = "The weir at Oxmead stood at 41 mm, and the keeper wrote it down. "

@@ -23,6 +23,8 @@ from pipeline.source.files import InputSpec, find
 from pipeline.source.scan import survey
 from tests.support import ROOT
 
+pytestmark = pytest.mark.slow
+
 KEY_ID, SECRET = "AKIDEXAMPLE0CANARY", "canary-secret-4b1f9e77aa"
 ROWS = [{"id": n, "text": f"Row {n}: the weir at Oxmead stood at {n * 7} mm."} for n in range(9)]
 
