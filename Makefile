@@ -4,8 +4,11 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+PARALLEL ?= -n auto --dist worksteal
 UV     := $(shell command -v uv 2>/dev/null)
 export UV_PYTHON_DOWNLOADS = never
+# Every process that a test starts would compile the program anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 ifdef UV
 make_venv = uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
@@ -15,14 +18,36 @@ make_venv = $(PYTHON) -m venv $(VENV)
 install   = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slow lint check coverage wheel clean
 
 demo: $(VENV)/local.stamp
 	$(BIN)/textmill run embed -i sample_data/reports.jsonl --id id -o out/vectors.parquet
 	$(BIN)/textmill search out/vectors.parquet "Why did the cable ferry run aground?" -n 3
 
+# Everything that takes no minutes, on every core: what a change is tried with.
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+
+# Long laws, browsers, servers.
+test-slow: $(VENV)/test.stamp
+	$(BIN)/python -m pytest $(PARALLEL) -m slow
+
+# Before a commit.
+check: lint test
+
+# Branches, too. Processes that tests start are not measured.
+coverage: $(VENV)/test.stamp
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" --cov --cov-report=term:skip-covered
+
+# What a user installs: built, installed alone, and run away from the checkout.
+wheel:
+	rm -rf dist build/wheel
+	$(PYTHON) -m venv build/wheel/builder
+	build/wheel/builder/bin/python -m pip install --quiet --disable-pip-version-check build
+	build/wheel/builder/bin/python -m build --outdir dist
+	$(PYTHON) -m venv build/wheel/user
+	build/wheel/user/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	cd build/wheel && user/bin/textmill --help >/dev/null && user/bin/textmill chunks ../../README.md >/dev/null
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
@@ -40,4 +65,4 @@ $(VENV)/test.stamp: pyproject.toml
 	@touch $@ $(VENV)/local.stamp
 
 clean:
-	rm -rf $(VENV) out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) out build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

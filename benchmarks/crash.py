@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,11 @@ from jobs.mock import serving
 from tests.support.crashing import (
     IN_FLIGHT,
     SCRIPT,
+    JobFolder,
     Life,
-    Mills,
-    Place,
+    Processes,
     boundaries,
     chain,
-    mills,
     strike,
 )
 
@@ -60,7 +60,7 @@ def main() -> None:
     rows, wrong = [], list[str]()
     with (
         tempfile.TemporaryDirectory() as folder,
-        mills() as made,
+        closing(Processes()) as made,
         serving(SCRIPT, key="canary-7f3a9c51d2") as mock,
     ):
         for row, found in _measured(made, mock, Path(folder), options):
@@ -73,75 +73,75 @@ def main() -> None:
 
 
 def _measured(
-    made: Mills, mock: Any, folder: Path, options: argparse.Namespace
+    made: Processes, mock: Any, folder: Path, options: argparse.Namespace
 ) -> Iterator[tuple[dict[str, Any], list[str]]]:
     kills = 30 if options.quick else 500
-    yield _random(made, mock, Place(folder / "random", rows=60), kills, options.seed)
+    yield _random(made, mock, JobFolder(folder / "random", rows=60), kills, options.seed)
     for action, output, for_good in QUICK if options.quick else BLOWS:
-        place = Place(folder / f"{action}-{output}-{for_good}", output=output)
+        job = JobFolder(folder / f"{action}-{output}-{for_good}", output=output)
         each = _short if options.quick else _long
-        yield each(made, mock, place, action, for_good)
+        yield each(made, mock, job, action, for_good)
 
 
 def _random(
-    made: Mills, mock: Any, place: Place, kills: int, seed: int
+    made: Processes, mock: Any, job: JobFolder, kills: int, seed: int
 ) -> tuple[dict[str, Any], list[str]]:
     draw = random.Random(seed)
-    argv = place.argv(mock.url)
+    argv = job.argv(mock.url)
     mock.latency = LATENCY_SECONDS
     began = time.perf_counter()
-    made.run(place, *argv)
+    made.run(job, *argv)
     whole = time.perf_counter() - began
-    expected = place.published()
+    expected = job.published()
     assert expected is not None
-    life = Life(place, mock, expected)
+    life = Life(job, mock, expected)
     while life.blows < kills:
-        pid = made.start(place, *argv)
+        pid = made.start(job, *argv)
         time.sleep(draw.uniform(0.0, whole))
         os.kill(pid, signal.SIGKILL)
-        life.took(f"kill {life.blows}", made.wait(place, pid), (-signal.SIGKILL,))
-    life.took("the end", made.run(place, *argv), ())
+        life.took(f"kill {life.blows}", made.wait(job, pid), (-signal.SIGKILL,))
+    life.took("the end", made.run(job, *argv), ())
     mock.latency = 0.0
     return _row("SIGKILL at random", life.blows, life.blows, life.lost, life.again, life.found)
 
 
 def _long(
-    made: Mills, mock: Any, place: Place, action: str, for_good: bool
+    made: Processes, mock: Any, job: JobFolder, action: str, for_good: bool
 ) -> tuple[dict[str, Any], list[str]]:
     """A fresh start for each operation of a run, numbered within its name."""
-    all_of_them = boundaries(made, place, mock)
-    expected = place.published()
+    all_of_them = boundaries(made, job, mock)
+    expected = job.published()
     assert expected is not None
     blows = lost = again = 0
     found: list[str] = []
     for each in all_of_them:
         if action == "tear" and not each.only.startswith("write"):
             continue
-        disk = place.disk(action, each.at, only=each.only, for_good=for_good)
-        struck = strike(made, place, mock, disk=disk)
+        disk = job.disk(action, each.at, only=each.only, for_good=for_good)
+        struck = strike(made, job, mock, disk=disk)
         found += [f"{action} {each}: {problem}" for problem in struck.problems(expected)]
         blows += struck.first.code in (-signal.SIGKILL, 13)
         lost += struck.answered - struck.kept
         again += struck.again
-    return _row(_name(action, place, for_good), len(all_of_them), blows, lost, again, found)
+    return _row(_name(action, job, for_good), len(all_of_them), blows, lost, again, found)
 
 
 def _short(
-    made: Mills, mock: Any, place: Place, action: str, for_good: bool
+    made: Processes, mock: Any, job: JobFolder, action: str, for_good: bool
 ) -> tuple[dict[str, Any], list[str]]:
     """One job that meets a blow at the first operation of each name."""
-    names = list(dict.fromkeys(each.only for each in boundaries(made, place, mock)))
-    expected = place.published()
+    names = list(dict.fromkeys(each.only for each in boundaries(made, job, mock)))
+    expected = job.published()
     assert expected is not None
-    life = Life(place, mock, expected)
+    life = Life(job, mock, expected)
     chain(made, life, names, action, for_good=for_good)
-    name = _name(action, place, for_good)
+    name = _name(action, job, for_good)
     return _row(name, len(names), life.blows, life.lost, life.again, life.found)
 
 
-def _name(action: str, place: Place, for_good: bool) -> str:
+def _name(action: str, job: JobFolder, for_good: bool) -> str:
     told = {"kill": "SIGKILL", "tear": "half a write, SIGKILL"}.get(action, action)
-    kind = "a file" if place.output.suffix else "a folder"
+    kind = "a file" if job.output.suffix else "a folder"
     return f"{told}{' for good' if for_good else ''}, {kind}"
 
 

@@ -276,7 +276,7 @@ ERRORS: dict[ErrorKind, ErrorFacts] = {
     # 200, but not an answer to what was asked.
     "invalid": ErrorFacts(may_be_billed=True, attempts=3, retry_cost=_RETRY),
 }
-"""What follows from each class of error; `docs/protocols.md` says what each is seen as."""
+"""What follows from each class of error; `docs/errors.md` says how each is recognised."""
 
 FINAL_KINDS = tuple(
     sorted(kind for kind, facts in ERRORS.items() if not (facts.is_pausing or facts.stops_with))

@@ -1,21 +1,24 @@
 """What every test may use: the asyncio backend, and a home of its own for answers."""
 
 import json
-import os
 import signal
+from contextlib import closing
 from typing import NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from jobs.__main__ import cli
+from tests.support import IS_CI
+from tests.support.crashing import Processes
 from tests.support.served import KEY
 
 # Machines are slow and noisy; a law is about results, never about time.
 settings.register_profile(
     "textmill",
     deadline=None,
-    derandomize="CI" in os.environ,
+    derandomize=IS_CI,
+    print_blob=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("textmill")
@@ -38,7 +41,7 @@ def own_home(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch, own_home):
+def workdir(tmp_path, monkeypatch, own_home):
     """The current folder of a job whose key lies in $MOCK_KEY: no byte that is left may hold it."""
     monkeypatch.setenv("MOCK_KEY", KEY)
     monkeypatch.chdir(tmp_path)
@@ -48,13 +51,20 @@ def place(tmp_path, monkeypatch, own_home):
             assert KEY.encode() not in file.read_bytes(), file
 
 
+@pytest.fixture(scope="session")
+def processes():
+    """Starts the command line as a process of its own, in some milliseconds."""
+    with closing(Processes()) as made:
+        yield made
+
+
 @pytest.fixture
-def mill(capsys):
+def textmill(capsys):
     """Runs the command line in this process; its exit code, stdout and stderr."""
-    return Mill(capsys)
+    return CommandLine(capsys)
 
 
-class Mill:
+class CommandLine:
     def __init__(self, capsys):
         self._capsys = capsys
 
@@ -63,10 +73,10 @@ class Mill:
             cli.main([str(argument) for argument in arguments], prog_name="textmill")
         out, err = self._capsys.readouterr()
         assert KEY not in out + err
-        return Ran(ended.value.code or 0, out, err)
+        return Completed(ended.value.code or 0, out, err)
 
 
-class Ran(NamedTuple):
+class Completed(NamedTuple):
     code: int
     out: str
     err: str

@@ -97,11 +97,11 @@ def test_the_pictures_are_small():
         assert (ROOT / "docs" / "images" / f"{name}.png").stat().st_size < 150_000
 
 
-def test_python_examples_run(tmp_path, monkeypatch, mill):
+def test_python_examples_run(tmp_path, monkeypatch, textmill):
     """Those of the pages `getting-started` and `extending`, in the folder of a first run."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "docs.jsonl").write_text("\n".join(samples()[:3]) + "\n", "utf-8")
-    assert mill("run", "embed", "-i", "docs.jsonl", "--id", "id", "-o", "vectors.parquet").code == 0
+    assert textmill("run", "embed", "-i", "docs.jsonl", "--id", "id", "-o", "vectors.parquet").code == 0
     known = {}
     for name in ("getting-started", "extending"):
         page = (ROOT / "docs" / f"{name}.md").read_text("utf-8")
@@ -137,7 +137,7 @@ def commands():
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def workdir(tmp_path, monkeypatch):
     """A folder with the files that the README's commands name."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "docs.jsonl").write_text("\n".join(samples()[:6]) + "\n", "utf-8")
@@ -150,24 +150,24 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_readmes_commands_work_as_they_stand(place, mill):
+def test_the_readmes_commands_work_as_they_stand(workdir, textmill):
     made = re.compile(r"-o (\S+)")
     for command in sorted(commands(), key=lambda each: "search" in each):
-        ran = mill(*shlex.split(command)[1:])
+        ran = textmill(*shlex.split(command)[1:])
         assert ran.code == 0, (command, ran.err)
         for output in made.findall(command):
-            assert (place / output).exists(), command
+            assert (workdir / output).exists(), command
         if "search" in command:
             assert FERRY in ran.out.splitlines()[0]
 
 
-def test_the_readmes_job_file_is_accepted(place, monkeypatch):
+def test_the_readmes_job_file_is_accepted(workdir, monkeypatch):
     from jobs.spec.load import load
 
     jobs = []
     for block in re.findall(r"```toml\n(.*?)```", README, re.DOTALL):
-        (place / "job.toml").write_text(block, "utf-8")
-        jobs.append(load(place / "job.toml"))
+        (workdir / "job.toml").write_text(block, "utf-8")
+        jobs.append(load(workdir / "job.toml"))
     (embeds,) = jobs
     assert embeds.endpoints[0].model == "BAAI/bge-small-en-v1.5"
     assert (embeds.chunk.size, embeds.chunk.overlap) == (256, 32)
@@ -177,7 +177,8 @@ def test_the_readme_and_the_makefile_name_the_same_commands():
     makefile = (ROOT / "Makefile").read_text("utf-8")
     for target in re.findall(r"^\$ make (\w+)$", README, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
-    assert "make test" in (ROOT / ".ci" / "run").read_text("utf-8")
+    suites = re.search(r"for suite in (.+); do", (ROOT / ".ci" / "run").read_text("utf-8"))
+    assert suites[1].split() == ["test", "test-slow"]
 
 
 def test_every_page_says_only_commands_that_exist():
@@ -188,7 +189,7 @@ def test_every_page_says_only_commands_that_exist():
             assert name in cli.commands, f"{page}: textmill {name}"
 
 
-def test_the_readmes_demo_shows_its_true_output(mill, tmp_path, monkeypatch):
+def test_the_readmes_demo_shows_its_true_output(textmill, tmp_path, monkeypatch):
     """What `make demo` runs, line by line; times and the ends of long lines aside."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("COLUMNS", "100")
@@ -197,7 +198,7 @@ def test_the_readmes_demo_shows_its_true_output(mill, tmp_path, monkeypatch):
     shown = README.split("$ make demo\n")[1].split("\n$ make test")[0]
     for line in re.findall(r"^\t\$\(BIN\)/(textmill .+)$", makefile, re.MULTILINE):
         words = shlex.split(line.replace("out/vectors.parquet", str(tmp_path / "vectors.parquet")))
-        ran = mill(*words[1:])
+        ran = textmill(*words[1:])
         assert ran.code == 0, ran.err
         told += f".venv/bin/{line}\n" + ran.err + ran.out
     assert len(shown.splitlines()) == len(told.splitlines())

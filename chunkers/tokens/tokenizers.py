@@ -209,8 +209,15 @@ class RankTokenizer:
 _INSIDE = np.uint16(1 << 15)
 
 
+FILE_SEGMENT_CHARS = 1 << 12
+
+
 class FileTokenizer:
-    """A `tokenizer.json`, run by the package `tokenizers`; no special tokens are added."""
+    """A `tokenizer.json`, run by the package `tokenizers`; no special tokens are added.
+
+    A longer text than `FILE_SEGMENT_CHARS` has the ends of its segments, each encoded as a text of
+    its own: a cut may give a token more or less than `count`, which is why it is not additive.
+    """
 
     additive = False
 
@@ -241,7 +248,7 @@ class FileTokenizer:
         """The end of each token, ascending; see `Tokenizer`."""
         parts: list[Ends] = []
         # Without a pre-tokenizer the merge loop is superlinear: short segments keep it flat.
-        for start, end in segments(text, 1 << 12):
+        for start, end in segments(text, FILE_SEGMENT_CHARS):
             offsets = self._encode(text[start:end]).offsets
             ends = np.fromiter((stop for _, stop in offsets), np.int64, len(offsets))
             if len(ends):

@@ -38,7 +38,7 @@ class Mock:
     """A server that speaks every protocol, can misbehave, and keeps the bill.
 
     `async with Mock(...) as mock` serves in the running loop under `mock.url`. `script`, `key`,
-    `latency` and `settings` may be replaced while it runs.
+    `latency`, `sleep` and `settings` may be replaced while it runs.
 
     Units: `latency` in seconds, or a function that draws them; it is waited before every answer
     that is inferred, and `sleep` is what waits. A `limit` (see `jobs.mock.limits.parse`) with a

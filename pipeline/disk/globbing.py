@@ -10,10 +10,12 @@ def matches(parts: Sequence[str], pattern: Sequence[str], *, or_folder: bool = F
     """Whether a path fits a glob pattern, both given in parts; with `or_folder` also where a folder
     around it does.
 
-    As `glob` reads a pattern: `**` stands for any number of folders, also none, and a name that
-    begins with a dot fits only a part that does.
+    As `glob` reads a pattern: `**` stands for any number of folders, also none, and at its end for
+    everything below them; a name that begins with a dot fits only a part that does.
     Cost: O(parts x pattern), whatever the number of `**`.
     """
+    if pattern and pattern[-1] == "**":
+        pattern = [*pattern, "*"]
 
     def closed(reached: set[int]) -> set[int]:
         for at, each in enumerate(pattern):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from chunkers import CHUNKERS
 from chunkers.boundaries.graphemes import is_break
 from chunkers.tokens.tokenizers import tokenizer
+from tests.support import require_module
 from tests.support.chunk_laws import check_laws
 from tests.support.chunk_texts import TEXTS, cuts
 
@@ -37,7 +38,7 @@ def test_the_laws_hold_for_cl100k_base(method: str, cut: tuple[str, int, int]) -
 def test_the_laws_hold_for_a_tokenizer_without_pre_tokenizer(
     method: str, cut: tuple[str, int, int]
 ) -> None:
-    pytest.importorskip("wordllama")
+    require_module("wordllama")
     check_laws(*cut, "wordllama", method=method)
 
 

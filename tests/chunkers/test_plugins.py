@@ -27,29 +27,29 @@ def plugged(monkeypatch):
         monkeypatch.setattr(module, "entry_points", points.select)
 
 
-def test_a_plugged_chunker_cuts_a_job(plugged, mill, tmp_path):
+def test_a_plugged_chunker_cuts_a_job(plugged, textmill, tmp_path):
     path = tmp_path / "in.jsonl"
     path.write_text(json.dumps({"id": 1, "text": "left|right"}) + "\n")
-    ran = mill("run", "embed", "-i", path, "--id", "id", "-o", tmp_path / "o.jsonl", "--method",
-               "halves")
+    ran = textmill("run", "embed", "-i", path, "--id", "id", "-o", tmp_path / "o.jsonl", "--method",
+                   "halves")
     assert ran.code == 0, ran.err
     rows = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
     assert [row["text"] for row in rows] == ["left|", "right"]
 
 
-def test_one_that_cannot_be_loaded_or_is_unknown_is_one_line(plugged, mill, tmp_path):
+def test_one_that_cannot_be_loaded_or_is_unknown_is_one_line(plugged, textmill, tmp_path):
     with pytest.raises(UsageError, match="chunker `broken` cannot be loaded"):
         chunkers.chunker("broken")
     with pytest.raises(UsageError, match="no chunker `thirds`"):
         chunkers.chunker("thirds")
-    ran = mill("chunks", "README.md", "--method", "thirds")
+    ran = textmill("chunks", "README.md", "--method", "thirds")
     assert ran.code == 2
     assert "must be one of structure, fixed, markdown, semantic" in ran.err
 
 
 @pytest.mark.parametrize("chunk", [Chunk(-5, 2, 1), Chunk(0, 99, 1), Chunk(3, 3, 1),
                                    Chunk(0, 2, -100), (0, 2), None])
-def test_a_wrong_span_of_another_package_is_refused(monkeypatch, mill, tmp_path, chunk):
+def test_a_wrong_span_of_another_package_is_refused(monkeypatch, textmill, tmp_path, chunk):
     def wrong(text, **options):
         yield chunk
 
@@ -58,8 +58,8 @@ def test_a_wrong_span_of_another_package_is_refused(monkeypatch, mill, tmp_path,
     monkeypatch.setattr(keys, "entry_points", lambda **_: [1])
     path = tmp_path / "in.jsonl"
     path.write_text(json.dumps({"id": 1, "text": "left|right"}) + "\n")
-    ran = mill("run", "embed", "-i", path, "--id", "id", "-o", tmp_path / "o.jsonl", "--method",
-               "wrong")
+    ran = textmill("run", "embed", "-i", path, "--id", "id", "-o", tmp_path / "o.jsonl", "--method",
+                   "wrong")
     assert ran.code == 2
     assert "chunker `wrong`: " in ran.err
     assert not (tmp_path / "o.jsonl").exists()

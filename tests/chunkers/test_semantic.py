@@ -16,6 +16,7 @@ from chunkers.tokens import encoded
 from chunkers.tokens.tokenizers import segments
 from pipeline.errors import UsageError
 from pipeline.records import Chunk
+from tests.support import require_module
 from tests.support.chunk_laws import check_laws
 from tests.support.chunk_texts import TEXTS, cuts
 
@@ -45,7 +46,7 @@ def test_the_laws_hold_whatever_the_model_says(cut: tuple[str, int, int], focus:
 @given(cut=cuts())
 @settings(max_examples=60, deadline=None)
 def test_the_laws_hold_with_the_embedded_model(name: str, cut: tuple[str, int, int]) -> None:
-    pytest.importorskip("wordllama")
+    require_module("wordllama")
     from pipeline.endpoints.local import embed
 
     check_laws(*cut, name, method="semantic", embed=embed)
@@ -57,7 +58,7 @@ def test_a_chunk_ends_where_the_subject_does() -> None:
 
 
 def test_the_embedded_model_knows_a_subject_without_a_shared_word() -> None:
-    pytest.importorskip("wordllama")
+    require_module("wordllama")
     from pipeline.endpoints.local import embed
 
     bread = "Knead the dough for ten minutes. Bake the loaf in a hot oven. Flour your hands first. "
@@ -190,7 +191,7 @@ def job(**flags: object) -> Any:
 
 
 def test_a_job_cuts_with_the_embedded_model_and_its_focus() -> None:
-    pytest.importorskip("wordllama")
+    require_module("wordllama")
     from jobs.build import chunker
     from pipeline.endpoints.local import embed
 

@@ -16,6 +16,7 @@ from chunkers.tokens import encoded
 from chunkers.tokens.tokenizers import joined, segments, tokenizer
 from pipeline.errors import UsageError
 from pipeline.records import Chunk
+from tests.support import require_module
 
 ENGLISH = (
     "The kiln was lit at six. Mr. Aldous, who had never trusted it, stood by the door. "
@@ -227,7 +228,7 @@ def test_a_chunker_that_is_not_read_to_the_end_leaves_no_thread(
 
 
 def test_a_tokenizer_file_counts_for_models_like_bert(tmp_path: Path) -> None:
-    tokenizers = pytest.importorskip("tokenizers")
+    tokenizers = require_module("tokenizers")
     words = ["[UNK]", "the", "kiln", "was", "lit", "at", "six", ".", ",", "door", "##s", "窑", "是"]
     model = tokenizers.models.WordPiece(
         {word: number for number, word in enumerate(words)}, unk_token="[UNK]"

@@ -50,11 +50,11 @@ def test_every_exit_code_has_one_class():
     assert len(codes) == len(set(codes))
 
 
-def test_every_class_is_in_the_table_of_the_protocols():
-    page = (ROOT / "docs" / "protocols.md").read_text("utf-8")
-    rows = page.split("## What an error means")[1].splitlines()
+def test_every_class_is_in_the_table_of_the_page_on_errors():
+    page = (ROOT / "docs" / "errors.md").read_text("utf-8")
+    rows = page.split("## Error classes")[1].splitlines()
     named = {name for row in rows for name in row.split("|")[1:2] for name in name.split(",")}
-    assert {name.strip() for name in named} >= KINDS
+    assert {name.strip(" `") for name in named} >= KINDS
 
 
 def named(node):

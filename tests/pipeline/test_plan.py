@@ -79,45 +79,45 @@ def test_a_text_task_counts_the_whole_prompt_and_the_most_that_may_come_back(tmp
 
 
 @pytest.mark.parametrize("size", [8, 32])
-def test_a_run_does_what_the_plan_said(tmp_path, mill, size):
+def test_a_run_does_what_the_plan_said(tmp_path, textmill, size):
     rows = [{"text": words(25, first)} for first in NUMBERS] + [{"text": ""}, {"text": None}]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with serving() as mock:
         job = ["embed", "-i", tmp_path / "in.jsonl", "--kind", "openai", "--model", "m",
                "--method", "fixed", "--size", 8, "--overlap", 0, "--url", f"{mock.url}/v1",
                "--batch-size", size, "--concurrency", 1]
-        told = mill("plan", *job, "--json").last
+        told = textmill("plan", *job, "--json").last
         assert mock.bill.totals().calls == 0
-        ran = mill("run", *job, "-o", tmp_path / "out.parquet", "--json").last
-        again = mill("plan", *job, "--json").last
+        ran = textmill("run", *job, "-o", tmp_path / "out.parquet", "--json").last
+        again = textmill("plan", *job, "--json").last
     names = ("documents", "requests", "cached", "calls")
     assert {name: ran[name] for name in names} == {name: told[name] for name in names}
     assert mock.bill.totals().inputs == told["requests"] - told["cached"]
     assert (again["cached"], again["calls"], again["tokens"]) == (told["requests"], 0, 0)
 
 
-def test_a_plan_over_the_budget_exits_8_and_shows_what_it_counted(tmp_path, mill):
+def test_a_plan_over_the_budget_exits_8_and_shows_what_it_counted(tmp_path, textmill):
     (tmp_path / "in.jsonl").write_text('{"text": "one two three"}\n')
     job = ["plan", "embed", "-i", tmp_path / "in.jsonl", "--kind", "openai", "--model", "m",
            "--set", "endpoint.price.request=0.5", "--max-cost-usd", "0.25"]
-    ran = mill(*job)
+    ran = textmill(*job)
     assert (ran.code, ran.out, ran.err) == (
         8,
         "1 document, 1 chunk, 1 request, 0 cached\n"
         "left to do: 1 call, 3 tokens, up to $0.50, about 0.5 s\n",
         "over budget.max_cost_usd = 0.25\n",
     )
-    no_price = mill(*job[:-4])
+    no_price = textmill(*job[:-4])
     assert no_price.out.endswith("up to $0.00 (`openai` has no `price`), about 0.5 s\n")
-    assert mill(*job, "--partial").code == 0
-    assert mill(*job, "--json").last["cost_usd"] == 0.5
+    assert textmill(*job, "--partial").code == 0
+    assert textmill(*job, "--json").last["cost_usd"] == 0.5
 
 
 @pytest.mark.parametrize(("price", "shown"), [("0.5", "$0.50"), ("0.0001", "$0.01"), ("0.07", "$0.07")])
-def test_a_bound_on_the_cost_is_never_rounded_down(tmp_path, mill, price, shown):
+def test_a_bound_on_the_cost_is_never_rounded_down(tmp_path, textmill, price, shown):
     (tmp_path / "in.jsonl").write_text('{"text": "one two three"}\n')
-    ran = mill("plan", "embed", "-i", tmp_path / "in.jsonl", "--kind", "openai", "--model", "m",
-               "--set", f"endpoint.price.request={price}")  # fmt: skip
+    ran = textmill("plan", "embed", "-i", tmp_path / "in.jsonl", "--kind", "openai", "--model", "m",
+                   "--set", f"endpoint.price.request={price}")  # fmt: skip
     assert f"up to {shown}, " in ran.out
 
 
@@ -125,14 +125,14 @@ def test_a_bound_on_the_cost_is_never_rounded_down(tmp_path, mill, price, shown)
     ('{"text": "a", "sensitive": false}', False), ('{"text": "a", "sensitive": null}', False),
     ('{"text": "a", "sensitiv": false}', True), ("", False),
 ])  # fmt: skip
-def test_a_column_of_a_rule_that_no_row_has_is_told(tmp_path, mill, row, told):
+def test_a_column_of_a_rule_that_no_row_has_is_told(tmp_path, textmill, row, told):
     (tmp_path / "in.jsonl").write_text(row + "\n" if row else "")
     (tmp_path / "job.toml").write_text(
         'task = "feature-extraction"\n[input]\npath = "in.jsonl"\n[[endpoint]]\nkind = "local"\n'
         '[[rule]]\ncolumn = "sensitive"\nis = true\nendpoints = ["local"]\n'
     )
-    ran = mill("plan", tmp_path / "job.toml")
+    ran = textmill("plan", tmp_path / "job.toml")
     line = "rule.column = `sensitive` is in no row: every row counts as one of that rule\n"
     assert (ran.code, ran.err) == (0, line if told else "")
-    ran = mill("run", tmp_path / "job.toml", "-o", tmp_path / "out.parquet")
+    ran = textmill("run", tmp_path / "job.toml", "-o", tmp_path / "out.parquet")
     assert ran.code == 0 and (line in ran.err) == told

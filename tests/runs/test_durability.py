@@ -21,27 +21,19 @@ from tests.support.crashing import (
     COMPLETE,
     IN_FLIGHT,
     SCRIPT,
+    JobFolder,
     Life,
-    Place,
     after,
     boundaries,
     chain,
     quiet,
 )
-from tests.support.crashing import mills as started
-
-KEY = "canary-7f3a9c51d2"
-
-
-@pytest.fixture(scope="module")
-def mills():
-    with started() as made:
-        yield made
+from tests.support.served import KEY, Gate, eventually
 
 
 @pytest.fixture
-def place(tmp_path):
-    made = Place(tmp_path / "place")
+def job(tmp_path):
+    made = JobFolder(tmp_path / "job")
     yield made
     for file in tmp_path.rglob("*"):
         assert not file.is_file() or KEY.encode() not in file.read_bytes(), file
@@ -53,19 +45,12 @@ def mock():
         yield made
 
 
-def until(condition, seconds=20):
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends
-        time.sleep(0.002)
-
-
-def calm(mills, place, mock, *more):
-    """The bytes of a run that nothing disturbed; the place is as before it."""
-    ended = mills.run(place, *place.argv(mock.url, *more))
+def calm(processes, job, mock, *more):
+    """The bytes of a run that nothing disturbed; the job is as before it."""
+    ended = processes.run(job, *job.argv(mock.url, *more))
     assert ended.code == COMPLETE, ended.err
-    found = place.published()
-    place.clear()
+    found = job.published()
+    job.clear()
     quiet(mock)
     mock.bill.clear()
     return found
@@ -74,17 +59,18 @@ def calm(mills, place, mock, *more):
 # 60 and 61: every boundary
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("action", "output", "for_good"),
     [("kill", "out.parquet", False), ("kill", "out", False), ("tear", "out.jsonl", False),
      ("EIO", "out.parquet", False), ("ENOSPC", "out", True)],
 )  # fmt: skip
 def test_faults_60_and_61_a_blow_at_any_boundary_loses_nothing_settled(
-    mills, tmp_path, mock, action, output, for_good
+    processes, tmp_path, mock, action, output, for_good
 ):
-    place = Place(tmp_path / "place", output=output)
-    names = list(dict.fromkeys(each.only for each in boundaries(mills, place, mock)))
-    expected = place.published()
+    job = JobFolder(tmp_path / "job", output=output)
+    names = list(dict.fromkeys(each.only for each in boundaries(processes, job, mock)))
+    expected = job.published()
     # Kills go through all of them; the others through what makes a difference to them.
     if (action, output) != ("kill", "out.parquet"):
         ours = [each for each in names if output in each or "RUN" in each or "-wal" in each]
@@ -93,21 +79,23 @@ def test_faults_60_and_61_a_blow_at_any_boundary_loses_nothing_settled(
         names = [each for each in names if "manifest" not in each and "lock" not in each]
     assert any("rename" in each and output in each for each in names)
     assert any("cache.db-wal" in each for each in names), "SQLite is not wrapped"
-    life = Life(place, mock, expected)
-    assert chain(mills, life, names, action, for_good=for_good) == []
+    life = Life(job, mock, expected)
+    assert chain(processes, life, names, action, for_good=for_good) == []
     assert life.blows > len(names) // 2
 
 
 @pytest.mark.parametrize("calls", [1, 3, 5])
 def test_fault_60_a_kill_between_two_calls_pays_again_at_most_what_was_in_flight(
-    mills, place, mock, calls
+    processes, job, mock, calls
 ):
-    expected = calm(mills, place, mock)
-    mock.latency = 0.02
-    pid = mills.start(place, *place.argv(mock.url))
-    until(lambda: mock.bill.totals().calls >= calls)
+    expected = calm(processes, job, mock)
+    gate = Gate(mock, after=calls)
+    pid = processes.start(job, *job.argv(mock.url))
+    eventually(lambda: mock.bill.totals().calls >= calls)
     os.kill(pid, signal.SIGKILL)
-    struck = after(mills, place, mock, mills.wait(place, pid))
+    first = processes.wait(job, pid)
+    gate.open()
+    struck = after(processes, job, mock, first)
     assert struck.first.code == -9
     assert struck.problems(expected) == []
 
@@ -118,54 +106,54 @@ def test_fault_60_a_kill_between_two_calls_pays_again_at_most_what_was_in_flight
 FAILURES = "open runs/RUN/failures.jsonl"
 
 
-def test_a_settled_failure_stands_when_the_run_goes_on_and_costs_no_call(mills, place, mock):
-    expected = calm(mills, place, mock)
-    killed = mills.run(place, *place.argv(mock.url), disk=place.disk("kill", 1, only=FAILURES))
+def test_a_settled_failure_stands_when_the_run_goes_on_and_costs_no_call(processes, job, mock):
+    expected = calm(processes, job, mock)
+    killed = processes.run(job, *job.argv(mock.url), disk=job.disk("kill", 1, only=FAILURES))
     assert killed.code == -9
-    (before,) = place.manifests()
+    (before,) = job.manifests()
     assert before["state"] == "open"
     refused = mock.bill.totals().by_status["400"]
     mock.play()  # now it would answer
-    ended = mills.run(place, *place.argv(mock.url))
+    ended = processes.run(job, *job.argv(mock.url))
     assert ended.code == COMPLETE
     assert mock.bill.totals().by_status["400"] == refused
-    (manifest,) = place.manifests()
+    (manifest,) = job.manifests()
     assert manifest["run"] == before["run"]
     assert (manifest["state"], manifest["exit"], manifest["rows_out"]) == ("committed", 3, 13)
-    assert place.published() == expected
-    assert not list(Path(f"{place.output}.run").rglob("journal"))
+    assert job.published() == expected
+    assert not list(Path(f"{job.output}.run").rglob("journal"))
 
-    again = mills.run(place, *place.argv(mock.url))  # after a commit: a new run, tried once more
+    again = processes.run(job, *job.argv(mock.url))  # after a commit: a new run, tried once more
     assert again.last["ok"] == 12
-    assert [each["number"] for each in place.manifests()] == [1, 2]
+    assert [each["number"] for each in job.manifests()] == [1, 2]
 
 
 @pytest.mark.parametrize(("flag", "ok"), [("--retry-failed=poison", 12), ("--retry-failed", 12),
                                           ("--retry-failed=invalid", 11), (None, 11)])  # fmt: skip
-def test_failures_of_an_open_run_are_tried_again_when_asked_for(mills, place, mock, flag, ok):
-    mills.run(place, *place.argv(mock.url), disk=place.disk("kill", 1, only=FAILURES))
+def test_failures_of_an_open_run_are_tried_again_when_asked_for(processes, job, mock, flag, ok):
+    processes.run(job, *job.argv(mock.url), disk=job.disk("kill", 1, only=FAILURES))
     mock.play()
-    argv = place.argv(mock.url)
-    ended = mills.run(place, argv[0], *([flag] if flag else []), *argv[1:])
+    argv = job.argv(mock.url)
+    ended = processes.run(job, argv[0], *([flag] if flag else []), *argv[1:])
     assert ended.last["ok"] == ok
-    assert len(place.manifests()) == 1
+    assert len(job.manifests()) == 1
 
 
-def test_a_changed_input_or_job_is_a_new_run_that_reuses_every_answer(mills, place, mock):
-    for change in ("input", "job"):
-        mills.run(place, *place.argv(mock.url), disk=place.disk("kill", 1, only=FAILURES))
+def test_a_changed_input_or_job_is_a_new_run_that_reuses_every_answer(processes, job, mock):
+    for change in ("input", "settings"):
+        processes.run(job, *job.argv(mock.url), disk=job.disk("kill", 1, only=FAILURES))
         paid = mock.bill.totals().inputs
         more = []
         if change == "input":
-            with (place.folder / "in.jsonl").open("a") as file:
+            with (job.folder / "in.jsonl").open("a") as file:
                 file.write('{"id": "late", "text": "Late."}\n')
         else:
             more = ["--size", "128"]
-        assert mills.run(place, *place.argv(mock.url, *more)).code == COMPLETE
-        states = [each["state"] for each in place.manifests()]
+        assert processes.run(job, *job.argv(mock.url, *more)).code == COMPLETE
+        states = [each["state"] for each in job.manifests()]
         assert states == ["open", "committed"]
         assert mock.bill.totals().inputs <= paid + 1
-        shutil.rmtree(f"{place.output}.run")
+        shutil.rmtree(f"{job.output}.run")
 
 
 ENDS = [
@@ -177,23 +165,25 @@ ENDS = [
 
 
 @pytest.mark.parametrize(("code", "script", "more"), ENDS, ids=str)
-def test_what_passes_by_itself_leaves_the_run_open(mills, place, mock, code, script, more):
-    expected = calm(mills, place, mock)
+def test_what_passes_by_itself_leaves_the_run_open(processes, job, mock, code, script, more):
+    expected = calm(processes, job, mock)
     mock.play(*SCRIPT, *script)
-    mock.latency = 0.05 if code == 143 else 0.0
+    gate = Gate(mock, after=2) if code == 143 else None
     blow = {"fill_up": 3} if code == 13 else {}
-    pid = mills.start(place, *place.argv(mock.url, *more), **blow)
-    if code == 143:
-        until(lambda: mock.bill.totals().calls >= 3)
+    pid = processes.start(job, *job.argv(mock.url, *more), **blow)
+    if gate:
+        eventually(lambda: mock.bill.totals().calls >= 3)
         os.kill(pid, signal.SIGTERM)
-    ended = mills.wait(place, pid)
+        eventually(lambda: '"draining"' in job.out(pid))
+        gate.open()
+    ended = processes.wait(job, pid)
     assert ended.code == code, ended.err
     assert ended.last["resumable"] is True
-    (manifest,) = place.manifests()
+    (manifest,) = job.manifests()
     assert (manifest["state"], manifest["exit"]) == ("open", code)
-    assert place.published() is None
+    assert job.published() is None
     mock.play(*SCRIPT)
-    struck = after(mills, place, mock, ended)
+    struck = after(processes, job, mock, ended)
     assert struck.problems(expected) == []
     assert struck.again == 0
     assert [each["run"] for each in struck.manifests] == [manifest["run"]]
@@ -208,25 +198,25 @@ CLOSING = [
 
 
 @pytest.mark.parametrize(("code", "script"), CLOSING, ids=str)
-def test_what_another_try_cannot_better_closes_the_run(mills, tmp_path, mock, code, script):
-    place = Place(tmp_path / "place", rows=80)
+def test_what_another_try_cannot_better_closes_the_run(processes, tmp_path, mock, code, script):
+    job = JobFolder(tmp_path / "job", rows=80)
     mock.play(*script)
 
     def touch(*_):
-        os.utime(place.folder / "in.jsonl")
+        os.utime(job.folder / "in.jsonl")
         return 0.0
 
     mock.latency = touch if code == 6 else 0.0
-    ended = mills.run(place, *place.argv(mock.url))
+    ended = processes.run(job, *job.argv(mock.url))
     assert ended.code == code, ended.err
-    (closed,) = place.manifests()
+    (closed,) = job.manifests()
     assert (closed["state"], closed["exit"]) == ("closed", code)
-    assert not list(Path(f"{place.output}.run").rglob("journal"))
-    assert place.published() is None
+    assert not list(Path(f"{job.output}.run").rglob("journal"))
+    assert job.published() is None
     mock.latency = 0.0
     mock.play()
-    assert mills.run(place, *place.argv(mock.url)).last["ok"] == 80
-    assert [each["state"] for each in place.manifests()] == ["closed", "committed"]
+    assert processes.run(job, *job.argv(mock.url)).last["ok"] == 80
+    assert [each["state"] for each in job.manifests()] == ["closed", "committed"]
     assert mock.bill.totals().repeated_inputs <= (IN_FLIGHT if code == 14 else 0)
 
 
@@ -234,30 +224,30 @@ def test_what_another_try_cannot_better_closes_the_run(mills, tmp_path, mock, co
 
 
 def test_fault_21_an_input_that_vanishes_is_not_published_and_its_answers_are_kept(
-    mills, place, mock
+    processes, job, mock
 ):
-    expected = calm(mills, place, mock)
-    raw = (place.folder / "in.jsonl").read_bytes()
+    expected = calm(processes, job, mock)
+    raw = (job.folder / "in.jsonl").read_bytes()
 
     def remove(*_):
-        (place.folder / "in.jsonl").unlink(missing_ok=True)
+        (job.folder / "in.jsonl").unlink(missing_ok=True)
         return 0.0
 
     mock.latency = remove
-    ended = mills.run(place, *place.argv(mock.url))
+    ended = processes.run(job, *job.argv(mock.url))
     assert ended.code == 6
     assert "in.jsonl: changed while it was read (it is gone)" in ended.err
     mock.latency = 0.0
-    (place.folder / "in.jsonl").write_bytes(raw)
-    struck = after(mills, place, mock, ended)
+    (job.folder / "in.jsonl").write_bytes(raw)
+    struck = after(processes, job, mock, ended)
     assert struck.second.code == COMPLETE
     assert (struck.early, struck.late, struck.again) == (None, expected, 0)
 
 
 def test_fault_41_a_token_revoked_mid_run_keeps_the_answers_and_a_new_one_goes_on(
-    mills, place, mock
+    processes, job, mock
 ):
-    expected = calm(mills, place, mock)
+    expected = calm(processes, job, mock)
 
     def revoke(*_):
         if mock.bill.totals().calls == 4:
@@ -265,13 +255,13 @@ def test_fault_41_a_token_revoked_mid_run_keeps_the_answers_and_a_new_one_goes_o
         return 0.0
 
     mock.latency = revoke
-    ended = mills.run(place, *place.argv(mock.url))
+    ended = processes.run(job, *job.argv(mock.url))
     assert ended.code == 7, ended.err
-    (manifest,) = place.manifests()
+    (manifest,) = job.manifests()
     assert manifest["state"] == "open"
     assert mock.bill.totals().by_status["401"] <= 2
-    mock.latency, place.key = 0.0, "another"
-    struck = after(mills, place, mock, ended)
+    mock.latency, job.key = 0.0, "another"
+    struck = after(processes, job, mock, ended)
     assert struck.problems(expected) == []
     assert struck.again == 0
     assert [each["run"] for each in struck.manifests] == [manifest["run"]]
@@ -280,165 +270,165 @@ def test_fault_41_a_token_revoked_mid_run_keeps_the_answers_and_a_new_one_goes_o
 # 62 to 72: the machine
 
 
-def test_fault_62_no_call_is_made_for_an_answer_that_cannot_be_kept(mills, place, mock):
-    expected = calm(mills, place, mock)
-    ended = mills.run(place, *place.argv(mock.url), fill_up=0)
+def test_fault_62_no_call_is_made_for_an_answer_that_cannot_be_kept(processes, job, mock):
+    expected = calm(processes, job, mock)
+    ended = processes.run(job, *job.argv(mock.url), fill_up=0)
     assert ended.code == 13
     assert "0 bytes free" in ended.err
     assert mock.bill.totals().calls == 0
-    ended = mills.run(place, *place.argv(mock.url), fill_up=4)
+    ended = processes.run(job, *job.argv(mock.url), fill_up=4)
     assert ended.code == 13
     assert 0 < mock.bill.totals().inputs < 11
-    struck = after(mills, place, mock, ended)
+    struck = after(processes, job, mock, ended)
     assert (struck.second.code, struck.late, struck.again) == (COMPLETE, expected, 0)
 
 
 @pytest.mark.parametrize("where", ["home", "out"])
-def test_fault_63_what_cannot_be_written_is_refused_before_any_call(mills, tmp_path, mock, where):
-    place = Place(tmp_path / "place")
-    (place.folder / "out").mkdir()
-    place.output = place.folder / "out" / "out.parquet"
+def test_fault_63_what_cannot_be_written_is_refused_before_any_call(processes, tmp_path, mock, where):
+    job = JobFolder(tmp_path / "job")
+    (job.folder / "out").mkdir()
+    job.output = job.folder / "out" / "out.parquet"
     more = ["-o", "out/out.parquet"]
-    (place.home / "answers").mkdir(parents=True)
-    blow = {"roots": [str(place.folder / where)], "action": "EROFS", "at": 1, "for_good": True}
-    ended = mills.run(place, *place.argv(mock.url, *more), disk=blow)
+    (job.home / "answers").mkdir(parents=True)
+    blow = {"roots": [str(job.folder / where)], "action": "EROFS", "at": 1, "for_good": True}
+    ended = processes.run(job, *job.argv(mock.url, *more), disk=blow)
     assert ended.code == 13, ended.err
     assert "Traceback" not in ended.err
     assert mock.bill.totals().calls == 0
-    assert mills.run(place, *place.argv(mock.url, *more)).code == COMPLETE
+    assert processes.run(job, *job.argv(mock.url, *more)).code == COMPLETE
 
 
 @pytest.mark.parametrize("where", ["home", "out"])
 def test_fault_63_a_file_where_a_folder_must_be_is_refused_before_any_call(
-    mills, place, mock, where
+    processes, job, mock, where
 ):
-    (place.folder / where).write_text("")
-    ended = mills.run(place, *place.argv(mock.url, "-o", "out/x.parquet"))
+    (job.folder / where).write_text("")
+    ended = processes.run(job, *job.argv(mock.url, "-o", "out/x.parquet"))
     assert ended.code in (2, 13)
     assert "Traceback" not in ended.err
     assert mock.bill.totals().calls == 0
-    assert (place.folder / where).read_text() == ""
+    assert (job.folder / where).read_text() == ""
 
 
-def test_fault_64_two_runs_of_one_job_and_two_jobs_on_one_cache(mills, place, mock, tmp_path):
-    mock.latency = 0.05
-    first = mills.start(place, *place.argv(mock.url))
-    until(lambda: mock.bill.totals().calls >= 1)
-    began = time.monotonic()
-    second = mills.run(place, *place.argv(mock.url))
+def test_fault_64_two_runs_of_one_job_and_two_jobs_on_one_cache(processes, job, mock, tmp_path):
+    gate = Gate(mock)  # the first run cannot end before the others have
+    first = processes.start(job, *job.argv(mock.url))
+    eventually(lambda: mock.bill.in_flight)
+    second = processes.run(job, *job.argv(mock.url))
     assert second.code == 11
-    assert time.monotonic() - began < 1.0
     assert f"pid {first}" in second.err
-    other = Place(tmp_path / "other", rows=20)
-    other.home = place.home
-    third = mills.run(other, *other.argv(mock.url))
-    assert (third.code, mills.wait(place, first).code) == (COMPLETE, COMPLETE)
-    assert place.published()
+    other = JobFolder(tmp_path / "other", rows=20, home=job.home)
+    with serving(SCRIPT, key=KEY) as another:
+        assert processes.run(other, *other.argv(another.url)).code == COMPLETE
+    gate.open()
+    assert processes.wait(job, first).code == COMPLETE
+    assert job.published()
     assert other.published()
 
 
 @pytest.mark.parametrize("seconds", [86_400, -86_400])
 @pytest.mark.parametrize("looks", [0, 2])
-def test_fault_65_a_clock_that_jumps_by_a_day_changes_nothing(mills, place, mock, seconds, looks):
-    expected = calm(mills, place, mock)
+def test_fault_65_a_clock_that_jumps_by_a_day_changes_nothing(processes, job, mock, seconds, looks):
+    expected = calm(processes, job, mock)
     mock.play(*SCRIPT, "429 x1 retry-after:1")
     later = time.strftime("%H:%M", time.localtime(time.time() + 12 * 3_600))
     more = ["--set", "endpoint.requests_per_minute=60000", "--until", later]
-    began = time.monotonic()
-    for _ in range(2):  # also over runs
-        ended = mills.run(place, *place.argv(mock.url, *more), jump=[looks, seconds])
+    for _ in range(2):  # also over runs; one that waited for a day would be killed
+        ended = processes.run(job, *job.argv(mock.url, *more), jump=[looks, seconds])
         assert ended.code == COMPLETE, ended.err
-    assert time.monotonic() - began < 15
-    assert place.published() == expected
-    assert [each["number"] for each in place.manifests()] == [1, 2]
+    assert job.published() == expected
+    assert [each["number"] for each in job.manifests()] == [1, 2]
 
 
-def test_fault_66_no_network_at_the_start_leaves_a_run_that_goes_on(mills, place, mock):
-    expected = calm(mills, place, mock)
+def test_fault_66_no_network_at_the_start_leaves_a_run_that_goes_on(processes, job, mock):
+    expected = calm(processes, job, mock)
     with serving() as gone:
         url = gone.url
-    ended = mills.run(place, *place.argv(url, "--max-outage", "0.3"))
+    ended = processes.run(job, *job.argv(url, "--max-outage", "0.3"))
     assert ended.code == 5, ended.err
-    struck = after(mills, place, mock, ended)
+    struck = after(processes, job, mock, ended)
     assert struck.problems(expected) == []
     assert len(struck.manifests) == 1
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_faults_67_and_68_a_drain_takes_no_longer_than_the_grace(mills, place, mock, number, code):
-    expected = calm(mills, place, mock)
-    mock.latency = 20.0
-    pid = mills.start(place, *place.argv(mock.url, "--grace", "0.2"))
-    until(lambda: mock.bill.totals().in_flight == 2)
-    began = time.monotonic()
+def test_faults_67_and_68_a_drain_takes_no_longer_than_the_grace(processes, job, mock, number, code):
+    expected = calm(processes, job, mock)
+    gate = Gate(mock)
+    pid = processes.start(job, *job.argv(mock.url, "--grace", "0.2"))
+    eventually(lambda: mock.bill.in_flight == 2)
     os.kill(pid, number)
-    ended = mills.wait(place, pid)
+    ended = processes.wait(job, pid)  # while both calls are held: only the grace can end it
     assert ended.code == code, ended.err
-    assert time.monotonic() - began < 5
-    mock.latency = 0.0
-    struck = after(mills, place, mock, ended)
+    gate.open()
+    struck = after(processes, job, mock, ended)
     assert struck.problems(expected) == []
     assert struck.again <= IN_FLIGHT
 
 
-def test_fault_69_memory_does_not_grow_with_the_rows(mills, tmp_path, mock):
+@pytest.mark.slow
+def test_fault_69_memory_does_not_grow_with_the_rows(processes, tmp_path, mock):
     peaks = []
     for rows in (2_000, 10_000):
-        place = Place(tmp_path / str(rows), rows=rows)
+        job = JobFolder(tmp_path / str(rows), rows=rows)
         more = ["--concurrency", "8", "--batch-size", "64"]
-        ended = mills.run(place, *place.argv(mock.url, *more))
+        ended = processes.run(job, *job.argv(mock.url, *more))
         assert ended.code == COMPLETE, ended.err
         peaks.append(ended.rss_kb // 1024)
     assert peaks[1] < 512
     assert peaks[1] - peaks[0] < 64
 
 
-def test_fault_70_a_damaged_answer_is_asked_for_again_and_no_other(mills, place, mock):
-    expected = calm(mills, place, mock)
-    mills.run(place, *place.argv(mock.url))
-    with closing(sqlite3.connect(place.home / "answers" / "cache.db")) as database, database:
+def test_fault_70_a_damaged_answer_is_asked_for_again_and_no_other(processes, job, mock):
+    expected = calm(processes, job, mock)
+    processes.run(job, *job.argv(mock.url))
+    with closing(sqlite3.connect(job.home / "answers" / "cache.db")) as database, database:
         (key, value) = database.execute(
             "SELECT key, value FROM Cache WHERE length(key) = 32 LIMIT 1"
         ).fetchone()
         value = value[:20] + bytes([value[20] ^ 1]) + value[21:]
         database.execute("UPDATE Cache SET value = ? WHERE key = ?", (value, key))
-    place.output.unlink()
-    shutil.rmtree(f"{place.output}.run")
+    job.output.unlink()
+    shutil.rmtree(f"{job.output}.run")
     paid = mock.bill.totals().inputs
-    assert mills.run(place, *place.argv(mock.url)).code == COMPLETE
+    assert processes.run(job, *job.argv(mock.url)).code == COMPLETE
     assert mock.bill.totals().inputs == paid + 1
-    assert place.published() == expected
+    assert job.published() == expected
 
 
 @pytest.mark.parametrize("damage", [lambda raw: raw[:-9], lambda raw: raw[:50] + b"?" + raw[51:]])
-def test_fault_71_a_damaged_finished_part_is_built_anew(mills, place, mock, damage):
-    expected = calm(mills, place, mock)
-    killed = mills.run(
-        place, *place.argv(mock.url), disk=place.disk("kill", 1, only="rename out.parquet")
+def test_fault_71_a_damaged_finished_part_is_built_anew(processes, job, mock, damage):
+    expected = calm(processes, job, mock)
+    killed = processes.run(
+        job, *job.argv(mock.url), disk=job.disk("kill", 1, only="rename out.parquet")
     )
-    parts = [each for each in Path(f"{place.output}.run").glob("parts/**/*") if each.is_file()]
+    parts = [each for each in Path(f"{job.output}.run").glob("parts/**/*") if each.is_file()]
     assert parts
     for part in parts:
         part.write_bytes(damage(part.read_bytes()))
-    struck = after(mills, place, mock, killed)
+    struck = after(processes, job, mock, killed)
     assert struck.problems(expected) == []
     assert struck.again == 0
 
 
-def test_fault_72_at_the_hour_it_drains_and_the_next_night_goes_on(mills, tmp_path, mock):
-    place = Place(tmp_path / "place", rows=200)
-    mock.latency = 0.1
-    at = time.strftime("%H:%M:%S", time.localtime(time.time() + 2))
-    ended = mills.run(place, *place.argv(mock.url, "--until", at))
+def test_fault_72_at_the_hour_it_drains_and_the_next_night_goes_on(processes, tmp_path, mock):
+    job = JobFolder(tmp_path / "job", rows=200)
+    gate = Gate(mock, after=5)
+    hour = job.folder / "the hour has come"
+    pid = processes.start(job, *job.argv(mock.url, "--until", "06:00"), night_ends=str(hour))
+    eventually(lambda: mock.bill.totals().calls > 5)
+    hour.touch()
+    eventually(lambda: '"draining"' in job.out(pid))
+    gate.open()
+    ended = processes.wait(job, pid)
     assert ended.code == 10, ended.err
     assert (ended.last["class"], ended.last["resumable"]) == ("time limit", True)
-    assert f"run.until = {at} reached; run the same command to go on" in ended.err
-    assert place.published() is None
-    (manifest,) = place.manifests()
+    assert "run.until = 06:00 reached; run the same command to go on" in ended.err
+    assert job.published() is None
+    (manifest,) = job.manifests()
     assert (manifest["state"], manifest["exit"]) == ("open", 10)
     assert 0 < mock.bill.totals().inputs < 199
-    mock.latency = 0.0
-    struck = after(mills, place, mock, ended)
+    struck = after(processes, job, mock, ended)
     assert (struck.second.code, struck.again) == (COMPLETE, 0)
     assert [each["run"] for each in struck.manifests] == [manifest["run"]]
 
@@ -447,60 +437,64 @@ def test_fault_72_at_the_hour_it_drains_and_the_next_night_goes_on(mills, tmp_pa
 
 
 @pytest.mark.parametrize("output", ["out.parquet", "-"])
-def test_streams_that_a_kill_left_are_removed_by_the_next_run(mills, place, mock, output):
-    (place.folder / "tmp").mkdir()
-    told = {"stdin": str(place.folder / "in.jsonl"), "env": {"TMPDIR": str(place.folder / "tmp")}}
-    argv = [word for word in place.argv(mock.url, "-i", "-", "-o", output) if word != "--json"]
+def test_streams_that_a_kill_left_are_removed_by_the_next_run(processes, job, mock, output):
+    (job.folder / "tmp").mkdir()
+    told = {"stdin": str(job.folder / "in.jsonl"), "env": {"TMPDIR": str(job.folder / "tmp")}}
+    argv = [word for word in job.argv(mock.url, "-i", "-", "-o", output) if word != "--json"]
 
     def left():
-        found = [*(place.folder / "tmp").iterdir(), *place.home.glob("streams/*")]
+        found = [*(job.folder / "tmp").iterdir(), *job.home.glob("streams/*")]
         return [each for each in found if list(each.rglob("stdin*")) or list(each.rglob("out*"))]
 
-    killed = mills.run(
-        place, *argv, **told, disk=place.disk("kill", 1, only="rename runs/RUN/manifest.json")
+    killed = processes.run(
+        job, *argv, **told, disk=job.disk("kill", 1, only="rename runs/RUN/manifest.json")
     )
     assert killed.code == -9
     assert len(left()) == (2 if output == "-" else 1)
-    mock.latency = 0.05
-    alive = mills.start(place, *argv, **told)  # what it needs must not be taken from it
-    until(lambda: mock.bill.totals().in_flight)
-    other = [*argv, "-o", "other.jsonl"] if output != "-" else argv
-    assert mills.run(place, *other, **told).code == COMPLETE
-    assert mills.wait(place, alive).code == COMPLETE
+    gate = Gate(mock)
+    alive = processes.start(job, *argv, **told)  # what it needs must not be taken from it
+    eventually(lambda: mock.bill.in_flight)
+    with serving(SCRIPT, key=KEY) as another:
+        other = [word.replace(mock.url, another.url) for word in argv]
+        other += ["-o", "other.jsonl"] if output != "-" else []
+        assert processes.run(job, *other, **told).code == COMPLETE
+    gate.open()
+    assert processes.wait(job, alive).code == COMPLETE
     held = [each for each in left() if not list(each.rglob("failures.jsonl"))]
     assert held == []
-    assert not list((place.folder / "tmp").iterdir())
+    assert not list((job.folder / "tmp").iterdir())
 
 
-def test_what_a_kill_left_in_the_run_folder_is_gone_after_the_next_run(mills, place, mock):
-    names = [each.only for each in boundaries(mills, place, mock) if each.only.startswith("rename")]
-    place.clear()
+@pytest.mark.slow
+def test_what_a_kill_left_in_the_run_folder_is_gone_after_the_next_run(processes, job, mock):
+    names = [each.only for each in boundaries(processes, job, mock) if each.only.startswith("rename")]
+    job.clear()
     seen = []
     for name in dict.fromkeys(names):
-        mills.run(place, *place.argv(mock.url), disk=place.disk("kill", 1, only=name))
-        seen += place.litter()
+        processes.run(job, *job.argv(mock.url), disk=job.disk("kill", 1, only=name))
+        seen += job.litter()
     assert seen
-    assert mills.run(place, *place.argv(mock.url)).code == COMPLETE
-    assert place.litter() == []
-    for left in Path(f"{place.output}.run").glob("runs/*"):
+    assert processes.run(job, *job.argv(mock.url)).code == COMPLETE
+    assert job.litter() == []
+    for left in Path(f"{job.output}.run").glob("runs/*"):
         assert {each.name for each in left.iterdir()} >= {"failures.jsonl", "manifest.json"}
         assert not (left / "journal").exists()
-    assert {each["state"] for each in place.manifests()} == {"committed"}
+    assert {each["state"] for each in job.manifests()} == {"committed"}
 
 
-def test_the_manifest_says_what_the_run_is_before_the_first_call(mills, place, mock):
+def test_the_manifest_says_what_the_run_is_before_the_first_call(processes, job, mock):
     opened = "open runs/RUN/.manifest.json.textmill.tmp"
-    killed = mills.run(place, *place.argv(mock.url), disk=place.disk("kill", 1, only=opened))
+    killed = processes.run(job, *job.argv(mock.url), disk=job.disk("kill", 1, only=opened))
     assert killed.code == -9
     assert mock.bill.totals().calls == 0
 
     def stop(*_):
-        told.append(place.manifests())
+        told.append(job.manifests())
         return 0.0
 
     told = []
     mock.latency = stop
-    assert mills.run(place, *place.argv(mock.url)).code == COMPLETE
+    assert processes.run(job, *job.argv(mock.url)).code == COMPLETE
     (manifest,) = told[0]
     assert (manifest["state"], manifest["number"], manifest["rows"]) == ("open", 1, 13)
     assert manifest["columns"]["id"] == "int64"

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.mock import Fault, serving
-from tests.support import ROOT
+from tests.support.crashing import JobFolder
 from tests.support.served import KEY
 
 GOOD = [
@@ -26,7 +26,7 @@ def lines(rows):
     return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
 
 
-def job(place, url, **changed):
+def job(workdir, url, **changed):
     """A job file on the OpenAI protocol with one call at a time."""
     settings = {
         "path": "in.jsonl",
@@ -35,7 +35,7 @@ def job(place, url, **changed):
         "batch": 8,
         "extra": "",
     } | changed
-    path = place / "job.toml"
+    path = workdir / "job.toml"
     path.write_text(f"""
 task = "feature-extraction"
 [input]
@@ -58,12 +58,12 @@ path = "{settings["output"]}"
     return path
 
 
-def table(place):
-    return pq.read_table(place / "out.parquet").to_pylist()
+def table(workdir):
+    return pq.read_table(workdir / "out.parquet").to_pylist()
 
 
-def failures(place):
-    found = sorted(place.glob("*.run/runs/*/failures.jsonl"))
+def failures(workdir):
+    found = sorted(workdir.glob("*.run/runs/*/failures.jsonl"))
     return [json.loads(line) for line in found[-1].read_text().splitlines()] if found else []
 
 
@@ -97,20 +97,20 @@ INPUTS = [
     ("number", "name", "raw", "code"), INPUTS, ids=lambda value: str(value)[:24]
 )
 def test_faulty_input_is_isolated_and_its_neighbours_are_intact(
-    place, mill, number, name, raw, code
+    workdir, textmill, number, name, raw, code
 ):
-    (place / "in.jsonl").write_bytes(raw)
+    (workdir / "in.jsonl").write_bytes(raw)
     with serving(key=KEY) as mock:
-        ran = mill("run", job(place, mock.url), "--json")
+        ran = textmill("run", job(workdir, mock.url), "--json")
         assert ran.code == code, ran.err
         told = balanced(ran)
-        good = [row for row in table(place) if row["id"] in {each["id"] for each in GOOD}]
+        good = [row for row in table(workdir) if row["id"] in {each["id"] for each in GOOD}]
         assert [row["text"] for row in good] == [each["text"] for each in GOOD]
         assert all(row["_status"] == "ok" and len(row["vector"]) == 384 for row in good)
-        odd = [row for row in table(place) if row not in good]
+        odd = [row for row in table(workdir) if row not in good]
         assert len(odd) == told["documents"] - 5
         if code == 3:
-            (failure,) = failures(place)
+            (failure,) = failures(workdir)
             (row,) = odd
             assert failure["file"].endswith("in.jsonl")
             assert (
@@ -120,17 +120,17 @@ def test_faulty_input_is_isolated_and_its_neighbours_are_intact(
             assert failure["reason"]
             assert (row["_status"], row["chunk"], row["vector"]) == ("failed", None, None)
             assert row["_error"]
-        before = (place / "out.parquet").read_bytes()
+        before = (workdir / "out.parquet").read_bytes()
         calls = mock.bill.totals().calls
-        assert mill("run", job(place, mock.url)).code == code
+        assert textmill("run", job(workdir, mock.url)).code == code
         assert mock.bill.totals().calls == calls
-        assert (place / "out.parquet").read_bytes() == before
+        assert (workdir / "out.parquet").read_bytes() == before
 
 
-def test_fault_15_duplicate_ids_are_refused_before_any_call_with_both_places(place, mill):
-    (place / "in.jsonl").write_bytes(lines([*GOOD, GOOD[1]]))
+def test_fault_15_duplicate_ids_are_refused_before_any_call_with_both_places(workdir, textmill):
+    (workdir / "in.jsonl").write_bytes(lines([*GOOD, GOOD[1]]))
     with serving(key=KEY) as mock:
-        ran = mill("run", job(place, mock.url), "--json")
+        ran = textmill("run", job(workdir, mock.url), "--json")
         assert ran.code == 6
         assert ran.last["exit"] == 6
         assert "in.jsonl:2 and " in ran.err
@@ -138,10 +138,10 @@ def test_fault_15_duplicate_ids_are_refused_before_any_call_with_both_places(pla
         assert mock.bill.totals().calls == 0
 
 
-def test_fault_16_a_missing_column_is_refused_with_the_columns(place, mill):
-    (place / "in.jsonl").write_bytes(lines([{"id": 1, "txt": "a"}]))
+def test_fault_16_a_missing_column_is_refused_with_the_columns(workdir, textmill):
+    (workdir / "in.jsonl").write_bytes(lines([{"id": 1, "txt": "a"}]))
     with serving(key=KEY) as mock:
-        ran = mill("run", job(place, mock.url))
+        ran = textmill("run", job(workdir, mock.url))
         assert ran.code == 2
         assert "`text`" in ran.err
         assert "`id`" in ran.err
@@ -149,34 +149,34 @@ def test_fault_16_a_missing_column_is_refused_with_the_columns(place, mill):
         assert "did you mean `txt`?" in ran.err
 
 
-def test_fault_17_truncated_parquet_is_refused_before_any_call(place, mill):
-    pq.write_table(pa.Table.from_pylist(GOOD), place / "in.parquet")
-    raw = (place / "in.parquet").read_bytes()
-    (place / "in.parquet").write_bytes(raw[:-100])
+def test_fault_17_truncated_parquet_is_refused_before_any_call(workdir, textmill):
+    pq.write_table(pa.Table.from_pylist(GOOD), workdir / "in.parquet")
+    raw = (workdir / "in.parquet").read_bytes()
+    (workdir / "in.parquet").write_bytes(raw[:-100])
     with serving(key=KEY) as mock:
-        ran = mill("run", job(place, mock.url, path="in.parquet"))
+        ran = textmill("run", job(workdir, mock.url, path="in.parquet"))
         assert ran.code == 6
         assert "in.parquet: not a whole Parquet file" in ran.err
         assert mock.bill.totals().calls == 0
 
 
-def test_fault_19_an_empty_file_is_a_valid_empty_output(place, mill):
-    (place / "in.jsonl").write_bytes(b"")
+def test_fault_19_an_empty_file_is_a_valid_empty_output(workdir, textmill):
+    (workdir / "in.jsonl").write_bytes(b"")
     with serving(key=KEY) as mock:
-        ran = mill("run", job(place, mock.url), "--json")
+        ran = textmill("run", job(workdir, mock.url), "--json")
         assert ran.code == 0
-        assert table(place) == []
+        assert table(workdir) == []
 
 
-def test_gzip_and_parquet_give_the_same_rows_as_jsonl(place, mill):
-    (place / "in.jsonl").write_bytes(lines(GOOD))
-    (place / "in.jsonl.gz").write_bytes(gzip.compress(lines(GOOD)))
-    pq.write_table(pa.Table.from_pylist(GOOD), place / "in.parquet")
+def test_gzip_and_parquet_give_the_same_rows_as_jsonl(workdir, textmill):
+    (workdir / "in.jsonl").write_bytes(lines(GOOD))
+    (workdir / "in.jsonl.gz").write_bytes(gzip.compress(lines(GOOD)))
+    pq.write_table(pa.Table.from_pylist(GOOD), workdir / "in.parquet")
     with serving(key=KEY) as mock:
         found = []
         for path in ("in.jsonl", "in.jsonl.gz", "in.parquet"):
-            assert mill("run", job(place, mock.url, path=path)).code == 0
-            found.append((place / "out.parquet").read_bytes())
+            assert textmill("run", job(workdir, mock.url, path=path)).code == 0
+            found.append((workdir / "out.parquet").read_bytes())
         assert found[0] == found[1] == found[2]
         assert mock.bill.totals().repeated_inputs == 0
 
@@ -210,17 +210,17 @@ SERVER = [
 
 @pytest.mark.parametrize(("number", "script", "code"), SERVER, ids=str)
 def test_a_faulty_server_loses_no_neighbour_and_the_next_run_makes_it_whole(
-    place, mill, monkeypatch, number, script, code
+    workdir, textmill, monkeypatch, number, script, code
 ):
     rows = [
         {"id": n, "text": f"Row {n}: the weir at Oxmead stood at {n * 7} mm."} for n in range(40)
     ]
-    (place / "in.jsonl").write_bytes(lines(rows))
+    (workdir / "in.jsonl").write_bytes(lines(rows))
     with serving(script, key=KEY) as mock:
-        ran = mill("run", job(place, mock.url, batch=16), "--json", "--max-outage", "20")
+        ran = textmill("run", job(workdir, mock.url, batch=16), "--json", "--max-outage", "20")
         assert ran.code == code, ran.err
         balanced(ran)
-        found = table(place)
+        found = table(workdir)
         assert [row["id"] for row in found] == list(range(40))
         for row in found:
             if row["_status"] == "ok":
@@ -228,87 +228,87 @@ def test_a_faulty_server_loses_no_neighbour_and_the_next_run_makes_it_whole(
         if code == 3 and "Row 3" in script[0]:
             bad = {row["id"] for row in found if row["_status"] != "ok"}
             assert {3} <= bad <= {3, *range(30, 40)}
-            assert {failure["id"] for failure in failures(place)} == bad
+            assert {failure["id"] for failure in failures(workdir)} == bad
         mock.play()
-        assert mill("run", job(place, mock.url, batch=16)).code == 0
-        after = (place / "out.parquet").read_bytes()
+        assert textmill("run", job(workdir, mock.url, batch=16)).code == 0
+        after = (workdir / "out.parquet").read_bytes()
     with serving(key=KEY) as mock:  # a run that never met the fault
-        monkeypatch.setenv("TEXTMILL_HOME", str(place / "fresh"))
-        (place / "out.parquet").unlink()
-        assert mill("run", job(place, mock.url, batch=16)).code == 0
-        assert (place / "out.parquet").read_bytes() == after
+        monkeypatch.setenv("TEXTMILL_HOME", str(workdir / "fresh"))
+        (workdir / "out.parquet").unlink()
+        assert textmill("run", job(workdir, mock.url, batch=16)).code == 0
+        assert (workdir / "out.parquet").read_bytes() == after
 
 
-def test_fault_38_a_redirect_is_refused_and_nothing_arrives_there(place, mill):
-    (place / "in.jsonl").write_bytes(lines(GOOD))
+def test_fault_38_a_redirect_is_refused_and_nothing_arrives_there(workdir, textmill):
+    (workdir / "in.jsonl").write_bytes(lines(GOOD))
     with (
         serving() as other,
         serving([f"redirect location={other.url}/v1/embeddings"], key=KEY) as mock,
     ):
-        ran = mill("run", job(place, mock.url))
+        ran = textmill("run", job(workdir, mock.url))
         assert ran.code == 2
         assert "redirect" in ran.err
         assert other.bill.totals().calls == 0
 
 
-def test_fault_40_a_wrong_key_makes_at_most_concurrency_calls(place, mill):
+def test_fault_40_a_wrong_key_makes_at_most_concurrency_calls(workdir, textmill):
     rows = [{"id": n, "text": f"Row {n}."} for n in range(100)]
-    (place / "in.jsonl").write_bytes(lines(rows))
+    (workdir / "in.jsonl").write_bytes(lines(rows))
     with serving(key="another") as mock:
-        ran = mill("run", job(place, mock.url), "--json")
+        ran = textmill("run", job(workdir, mock.url), "--json")
         assert ran.code == 7
         assert ran.last["resumable"] is True
         assert mock.bill.totals().calls <= 2
-        assert not (place / "out.parquet").exists()
+        assert not (workdir / "out.parquet").exists()
         mock.key = KEY
-        assert mill("run", job(place, mock.url)).code == 0
+        assert textmill("run", job(workdir, mock.url)).code == 0
 
 
 @pytest.mark.parametrize("fault", ["402", "insufficient_quota"])
-def test_fault_42_a_used_up_quota_stops_without_a_storm(place, mill, fault):
+def test_fault_42_a_used_up_quota_stops_without_a_storm(workdir, textmill, fault):
     rows = [{"id": n, "text": f"Row {n}."} for n in range(100)]
-    (place / "in.jsonl").write_bytes(lines(rows))
+    (workdir / "in.jsonl").write_bytes(lines(rows))
     with serving([fault], key=KEY) as mock:
-        assert mill("run", job(place, mock.url)).code == 7
+        assert textmill("run", job(workdir, mock.url)).code == 7
         assert mock.bill.totals().calls <= 2
 
 
-def test_fault_52_the_same_refusal_of_the_first_rows_is_a_configuration_error(place, mill):
+def test_fault_52_the_same_refusal_of_the_first_rows_is_a_configuration_error(workdir, textmill):
     rows = [{"id": n, "text": f"Row {n}."} for n in range(100)]
-    (place / "in.jsonl").write_bytes(lines(rows))
+    (workdir / "in.jsonl").write_bytes(lines(rows))
     with serving(["422"], key=KEY) as mock:
-        ran = mill("run", job(place, mock.url, batch=1))
+        ran = textmill("run", job(workdir, mock.url, batch=1))
         assert ran.code == 2
         assert "refused the first 20 requests alike" in ran.err
         assert mock.bill.totals().calls <= 22
 
 
-def test_more_failed_rows_than_allowed_publish_nothing(place, mill):
+def test_more_failed_rows_than_allowed_publish_nothing(workdir, textmill):
     rows = [{"id": n, "text": f"{'bad' if n % 2 else 'good'} row {n}."} for n in range(100)]
-    (place / "in.jsonl").write_bytes(lines(rows))
+    (workdir / "in.jsonl").write_bytes(lines(rows))
     with serving(["400 match=bad"], key=KEY) as mock:
-        ran = mill("run", job(place, mock.url, batch=1), "--json")
+        ran = textmill("run", job(workdir, mock.url, batch=1), "--json")
         assert ran.code == 4
         assert ran.last["class"] == "too many failed"
-        assert not (place / "out.parquet").exists()
+        assert not (workdir / "out.parquet").exists()
 
 
-def test_fault_66_no_server_at_the_start_is_an_outage(place, mill):
-    (place / "in.jsonl").write_bytes(lines(GOOD))
+def test_fault_66_no_server_at_the_start_is_an_outage(workdir, textmill):
+    (workdir / "in.jsonl").write_bytes(lines(GOOD))
     with serving() as mock:
         gone = mock.url
-    ran = mill("run", job(place, gone), "--json", "--max-outage", "0.5")
+    ran = textmill("run", job(workdir, gone), "--json", "--max-outage", "0.5")
     assert ran.code == 5
     assert ran.last["calls"] == 0
     assert ran.last["resumable"] is True
     assert "no answer for" in ran.err
 
 
-def test_fault_37_a_server_that_never_answers_ends_by_our_own_deadline(place, mill):
-    (place / "in.jsonl").write_bytes(lines(GOOD))
+def test_fault_37_a_server_that_never_answers_ends_by_our_own_deadline(workdir, textmill):
+    (workdir / "in.jsonl").write_bytes(lines(GOOD))
     extra = "deadline = { first_byte_seconds = 0.2, connect_seconds = 0.2 }"
     with serving(["hang x1"], key=KEY) as mock:
-        assert mill("run", job(place, mock.url, extra=extra)).code == 0
+        assert textmill("run", job(workdir, mock.url, extra=extra)).code == 0
 
 
 BAD_JOBS = [
@@ -322,23 +322,23 @@ BAD_JOBS = [
 
 
 @pytest.mark.parametrize(("number", "extra", "said"), BAD_JOBS, ids=str)
-def test_a_bad_job_file_is_one_line_and_exit_2(place, mill, number, extra, said):
-    (place / "in.jsonl").write_bytes(lines(GOOD))
-    ran = mill("run", job(place, "http://127.0.0.1:9", extra=extra))
+def test_a_bad_job_file_is_one_line_and_exit_2(workdir, textmill, number, extra, said):
+    (workdir / "in.jsonl").write_bytes(lines(GOOD))
+    ran = textmill("run", job(workdir, "http://127.0.0.1:9", extra=extra))
     assert ran.code == 2
     assert said in ran.err
     assert "hf_abcdefghij" not in ran.err
     assert "Traceback" not in ran.err
-    assert not list(place.glob("*.run"))
+    assert not list(workdir.glob("*.run"))
 
 
 @pytest.mark.parametrize(
     ("number", "url"),
     [(82, "http://user:pw@127.0.0.1:9"), (82, "http://example.com"), (82, "ftp://127.0.0.1")],
 )
-def test_fault_82_a_url_that_leaks_is_refused(place, mill, number, url):
-    (place / "in.jsonl").write_bytes(lines(GOOD))
-    ran = mill("run", job(place, url))
+def test_fault_82_a_url_that_leaks_is_refused(workdir, textmill, number, url):
+    (workdir / "in.jsonl").write_bytes(lines(GOOD))
+    ran = textmill("run", job(workdir, url))
     assert ran.code == 2
     assert "pw" not in ran.err
 
@@ -346,27 +346,27 @@ def test_fault_82_a_url_that_leaks_is_refused(place, mill, number, url):
 @pytest.mark.parametrize(
     "output", ["in.jsonl", "./in.jsonl", "out.parquet.run/x.parquet", "../escaped.parquet"]
 )
-def test_faults_83_and_84_an_output_in_the_wrong_place_is_refused(place, mill, output):
-    (place / "in.jsonl").write_bytes(lines(GOOD))
-    ran = mill("run", job(place, "http://127.0.0.1:9", output=output))
+def test_faults_83_and_84_an_output_in_the_wrong_place_is_refused(workdir, textmill, output):
+    (workdir / "in.jsonl").write_bytes(lines(GOOD))
+    ran = textmill("run", job(workdir, "http://127.0.0.1:9", output=output))
     if output.startswith("out.parquet.run"):
-        (place / "out.parquet.run").mkdir(exist_ok=True)
-        (place / "out.parquet.run" / "lock").touch()
-        ran = mill("run", job(place, "http://127.0.0.1:9", output=output))
+        (workdir / "out.parquet.run").mkdir(exist_ok=True)
+        (workdir / "out.parquet.run" / "lock").touch()
+        ran = textmill("run", job(workdir, "http://127.0.0.1:9", output=output))
     assert ran.code == 2
-    assert (place / "in.jsonl").read_bytes() == lines(GOOD)
+    assert (workdir / "in.jsonl").read_bytes() == lines(GOOD)
 
 
-def test_fault_86_a_plan_above_the_budget_is_refused_before_the_first_call(place, mill):
-    (place / "in.jsonl").write_bytes(lines(GOOD))
+def test_fault_86_a_plan_above_the_budget_is_refused_before_the_first_call(workdir, textmill):
+    (workdir / "in.jsonl").write_bytes(lines(GOOD))
     extra = "price = { request = 1.0 }"
     with serving(key=KEY) as mock:
-        ran = mill("run", job(place, mock.url, extra=extra), "--json", "--max-cost-usd", "4.5")
+        ran = textmill("run", job(workdir, mock.url, extra=extra), "--json", "--max-cost-usd", "4.5")
         assert ran.code == 8
         assert mock.bill.totals().calls == 0
-        ran = mill(
+        ran = textmill(
             "run",
-            job(place, mock.url, batch=1, extra=extra),
+            job(workdir, mock.url, batch=1, extra=extra),
             "--json",
             "--max-cost-usd",
             "3",
@@ -375,9 +375,9 @@ def test_fault_86_a_plan_above_the_budget_is_refused_before_the_first_call(place
         assert ran.code == 8
         assert ran.last["resumable"] is True
         assert mock.bill.totals().inputs == 3
-        ran = mill(
+        ran = textmill(
             "run",
-            job(place, mock.url, batch=1, extra=extra),
+            job(workdir, mock.url, batch=1, extra=extra),
             "--json",
             "--max-cost-usd",
             "3",
@@ -387,19 +387,19 @@ def test_fault_86_a_plan_above_the_budget_is_refused_before_the_first_call(place
         assert mock.bill.totals().inputs == 5
 
 
-def test_fault_88_an_unset_key_is_named(place, mill, monkeypatch):
+def test_fault_88_an_unset_key_is_named(workdir, textmill, monkeypatch):
     monkeypatch.delenv("MOCK_KEY")
-    (place / "in.jsonl").write_bytes(lines(GOOD))
-    ran = mill("run", job(place, "http://127.0.0.1:9"))
+    (workdir / "in.jsonl").write_bytes(lines(GOOD))
+    ran = textmill("run", job(workdir, "http://127.0.0.1:9"))
     assert ran.code == 2
     assert "`MOCK_KEY` is not set" in ran.err
 
 
-def test_a_plan_needs_no_key_and_no_network(place, mill, monkeypatch):
+def test_a_plan_needs_no_key_and_no_network(workdir, textmill, monkeypatch):
     monkeypatch.delenv("MOCK_KEY")
-    (place / "in.jsonl").write_bytes(lines(GOOD))
-    ran = mill(
-        "plan", job(place, "http://127.0.0.1:9", extra="price = { input = 1_000_000.0 }"), "--json"
+    (workdir / "in.jsonl").write_bytes(lines(GOOD))
+    ran = textmill(
+        "plan", job(workdir, "http://127.0.0.1:9", extra="price = { input = 1_000_000.0 }"), "--json"
     )
     assert ran.code == 0
     told = json.loads(ran.out)
@@ -416,156 +416,150 @@ def test_a_plan_needs_no_key_and_no_network(place, mill, monkeypatch):
     assert (told["documents"], told["requests"], told["cached"], told["calls"]) == (5, 5, 0, 1)
     assert told["cost_usd"] == told["tokens"]
     assert Path("job.toml").exists()
-    assert not list(place.glob("*.run"))
+    assert not list(workdir.glob("*.run"))
 
 
-def test_fault_20_an_input_edited_during_the_run_is_not_published(place, mill):
+def test_fault_20_an_input_edited_during_the_run_is_not_published(workdir, textmill):
     rows = [{"id": n, "text": f"Row {n}."} for n in range(2_000)]
-    (place / "in.jsonl").write_bytes(lines(rows))
+    (workdir / "in.jsonl").write_bytes(lines(rows))
 
     def edit(*_):
-        (place / "in.jsonl").write_bytes(lines([*rows, {"id": 2_000, "text": "late"}]))
+        (workdir / "in.jsonl").write_bytes(lines([*rows, {"id": 2_000, "text": "late"}]))
         return 0.0
 
     with serving(latency=edit, key=KEY) as mock:
-        ran = mill("run", job(place, mock.url, batch=8), "--json")
+        ran = textmill("run", job(workdir, mock.url, batch=8), "--json")
         assert ran.code == 6
         assert "changed while it was read" in ran.err
-        assert not (place / "out.parquet").exists()
+        assert not (workdir / "out.parquet").exists()
         mock.latency = 0.0
         paid = mock.bill.totals().inputs
-        assert mill("run", job(place, mock.url, batch=8)).code == 0
+        assert textmill("run", job(workdir, mock.url, batch=8)).code == 0
         assert mock.bill.totals().repeated_inputs == 0
         assert mock.bill.totals().inputs == 2_001 > paid
 
 
-def test_a_run_that_never_began_leaves_nothing_behind(place, mill):
-    ran = mill("run", job(place, "http://127.0.0.1:9", path="missing.jsonl"))
+def test_a_run_that_never_began_leaves_nothing_behind(workdir, textmill):
+    ran = textmill("run", job(workdir, "http://127.0.0.1:9", path="missing.jsonl"))
     assert ran.code == 2
     assert "missing.jsonl: no such file" in ran.err
-    assert sorted(each.name for each in place.iterdir()) == ["job.toml"]
+    assert sorted(each.name for each in workdir.iterdir()) == ["job.toml"]
 
 
-def test_fault_54_another_model_on_one_endpoint_stops_the_run(place, mill):
+def test_fault_54_another_model_on_one_endpoint_stops_the_run(workdir, textmill):
     rows = [{"id": n, "text": f"Row {n}."} for n in range(40)]
-    (place / "in.jsonl").write_bytes(lines(rows))
+    (workdir / "in.jsonl").write_bytes(lines(rows))
     with serving(["other_model after=2 body=other"], key=KEY) as mock:
-        ran = mill("run", job(place, mock.url, batch=4), "--json", "--concurrency", "1")
+        ran = textmill("run", job(workdir, mock.url, batch=4), "--json", "--concurrency", "1")
         assert ran.code == 14
         assert "the answers came from `m`, now from `other`" in ran.err
-        assert not (place / "out.parquet").exists()
-        allowed = job(place, mock.url, batch=4, extra="allow_model_change = true")
-        assert mill("run", allowed).code == 0
+        assert not (workdir / "out.parquet").exists()
+        allowed = job(workdir, mock.url, batch=4, extra="allow_model_change = true")
+        assert textmill("run", allowed).code == 0
 
 
-def test_an_output_with_rows_is_not_replaced_by_one_without(place, mill):
-    (place / "in.jsonl").write_bytes(lines(GOOD))
+def test_an_output_with_rows_is_not_replaced_by_one_without(workdir, textmill):
+    (workdir / "in.jsonl").write_bytes(lines(GOOD))
     with serving(key=KEY) as mock:
-        assert mill("run", job(place, mock.url)).code == 0
-        before = (place / "out.parquet").read_bytes()
-        (place / "in.jsonl").write_bytes(b"")
-        ran = mill("run", job(place, mock.url))
+        assert textmill("run", job(workdir, mock.url)).code == 0
+        before = (workdir / "out.parquet").read_bytes()
+        (workdir / "in.jsonl").write_bytes(b"")
+        ran = textmill("run", job(workdir, mock.url))
         assert ran.code == 14
         assert "the input is empty, and the output so far has rows" in ran.err
-        (place / "in.jsonl").write_bytes(lines([{"id": "new", "text": "Something new."}]))
+        (workdir / "in.jsonl").write_bytes(lines([{"id": "new", "text": "Something new."}]))
         mock.play("html")
-        ran = mill("run", job(place, mock.url))
+        ran = textmill("run", job(workdir, mock.url))
         assert ran.code == 14
         assert "every row failed" in ran.err
-        assert (place / "out.parquet").read_bytes() == before
+        assert (workdir / "out.parquet").read_bytes() == before
 
 
-def test_a_server_that_sends_our_key_back_does_not_make_us_keep_it(place, mill):
-    (place / "in.jsonl").write_bytes(lines(GOOD))
+def test_a_server_that_sends_our_key_back_does_not_make_us_keep_it(workdir, textmill):
+    (workdir / "in.jsonl").write_bytes(lines(GOOD))
     body = {"error": f"bad header authorization: Bearer {KEY}"}
     with serving([Fault("status", status=400, body=body)], key=KEY) as mock:
-        ran = mill("run", job(place, mock.url))
+        ran = textmill("run", job(workdir, mock.url))
         assert ran.code == 3
-        assert "bad header authorization: Bearer ***" in failures(place)[0]["reason"]
+        assert "bad header authorization: Bearer ***" in failures(workdir)[0]["reason"]
     with serving([Fault("status", status=401, body=body)], key=KEY) as mock:
-        ran = mill("run", job(place, mock.url, output="b.parquet"))
+        ran = textmill("run", job(workdir, mock.url, output="b.parquet"))
         assert KEY not in ran.out + ran.err  # the fixture looks into every file
 
 
 @pytest.mark.parametrize("usage", [10**30, -5, "many", None, 1.5, True])
-def test_absurd_usage_is_no_reason_to_stop(place, mill, usage):
+def test_absurd_usage_is_no_reason_to_stop(workdir, textmill, usage):
     body = {"data": [{"embedding": [1.0, 2.0]}], "model": "m", "usage": {"prompt_tokens": usage}}
     raw = json.dumps(body)
-    (place / "in.jsonl").write_bytes(lines(GOOD[:1]))
+    (workdir / "in.jsonl").write_bytes(lines(GOOD[:1]))
     with serving([Fault("status", status=200, body=raw)], key=KEY) as mock:
-        assert mill("run", job(place, mock.url)).code == 0
+        assert textmill("run", job(workdir, mock.url)).code == 0
 
 
-def test_an_input_touched_after_its_last_row_was_read_is_not_published(place, mill):
-    (place / "in.jsonl").write_bytes(lines(GOOD))
+def test_an_input_touched_after_its_last_row_was_read_is_not_published(workdir, textmill):
+    (workdir / "in.jsonl").write_bytes(lines(GOOD))
 
     def edit(*_):
-        with (place / "in.jsonl").open("ab") as file:
+        with (workdir / "in.jsonl").open("ab") as file:
             file.write(b"\n")
         return 0.0
 
     with serving(latency=edit, key=KEY) as mock:
-        ran = mill("run", job(place, mock.url))
+        ran = textmill("run", job(workdir, mock.url))
         assert ran.code == 6
-        assert not (place / "out.parquet").exists()
+        assert not (workdir / "out.parquet").exists()
 
 
 @pytest.mark.parametrize("prompt", ['"Summarize" {chunk}', "'tis {chunk}", "[x] {chunk}", "{chunk} = 1"])
-def test_a_flag_is_taken_as_it_stands(place, mill, prompt):
-    (place / "in.jsonl").write_bytes(lines(GOOD[:1]))
+def test_a_flag_is_taken_as_it_stands(workdir, textmill, prompt):
+    (workdir / "in.jsonl").write_bytes(lines(GOOD[:1]))
     with serving(record=True) as mock:
-        ran = mill("run", "ask", "-i", "in.jsonl", "-o", "o.jsonl", "--id", "id", "--url",
-                   f"{mock.url}/v1", "--model", "m", "--prompt", prompt)
+        ran = textmill("run", "ask", "-i", "in.jsonl", "-o", "o.jsonl", "--id", "id", "--url",
+                       f"{mock.url}/v1", "--model", "m", "--prompt", prompt)
         assert ran.code == 0, ran.err
         sent = json.loads(mock.bill.seen[0].body)["messages"][0]["content"]
         assert sent == prompt.replace("{chunk}", GOOD[0]["text"])
 
 
 @pytest.mark.parametrize("pack", [lambda raw: raw, gzip.compress], ids=["plain", "gzip"])
-def test_standard_input_says_what_it_is(place, pack):
-    import os
-    import subprocess
-    import sys
-
-    root = str(ROOT)
-    ran = subprocess.run(
-        [sys.executable, "-m", "jobs", "run", "embed", "-i", "-", "-o", "-", "--id", "id"],
-        input=pack(lines(GOOD)), capture_output=True, check=False,
-        env=os.environ | {"PYTHONPATH": root},
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert [json.loads(line)["id"] for line in ran.stdout.splitlines()] == [r["id"] for r in GOOD]
+def test_standard_input_says_what_it_is(tmp_path, processes, pack):
+    folder = JobFolder(tmp_path / "job", rows=0)
+    (tmp_path / "piped").write_bytes(pack(lines(GOOD)))
+    argv = ["run", "embed", "-i", "-", "-o", "-", "--id", "id"]
+    ran = processes.run(folder, *argv, stdin=str(tmp_path / "piped"))
+    assert ran.code == 0, ran.err
+    assert [json.loads(line)["id"] for line in ran.out.splitlines()] == [r["id"] for r in GOOD]
 
 
-def test_an_empty_folder_may_become_the_output(place, mill):
-    (place / "in.jsonl").write_bytes(lines(GOOD))
-    (place / "out").mkdir()
+def test_an_empty_folder_may_become_the_output(workdir, textmill):
+    (workdir / "in.jsonl").write_bytes(lines(GOOD))
+    (workdir / "out").mkdir()
     with serving(key=KEY) as mock:
         for _ in range(2):
-            assert mill("run", job(place, mock.url, output="out")).code == 0
-    assert pq.read_table(place / "out").num_rows == 5
+            assert textmill("run", job(workdir, mock.url, output="out")).code == 0
+    assert pq.read_table(workdir / "out").num_rows == 5
 
 
-def test_a_key_that_is_a_word_is_not_taken_out_of_answers(place, mill, monkeypatch):
+def test_a_key_that_is_a_word_is_not_taken_out_of_answers(workdir, textmill, monkeypatch):
     monkeypatch.setenv("MOCK_KEY", "weir")
-    (place / "in.jsonl").write_bytes(lines(GOOD))
+    (workdir / "in.jsonl").write_bytes(lines(GOOD))
     with serving() as mock:
-        ran = mill("run", "ask", "-i", "in.jsonl", "-o", "o.jsonl", "--id", "id", "--url",
-                   f"{mock.url}/v1", "--model", "m", "--set", "endpoint.api_key.env=MOCK_KEY")
+        ran = textmill("run", "ask", "-i", "in.jsonl", "-o", "o.jsonl", "--id", "id", "--url",
+                       f"{mock.url}/v1", "--model", "m", "--set", "endpoint.api_key.env=MOCK_KEY")
         assert ran.code == 0, ran.err
-    assert "the weir at Oxmead" in (place / "o.jsonl").read_text()
+    assert "the weir at Oxmead" in (workdir / "o.jsonl").read_text()
 
 
-def test_failing_while_more_is_fed_ends_with_its_own_code(place, mill):
+def test_failing_while_more_is_fed_ends_with_its_own_code(workdir, textmill):
     rows = [{"id": n, "text": f"{'bad' if n < 300 else 'good'} row {n}."} for n in range(3_000)]
-    (place / "in.jsonl").write_bytes(lines(rows))
+    (workdir / "in.jsonl").write_bytes(lines(rows))
     with serving(["400 match=bad"], key=KEY, latency=0.002) as mock:
-        ran = mill("run", job(place, mock.url, batch=8), "--json", "--max-failed", "0.01")
+        ran = textmill("run", job(workdir, mock.url, batch=8), "--json", "--max-failed", "0.01")
         assert ran.code in (2, 4), ran.err
         assert "Traceback" not in ran.err
 
 
-def test_kept_columns_count_against_what_may_be_open(place, mill):
+def test_kept_columns_count_against_what_may_be_open(workdir, textmill):
     from jobs.build import build
     from jobs.spec.load import load
     from pipeline.loop import _weight
@@ -573,7 +567,7 @@ def test_kept_columns_count_against_what_may_be_open(place, mill):
     from pipeline.source.scan import survey
 
     rows = [{"id": n, "text": " ", "big": "x" * 10_000} for n in range(100)]
-    (place / "in.jsonl").write_bytes(lines(rows))
+    (workdir / "in.jsonl").write_bytes(lines(rows))
     made = load("enrich", (), {"input.path": "in.jsonl", "output.path": "o.parquet",
                                "input.id": "id"})
     pipeline = build(made)
@@ -581,86 +575,79 @@ def test_kept_columns_count_against_what_may_be_open(place, mill):
     assert _weight(group) >= 1_000_000
 
 
-def test_failures_of_a_stream_can_be_read_afterwards(place, own_home):
-    (place / "in.jsonl").write_bytes(lines(GOOD) + b"oops\n")
+def test_failures_of_a_stream_can_be_read_afterwards(workdir, own_home, processes):
+    (workdir / "in.jsonl").write_bytes(lines(GOOD) + b"oops\n")
+    folder = JobFolder(workdir, rows=0, home=own_home)
     with serving(key=KEY) as mock:
-        path = job(place, mock.url, output="-")
-        import os
-        import subprocess
-        import sys
-
-        ran = subprocess.run(
-            [sys.executable, "-m", "jobs", "run", str(path)], capture_output=True, check=False,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-        )
-    assert ran.returncode == 3, ran.stderr
-    assert len(ran.stdout.splitlines()) == 6
+        ran = processes.run(folder, "run", str(job(workdir, mock.url, output="-")))
+    assert ran.code == 3, ran.err
+    assert len(ran.out.splitlines()) == 6
     (told,) = own_home.rglob("failures.jsonl")
-    assert str(told).encode() in ran.stderr
+    assert str(told) in ran.err
     assert not list(own_home.rglob("out.jsonl"))
 
 
 def test_fault_51_a_chunk_too_long_for_its_model_is_split_and_its_pieces_are_in_the_output(
-    place, mill
+    workdir, textmill
 ):
     words = " ".join(f"Sentence {n} says that the weir stood at {n * 7} mm." for n in range(9))
     rows = [{"id": 1, "text": "Short."}, {"id": 2, "text": words}, {"id": 3, "text": "Last."}]
-    (place / "in.jsonl").write_bytes(lines(rows))
+    (workdir / "in.jsonl").write_bytes(lines(rows))
     with serving(key=KEY, max_input_tokens=40) as mock:  # of its own, a quarter of the bytes
-        path = job(place, mock.url)
+        path = job(workdir, mock.url)
         path.write_text(path.read_text().replace("size = 64", "size = 512"))
-        ran = mill("run", path, "--json")
+        ran = textmill("run", path, "--json")
         assert ran.code == 0, ran.err
-        rows = [row for row in table(place) if row["id"] == 2]
+        rows = [row for row in table(workdir) if row["id"] == 2]
         assert len(rows) >= 3
         assert "".join(row["text"] for row in rows) == words
         assert [row["chunk"] for row in rows] == list(range(len(rows)))
         assert all(row["_status"] == "ok" and len(row["text"]) <= 160 for row in rows)
         asked = mock.bill.totals().calls
-        before = (place / "out.parquet").read_bytes()
-        assert mill("run", path).code == 0
+        before = (workdir / "out.parquet").read_bytes()
+        assert textmill("run", path).code == 0
         assert mock.bill.totals().calls == asked
-        assert (place / "out.parquet").read_bytes() == before
+        assert (workdir / "out.parquet").read_bytes() == before
     with serving(key=KEY, max_input_tokens=2) as mock:  # nothing fits
-        other = job(place, mock.url, output="b.parquet")
+        other = job(workdir, mock.url, output="b.parquet")
         other.write_text(other.read_text().replace('model = "m"', 'model = "n"'))
-        ran = mill("run", other, "--json")
+        ran = textmill("run", other, "--json")
         assert ran.code == 3, ran.err
-        assert {row["reason"] for row in failures(place)} == {
+        assert {row["reason"] for row in failures(workdir)} == {
             "too long for the model, and too short to be cut again"}
 
 
-def test_a_key_that_a_long_message_cuts_in_half_is_masked_all_the_same(place, mill):
-    (place / "in.jsonl").write_bytes(lines(GOOD))
+def test_a_key_that_a_long_message_cuts_in_half_is_masked_all_the_same(workdir, textmill):
+    (workdir / "in.jsonl").write_bytes(lines(GOOD))
     body = {"error": "x" * 285 + " bearer " + KEY}
     with serving([Fault("status", status=400, body=body)], key=KEY) as mock:
-        assert mill("run", job(place, mock.url)).code == 3
-    for file in place.rglob("*"):
+        assert textmill("run", job(workdir, mock.url)).code == 3
+    for file in workdir.rglob("*"):
         assert not file.is_file() or KEY[:8].encode() not in file.read_bytes()
 
 
-def test_a_model_name_that_is_our_key_is_masked(place, mill):
-    (place / "in.jsonl").write_bytes(lines(GOOD))
+def test_a_model_name_that_is_our_key_is_masked(workdir, textmill):
+    (workdir / "in.jsonl").write_bytes(lines(GOOD))
     with serving([f"other_model after=1 body={KEY}"], key=KEY) as mock:
-        ran = mill("run", job(place, mock.url, batch=1), "--concurrency", "1")
+        ran = textmill("run", job(workdir, mock.url, batch=1), "--concurrency", "1")
         assert ran.code == 14
         assert KEY not in ran.err
 
 
-def test_calls_that_brought_no_answer_count_against_the_budget(place, mill):
+def test_calls_that_brought_no_answer_count_against_the_budget(workdir, textmill):
     rows = [{"id": n, "text": f"Row {n}."} for n in range(40)]
-    (place / "in.jsonl").write_bytes(lines(rows))
+    (workdir / "in.jsonl").write_bytes(lines(rows))
     with serving(["wrong_count"], key=KEY) as mock:
-        ran = mill("run", job(place, mock.url, batch=8, extra="price = { request = 1.0 }"),
-                   "--max-cost-usd", "60")
+        ran = textmill("run", job(workdir, mock.url, batch=8, extra="price = { request = 1.0 }"),
+                       "--max-cost-usd", "60")
         assert ran.code == 8
         assert mock.bill.totals().inputs <= 60
 
 
 @pytest.mark.parametrize("asked", ["-1", "0", "Fri, 01 Jan 2010 00:00:00 GMT", "soon"])
-def test_fault_43_a_429_without_a_time_to_wait_is_no_reason_to_hurry(place, mill, asked):
-    (place / "in.jsonl").write_bytes(lines(GOOD))
+def test_fault_43_a_429_without_a_time_to_wait_is_no_reason_to_hurry(workdir, textmill, asked):
+    (workdir / "in.jsonl").write_bytes(lines(GOOD))
     fault = Fault("status", status=429, headers={"retry-after": asked}, times=3)
     with serving([fault], key=KEY) as mock:
-        assert mill("run", job(place, mock.url)).code == 0
+        assert textmill("run", job(workdir, mock.url)).code == 0
         assert mock.bill.totals().calls == 4

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from jobs.mock import serving
+from tests.support import require
 from tests.support.served import (
     KEY,
     at,
@@ -31,8 +32,7 @@ from tests.support.served import (
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory):
     """A folder with ca.pem, and NAME.pem and NAME.key that it vouches for."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is missing")
+    require(shutil.which("openssl"), "openssl", "apt-get install openssl")
     folder = tmp_path_factory.mktemp("authority")
 
     def openssl(*arguments):
@@ -91,34 +91,35 @@ def in_front(mock, context):
     thread.join(10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind", "code"), [
     ("valid", "openai", 0), ("expired", "openai", 7), ("wrong-host", "openai", 7),
     ("expired", "tei", 7),
 ])  # fmt: skip
 def test_fault_39_nothing_is_sent_over_a_certificate_that_is_not_valid(
-    place, authority, name, kind, code
+    workdir, authority, name, kind, code
 ):
-    given(place, rows(5))
+    given(workdir, rows(5))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(authority / f"{name}.pem", authority / f"{name}.key")
     with serving(key=KEY) as mock, in_front(mock, context) as (url, came):
         endpoint = at(url, kind=kind)
         if kind == "tei":
             endpoint |= {"url": url, "model": "mock-embedding"}
-        ended, out, err = child("run", job(place, endpoint), "--json",
+        ended, out, err = child("run", job(workdir, endpoint), "--json",
                                 SSL_CERT_FILE=str(authority / "ca.pem"))
         assert ended == code, err
         assert KEY not in out + err
         if code:
             assert "the certificate of 127.0.0.1 is not valid for it" in err
             assert (bytes(came), mock.bill.totals().calls, mock.bill.totals().lookups) == (b"", 0, 0)
-            assert not (place / "out.parquet").exists()
+            assert not (workdir / "out.parquet").exists()
         else:
-            assert len(written(place)) == 5
+            assert len(written(workdir)) == 5
 
 
-def test_a_server_that_hangs_up_in_the_handshake_is_away_and_not_refused(place, mill):
-    given(place, rows(5))
+def test_a_server_that_hangs_up_in_the_handshake_is_away_and_not_refused(workdir, textmill):
+    given(workdir, rows(5))
     listening, over = socket.create_server(("127.0.0.1", 0)), threading.Event()
 
     def hang_up():
@@ -131,7 +132,7 @@ def test_a_server_that_hangs_up_in_the_handshake_is_away_and_not_refused(place, 
     thread = threading.Thread(target=hang_up, daemon=True)
     thread.start()
     url = f"https://127.0.0.1:{listening.getsockname()[1]}"
-    ran = mill("run", job(place, at(url)), "--json", "--max-outage", "0.3")
+    ran = textmill("run", job(workdir, at(url)), "--json", "--max-outage", "0.3")
     over.set()
     socket.create_connection(listening.getsockname()).close()
     thread.join(5)
@@ -143,9 +144,9 @@ def test_a_server_that_hangs_up_in_the_handshake_is_away_and_not_refused(place, 
 
 
 def test_fault_41_a_key_revoked_in_mid_run_keeps_what_came_and_a_new_one_goes_on(
-    place, mill, monkeypatch
+    workdir, textmill, monkeypatch
 ):
-    given(place, rows(200))
+    given(workdir, rows(200))
     answered = 0
 
     def revoke(_):
@@ -156,103 +157,103 @@ def test_fault_41_a_key_revoked_in_mid_run_keeps_what_came_and_a_new_one_goes_on
         return 0.0
 
     with serving(key=KEY, latency=revoke) as mock:
-        path = job(place, at(mock, batch_size=5))
-        ran = mill("run", path, "--json")
+        path = job(workdir, at(mock, batch_size=5))
+        ran = textmill("run", path, "--json")
         first = balanced(ran, code=7)
         assert first["resumable"] is True
         assert 10 <= mock.bill.totals().by_status["200"] <= 12
         assert mock.bill.totals().by_status["401"] <= 2  # concurrency
-        assert not (place / "out.parquet").exists()
+        assert not (workdir / "out.parquet").exists()
         monkeypatch.setenv("MOCK_KEY", f"{KEY}-new")
-        second = balanced(mill("run", path, "--json"))
+        second = balanced(textmill("run", path, "--json"))
         assert 50 <= second["cached"] <= 60
         assert mock.bill.totals().repeated_inputs == 0
         paid([mock], first, second)
         mock.latency = 0.0
-        assert same_as_ever(place, mill, monkeypatch, path, mock)["calls"] == 0
+        assert same_as_ever(workdir, textmill, monkeypatch, path, mock)["calls"] == 0
 
 
 # --- 46, 48: away ---------------------------------------------------------------------------------
 
 
-def test_fault_46_503_for_ever_ends_the_run_and_the_next_one_goes_on(place, mill, monkeypatch):
-    given(place, rows(100))
+def test_fault_46_503_for_ever_ends_the_run_and_the_next_one_goes_on(workdir, textmill, monkeypatch):
+    given(workdir, rows(100))
     with serving(["503 after=5"], key=KEY) as mock:
-        path = job(place, at(mock, batch_size=4))
-        first = balanced(mill("run", path, "--json", "--max-outage", "1.5"), code=5)
+        path = job(workdir, at(mock, batch_size=4))
+        first = balanced(textmill("run", path, "--json", "--max-outage", "1.5"), code=5)
         assert first["resumable"] is True
         assert mock.bill.totals().by_status["200"] == 5
         assert mock.bill.totals().by_status["503"] <= 12
-        assert not (place / "out.parquet").exists()
+        assert not (workdir / "out.parquet").exists()
         mock.play()
-        second = balanced(mill("run", path, "--json"))
+        second = balanced(textmill("run", path, "--json"))
         assert second["cached"] == 20
         paid([mock], first, second)
         assert mock.bill.totals().repeated_inputs == 0
-        assert same_as_ever(place, mill, monkeypatch, path, mock)["calls"] == 0
+        assert same_as_ever(workdir, textmill, monkeypatch, path, mock)["calls"] == 0
 
 
-def test_fault_48_a_short_outage_costs_probes_and_no_row(place, mill, monkeypatch):
-    given(place, rows(400))
+def test_fault_48_a_short_outage_costs_probes_and_no_row(workdir, textmill, monkeypatch):
+    given(workdir, rows(400))
     with serving(key=KEY, limit="outage=100ms-900ms outage_status=503 latency=2ms") as mock:
-        path = job(place, at(mock, batch_size=1))
-        told = balanced(mill("run", path, "--json"), code=0)
+        path = job(workdir, at(mock, batch_size=1))
+        told = balanced(textmill("run", path, "--json"), code=0)
         assert told["ok"] == 400
         wasted = mock.bill.totals().calls - 400
         assert wasted <= 30
         paid([mock], told)
         mock.restrict(None)
-        same_as_ever(place, mill, monkeypatch, path, mock)
+        same_as_ever(workdir, textmill, monkeypatch, path, mock)
 
 
 # --- 37, 53, 55, 56 -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fault", ["slow seconds=1 x1", "hang x2"])
-def test_fault_37_a_server_that_dawdles_meets_our_own_deadline(place, mill, monkeypatch, fault):
-    given(place, rows(20))
+def test_fault_37_a_server_that_dawdles_meets_our_own_deadline(workdir, textmill, monkeypatch, fault):
+    given(workdir, rows(20))
     deadline = {"first_byte_seconds": 0.2, "connect_seconds": 0.2, "idle_seconds": 0.2}
     with serving([fault], key=KEY) as mock:
-        path = job(place, at(mock, batch_size=4, deadline=deadline))
-        assert balanced(mill("run", path, "--json"))["ok"] == 20
-        same_as_ever(place, mill, monkeypatch, path, mock)
+        path = job(workdir, at(mock, batch_size=4, deadline=deadline))
+        assert balanced(textmill("run", path, "--json"))["ok"] == 20
+        same_as_ever(workdir, textmill, monkeypatch, path, mock)
 
 
-def test_fault_53_a_limit_that_claims_a_billion_is_not_believed(place, mill, monkeypatch):
-    given(place, rows(150))
+def test_fault_53_a_limit_that_claims_a_billion_is_not_believed(workdir, textmill, monkeypatch):
+    given(workdir, rows(150))
     limit = "bucket calls=60/s headers=openai told=1e9 latency=5ms"
     with serving(key=KEY, limit=limit) as mock:
-        path = job(place, at(mock, batch_size=1, concurrency=16))
-        told = balanced(mill("run", path, "--json"))
+        path = job(workdir, at(mock, batch_size=1, concurrency=16))
+        told = balanced(textmill("run", path, "--json"))
         refused = mock.bill.totals().by_status.get("429", 0)
         assert refused <= 24  # what was under way, and some that found out
         paid([mock], told)
         mock.restrict(None)
-        same_as_ever(place, mill, monkeypatch, path, mock)
+        same_as_ever(workdir, textmill, monkeypatch, path, mock)
 
 
 def test_fault_55_a_reply_cut_after_any_byte_is_asked_again_and_never_half_kept(
-    place, mill, monkeypatch
+    workdir, textmill, monkeypatch
 ):
     cuts = range(0, 300, 5)  # a whole reply has some more bytes, head included
-    given(place, rows(4 * len(cuts)))
+    given(workdir, rows(4 * len(cuts)))
     script = [f"cut bytes={size} match='<{4 * n}>' x1" for n, size in enumerate(cuts)]
     with serving(script, key=KEY, dimension=2) as mock:
-        path = job(place, at(mock, batch_size=1))
-        told = balanced(mill("run", path, "--json"))
+        path = job(workdir, at(mock, batch_size=1))
+        told = balanced(textmill("run", path, "--json"))
         assert told["ok"] == 4 * len(cuts)
         assert mock.bill.totals().by_status["cut"] == len(cuts)
         assert mock.bill.totals().calls == 5 * len(cuts)
         paid([mock], told)
-        for row in written(place):
+        for row in written(workdir):
             assert row["vector"] == pytest.approx(mock.vector(row["text"], "mock"))
-        same_as_ever(place, mill, monkeypatch, path, mock)
+        same_as_ever(workdir, textmill, monkeypatch, path, mock)
 
 
 def test_fault_56_a_name_that_is_not_found_for_a_while_holds_the_run_and_fails_no_row(
-    place, mill, monkeypatch
+    workdir, textmill, monkeypatch
 ):
-    given(place, rows(20))
+    given(workdir, rows(20))
     asked = []
     resolve = aiohttp.ThreadedResolver.resolve
 
@@ -264,41 +265,41 @@ def test_fault_56_a_name_that_is_not_found_for_a_while_holds_the_run_and_fails_n
 
     monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", flaky)
     with serving(key=KEY) as mock:
-        path = job(place, at(mock.url.replace("127.0.0.1", "localhost"), batch_size=4))
-        told = balanced(mill("run", path, "--json"))
+        path = job(workdir, at(mock.url.replace("127.0.0.1", "localhost"), batch_size=4))
+        told = balanced(textmill("run", path, "--json"))
         assert told["ok"] == 20
         assert asked[:5] == ["localhost"] * 5
         paid([mock], told)
         asked.clear()
-        assert balanced(mill("run", path, "--json"))["calls"] == 0
+        assert balanced(textmill("run", path, "--json"))["calls"] == 0
         assert asked == []
         monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
-        same_as_ever(place, mill, monkeypatch, path, mock)
+        same_as_ever(workdir, textmill, monkeypatch, path, mock)
 
 
 @pytest.mark.parametrize("count", [2, 60])
 def test_fault_37_a_server_that_never_says_anything_is_away_and_fails_no_row(
-    place, mill, monkeypatch, count
+    workdir, textmill, monkeypatch, count
 ):
-    given(place, rows(count))
+    given(workdir, rows(count))
     deadline = {"first_byte_seconds": 0.05, "connect_seconds": 0.05}
     with serving(["hang"], key=KEY) as mock:
-        path = job(place, at(mock, batch_size=2, deadline=deadline))
-        first = balanced(mill("run", path, "--json", "--max-outage", "0.8"), code=5)
+        path = job(workdir, at(mock, batch_size=2, deadline=deadline))
+        first = balanced(textmill("run", path, "--json", "--max-outage", "0.8"), code=5)
         assert first["failed"] == 0
-        assert not (place / "out.parquet").exists()
-        path = job(place, at(mock, batch_size=2))
-        assert same_as_ever(place, mill, monkeypatch, path, mock)["ok"] == count
+        assert not (workdir / "out.parquet").exists()
+        path = job(workdir, at(mock, batch_size=2))
+        assert same_as_ever(workdir, textmill, monkeypatch, path, mock)["ok"] == count
 
 
 @pytest.mark.parametrize("fault", ["half_body", "reset"])
 def test_fault_36_a_row_on_which_the_connection_breaks_is_tried_once_more_and_isolated(
-    place, mill, monkeypatch, fault
+    workdir, textmill, monkeypatch, fault
 ):
-    given(place, rows(30))
+    given(workdir, rows(30))
     with serving([f"{fault} match='<3>'"], key=KEY, latency=0.003) as mock:
-        path = job(place, at(mock, batch_size=1))
-        told = balanced(mill("run", path, "--json"), code=3)
+        path = job(workdir, at(mock, batch_size=1))
+        told = balanced(textmill("run", path, "--json"), code=3)
         assert (told["ok"], told["failed"]) == (29, 1)
         assert mock.bill.totals().faults[fault] == 2
-        same_as_ever(place, mill, monkeypatch, path, mock)
+        same_as_ever(workdir, textmill, monkeypatch, path, mock)

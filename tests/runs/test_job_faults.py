@@ -35,11 +35,11 @@ def mock(tmp_path, monkeypatch):
         yield mock
 
 
-def refused(mill, mock, text, code=2, **given):
+def refused(textmill, mock, text, code=2, **given):
     """What stderr says; nothing was written, nothing was sent, no secret was repeated."""
     Path("job.toml").write_text(text)
     before = sorted(Path().rglob("*"))
-    ran = mill("run", "job.toml", "--json", *given.get("flags", ()))
+    ran = textmill("run", "job.toml", "--json", *given.get("flags", ()))
     assert ran.code == code, ran.err
     assert ran.last["exit"] == code
     assert mock.bill.totals().calls == 0
@@ -88,37 +88,37 @@ CHANGES = [
 @pytest.mark.parametrize(
     ("number", "old", "new", "said"), CHANGES, ids=lambda value: str(value)[:40]
 )
-def test_a_faulty_job_is_refused_before_anything_is_written(mill, mock, number, old, new, said):
+def test_a_faulty_job_is_refused_before_anything_is_written(textmill, mock, number, old, new, said):
     text = JOB.replace(old, new).replace("{url}", mock.url)
-    assert said in refused(mill, mock, text)
+    assert said in refused(textmill, mock, text)
 
 
-def test_fault_83_an_output_that_the_glob_would_read_the_next_time(mill, mock):
+def test_fault_83_an_output_that_the_glob_would_read_the_next_time(textmill, mock):
     text = JOB.replace("in.jsonl", "*.jsonl").replace("out.parquet", "out.jsonl")
-    assert "would read it the next time" in refused(mill, mock, text.replace("{url}", mock.url))
+    assert "would read it the next time" in refused(textmill, mock, text.replace("{url}", mock.url))
 
 
 @pytest.mark.parametrize("to", ["in.jsonl", "elsewhere.parquet", "/nonexistent/x.parquet"])
-def test_fault_84_a_symbolic_link_as_output_is_refused(mill, mock, to):
+def test_fault_84_a_symbolic_link_as_output_is_refused(textmill, mock, to):
     Path("out.parquet").symlink_to(to)
-    said = refused(mill, mock, JOB.replace("{url}", mock.url))
+    said = refused(textmill, mock, JOB.replace("{url}", mock.url))
     assert "output.path" in said
     assert Path("out.parquet").is_symlink()
 
 
-def test_fault_84_a_folder_that_is_a_link_out_of_the_place_is_refused(mill, mock, tmp_path_factory):
+def test_fault_84_a_folder_that_is_a_link_out_of_the_place_is_refused(textmill, mock, tmp_path_factory):
     Path("sub").symlink_to(tmp_path_factory.mktemp("outside"))
     text = JOB.replace("out.parquet", "sub/out.parquet").replace("{url}", mock.url)
-    assert "leaves the folder of the job file" in refused(mill, mock, text)
+    assert "leaves the folder of the job file" in refused(textmill, mock, text)
 
 
-def test_fault_88_a_set_but_empty_variable_is_as_good_as_unset(mill, mock, monkeypatch):
+def test_fault_88_a_set_but_empty_variable_is_as_good_as_unset(textmill, mock, monkeypatch):
     monkeypatch.setenv("TEXTMILL_TEST_EMPTY", "")
     text = JOB.replace('model = "m"', 'model = "m"\napi_key = { env = "TEXTMILL_TEST_EMPTY" }')
-    assert "`TEXTMILL_TEST_EMPTY`" in refused(mill, mock, text.replace("{url}", mock.url))
+    assert "`TEXTMILL_TEST_EMPTY`" in refused(textmill, mock, text.replace("{url}", mock.url))
 
 
-def test_fault_89_different_embedding_models_in_one_job_are_refused(mill, mock):
+def test_fault_89_different_embedding_models_in_one_job_are_refused(textmill, mock):
     other = '[[endpoint]]\nname = "other"\nkind = "openai"\nurl = "{url}/v1"\nmodel = "n"\n[output]'
-    said = refused(mill, mock, JOB.replace("[output]", other).replace("{url}", mock.url))
+    said = refused(textmill, mock, JOB.replace("[output]", other).replace("{url}", mock.url))
     assert "mock" in said and "other" in said

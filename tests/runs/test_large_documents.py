@@ -34,7 +34,7 @@ def write(rows):
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def workdir(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
@@ -57,8 +57,9 @@ def document_peak_mb(mock, output):
     return int(ran.stderr.split("peak ")[1]) / 1024
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
-def test_fault_14_a_document_of_64_mb_takes_its_text_and_little_more(place):
+def test_fault_14_a_document_of_64_mb_takes_its_text_and_little_more(workdir):
     line = "The weir at Oxmead stood at 41 mm, and the keeper wrote it down. "
     with serving(dimension=8) as mock:
         write([{"id": 1, "text": text_of(20_000)}])
@@ -78,7 +79,7 @@ SCRIPTS = [([], 0, {}), (["400 match='day 77.'"], 3, {}), ([], 0, {"max_input_to
 
 @pytest.mark.parametrize(("script", "code", "limits"), SCRIPTS, ids=["fine", "one fails", "split"])
 def test_fault_22_segments_give_the_same_bytes_as_a_document_at_once(
-    place, mill, monkeypatch, script, code, limits
+    workdir, textmill, monkeypatch, script, code, limits
 ):
     write([{"id": 0, "text": "before"}, {"id": 1, "text": text_of(900)},
            {"id": 2, "text": text_of(300, 2_000)}, {"id": 3, "text": "after"}])  # fmt: skip
@@ -97,14 +98,14 @@ def test_fault_22_segments_give_the_same_bytes_as_a_document_at_once(
         monkeypatch.setenv("TEXTMILL_HOME", str(Path(f"home-{requests}-{chars}").absolute()))
         most_open.clear()
         with serving(script, dimension=8, **limits) as mock:
-            ran = mill(*options(mock, "--size", "16", "--batch-size", "16"))
+            ran = textmill(*options(mock, "--size", "16", "--batch-size", "16"))
             assert ran.code == code, ran.err
             told = ran.last
             assert (told["documents"], told["ok"] + told["partial"]) == (4, 4)
             assert mock.bill.totals().repeated_inputs == 0
             calls = mock.bill.totals().calls
             found.append(Path("out.parquet").read_bytes())
-            assert mill(*options(mock, "--size", "16", "--batch-size", "16")).code == code
+            assert textmill(*options(mock, "--size", "16", "--batch-size", "16")).code == code
             assert code or mock.bill.totals().calls == calls
             assert Path("out.parquet").read_bytes() == found[-1]
         assert max(most_open) <= max(requests if requests == 64 else 0, 1_500) + 4
@@ -113,10 +114,10 @@ def test_fault_22_segments_give_the_same_bytes_as_a_document_at_once(
     assert found[0] == found[1] == found[2]
 
 
-def test_fault_22_above_the_bound_it_is_isolated_before_a_chunk_of_it_is_paid(place, mill):
+def test_fault_22_above_the_bound_it_is_isolated_before_a_chunk_of_it_is_paid(workdir, textmill):
     write([{"id": 0, "text": "before"}, {"id": 1, "text": text_of(9_000)}, {"id": 2, "text": "after"}])
     with serving(dimension=8) as mock:
-        ran = mill(*options(mock, "--size", "8", "--set", "guard.max_chunks=5000"))
+        ran = textmill(*options(mock, "--size", "8", "--set", "guard.max_chunks=5000"))
         assert ran.code == 3, ran.err
         assert mock.bill.totals().inputs == 2
     rows = pq.read_table("out.parquet").to_pylist()
@@ -124,12 +125,12 @@ def test_fault_22_above_the_bound_it_is_isolated_before_a_chunk_of_it_is_paid(pl
     assert rows[1]["_error"] == "more than guard.max_chunks = 5,000 chunks"
 
 
-def test_a_plan_counts_the_requests_of_all_segments(place, mill):
+def test_a_plan_counts_the_requests_of_all_segments(workdir, textmill):
     write([{"id": 1, "text": text_of(3_000)}])
     with serving(dimension=8) as mock:
         arguments = options(mock, "--size", "16")
-        told = json.loads(mill("plan", *arguments[1:]).out)
-        ran = mill(*arguments)
+        told = json.loads(textmill("plan", *arguments[1:]).out)
+        ran = textmill(*arguments)
         assert (told["documents"], told["requests"]) == (1, ran.last["requests"])
         assert told["requests"] > prepare.SEGMENT_REQUESTS
-        assert json.loads(mill("plan", *arguments[1:]).out)["calls"] == 0
+        assert json.loads(textmill("plan", *arguments[1:]).out)["calls"] == 0

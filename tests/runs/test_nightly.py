@@ -40,18 +40,18 @@ def steady_line(line):
     return line
 
 
-def test_a_night_is_what_the_page_says(tmp_path, monkeypatch, mill, own_home):
-    place, home, tools = tmp_path / "mill", tmp_path / "ada", tmp_path / "bin"
-    for folder in (place, home, tools):
+def test_a_night_is_what_the_page_says(tmp_path, monkeypatch, textmill, own_home):
+    workdir, home, tools = tmp_path / "mill", tmp_path / "ada", tmp_path / "bin"
+    for folder in (workdir, home, tools):
         folder.mkdir()
     samples = (ROOT / "sample_data" / "reports.jsonl").read_text("utf-8").splitlines()[:6]
     cut = '{"id": "en-cut-short", "text": "The night watch'
-    (place / "reports.jsonl").write_text("\n".join([*samples, cut]) + "\n", "utf-8")
+    (workdir / "reports.jsonl").write_text("\n".join([*samples, cut]) + "\n", "utf-8")
     (block,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
-    (place / "nightly.toml").write_text(block, "utf-8")
+    (workdir / "nightly.toml").write_text(block, "utf-8")
     (tools / "systemctl").write_text('#!/bin/sh\n[ "$2" != is-active ]\n')
     (tools / "systemctl").chmod(0o755)
-    monkeypatch.chdir(place)
+    monkeypatch.chdir(workdir)
     monkeypatch.setenv("PATH", str(tools))
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("USER", "nobody-who-lingers")
@@ -59,9 +59,9 @@ def test_a_night_is_what_the_page_says(tmp_path, monkeypatch, mill, own_home):
     monkeypatch.delenv("XDG_DATA_HOME", raising=False)
     monkeypatch.setattr(schedule, "program", lambda: ("/opt/textmill/bin/textmill",))
     monkeypatch.setattr("jobs.schedule.backends._is_booted", lambda: True)
-    names = {str(place): "/srv/textmill", str(own_home): "/home/ada/.local/share/textmill", str(home): "/home/ada"}
+    names = {str(workdir): "/srv/textmill", str(own_home): "/home/ada/.local/share/textmill", str(home): "/home/ada"}
     for command, lines in story():
-        ran = mill(*shlex.split(command)[1:])
+        ran = textmill(*shlex.split(command)[1:])
         shown = steady(lines)
         out, err = (steady(said(text, names)) for text in (ran.out, ran.err))
         assert sorted(out + err) == sorted(shown), command

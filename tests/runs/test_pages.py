@@ -41,7 +41,7 @@ def matches(shown, printed):
 
 
 @pytest.mark.parametrize(("name", "count"), [("getting-started", 8), ("caching", 7), ("costs", 3)])
-def test_a_page_shows_what_its_commands_print(name, count, tmp_path, monkeypatch, mill, own_home):
+def test_a_page_shows_what_its_commands_print(name, count, tmp_path, monkeypatch, textmill, own_home):
     other_home = tmp_path / "other"
     workdir = tmp_path / "work"
     workdir.mkdir()
@@ -58,7 +58,7 @@ def test_a_page_shows_what_its_commands_print(name, count, tmp_path, monkeypatch
             subprocess.run(command, shell=True, check=True)
             continue
         command, _, into = command.partition(" > ")
-        ran = mill(*shlex.split(command)[1:])
+        ran = textmill(*shlex.split(command)[1:])
         if into:
             (workdir / into).write_text(ran.out)
             continue

@@ -37,9 +37,9 @@ def reached(mock, numbers):
     "hang x2", "413 x2",
 ])  # fmt: skip
 def test_private_rows_reach_nobody_else_while_their_server_fails(
-    place, mill, monkeypatch, trouble, task
+    workdir, textmill, monkeypatch, trouble, task
 ):
-    given(place, rows(60, sensitive=private))
+    given(workdir, rows(60, sensitive=private))
     deadline = {"first_byte_seconds": 0.2, "connect_seconds": 0.5}
     model = {"model": "m"} if task == "feature-extraction" else {}
     with (
@@ -47,69 +47,69 @@ def test_private_rows_reach_nobody_else_while_their_server_fails(
         serving([trouble], key=KEY, record=True) as inside,
         serving(key=KEY, record=True) as spare,
     ):
-        path = job(place, at(outside, "outside", **model),
+        path = job(workdir, at(outside, "outside", **model),
                    at(inside, "inside", deadline=deadline, **model),
                    at(spare, "spare", fallback=True, **model), task=task, rules=[RULE])
-        told = balanced(mill("run", path, "--json"), code=3 if "<4>" in trouble else 0)
+        told = balanced(textmill("run", path, "--json"), code=3 if "<4>" in trouble else 0)
         for mock in (outside, spare):
             assert reached(mock, range(0, 60, 2)) == []
         assert reached(inside, range(0, 60, 2)) == list(range(0, 60, 2))
         if told["failed"]:
-            assert [each["id"] for each in failures(place)] == [4]
+            assert [each["id"] for each in failures(workdir)] == [4]
         paid([outside, inside, spare], told)
         if task == "feature-extraction":  # of texts it shows who had a free slot
-            same_as_ever(place, mill, monkeypatch, path, outside, inside, spare)
+            same_as_ever(workdir, textmill, monkeypatch, path, outside, inside, spare)
         for mock in (outside, spare):
             assert reached(mock, range(0, 60, 2)) == []
 
 
 @pytest.mark.parametrize("down", ["503", "gone"])
-def test_private_rows_wait_for_their_server_and_the_run_ends_as_an_outage(place, mill, down):
-    given(place, rows(40, sensitive=private))
+def test_private_rows_wait_for_their_server_and_the_run_ends_as_an_outage(workdir, textmill, down):
+    given(workdir, rows(40, sensitive=private))
     with serving(key=KEY, record=True) as outside, serving([down] if down == "503" else []) as inside:
         url = inside.url
         if down == "gone":
             with serving() as gone:
                 url = gone.url
-        path = job(place, at(outside, "outside"), at(url, "inside"), task="chat-completion",
+        path = job(workdir, at(outside, "outside"), at(url, "inside"), task="chat-completion",
                    rules=[RULE])
-        ran = mill("run", path, "--json", "--max-outage", "0.7")
+        ran = textmill("run", path, "--json", "--max-outage", "0.7")
         first = balanced(ran, code=5)
         assert "endpoint `inside`: no answer for" in ran.err
         assert reached(outside, range(40)) == list(range(1, 40, 2))
-        assert not (place / "out.jsonl").exists()
+        assert not (workdir / "out.jsonl").exists()
         inside.play()
         path.write_text(path.read_text().replace(url, inside.url))
-        second = balanced(mill("run", path, "--json"))
+        second = balanced(textmill("run", path, "--json"))
         assert second["cached"] == 20
-        assert [row["_model"] for row in written(place)] == ["inside", "outside"] * 20
+        assert [row["_model"] for row in written(workdir)] == ["inside", "outside"] * 20
         paid([outside], first, second)
         assert reached(outside, range(0, 40, 2)) == []
 
 
 @pytest.mark.parametrize("odd", [None, "true", "false", "", 1, 0, 1.0, [], {}, [True], "missing"],
                          ids=repr)
-def test_a_column_that_does_not_plainly_say_otherwise_holds_rows_back(place, mill, odd):
-    records = given(place, rows(4) if odd == "missing" else rows(4, sensitive=odd))
+def test_a_column_that_does_not_plainly_say_otherwise_holds_rows_back(workdir, textmill, odd):
+    records = given(workdir, rows(4) if odd == "missing" else rows(4, sensitive=odd))
     with serving(key=KEY, record=True) as outside, serving(key=KEY, record=True) as inside:
-        path = job(place, at(outside, "outside", model="m"), at(inside, "inside", model="m"),
+        path = job(workdir, at(outside, "outside", model="m"), at(inside, "inside", model="m"),
                    rules=[RULE])
-        told = balanced(mill("run", path, "--json"))
+        told = balanced(textmill("run", path, "--json"))
         assert (told["ok"], reached(inside, range(4))) == (len(records), [0, 1, 2, 3])
         assert reached(outside, range(4)) == []
         paid([outside, inside], told)
 
 
-def test_odd_values_among_plain_ones_never_leave(place, mill):
+def test_odd_values_among_plain_ones_never_leave(workdir, textmill):
     odd = [False, None, "false", 0, 0.0, [], {}, "missing", True]
     records = rows(len(odd), sensitive=lambda n: odd[n])
     del records[odd.index("missing")]["sensitive"]
-    given(place, records)
+    given(workdir, records)
     with serving(key=KEY, record=True) as outside, serving(key=KEY, record=True) as inside:
-        path = job(place, at(outside, "outside", model="m"), at(inside, "inside", model="m"),
+        path = job(workdir, at(outside, "outside", model="m"), at(inside, "inside", model="m"),
                    rules=[RULE])
         # What does not fit the column's type is a failed row, as in any column.
-        told = balanced(mill("run", path, "--json"), code=3)
+        told = balanced(textmill("run", path, "--json"), code=3)
         assert told["ok"] == 4
         assert reached(outside, range(len(odd))) == [0]
         assert reached(inside, range(len(odd))) == [1, 7, 8]
@@ -121,57 +121,57 @@ def test_odd_values_among_plain_ones_never_leave(place, mill):
     pa.array(["true", "false", None, ""]).dictionary_encode(), pa.nulls(4),
     pa.array([1.0, 0.0, None, float("nan")]), pa.array([[True], [], None, [False]]), None,
 ])  # fmt: skip
-def test_a_parquet_column_of_any_type_holds_rows_back(place, mill, column):
+def test_a_parquet_column_of_any_type_holds_rows_back(workdir, textmill, column):
     table = pa.table({"id": range(4), "text": [each["text"] for each in rows(4)]})
     if column is not None:
         table = table.append_column("sensitive", column)
-    pq.write_table(table, place / "in.parquet")
+    pq.write_table(table, workdir / "in.parquet")
     with serving(key=KEY, record=True) as outside, serving(key=KEY, record=True) as inside:
-        path = job(place, at(outside, "outside", model="m"), at(inside, "inside", model="m"),
+        path = job(workdir, at(outside, "outside", model="m"), at(inside, "inside", model="m"),
                    rules=[RULE])
         path.write_text(path.read_text().replace("in.jsonl", "in.parquet"))
-        balanced(mill("run", path, "--json"))
+        balanced(textmill("run", path, "--json"))
         is_bool = column is not None and pa.types.is_boolean(column.type)
         assert reached(outside, range(4)) == ([2] if is_bool else [])
 
 
-def test_equal_texts_of_private_and_open_rows_are_asked_for_apart(place, mill, monkeypatch):
+def test_equal_texts_of_private_and_open_rows_are_asked_for_apart(workdir, textmill, monkeypatch):
     same = "The same minutes, <0>, in both files."
-    given(place, [{"id": n, "text": same, "sensitive": n % 2 == 0} for n in range(10)])
+    given(workdir, [{"id": n, "text": same, "sensitive": n % 2 == 0} for n in range(10)])
     with serving(key=KEY) as outside, serving(key=KEY) as inside:
-        path = job(place, at(outside, "outside"), at(inside, "inside"), task="chat-completion",
+        path = job(workdir, at(outside, "outside"), at(inside, "inside"), task="chat-completion",
                    rules=[RULE])
-        told = balanced(mill("run", path, "--json"))
-        assert [row["_model"] for row in written(place)] == ["inside", "outside"] * 5
+        told = balanced(textmill("run", path, "--json"))
+        assert [row["_model"] for row in written(workdir)] == ["inside", "outside"] * 5
         assert [each["requests"] for each in told["endpoints"]] == [1, 1]
         paid([outside, inside], told)
-        same_as_ever(place, mill, monkeypatch, path, outside, inside)
+        same_as_ever(workdir, textmill, monkeypatch, path, outside, inside)
 
 
-def test_rows_that_rules_leave_to_nobody_are_failed_and_never_sent(place, mill):
-    given(place, rows(40, sensitive=lambda n: n == 3, secret=lambda n: n == 3))
+def test_rows_that_rules_leave_to_nobody_are_failed_and_never_sent(workdir, textmill):
+    given(workdir, rows(40, sensitive=lambda n: n == 3, secret=lambda n: n == 3))
     with serving(key=KEY, record=True) as outside, serving(key=KEY, record=True) as inside:
-        path = job(place, at(outside, "outside", model="m"), at(inside, "inside", model="m"),
+        path = job(workdir, at(outside, "outside", model="m"), at(inside, "inside", model="m"),
                    rules=[RULE, {"column": "secret", "is": True, "endpoints": ["outside"]}])
-        told = balanced(mill("run", path, "--json"), code=3)
+        told = balanced(textmill("run", path, "--json"), code=3)
         assert (told["ok"], told["failed"]) == (39, 1)
-        (failure,) = failures(place)
+        (failure,) = failures(workdir)
         assert failure["reason"] == "the rules of the job leave no endpoint that may answer it"
         assert reached(outside, [3]) == reached(inside, [3]) == []
 
 
-def test_a_chunk_of_a_private_row_that_is_too_long_is_split_for_its_own_server_only(place, mill):
+def test_a_chunk_of_a_private_row_that_is_too_long_is_split_for_its_own_server_only(workdir, textmill):
     words = " ".join(f"Sentence <{n}> says that the weir stood at {n * 7} mm." for n in range(9))
-    given(place, [{"id": "x", "text": words, "sensitive": True},
-                  *(each | {"id": str(each["id"])} for each in rows(4, sensitive=False))])
+    given(workdir, [{"id": "x", "text": words, "sensitive": True},
+                    *(each | {"id": str(each["id"])} for each in rows(4, sensitive=False))])
     with (
         serving(key=KEY, record=True) as outside,
         serving(key=KEY, record=True, max_input_tokens=40) as inside,
     ):
-        path = job(place, at(outside, "outside", model="m"), at(inside, "inside", model="m"),
+        path = job(workdir, at(outside, "outside", model="m"), at(inside, "inside", model="m"),
                    rules=[RULE])
         path.write_text(path.read_text().replace("size = 64", "size = 512"))
-        balanced(mill("run", path, "--json"))
-        pieces = [row["text"] for row in written(place) if row["id"] == "x"]
+        balanced(textmill("run", path, "--json"))
+        pieces = [row["text"] for row in written(workdir) if row["id"] == "x"]
         assert len(pieces) >= 3 and "".join(pieces) == words
         assert b"Sentence" not in b"".join(each.body for each in outside.bill.seen)

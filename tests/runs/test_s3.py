@@ -23,6 +23,8 @@ from pipeline.source.files import InputSpec, find
 from pipeline.source.scan import survey
 from tests.support import ROOT
 
+pytestmark = pytest.mark.slow
+
 KEY_ID, SECRET = "AKIDEXAMPLE0CANARY", "canary-secret-4b1f9e77aa"
 ROWS = [{"id": n, "text": f"Row {n}: the weir at Oxmead stood at {n * 7} mm."} for n in range(9)]
 
@@ -169,13 +171,13 @@ path = "{output}"
     return "job.toml"
 
 
-def test_a_whole_run_from_a_bucket_and_no_byte_of_it_holds_a_key(bucket, mill, own_home, tmp_path):
+def test_a_whole_run_from_a_bucket_and_no_byte_of_it_holds_a_key(bucket, textmill, own_home, tmp_path):
     path = bucket.put("in/a.jsonl", lines(ROWS) + b'{"id": 9, "text": 5}\n')
     with serving() as mock:
-        ran = mill("run", job(path, mock.url), "--json")
+        ran = textmill("run", job(path, mock.url), "--json")
         assert ran.code == 3, ran.err
         assert ran.last["documents"] == 10
-        again = mill("run", "job.toml")
+        again = textmill("run", "job.toml")
         assert again.code == 3
         assert mock.bill.totals().repeated_inputs == 0
     (failure, *_) = [json.loads(f.read_text()) for f in Path.cwd().rglob("failures.jsonl")]
@@ -187,7 +189,7 @@ def test_a_whole_run_from_a_bucket_and_no_byte_of_it_holds_a_key(bucket, mill, o
     assert SECRET not in told and KEY_ID not in told
 
 
-def test_fault_20_and_21_an_object_changed_or_removed_during_the_run_is_not_published(bucket, mill):
+def test_fault_20_and_21_an_object_changed_or_removed_during_the_run_is_not_published(bucket, textmill):
     for change in ("edit", "remove"):
         path = bucket.put("a.jsonl", lines(ROWS))
 
@@ -197,24 +199,24 @@ def test_fault_20_and_21_an_object_changed_or_removed_during_the_run_is_not_publ
 
         with serving(latency=disturb) as mock:
             output = f"{change}.parquet"
-            ran = mill("run", job(path, mock.url, output), "--json")
+            ran = textmill("run", job(path, mock.url, output), "--json")
             assert ran.code == 6, ran.err
             assert "changed while it was read" in ran.err
             assert not Path(output).exists()
             mock.latency = 0.0
             bucket.put("a.jsonl", lines(ROWS))
-            assert mill("run", "job.toml").code == 0
+            assert textmill("run", "job.toml").code == 0
             assert mock.bill.totals().repeated_inputs == 0
         os.environ["TEXTMILL_HOME"] += "2"
 
 
-def test_a_server_that_is_away_is_an_outage_within_seconds(bucket, mill, monkeypatch):
+def test_a_server_that_is_away_is_an_outage_within_seconds(bucket, textmill, monkeypatch):
     path = bucket.put("a.jsonl", lines(ROWS))
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{nobody.getsockname()[1]}")
         before = time.monotonic()
-        ran = mill("run", job(path, "http://127.0.0.1:9"), "--json")
+        ran = textmill("run", job(path, "http://127.0.0.1:9"), "--json")
     assert ran.code == 5, ran.err
     assert ran.last["resumable"] is True
     assert "the bucket cannot be reached" in ran.err
@@ -222,14 +224,14 @@ def test_a_server_that_is_away_is_an_outage_within_seconds(bucket, mill, monkeyp
     assert time.monotonic() - before < 30
 
 
-def test_a_server_that_never_answers_is_an_outage_by_our_own_deadline(bucket, mill, monkeypatch):
+def test_a_server_that_never_answers_is_an_outage_by_our_own_deadline(bucket, textmill, monkeypatch):
     monkeypatch.setattr(s3, "IDLE_SECONDS", 0.3)
     monkeypatch.setattr(s3, "CONNECT_SECONDS", 0.3)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        ran = mill("run", job("s3://bucket/a.jsonl", "http://127.0.0.1:9"))
+        ran = textmill("run", job("s3://bucket/a.jsonl", "http://127.0.0.1:9"))
     assert ran.code == 5, ran.err
 
 
@@ -242,10 +244,10 @@ def test_a_server_that_never_answers_is_an_outage_by_our_own_deadline(bucket, mi
         ("s3://bucket/../a.jsonl", "must not hold `.`"),
     ],
 )
-def test_a_path_that_would_carry_a_key_is_refused_and_not_repeated(bucket, mill, path, said):
+def test_a_path_that_would_carry_a_key_is_refused_and_not_repeated(bucket, textmill, path, said):
     for ran in (
-        mill("run", job(path, "http://127.0.0.1:9")),
-        mill("run", "embed", "-i", path, "-o", "o.parquet"),
+        textmill("run", job(path, "http://127.0.0.1:9")),
+        textmill("run", "embed", "-i", path, "-o", "o.parquet"),
     ):
         assert ran.code == 2
         assert said in ran.err
@@ -255,9 +257,9 @@ def test_a_path_that_would_carry_a_key_is_refused_and_not_repeated(bucket, mill,
 @pytest.mark.parametrize(
     "url", ["http://example.com", "ftp://127.0.0.1", "https://u:canary-pw@127.0.0.1", "https://h/path"]
 )
-def test_a_server_without_encryption_is_refused_but_on_this_machine(bucket, mill, monkeypatch, url):
+def test_a_server_without_encryption_is_refused_but_on_this_machine(bucket, textmill, monkeypatch, url):
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-    ran = mill("run", job("s3://bucket/a.jsonl", "http://127.0.0.1:9"))
+    ran = textmill("run", job("s3://bucket/a.jsonl", "http://127.0.0.1:9"))
     assert ran.code == 2
     assert "AWS_ENDPOINT_URL" in ran.err and "canary-pw" not in ran.err
 

@@ -95,6 +95,7 @@ def test_a_known_limit_is_filled_and_never_breached(kind):
     assert server.gate.figures().rejects_share <= 0.001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", RATE_LIMITED)
 def test_an_unknown_limit_is_found(kind):
     figures = ran(RATE_LIMITED[kind], 2 * SECONDS).gate.figures()
@@ -102,12 +103,14 @@ def test_an_unknown_limit_is_found(kind):
     assert figures.rejects_share <= 0.05
 
 
+@pytest.mark.slow
 def test_slots_that_nobody_tells_of_are_found():
     figures = ran("slots=12 refuse=429", 2 * SECONDS).gate.figures()
     assert figures.goodput >= 0.90
     assert figures.rejects_share <= 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("declared", "rejects"),
     [({"requests_per_minute": 1_200}, 0.005), ({}, 0.05)],
@@ -122,12 +125,14 @@ def test_a_limit_that_is_halved_is_kept_and_filled_again_when_it_comes_back(decl
     assert watch.goodput(260, 300) >= 0.90  # 60 s after it came back
 
 
+@pytest.mark.slow
 def test_a_limit_declared_twice_too_high_is_corrected():
     figures = ran("bucket calls=20/s", 2 * SECONDS, requests_per_minute=2_400).gate.figures()
     assert figures.goodput >= 0.93
     assert figures.rejects_share <= 0.01
 
 
+@pytest.mark.slow
 def test_a_header_that_lies_changes_nothing():
     lies = "bucket calls=20/s headers=openai told=1e9"
     figures = ran(lies, 2 * SECONDS).gate.figures()
@@ -138,12 +143,14 @@ def test_a_header_that_lies_changes_nothing():
     assert declared.figures().rejects_share <= 0.001
 
 
+@pytest.mark.slow
 def test_a_header_that_tells_the_truth_is_as_good_as_a_declared_limit():
     server = ran("bucket calls=20/s headers=openai", 2 * SECONDS)
     assert server.gate.watch.goodput(5, 120) >= 0.97
     assert server.gate.figures().refused == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [1.0, 60.0])
 def test_the_server_counts_no_more_than_the_bound_in_any_window(window):
     server = ran("bucket calls=1000000/s", 2 * SECONDS, requests_per_minute=1_200)

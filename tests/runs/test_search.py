@@ -70,12 +70,12 @@ def test_questions_find_their_documents_and_their_answers(vectors):
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_search_answers_in_both_languages(vectors, mill, language):
+def test_search_answers_in_both_languages(vectors, textmill, language):
     question = {
         "en": "Why did the cable ferry run aground?",
         "zh": "青垄溪的水碾最后是被什么东西卡住、弄偏了轴头的？",
     }[language]
-    ran = mill("search", vectors, question, "-n", "3", "--json")
+    ran = textmill("search", vectors, question, "-n", "3", "--json")
     assert ran.code == 0
     hits = [json.loads(line) for line in ran.out.splitlines()]
     assert len(hits) == 3
@@ -84,8 +84,8 @@ def test_search_answers_in_both_languages(vectors, mill, language):
     assert hits[0]["id"] == expected
 
 
-def test_parquet_and_jsonl_samples_give_the_same_output(vectors, mill, tmp_path):
-    ran = mill(
+def test_parquet_and_jsonl_samples_give_the_same_output(vectors, textmill, tmp_path):
+    ran = textmill(
         "run",
         "embed",
         "-i",

@@ -34,18 +34,18 @@ def of_events(found, names):
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_the_sum_over_endpoints_is_the_total_wherever_it_is_told(place, mill, seed):
-    given(place, rows(120))
+def test_the_sum_over_endpoints_is_the_total_wherever_it_is_told(workdir, textmill, seed):
+    given(workdir, rows(120))
     with serving(TROUBLE, key=KEY, seed=seed) as one, serving(TROUBLE, key=KEY, seed=9) as two:
-        path = job(place, at(one, "one", model="m", batch_size=4, price=PRICE),
+        path = job(workdir, at(one, "one", model="m", batch_size=4, price=PRICE),
                    at(two, "two", model="m", batch_size=4, price=PRICE, replica_of="one"))
-        first = mill("run", path, "--json")
+        first = textmill("run", path, "--json")
         balanced(first, code=first.code if first.code == 3 else 0)
         for mock in (one, two):
             mock.play()
-        given(place, rows(140))
+        given(workdir, rows(140))
         before = one.bill.totals().inputs + two.bill.totals().inputs
-        again = balanced(mill("run", path, "--json"))
+        again = balanced(textmill("run", path, "--json"))
         sent = one.bill.totals().inputs + two.bill.totals().inputs - before
         # The texts of the drift check are paid for, and are no requests of the run.
         assert sent > again["requests"] - again["cached"]
@@ -60,7 +60,7 @@ def test_the_sum_over_endpoints_is_the_total_wherever_it_is_told(place, mill, se
             assert sum(each["requests"] for each in run["endpoints"]) <= run["requests"] - run["cached"]
         assert again["requests"] - again["cached"] == total(again["endpoints"])["requests"]
 
-        found = json.loads(mill("status", "--json").out)
+        found = json.loads(textmill("status", "--json").out)
         for run, listed in zip(reversed(told), found["runs"], strict=True):
             assert listed["endpoints"] == {
                 each["name"]: picked(each, (*SUMS, "slowest_seconds")) for each in run["endpoints"]}
@@ -73,7 +73,7 @@ def test_the_sum_over_endpoints_is_the_total_wherever_it_is_told(place, mill, se
             mine = [run["endpoints"][name] for run in found["runs"]]
             assert picked(usage) == total(mine)
         kept = ("calls", "errors", "input_tokens", "cost_usd", "seconds")
-        events = of_events(place.glob("*.run/runs/*/events.jsonl"), kept)
+        events = of_events(workdir.glob("*.run/runs/*/events.jsonl"), kept)
         for name, usage in day["endpoints"].items():
             assert picked(usage, (*kept, "requests")) == pytest.approx(dict(events[name]), abs=0.01)
         for mock, name in ((one, "one"), (two, "two")):

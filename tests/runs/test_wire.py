@@ -20,17 +20,17 @@ def row(tmp_path):
     return path
 
 
-def run(mill, tmp_path, template, mock, *more):
-    ran = mill(
+def run(textmill, tmp_path, template, mock, *more):
+    ran = textmill(
         "run", template, "-i", row(tmp_path), "-o", tmp_path / "out.jsonl", "--id", "id", *more
     )
     assert ran.code == 0, ran.err
 
 
-def test_feature_extraction(tmp_path, mill):
+def test_feature_extraction(tmp_path, textmill):
     with serving(record=True) as mock:
         run(
-            mill,
+            textmill,
             tmp_path,
             "embed",
             mock,
@@ -51,10 +51,10 @@ def test_feature_extraction(tmp_path, mill):
         assert ours == theirs
 
 
-def test_summarization(tmp_path, mill):
+def test_summarization(tmp_path, textmill):
     with serving(record=True) as mock:
         run(
-            mill,
+            textmill,
             tmp_path,
             "summarize",
             mock,
@@ -73,10 +73,10 @@ def test_summarization(tmp_path, mill):
         assert ours == theirs
 
 
-def test_chat_completion(tmp_path, mill):
+def test_chat_completion(tmp_path, textmill):
     with serving(record=True) as mock:
         run(
-            mill,
+            textmill,
             tmp_path,
             "ask",
             mock,
@@ -98,9 +98,9 @@ def test_chat_completion(tmp_path, mill):
 
 
 @pytest.mark.parametrize("template", ["embed", "summarize"])
-def test_the_answers_are_the_same_as_the_official_clients(tmp_path, mill, template):
+def test_the_answers_are_the_same_as_the_official_clients(tmp_path, textmill, template):
     with serving(record=True) as mock:
-        run(mill, tmp_path, template, mock, "--kind", "hf", "--url", mock.url, "--model", "org/m")
+        run(textmill, tmp_path, template, mock, "--kind", "hf", "--url", mock.url, "--model", "org/m")
         (told,) = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
         url = f"{mock.url}/hf-inference/models/org/m"
         if template == "embed":

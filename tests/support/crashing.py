@@ -1,6 +1,7 @@
 """Runs of textmill that die or meet a failing disk, and the bill that says what they cost.
 
-Shared by `test_durability.py` (short forms) and `benchmarks/crash.py` (long forms).
+Shared by `test_durability.py` (short forms), `benchmarks/crash.py` (long forms), and by other tests
+that start the program as a process of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +41,7 @@ class Ended(NamedTuple):
         return json.loads(self.out.splitlines()[-1])
 
 
-class Mills:
+class Processes:
     """Starts textmill as a process of its own, in some milliseconds: see `crash_child.py`."""
 
     def __init__(self) -> None:
@@ -52,24 +53,25 @@ class Mills:
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
 
-    def start(self, place: Place, *argv: str, **more: Any) -> int:
-        place.turns += 1
-        out, err = (place.folder / f"{end}.{place.turns}" for end in ("stdout", "stderr"))
+    def start(self, job: JobFolder, *argv: str, **more: Any) -> int:
+        job.turns += 1
+        out, err = (job.folder / f"{end}.{job.turns}" for end in ("stdout", "stderr"))
         out.touch()  # a kill may come before the child has opened them
         err.touch()
-        env = {"TEXTMILL_HOME": str(place.home), "MOCK_KEY": place.key}
-        told = {"start": argv, "folder": str(place.folder), "out": str(out), "err": str(err)}
+        env = {"TEXTMILL_HOME": str(job.home), "MOCK_KEY": job.key}
+        told = {"start": argv, "folder": str(job.folder), "out": str(out), "err": str(err)}
         pid: int = self._ask(told | more | {"env": env | more.get("env", {})})["pid"]
-        place.told[pid] = (out, err)
+        job.told[pid] = (out, err)
         return pid
 
-    def wait(self, place: Place, pid: int) -> Ended:
+    def wait(self, job: JobFolder, pid: int) -> Ended:
+        """How the process ended; one that hangs is killed after two minutes."""
         reply = self._ask({"wait": pid})
-        out, err = (path.read_text() for path in place.told.pop(pid))
+        out, err = (path.read_text() for path in job.told.pop(pid))
         return Ended(reply["code"], out, err, reply["rss_kb"])
 
-    def run(self, place: Place, *argv: str, **more: Any) -> Ended:
-        return self.wait(place, self.start(place, *argv, **more))
+    def run(self, job: JobFolder, *argv: str, **more: Any) -> Ended:
+        return self.wait(job, self.start(job, *argv, **more))
 
     def _ask(self, told: dict[str, Any]) -> dict[str, Any]:
         assert self._zygote.stdin is not None and self._zygote.stdout is not None
@@ -84,25 +86,24 @@ class Mills:
         self._zygote.wait(10)
 
 
-@contextmanager
-def mills():
-    made = Mills()
-    with closing(made):
-        yield made
+class JobFolder:
+    """A folder with an input, a job and a home of its own. With `rows=0` no input is written."""
 
-
-class Place:
-    """A folder with an input, a job and a home of its own."""
-
-    def __init__(self, folder: Path, rows: int = 12, output: str = "out.parquet") -> None:
+    def __init__(
+        self, folder: Path, rows: int = 12, output: str = "out.parquet", home: Path | None = None
+    ) -> None:
         self.folder = folder
-        self.home = folder / "home"
+        self.home = home or folder / "home"
         self.key = "canary-7f3a9c51d2"
         self.output = folder / output
         self.turns = 0
         self.told: dict[int, tuple[Path, Path]] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "in.jsonl").open("w") as file:
+        if rows:
+            self._write_input(rows)
+
+    def _write_input(self, rows: int) -> None:
+        with (self.folder / "in.jsonl").open("w") as file:
             for number in range(rows):
                 bad = "poisoned " if number == 5 else ""
                 text = f"Row {number}: the {bad}weir at Oxmead stood at {number * 7} mm."
@@ -116,7 +117,7 @@ class Place:
         return [*words.split(), *more]
 
     def disk(self, action: str, at: int = 0, **more: Any) -> dict[str, Any]:
-        """The disk of this place, that strikes at an operation."""
+        """The disk of this job, that strikes at an operation."""
         return {"roots": [str(self.folder)], "action": action, "at": at, **more}
 
     def published(self) -> dict[str, bytes] | None:
@@ -126,6 +127,10 @@ class Place:
         if self.output.is_dir():
             return {each.name: each.read_bytes() for each in sorted(self.output.iterdir())}
         return {"": self.output.read_bytes()}
+
+    def out(self, pid: int) -> str:
+        """What this process, which still runs, has printed."""
+        return self.told[pid][0].read_text()
 
     def row_ref(self) -> int:
         """How many answers stand in the cache, read by nothing but SQLite."""
@@ -219,25 +224,25 @@ def quiet(mock: Any) -> None:
             time.sleep(0.001)
 
 
-def strike(mills: Mills, place: Place, mock: Any, *more: str, **blow: Any) -> Struck:
+def strike(processes: Processes, job: JobFolder, mock: Any, *more: str, **blow: Any) -> Struck:
     """A fresh start that meets the blow, then the same command again."""
-    place.clear()
+    job.clear()
     quiet(mock)
     mock.bill.clear()
-    first = mills.run(place, *place.argv(mock.url, *more), **blow)
-    return after(mills, place, mock, first, *more)
+    first = processes.run(job, *job.argv(mock.url, *more), **blow)
+    return after(processes, job, mock, first, *more)
 
 
-def after(mills: Mills, place: Place, mock: Any, first: Ended, *more: str) -> Struck:
+def after(processes: Processes, job: JobFolder, mock: Any, first: Ended, *more: str) -> Struck:
     """What a blow left, and the run that goes on."""
     quiet(mock)
-    early, kept, answered = place.published(), place.row_ref(), mock.bill.totals().distinct_inputs
+    early, kept, answered = job.published(), job.row_ref(), mock.bill.totals().distinct_inputs
     before = mock.bill.totals().repeated_inputs
-    was_over = place.is_over()
-    second = mills.run(place, *place.argv(mock.url, *more))
+    was_over = job.is_over()
+    second = processes.run(job, *job.argv(mock.url, *more))
     again = mock.bill.totals().repeated_inputs - before
-    return Struck(first, second, answered, kept, again, early, place.published(),
-                  place.manifests(), place.litter(), was_over)  # fmt: skip
+    return Struck(first, second, answered, kept, again, early, job.published(),
+                  job.manifests(), job.litter(), was_over)  # fmt: skip
 
 
 class Boundary(NamedTuple):
@@ -247,11 +252,11 @@ class Boundary(NamedTuple):
     at: int
 
 
-def boundaries(mills: Mills, place: Place, mock: Any, *more: str) -> list[Boundary]:
+def boundaries(processes: Processes, job: JobFolder, mock: Any, *more: str) -> list[Boundary]:
     """Every operation on the disk of one run from nothing, in order."""
-    place.clear()
-    log = place.folder.with_name(f"{place.folder.name}.log")
-    ended = mills.run(place, *place.argv(mock.url, *more), disk=place.disk("count", log=str(log)))
+    job.clear()
+    log = job.folder.with_name(f"{job.folder.name}.log")
+    ended = processes.run(job, *job.argv(mock.url, *more), disk=job.disk("count", log=str(log)))
     assert ended.code == COMPLETE, ended.err
     counts: Counter[str] = Counter()
     found = []
@@ -267,22 +272,22 @@ class Life:
     `found` is what was wrong; empty: the promise held.
     """
 
-    def __init__(self, place: Place, mock: Any, expected: dict[str, bytes]) -> None:
-        self.place, self.mock, self.expected = place, mock, expected
+    def __init__(self, job: JobFolder, mock: Any, expected: dict[str, bytes]) -> None:
+        self.job, self.mock, self.expected = job, mock, expected
         self.found: list[str] = []
         self.blows = self.lost = self.again = 0
         self._begin()
 
     def _begin(self) -> None:
         quiet(self.mock)
-        self.place.clear()
+        self.job.clear()
         self.mock.bill.clear()
         self.row_ref = self.allowed = self.paid_again = 0
 
     def took(self, what: object, ended: Ended, codes: Sequence[int]) -> None:
         """A run that met a blow and ended so; after a commit the job starts anew."""
         quiet(self.mock)
-        bill, now, stands = self.mock.bill.totals(), self.place.row_ref(), self.place.published()
+        bill, now, stands = self.mock.bill.totals(), self.job.row_ref(), self.job.published()
         lost = bill.distinct_inputs - now
         wrong = {
             f"ended with {ended.code}: {ended.err}": ended.code not in (*codes, COMPLETE),
@@ -300,22 +305,22 @@ class Life:
         if ended.code != COMPLETE:
             self.blows += 1
             self.lost += lost
-            if not self.place.is_over():
+            if not self.job.is_over():
                 return
-        states = {manifest["state"] for manifest in self.place.manifests()}
-        if states != {"committed"} or self.place.litter():
-            self.found.append(f"{what}: runs are {states}, left behind {self.place.litter()}")
+        states = {manifest["state"] for manifest in self.job.manifests()}
+        if states != {"committed"} or self.job.litter():
+            self.found.append(f"{what}: runs are {states}, left behind {self.job.litter()}")
         self._begin()
 
 
 def chain(
-    mills: Mills, life: Life, names: Sequence[str], action: str, *, for_good: bool = False
+    processes: Processes, life: Life, names: Sequence[str], action: str, *, for_good: bool = False
 ) -> list[str]:
     """One life, with a blow at the first operation of each name. Returns: what was wrong."""
     codes = (-signal.SIGKILL,) if action in ("kill", "tear") else (13,)
-    argv = life.place.argv(life.mock.url)
+    argv = life.job.argv(life.mock.url)
     for name in names:
-        disk = life.place.disk(action, 1, only=name, for_good=for_good)
-        life.took(name, mills.run(life.place, *argv, disk=disk), codes)
-    life.took("the end", mills.run(life.place, *argv), ())
+        disk = life.job.disk(action, 1, only=name, for_good=for_good)
+        life.took(name, processes.run(life.job, *argv, disk=disk), codes)
+    life.took("the end", processes.run(life.job, *argv), ())
     return life.found

@@ -268,6 +268,15 @@ def jump(after, seconds):
     time.localtime = lambda at=None: real_localtime(now() if at is None else at)
 
 
+def end_the_night(signal_file):
+    """The hour of `run.until` comes when this file appears, and is looked for often."""
+    from pipeline.runs import interrupts
+
+    real, path = interrupts.steady, Path(signal_file)
+    interrupts.steady = lambda: real() + (2 * 86_400 if path.exists() else 0)
+    interrupts.CLOCK_CHECK_SECONDS = 0.01
+
+
 def fill_up(after):
     """From the `after`-th question on, no byte is free."""
     real = shutil.disk_usage

@@ -1,4 +1,4 @@
-"""A mill for tests of reuse: the whole engine, answers made up in this process."""
+"""A project for tests of reuse: the whole engine, answers made up in this process."""
 
 import contextlib
 import hashlib
@@ -40,7 +40,7 @@ class Answerer:
         return Answer(raw.hex(), 1, 1, False, "m")
 
 
-class Reused:
+class Project:
     """A folder with an input and an output, and runs over them."""
 
     def __init__(self, folder, monkeypatch, *, template="embed", out="o.parquet", **flags):

@@ -1,9 +1,12 @@
 """Whole runs against the mock over real HTTP: rows, job files, and what must hold after any run."""
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+import threading
+import time
 
 from tests.support import ROOT
 
@@ -31,7 +34,7 @@ def at(mock, name="mock", **keys):
     return {key: value for key, value in (told | keys).items() if value is not None}
 
 
-def job(place, *endpoints, task="feature-extraction", route=None, rules=(), output=None):
+def job(workdir, *endpoints, task="feature-extraction", route=None, rules=(), output=None):
     """A job file with these endpoints; its output is read by `written`."""
     output = output or ("out.parquet" if task == "feature-extraction" else "out.jsonl")
     told = [f'task = "{task}"', *([f'route = "{route}"'] if route else []),
@@ -41,7 +44,7 @@ def job(place, *endpoints, task="feature-extraction", route=None, rules=(), outp
         told.append('[parameters]\nprompt = "Say it again: {chunk}"')
     told += [f"[[endpoint]]\n{_toml(each)}" for each in endpoints]
     told += [f"[[rule]]\n{_toml(each)}" for each in rules]
-    path = place / "job.toml"
+    path = workdir / "job.toml"
     path.write_text("\n".join(told))
     return path
 
@@ -56,22 +59,22 @@ def _value(value):
     return json.dumps(value)
 
 
-def given(place, records):
-    (place / "in.jsonl").write_bytes(lines(records))
+def given(workdir, records):
+    (workdir / "in.jsonl").write_bytes(lines(records))
     return records
 
 
-def written(place):
+def written(workdir):
     """The rows of the output."""
-    if (place / "out.jsonl").exists():
-        return [json.loads(line) for line in (place / "out.jsonl").read_text().splitlines()]
+    if (workdir / "out.jsonl").exists():
+        return [json.loads(line) for line in (workdir / "out.jsonl").read_text().splitlines()]
     import pyarrow.parquet as pq
 
-    return pq.read_table(place / "out.parquet").to_pylist()
+    return pq.read_table(workdir / "out.parquet").to_pylist()
 
 
-def failures(place):
-    found = sorted(place.glob("*.run/runs/*/failures.jsonl"), key=lambda each: each.stat().st_mtime)
+def failures(workdir):
+    found = sorted(workdir.glob("*.run/runs/*/failures.jsonl"), key=lambda each: each.stat().st_mtime)
     return [json.loads(line) for line in found[-1].read_text().splitlines()] if found else []
 
 
@@ -97,23 +100,68 @@ def paid(mocks, *told):
         assert bill.repeated_inputs <= bill.spoiled_inputs
 
 
-def same_as_ever(place, mill, monkeypatch, path, *mocks):
+def same_as_ever(workdir, textmill, monkeypatch, path, *mocks):
     """Run again now that all is well, here and where nothing was ever asked: the same bytes."""
     for mock in mocks:
         mock.play()
-    told = balanced(mill("run", path, "--json"))
-    output = next(each for each in (place / "out.parquet", place / "out.jsonl") if each.exists())
+    told = balanced(textmill("run", path, "--json"))
+    output = next(each for each in (workdir / "out.parquet", workdir / "out.jsonl") if each.exists())
     after = output.read_bytes()
-    monkeypatch.setenv("TEXTMILL_HOME", str(place / "fresh"))
+    monkeypatch.setenv("TEXTMILL_HOME", str(workdir / "fresh"))
     output.unlink()
-    assert mill("run", path).code == 0
+    assert textmill("run", path).code == 0
     assert output.read_bytes() == after
     return told
 
 
 def child(*arguments, **environment):
-    """The command line in a process of its own: its exit code, stdout and stderr."""
+    """The command line in a process of its own: its exit code, stdout and stderr.
+
+    For what a fork of `crashing.Processes` has done already: it has read the certificates.
+    """
     command = [sys.executable, "-m", "jobs", *(str(each) for each in arguments)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | environment
     ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     return ran.returncode, ran.stdout, ran.stderr
+
+
+def eventually(condition, *processes, seconds=60.0):
+    """The first true value of the condition. Fails where a process ends before, or the time is up.
+
+    A condition is about what another process has done; the time is only for a fault of it, and
+    long enough for a machine that does ten other things.
+    """
+    ends = time.monotonic() + seconds
+    while not (found := condition()):
+        for process in processes:
+            assert process.poll() is None, f"ended with {process.poll()} before the condition held"
+        assert time.monotonic() < ends, f"not within {seconds:g} s"
+        time.sleep(0.005)
+    return found
+
+
+class Gate:
+    """Answers `after` calls of a mock and holds all others until it is opened.
+
+    What must happen during a run is done while calls are held: a delay is too short on a busy
+    machine and too long on a quiet one.
+    """
+
+    def __init__(self, mock, after=0):
+        self._left = after
+        self._opened = threading.Event()
+        mock.latency, mock.sleep = self._seconds, self._wait
+
+    def open(self):
+        """Answer what is held, and every call from now on."""
+        self._opened.set()
+
+    def _seconds(self, _):
+        """Called once for each call, on the mock's own loop."""
+        self._left -= 1
+        return 0.0 if self._left >= 0 or self._opened.is_set() else 1.0
+
+    async def _wait(self, _):
+        # An event of the loop could not be set from another thread.
+        while not self._opened.is_set():  # noqa: ASYNC110
+            await asyncio.sleep(0.002)

@@ -27,7 +27,7 @@ PAGES = st.lists(st.tuples(LINES, BREAKS), max_size=20).map(
 
 @given(text=st.one_of(PAGES, TEXTS, st.tuples(PAGES, LINES).map("".join)))
 @example(text="x. \r")
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_a_short_text_has_the_boundaries_that_the_arrays_find(text: str) -> None:
     found = scan_short(text, with_sentences=True)
     if found is None or not text:

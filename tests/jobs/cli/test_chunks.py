@@ -35,10 +35,10 @@ def objects(out):
     return [json.loads(line) for line in out.splitlines()]
 
 
-def test_chunks_of_a_text_file_are_its_spans(rows, mill):
+def test_chunks_of_a_text_file_are_its_spans(rows, textmill):
     text = "First line.\r\nSecond line.\r\n\r\n水闸没有损坏。" * 9
     (rows / "a.md").write_bytes(b"\xef\xbb\xbf" + text.encode())
-    ran = mill("chunks", "a.md", "--size", "16", "--overlap", "0", "--json")
+    ran = textmill("chunks", "a.md", "--size", "16", "--overlap", "0", "--json")
     told = objects(ran.out)
     assert (ran.code, {each["id"] for each in told}) == (0, {"a.md"})
     assert "".join(each["text"] for each in told) == text
@@ -46,9 +46,9 @@ def test_chunks_of_a_text_file_are_its_spans(rows, mill):
     assert max(each["tokens"] for each in told) <= 16
 
 
-def test_chunks_for_people_say_span_tokens_overlap_and_both_ends(rows, mill):
+def test_chunks_for_people_say_span_tokens_overlap_and_both_ends(rows, textmill):
     (rows / "a.txt").write_text("one two three four five six seven eight nine ten")
-    ran = mill("chunks", "a.txt", "--method", "fixed", "--size", "8", "--overlap", "2")
+    ran = textmill("chunks", "a.txt", "--method", "fixed", "--size", "8", "--overlap", "2")
     assert ran.out.splitlines() == [
         "a.txt  2 chunks, 12 tokens",
         "  chunk    span  tokens  shared",
@@ -57,46 +57,46 @@ def test_chunks_for_people_say_span_tokens_overlap_and_both_ends(rows, mill):
     ]
 
 
-def test_a_line_is_as_wide_as_the_terminal_and_no_escape_is_cut(rows, mill, monkeypatch):
+def test_a_line_is_as_wide_as_the_terminal_and_no_escape_is_cut(rows, textmill, monkeypatch):
     (rows / "a.txt").write_text("渡船\x1b停\n" * 40 + "end")
     for columns in (50, 61, 62, 63, 64, 80, 121):
         monkeypatch.setenv("COLUMNS", str(columns))
-        line = mill("chunks", "a.txt", "--size", "2000").out.splitlines()[2]
+        line = textmill("chunks", "a.txt", "--size", "2000").out.splitlines()[2]
         head, tail = line.split(" … ")
         assert columns - 10 < cell_len(line) <= columns
         assert re.fullmatch(r" +0 +0\.\.203 +\d+ +0  (渡船\\x1b停\\n)*(渡(船(\\x1b(停)?)?)?)?", head)
         assert re.fullmatch(r"(((船)?\\x1b)?停)?(\\n)?(渡船\\x1b停\\n)*end", tail)
 
 
-def test_sections_are_told_where_they_begin(rows, mill):
+def test_sections_are_told_where_they_begin(rows, textmill):
     (rows / "a.md").write_text("# Guide\n\n" + "One word more. " * 9 + "\n\n## 安装\n\n" + "再读一遍。" * 9)
-    out = mill("chunks", "a.md", "--method", "markdown", "--size", "48", "--overlap", "0").out
+    out = textmill("chunks", "a.md", "--method", "markdown", "--size", "48", "--overlap", "0").out
     assert [line.strip() for line in out.splitlines() if line.startswith(" " * 9)] == [
         "Guide", "Guide > 安装",
     ]
 
 
-def test_chunks_of_rows_by_id(rows, mill):
-    ran = mill("chunks", "in.jsonl", "--id", "name", "--only", "渡船", "--json")
+def test_chunks_of_rows_by_id(rows, textmill):
+    ran = textmill("chunks", "in.jsonl", "--id", "name", "--only", "渡船", "--json")
     assert [(each["id"], each["text"]) for each in objects(ran.out)] == [("渡船", ROWS[1]["text"])]
-    ran = mill("chunks", "in.jsonl", "--id", "name", "--only", "x\x1b")
+    ran = textmill("chunks", "in.jsonl", "--id", "name", "--only", "x\x1b")
     assert (ran.code, ran.out, ran.err) == (2, "", "in.jsonl: no document `x\\x1b`\n")
 
 
-def test_chunks_of_a_job(rows, mill):
+def test_chunks_of_a_job(rows, textmill):
     (rows / "job.toml").write_text(
         'task = "feature-extraction"\n[input]\npath = "in.jsonl"\nid = "name"\n'
         '[chunk]\nsize = 8\nmethod = "fixed"\n[[endpoint]]\nkind = "local"\n'
     )
-    told = objects(mill("chunks", "job.toml", "--json").out)
+    told = objects(textmill("chunks", "job.toml", "--json").out)
     assert [each["id"] for each in told if each["start_char"] == 0] == ["weir", "渡船", "bread"]
     assert max(each["tokens"] for each in told) == 8
 
 
-def test_ids_and_texts_cannot_act_on_the_terminal(rows, mill):
+def test_ids_and_texts_cannot_act_on_the_terminal(rows, textmill):
     hostile = {"name": "a\x1b[2J\u202e", "text": "b\x1b]0;x\x07 [red]c[/red]"}
     (rows / "h.jsonl").write_text(json.dumps(hostile))
-    ran = mill("chunks", "h.jsonl", "--id", "name")
+    ran = textmill("chunks", "h.jsonl", "--id", "name")
     assert ran.out.splitlines()[0].startswith("a\\x1b[2J\\u202e  1 chunk, ")
     assert "b\\x1b]0;x\\x07 [red]c[/red]" in ran.out
 
@@ -104,45 +104,45 @@ def test_ids_and_texts_cannot_act_on_the_terminal(rows, mill):
 @pytest.mark.parametrize("command", [
     ["chunks", "-i", "-"], ["chunks", "-"], ["chunks", "embed", "-i", "-"],
 ])
-def test_rows_on_standard_input(rows, mill, stdin, command):
+def test_rows_on_standard_input(rows, textmill, stdin, command):
     stdin((rows / "in.jsonl").read_bytes())
-    ran = mill(*command, "--id", "name", "--json")
+    ran = textmill(*command, "--id", "name", "--json")
     assert [(each["id"], each["text"]) for each in objects(ran.out)] == [
         (row["name"], row["text"]) for row in ROWS
     ]
 
 
-def test_one_text_on_standard_input(rows, mill, stdin):
+def test_one_text_on_standard_input(rows, textmill, stdin):
     stdin("水闸没有损坏。\r\n".encode())
-    (told,) = objects(mill("chunks", "-", "--json").out)
+    (told,) = objects(textmill("chunks", "-", "--json").out)
     assert (told["id"], told["text"]) == ("standard input", "水闸没有损坏。\r\n")
     stdin(b"x\xff")
-    ran = mill("chunks", "-i", "-")
+    ran = textmill("chunks", "-i", "-")
     assert (ran.code, ran.err) == (2, "standard input: cannot be read: not UTF-8\n")
 
 
-def test_rows_that_cannot_be_read_are_told(rows, mill):
+def test_rows_that_cannot_be_read_are_told(rows, textmill):
     with (rows / "in.jsonl").open("a") as file:
         file.write('{"name": "x", "text": 5}\n' * 1 + "".join(
             f'{{"name": {number}}}\n' for number in range(6)))
-    ran = mill("chunks", "in.jsonl", "--json")
+    ran = textmill("chunks", "in.jsonl", "--json")
     assert (ran.code, len(objects(ran.out))) == (0, 3)
     assert ran.err.splitlines()[0] == "in.jsonl:4: `text` must be a string, got integer"
     assert ran.err.splitlines()[5:] == ["and 2 more documents that cannot be read"]
-    mill("chunks", "in.jsonl", "--html", "x.html")
+    textmill("chunks", "in.jsonl", "--html", "x.html")
     assert "in.jsonl:4: `text` must be a string" in (rows / "x.html").read_text("utf-8")
 
 
-def test_a_page_of_all_documents_or_of_one(rows, mill):
-    ran = mill("chunks", "in.jsonl", "--id", "name", "--html", "x.html")
+def test_a_page_of_all_documents_or_of_one(rows, textmill):
+    ran = textmill("chunks", "in.jsonl", "--id", "name", "--html", "x.html")
     made = (rows / "x.html").read_text("utf-8")
     assert (ran.code, ran.out) == (0, "")
     assert ran.err == f"x.html: {len(made.encode()):,} bytes, for any browser\n"
     assert [row["text"] in made for row in ROWS] == [True, True, True]
     assert "<dt>documents</dt><dd>3</dd>" in made
-    one = mill("chunks", "in.jsonl", "--id", "name", "--only", "bread", "--html", "-").out
+    one = textmill("chunks", "in.jsonl", "--id", "name", "--only", "bread", "--html", "-").out
     assert [row["text"] in one for row in ROWS] == [False, False, True]
-    assert mill("chunks", "in.jsonl", "--id", "name", "--html", "-").out == made
+    assert textmill("chunks", "in.jsonl", "--id", "name", "--html", "-").out == made
 
 
 @pytest.mark.parametrize(("arguments", "code", "line"), [
@@ -158,8 +158,8 @@ def test_a_page_of_all_documents_or_of_one(rows, mill):
     (["in.jsonl", "--html", "none/x.html"], 13,
      "none/x.html: cannot be written: No such file or directory"),
 ])
-def test_errors_are_one_line(rows, mill, arguments, code, line):
+def test_errors_are_one_line(rows, textmill, arguments, code, line):
     (rows / "latin.txt").write_bytes(b"x\xff")
-    ran = mill("chunks", *arguments)
+    ran = textmill("chunks", *arguments)
     assert (ran.code, ran.out, ran.err.splitlines()[0]) == (code, "", line)
     assert "Traceback" not in ran.err

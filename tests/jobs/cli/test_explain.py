@@ -18,7 +18,7 @@ ROWS = [
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def workdir(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(ROWS)
     return tmp_path
@@ -34,13 +34,13 @@ JOB = ["embed", "-i", "in.jsonl", "-o", "v.parquet", "--size", "64", "--overlap"
 ID = ["--set", "input.id=id"]
 
 
-def run(mill, *more, command=JOB):
-    ran = mill("run", *command, *ID, *more)
+def run(textmill, *more, command=JOB):
+    ran = textmill("run", *command, *ID, *more)
     assert ran.code in (0, 3), ran.err
 
 
-def told(mill, name, *more, command=JOB):
-    ran = mill("explain", *command, *ID, *more, "--id", name, "--json")
+def told(textmill, name, *more, command=JOB):
+    ran = textmill("explain", *command, *ID, *more, "--id", name, "--json")
     assert ran.code == 0, ran.err
     return ran.last
 
@@ -57,17 +57,17 @@ def changed(row):
     return [(d["name"], d["before"], d["now"]) for d in row["changed"]]
 
 
-def test_before_any_run_nothing_was_ever_answered(place, own_home, mill):
-    row = told(mill, "short")
+def test_before_any_run_nothing_was_ever_answered(workdir, own_home, textmill):
+    row = told(textmill, "short")
     assert row["address"] == "in.jsonl:2"
     assert (row["changed"], row["is_in_output"]) == (None, False)
     assert states(row) == [("missing", "never answered, and no run of this output has committed")]
     assert not (own_home / "answers").exists()
 
 
-def test_after_a_run_every_chunk_is_cached_and_shown_with_span_tokens_and_key(place, mill):
-    run(mill)
-    row = told(mill, "long")
+def test_after_a_run_every_chunk_is_cached_and_shown_with_span_tokens_and_key(workdir, textmill):
+    run(textmill)
+    row = told(textmill, "long")
     assert {state for state, _ in states(row)} == {"cached"}
     assert [chunk["chunk"] for chunk in row["chunks"]] == list(range(len(row["chunks"])))
     assert row["chunks"][0]["start_char"] == 0
@@ -76,34 +76,34 @@ def test_after_a_run_every_chunk_is_cached_and_shown_with_span_tokens_and_key(pl
     assert all(len(bytes.fromhex(chunk["key"])) == 6 for chunk in row["chunks"])
     assert len({chunk["key"] for chunk in row["chunks"]}) > 10
     assert (row["changed"], row["is_in_output"]) == ([], True)
-    lines = mill("explain", *JOB, *ID, "--id", "long").out.splitlines()
+    lines = textmill("explain", *JOB, *ID, "--id", "long").out.splitlines()
     assert lines[0] == f"long  in.jsonl:1  {len(row['chunks'])} chunks, {len(row['chunks'])} cached"
     assert lines[1].split() == ["chunk", "span", "tokens", "key"]
     assert lines[2].split()[1:2] == [f"0..{row['chunks'][0]['end_char']}"]
     assert lines[2].endswith(f"{row['chunks'][0]['key']}  cached")
 
 
-def test_a_parameter_a_model_and_a_kind_that_differ_are_named(place, mill):
+def test_a_parameter_a_model_and_a_kind_that_differ_are_named(workdir, textmill):
     with serving(models=["a", "b"]) as server:
         served = [*JOB, "--kind", "openai", "--url", f"{server.url}/v1"]
-        run(mill, "--model", "a", "--set", "parameters.normalize=true", command=served)
+        run(textmill, "--model", "a", "--set", "parameters.normalize=true", command=served)
         before = server.bill.calls
         row = told(
-            mill, "short", "--model", "a", "--set", "parameters.normalize=false", command=served
+            textmill, "short", "--model", "a", "--set", "parameters.normalize=false", command=served
         )
         assert states(row) == [("missing", "answered under another key")]
         assert differs(row) == [("parameters.normalize", True, False)]
         assert changed(row) == [("parameters.normalize", True, False)]
-        row = told(mill, "short", "--model", "b", "--set", "parameters.normalize=true",
+        row = told(textmill, "short", "--model", "b", "--set", "parameters.normalize=true",
                    command=served)
         assert differs(row) == [("endpoint.model", "a", "b")]
-        row = told(mill, "short", "--model", "a", command=served)
+        row = told(textmill, "short", "--model", "a", command=served)
         assert differs(row) == [("parameters.normalize", True, None)]
-        row = told(mill, "short", "--model", "a", "--set", "parameters.normalize=true",
+        row = told(textmill, "short", "--model", "a", "--set", "parameters.normalize=true",
                    "--set", "endpoint.revision=v2", command=served)
         assert differs(row) == [("endpoint.revision", "main", "v2")]
         assert server.bill.calls == before  # nothing is sent
-    lines = mill(
+    lines = textmill(
         "explain", *served, *ID, "--model", "b", "--set", "parameters.normalize=false",
         "--id", "short",
     ).out.splitlines()
@@ -118,51 +118,51 @@ def test_a_parameter_a_model_and_a_kind_that_differ_are_named(place, mill):
     ]
 
 
-def test_the_nearest_of_many_earlier_answers_is_named(place, mill):
+def test_the_nearest_of_many_earlier_answers_is_named(workdir, textmill):
     with serving(models=["a"]) as server:
         served = [*JOB, "--kind", "openai", "--url", f"{server.url}/v1", "--model", "a"]
-        run(mill, "--set", "parameters.x=1", "--set", "parameters.y=1", command=served)
-        run(mill, "--set", "parameters.x=2", "--set", "parameters.y=2", command=served)
-        run(mill, "--set", "parameters.x=3", "--set", "parameters.y=3", command=served)
-    row = told(mill, "short", "--set", "parameters.x=1", "--set", "parameters.y=9", command=served)
+        run(textmill, "--set", "parameters.x=1", "--set", "parameters.y=1", command=served)
+        run(textmill, "--set", "parameters.x=2", "--set", "parameters.y=2", command=served)
+        run(textmill, "--set", "parameters.x=3", "--set", "parameters.y=3", command=served)
+    row = told(textmill, "short", "--set", "parameters.x=1", "--set", "parameters.y=9", command=served)
     assert differs(row) == [("parameters.y", 1, 9)]
 
 
-def test_what_cuts_the_text_otherwise_is_named(place, mill):
-    run(mill)
-    row = told(mill, "long", "--size", "128")
+def test_what_cuts_the_text_otherwise_is_named(workdir, textmill):
+    run(textmill)
+    row = told(textmill, "long", "--size", "128")
     assert changed(row) == [("chunk.size", 64, 128)]
     why = "the input is new: it is made otherwise than in the last committed run"
     assert ("missing", why) in states(row)
-    assert states(told(mill, "short", "--size", "128")) == [("cached", None)]
-    row = told(mill, "long", "--overlap", "8", "--tokenizer", "cl100k_base", "--method", "fixed")
+    assert states(told(textmill, "short", "--size", "128")) == [("cached", None)]
+    row = told(textmill, "long", "--overlap", "8", "--tokenizer", "cl100k_base", "--method", "fixed")
     assert changed(row) == [
         ("chunk.method", "structure", "fixed"),
         ("chunk.overlap", 0, 8),
         ("chunk.tokenizer", "wordllama", "cl100k_base"),
     ]
-    out = mill("explain", *JOB, *ID, "--id", "long", "--size", "128").out
+    out = textmill("explain", *JOB, *ID, "--id", "long", "--size", "128").out
     assert out.endswith("since the last committed run:\n  chunk.size: 64 -> 128\n")
 
 
-def test_a_prompt_that_differs_is_named(place, mill):
+def test_a_prompt_that_differs_is_named(workdir, textmill):
     with serving(models=["chat"]) as server:
         ask = ["ask", "-i", "in.jsonl", "-o", "a.jsonl", "--kind", "openai", "--url",
                f"{server.url}/v1", "--model", "chat"]
-        run(mill, "--prompt", "Shorten: {chunk}", command=ask)
-        assert states(told(mill, "short", "--prompt", "Shorten: {chunk}", command=ask)) == [
+        run(textmill, "--prompt", "Shorten: {chunk}", command=ask)
+        assert states(told(textmill, "short", "--prompt", "Shorten: {chunk}", command=ask)) == [
             ("cached", None)
         ]
-        row = told(mill, "short", "--prompt", "Cut: {chunk}", command=ask)
+        row = told(textmill, "short", "--prompt", "Cut: {chunk}", command=ask)
     assert changed(row) == [("parameters.prompt", "Shorten: {chunk}", "Cut: {chunk}")]
     assert row["is_in_output"]
 
 
-def test_a_text_that_changed_is_told_from_a_new_row(place, mill):
-    run(mill)
+def test_a_text_that_changed_is_told_from_a_new_row(workdir, textmill):
+    run(textmill)
     changed_text = LONG.replace("weir 30 read", "weir 30 showed")
     write([{"id": "long", "text": changed_text}, {"id": "new", "text": "A row of today."}])
-    row = told(mill, "long")
+    row = told(textmill, "long")
     missing = [chunk for chunk in row["chunks"] if chunk["state"] == "missing"]
     assert 1 <= len(missing) <= 2
     at = changed_text.index("showed")
@@ -170,41 +170,41 @@ def test_a_text_that_changed_is_told_from_a_new_row(place, mill):
     assert {chunk["why"] for chunk in missing} == {
         "the text changed, or a column that the prompt reads"
     }
-    assert states(told(mill, "new")) == [("missing", "a new row")]
+    assert states(told(textmill, "new")) == [("missing", "a new row")]
 
 
-def test_an_answer_that_was_pruned_is_told_from_a_text_that_changed(place, mill):
-    run(mill)
-    assert mill("cache", "prune", "--older-than", "0h").code == 0
-    assert states(told(mill, "short")) == [
+def test_an_answer_that_was_pruned_is_told_from_a_text_that_changed(workdir, textmill):
+    run(textmill)
+    assert textmill("cache", "prune", "--older-than", "0h").code == 0
+    assert states(told(textmill, "short")) == [
         ("missing", "in the output, but its answer is gone: pruned, or kept in another TEXTMILL_HOME")
     ]
 
 
-def test_a_damaged_entry_is_told(place, own_home, mill):
-    run(mill)
+def test_a_damaged_entry_is_told(workdir, own_home, textmill):
+    run(textmill)
     file = sqlite3.connect(own_home / "answers" / "cache.db", isolation_level=None)
     file.execute("UPDATE Cache SET value = x'00' WHERE length(key) = 32")
     file.close()
-    assert states(told(mill, "short")) == [("damaged", "it will be asked for again")]
+    assert states(told(textmill, "short")) == [("damaged", "it will be asked for again")]
 
 
-def test_a_failure_of_the_last_run_is_told(place, mill):
+def test_a_failure_of_the_last_run_is_told(workdir, textmill):
     with serving(["422 match=flood"], models=["m"]) as server:
         served = [*JOB, "--kind", "openai", "--url", f"{server.url}/v1", "--model", "m"]
-        run(mill, command=served)
-    (chunk,) = told(mill, "short", command=served)["chunks"]
+        run(textmill, command=served)
+    (chunk,) = told(textmill, "short", command=served)["chunks"]
     assert chunk["state"] == "missing"
     assert chunk["why"].startswith("failed in the last run: 422")
     assert chunk["failure"]["kind"] == "poison"
-    assert {state for state, _ in states(told(mill, "long", command=served))} == {"cached"}
+    assert {state for state, _ in states(told(textmill, "long", command=served))} == {"cached"}
 
 
-def test_a_chunk_that_is_too_long_for_its_model_is_shown_as_its_pieces(place, mill):
+def test_a_chunk_that_is_too_long_for_its_model_is_shown_as_its_pieces(workdir, textmill):
     with serving(models=["m"], max_input_tokens=40) as server:
         served = [*JOB, "--kind", "openai", "--url", f"{server.url}/v1", "--model", "m"]
-        run(mill, command=served)
-        row = told(mill, "long", command=served)
+        run(textmill, command=served)
+        row = told(textmill, "long", command=served)
     assert {state for state, _ in states(row)} == {"cached"}
     import pyarrow.parquet as pq
 
@@ -213,71 +213,71 @@ def test_a_chunk_that_is_too_long_for_its_model_is_shown_as_its_pieces(place, mi
     assert [(chunk["start_char"], chunk["end_char"]) for chunk in row["chunks"]] == spans
 
 
-def test_a_row_without_requests_says_why(place, mill):
-    run(mill)
-    out = mill("explain", *JOB, *ID, "--id", "blank").out
+def test_a_row_without_requests_says_why(workdir, textmill):
+    run(textmill)
+    out = textmill("explain", *JOB, *ID, "--id", "blank").out
     assert out == "blank  in.jsonl:3  0 chunks, 0 cached\nnothing to send: the text is blank\n"
-    out = mill("explain", *JOB, *ID, "--id", "bad").out
+    out = textmill("explain", *JOB, *ID, "--id", "bad").out
     assert out.splitlines()[1].startswith("not sent: ")
-    assert told(mill, "bad")["error"]
+    assert told(textmill, "bad")["error"]
 
 
-def test_a_row_that_is_not_there_is_2_with_a_hint(place, mill):
-    ran = mill("explain", *JOB, *ID, "--id", "shorty")
+def test_a_row_that_is_not_there_is_2_with_a_hint(workdir, textmill):
+    ran = textmill("explain", *JOB, *ID, "--id", "shorty")
     assert (ran.code, ran.out, ran.err) == (
         2, "", "in.jsonl: no row with the id `shorty`\nhint: an id of this input is `short`\n"
     )
-    ran = mill("explain", *JOB, "--id", "short")
+    ran = textmill("explain", *JOB, "--id", "short")
     assert (ran.code, ran.err.splitlines()[-1]) == (
         2, "hint: --set input.id=COLUMN names the column of ids"
     )
-    assert mill("explain", *JOB, *ID, "--id", "shorty", "--json").last["exit"] == 2
+    assert textmill("explain", *JOB, *ID, "--id", "shorty", "--json").last["exit"] == 2
 
 
-def test_a_row_is_found_by_number_or_by_its_identity(place, mill):
+def test_a_row_is_found_by_number_or_by_its_identity(workdir, textmill):
     write([{"id": 1, "text": "one"}, {"id": 2, "text": "two"}])
-    assert told(mill, "2")["address"] == "in.jsonl:2"
-    identity = told(mill, "1")["identity"]
-    assert told(mill, identity)["id"] == 1
+    assert told(textmill, "2")["address"] == "in.jsonl:2"
+    identity = told(textmill, "1")["identity"]
+    assert told(textmill, identity)["id"] == 1
 
 
-def test_without_an_id_column_the_identity_names_the_row(place, mill):
-    assert mill("run", *JOB).code == 3
+def test_without_an_id_column_the_identity_names_the_row(workdir, textmill):
+    assert textmill("run", *JOB).code == 3
     import pyarrow.parquet as pq
 
     name = pq.read_table("v.parquet").to_pylist()[-2]["id"]
-    ran = mill("explain", *JOB, "--id", name, "--json")
+    ran = textmill("explain", *JOB, "--id", name, "--json")
     assert (ran.code, ran.last["is_in_output"]) == (0, True)
 
 
-def test_an_output_of_json_lines_and_one_row_per_document_is_known_too(place, mill):
+def test_an_output_of_json_lines_and_one_row_per_document_is_known_too(workdir, textmill):
     summarize = ["summarize", "-i", "in.jsonl", "-o", "s.jsonl"]
-    run(mill, command=summarize)
+    run(textmill, command=summarize)
     write([{"id": "long", "text": "Quite another text, about a ferry."}])
-    row = told(mill, "long", command=summarize)
+    row = told(textmill, "long", command=summarize)
     assert row["is_in_output"]
     assert states(row) == [("missing", "the text changed, or a column that the prompt reads")]
 
 
-def test_a_spoiled_run_folder_explains_less_and_breaks_nothing(place, mill):
-    run(mill)
+def test_a_spoiled_run_folder_explains_less_and_breaks_nothing(workdir, textmill):
+    run(textmill)
     (manifest,) = Path("v.parquet.run").glob("runs/*/manifest.json")
     good = json.loads(manifest.read_text())
     for bad in ("", "[]", "{", '{"state": "committed", "prefixes": [7, {}], "input_settings": 3}',
                 json.dumps(good | {"prefixes": 9})):
         manifest.write_text(bad)
-        row = told(mill, "long", "--size", "100")
+        row = told(textmill, "long", "--size", "100")
         assert any(chunk["state"] == "missing" for chunk in row["chunks"])
 
 
-def test_what_is_remembered_holds_no_secret(place, own_home, mill, monkeypatch):
+def test_what_is_remembered_holds_no_secret(workdir, own_home, textmill, monkeypatch):
     monkeypatch.setenv("THE_KEY", "sk-canary-123456")
     with serving(models=["m"], key="sk-canary-123456") as server:
         served = [*JOB, "--kind", "openai", "--url", f"{server.url}/v1", "--model", "m",
                   "--set", "endpoint.api_key.env=THE_KEY"]
-        run(mill, command=served)
+        run(textmill, command=served)
         monkeypatch.delenv("THE_KEY")  # it is not needed to explain
-        assert states(told(mill, "short", command=served)) == [("cached", None)]
+        assert states(told(textmill, "short", command=served)) == [("cached", None)]
     for file in [*(own_home / "answers").iterdir(), *Path("v.parquet.run").rglob("*.json")]:
         content = file.read_bytes()
         assert b"canary" not in content
@@ -313,7 +313,7 @@ endpoints = ["far"]
 """
 
 
-def test_an_answer_of_any_endpoint_that_may_answer_counts(place, mill):
+def test_an_answer_of_any_endpoint_that_may_answer_counts(workdir, textmill):
     with serving(models=["near", "far"]) as server:
         text = TWO.format(url=server.url)
         Path("two.toml").write_text(text)
@@ -323,19 +323,19 @@ def test_an_answer_of_any_endpoint_that_may_answer_counts(place, mill):
             + '[[endpoint]]\nname = "far"'
             + text.split('[[endpoint]]\nname = "far"')[1].replace("fallback = true\n", "")
         )
-        assert mill("run", "one.toml").code == 0
-    ran = mill("explain", "two.toml", "--id", "short", "--json")
+        assert textmill("run", "one.toml").code == 0
+    ran = textmill("explain", "two.toml", "--id", "short", "--json")
     assert [chunk["state"] for chunk in ran.last["chunks"]] == ["cached"]
     assert changed(ran.last) == [("endpoint", ["far"], ["near", "far"])]
 
 
-def test_an_answer_that_a_rule_keeps_from_a_row_is_told(place, mill):
+def test_an_answer_that_a_rule_keeps_from_a_row_is_told(workdir, textmill):
     with serving(models=["near", "far"]) as server:
         write([ROWS[1] | {"private": False}])
         Path("two.toml").write_text(TWO.format(url=server.url) + RULE)
-        assert mill("run", "two.toml").code == 0
+        assert textmill("run", "two.toml").code == 0
         write([ROWS[1] | {"private": True}])
-        (chunk,) = mill("explain", "two.toml", "--id", "short", "--json").last["chunks"]
+        (chunk,) = textmill("explain", "two.toml", "--id", "short", "--json").last["chunks"]
         assert chunk["state"] == "missing"
         assert chunk["why"] == "answered by an endpoint that the job's rules keep from this row"
         assert chunk["differs"] == [{"name": "endpoint.model", "before": "near", "now": "far"}]

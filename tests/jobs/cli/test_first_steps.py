@@ -9,9 +9,9 @@ from pipeline.disk.durable import storage_errors
 from pipeline.errors import StorageError
 
 
-def test_rows_in_place_of_a_job_file_are_told_from_one(mill):
+def test_rows_in_place_of_a_job_file_are_told_from_one(textmill):
     for name in ("docs.jsonl", "docs.parquet", "docs.jsonl.gz"):
-        ran = mill("run", name)
+        ran = textmill("run", name)
         assert (ran.code, ran.err) == (
             2,
             f"{name}: is no job file\n"
@@ -19,12 +19,12 @@ def test_rows_in_place_of_a_job_file_are_told_from_one(mill):
         )
 
 
-def test_a_word_too_many_is_answered_with_the_option_that_takes_it(mill):
-    ran = mill("run", "embed", "docs.jsonl", "-o", "x.parquet")
+def test_a_word_too_many_is_answered_with_the_option_that_takes_it(textmill):
+    ran = textmill("run", "embed", "docs.jsonl", "-o", "x.parquet")
     assert (ran.code, ran.err.splitlines()[-1]) == (
         2, "hint: rows are given with -i, an output with -o",
     )  # fmt: skip
-    ran = mill("run", "nightly.toml", "--retry-failed", "nonsense")
+    ran = textmill("run", "nightly.toml", "--retry-failed", "nonsense")
     assert (ran.code, ran.err.splitlines()[-1]) == (
         2,
         "hint: after --retry-failed: all, ambiguous, invalid, poison, too_long, transient, or nothing",
@@ -49,12 +49,12 @@ def test_the_command_that_goes_on_is_what_somebody_would_type():
     )
 
 
-def test_all_slips_of_a_job_file_are_told_at_once(tmp_path, mill):
+def test_all_slips_of_a_job_file_are_told_at_once(tmp_path, textmill):
     (tmp_path / "job.toml").write_text(
         'task = "feature-extraction"\nroutes = "ordered"\n[input]\npaht = "x.jsonl"\n'
         '[[endpoint]]\nname = "a"\nkind = "local"\nprise = {}\n[chunk]\nsise = 1\n'
     )
-    ran = mill("plan", tmp_path / "job.toml")
+    ran = textmill("plan", tmp_path / "job.toml")
     assert ran.code == 2
     assert ran.err.splitlines() == [
         f"{tmp_path}/job.toml: unknown key `routes` (did you mean `route`?)",

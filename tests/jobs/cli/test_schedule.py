@@ -67,10 +67,10 @@ esac""")
         return sorted(str(path.relative_to(self.units)) for path in self.units.rglob("*") if not path.is_dir())
 
 
-def test_add_list_next_and_remove_by_systemd(machine, mill, own_home):
+def test_add_list_next_and_remove_by_systemd(machine, textmill, own_home):
     machine.with_systemd()
     job = machine.job()
-    ran = mill("schedule", "add", job, "--at", "2:00", "--yes")
+    ran = textmill("schedule", "add", job, "--at", "2:00", "--yes")
     assert ran.code == 0
     assert "OnCalendar=*-*-* 02:00:00" in ran.out and "RestartForceExitStatus=5" in ran.out
     assert ran.out.splitlines()[-1].startswith("`nightly` is scheduled: daily at 02:00 (within 10 min), next on ")
@@ -82,94 +82,94 @@ def test_add_list_next_and_remove_by_systemd(machine, mill, own_home):
     assert f'"run" "{job}"' in service and f'"TEXTMILL_HOME={own_home}"' in service
     assert "systemctl --user daemon-reload\nsystemctl --user restart textmill-nightly.timer\n" in machine.told.read_text()
 
-    listed = mill("schedule", "list")
+    listed = textmill("schedule", "list")
     assert listed.out == f"nightly  02:00 (within 10 min)  {job}  systemd\n"
-    told = json.loads(mill("schedule", "next", "--json").out)
+    told = json.loads(textmill("schedule", "next", "--json").out)
     assert (told["name"], told["job"], told["by"], told["random_delay_seconds"]) == ("nightly", str(job), "systemd", 600)
-    assert "  nightly\n" in mill("schedule", "next").out
+    assert "  nightly\n" in textmill("schedule", "next").out
 
     (machine.folder / "home/data/systemd/timers").mkdir(parents=True)
     (machine.folder / "home/data/systemd/timers/stamp-textmill-nightly.timer").touch()
-    assert mill("schedule", "remove", "nightly").out == "`nightly` is removed from systemd\n"
+    assert textmill("schedule", "remove", "nightly").out == "`nightly` is removed from systemd\n"
     assert machine.left == []
     assert not list((machine.folder / "home/data/systemd/timers").iterdir())
     assert not (machine.units / "timers.target.wants").exists()
-    assert mill("schedule", "list").out.startswith("no schedules")
+    assert textmill("schedule", "list").out.startswith("no schedules")
 
 
-def test_adding_twice_changes_nothing_and_another_time_replaces_it(machine, mill):
+def test_adding_twice_changes_nothing_and_another_time_replaces_it(machine, textmill):
     machine.with_systemd()
     job = machine.job()
-    assert mill("schedule", "add", job, "--at", "02:00", "--yes").code == 0
-    again = mill("schedule", "add", job, "--at", "02:00")
+    assert textmill("schedule", "add", job, "--at", "02:00", "--yes").code == 0
+    again = textmill("schedule", "add", job, "--at", "02:00")
     assert again.code == 0 and again.out.startswith("`nightly` is scheduled already: ")
-    assert mill("schedule", "add", job, "--at", "04:30", "--random-delay", "0", "--yes").code == 0
-    assert mill("schedule", "list").out == f"nightly  04:30  {job}  systemd\n"
+    assert textmill("schedule", "add", job, "--at", "04:30", "--random-delay", "0", "--yes").code == 0
+    assert textmill("schedule", "list").out == f"nightly  04:30  {job}  systemd\n"
 
 
-def test_nothing_is_written_without_a_yes(machine, mill, monkeypatch):
+def test_nothing_is_written_without_a_yes(machine, textmill, monkeypatch):
     machine.with_systemd()
     job = machine.job()
-    assert "OnCalendar" in mill("schedule", "add", job, "--at", "02:00", "--dry-run").out
-    ran = mill("schedule", "add", job, "--at", "02:00")
+    assert "OnCalendar" in textmill("schedule", "add", job, "--at", "02:00", "--dry-run").out
+    ran = textmill("schedule", "add", job, "--at", "02:00")
     assert ran.code == 2 and ran.err.endswith("nothing was written: nobody to ask\nhint: --yes writes it\n")
     monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
-    assert mill("schedule", "add", job, "--at", "02:00").code == 130
+    assert textmill("schedule", "add", job, "--at", "02:00").code == 130
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     monkeypatch.setattr("click.confirm", lambda *_, **__: False)
-    assert mill("schedule", "add", job, "--at", "02:00").code == 130
+    assert textmill("schedule", "add", job, "--at", "02:00").code == 130
 
     def interrupted(*_, **__):
         raise click.Abort
 
     monkeypatch.setattr("click.confirm", interrupted)
-    ran = mill("schedule", "add", job, "--at", "02:00")
+    ran = textmill("schedule", "add", job, "--at", "02:00")
     assert (ran.code, ran.err) == (130, "nothing was written\n")
     assert machine.left == []
 
 
-def test_an_answer_may_come_through_a_pipe(machine, mill, monkeypatch):
+def test_an_answer_may_come_through_a_pipe(machine, textmill, monkeypatch):
     machine.with_systemd()
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
-    assert mill("schedule", "add", machine.job(), "--at", "02:00").code == 0
+    assert textmill("schedule", "add", machine.job(), "--at", "02:00").code == 0
     assert len(machine.left) == 3
 
 
-def test_a_crontab_is_used_where_there_is_no_systemd(machine, mill, own_home):
+def test_a_crontab_is_used_where_there_is_no_systemd(machine, textmill, own_home):
     machine.with_crontab()
     machine.table.write_text("0 5 * * * backup 100\\%\n")
     job = machine.job()
-    ran = mill("schedule", "add", job, "--at", "02:00", "--random-delay", "0", "--yes")
+    ran = textmill("schedule", "add", job, "--at", "02:00", "--random-delay", "0", "--yes")
     assert ran.code == 0
     first, mark, line = machine.table.read_text("utf-8").splitlines()
     assert first == "0 5 * * * backup 100\\%"
     assert line.startswith("0 2 * * * for n in 1 2 3 4 5 6; do TEXTMILL_HOME=")
-    assert mill("schedule", "list").out == f"nightly  02:00  {job}  crontab\n"
-    assert mill("schedule", "add", job, "--at", "02:00", "--random-delay", "0").out.startswith("`nightly` is scheduled already")
-    assert mill("schedule", "remove", "nightly").code == 0
+    assert textmill("schedule", "list").out == f"nightly  02:00  {job}  crontab\n"
+    assert textmill("schedule", "add", job, "--at", "02:00", "--random-delay", "0").out.startswith("`nightly` is scheduled already")
+    assert textmill("schedule", "remove", "nightly").code == 0
     assert machine.table.read_text("utf-8") == "0 5 * * * backup 100\\%\n"
 
 
-def test_a_crontab_that_held_nothing_else_goes_with_its_last_schedule(machine, mill):
+def test_a_crontab_that_held_nothing_else_goes_with_its_last_schedule(machine, textmill):
     machine.with_crontab()
-    mill("schedule", "add", machine.job(), "--at", "02:00", "--yes", "--crontab")
+    textmill("schedule", "add", machine.job(), "--at", "02:00", "--yes", "--crontab")
     assert machine.table.exists()
-    mill("schedule", "remove", "nightly")
+    textmill("schedule", "remove", "nightly")
     assert not machine.table.exists()
 
 
-def test_a_machine_with_neither(machine, mill):
-    ran = mill("schedule", "add", machine.job(), "--at", "02:00", "--yes")
+def test_a_machine_with_neither(machine, textmill):
+    ran = textmill("schedule", "add", machine.job(), "--at", "02:00", "--yes")
     assert ran.code == 2
     assert ran.err.startswith("neither systemd nor crontab on this machine") and "hint: " in ran.err
-    shown = mill("schedule", "add", machine.job(), "--at", "02:00", "--dry-run")
+    shown = textmill("schedule", "add", machine.job(), "--at", "02:00", "--dry-run")
     assert shown.code == 0 and "RestartForceExitStatus=5" in shown.out
-    assert mill("schedule", "add", machine.job(), "--at", "02:00", "--yes", "--crontab").code == 2
+    assert textmill("schedule", "add", machine.job(), "--at", "02:00", "--yes", "--crontab").code == 2
 
 
-def test_where_systemd_does_not_answer_the_files_stand_and_one_line_says_how_to_go_on(machine, mill):
+def test_where_systemd_does_not_answer_the_files_stand_and_one_line_says_how_to_go_on(machine, textmill):
     machine.with_systemd(code=1)
-    ran = mill("schedule", "add", machine.job(), "--at", "02:00", "--yes")
+    ran = textmill("schedule", "add", machine.job(), "--at", "02:00", "--yes")
     assert ran.code == 0
     (line,) = ran.err.splitlines()
     assert line.startswith("systemctl --user does not answer here")
@@ -177,11 +177,11 @@ def test_where_systemd_does_not_answer_the_files_stand_and_one_line_says_how_to_
     assert len(machine.left) == 3
 
 
-def test_a_key_by_variable_needs_a_file_and_no_key_is_read_or_written(machine, mill, monkeypatch):
+def test_a_key_by_variable_needs_a_file_and_no_key_is_read_or_written(machine, textmill, monkeypatch):
     machine.with_systemd()
     monkeypatch.setenv("MILL_KEY", "canary-secret")
     job = machine.job(kind="openai", more='api_key = { env = "MILL_KEY" }')
-    ran = mill("schedule", "add", job, "--at", "02:00", "--yes")
+    ran = textmill("schedule", "add", job, "--at", "02:00", "--yes")
     path = machine.folder / "home" / "config" / "textmill" / "env"
     assert f"EnvironmentFile=-{path}\n" in ran.out
     assert f"the job reads MILL_KEY: put MILL_KEY=... into {path}, with mode 0600" in ran.err
@@ -189,48 +189,48 @@ def test_a_key_by_variable_needs_a_file_and_no_key_is_read_or_written(machine, m
     path.parent.mkdir()
     path.write_text("MILL_KEY=canary-secret\n")
     path.chmod(0o644)
-    ran = mill("schedule", "add", job, "--at", "03:00", "--yes")
+    ran = textmill("schedule", "add", job, "--at", "03:00", "--yes")
     assert f"{path}: others can read it: chmod 600 it" in ran.err and "the job reads" not in ran.err
     for unit in machine.units.glob("textmill-*"):
         assert "canary-secret" not in unit.read_text("utf-8")
     assert "canary-secret" not in ran.out + ran.err
 
 
-def test_a_job_that_cannot_run_is_not_scheduled(machine, mill):
+def test_a_job_that_cannot_run_is_not_scheduled(machine, textmill):
     machine.with_systemd()
     job = machine.job()
     job.write_text(job.read_text("utf-8").replace("[input]", "[inputs]"), "utf-8")
-    assert mill("schedule", "add", job, "--at", "02:00", "--yes").code == 2
-    missing = mill("schedule", "add", "embed", "--at", "02:00", "--yes")
+    assert textmill("schedule", "add", job, "--at", "02:00", "--yes").code == 2
+    missing = textmill("schedule", "add", "embed", "--at", "02:00", "--yes")
     assert (missing.code, missing.err.splitlines()[0]) == (2, "embed: no such job file")
     assert machine.left == []
 
 
-def test_a_name_belongs_to_one_job_and_one_keeper(machine, mill):
+def test_a_name_belongs_to_one_job_and_one_keeper(machine, textmill):
     machine.with_systemd()
-    mill("schedule", "add", machine.job(), "--at", "02:00", "--yes")
+    textmill("schedule", "add", machine.job(), "--at", "02:00", "--yes")
     other = machine.job(folder="other")
-    ran = mill("schedule", "add", other, "--at", "02:00", "--yes")
+    ran = textmill("schedule", "add", other, "--at", "02:00", "--yes")
     assert ran.code == 2 and "hint: give another --name" in ran.err
-    assert mill("schedule", "add", other, "--at", "02:00", "--yes", "--name", "second").code == 0
+    assert textmill("schedule", "add", other, "--at", "02:00", "--yes", "--name", "second").code == 0
     machine.with_crontab()
-    ran = mill("schedule", "add", machine.job(), "--at", "02:00", "--yes", "--crontab")
+    ran = textmill("schedule", "add", machine.job(), "--at", "02:00", "--yes", "--crontab")
     assert ran.code == 2 and "is scheduled by systemd already" in ran.err
-    assert mill("schedule", "remove", "third").err == "no schedule `third`\nhint: schedules are nightly, second\n"
+    assert textmill("schedule", "remove", "third").err == "no schedule `third`\nhint: schedules are nightly, second\n"
 
 
-def test_a_chinese_name_from_add_to_remove(machine, mill):
+def test_a_chinese_name_from_add_to_remove(machine, textmill):
     machine.with_systemd()
     job = machine.job(name="夜间-报告")
-    assert mill("schedule", "add", job, "--at", "02:00", "--yes").code == 0
+    assert textmill("schedule", "add", job, "--at", "02:00", "--yes").code == 0
     assert "textmill-\\xe5\\xa4\\x9c\\xe9\\x97\\xb4-\\xe6\\x8a\\xa5\\xe5\\x91\\x8a.timer" in machine.left
-    assert mill("schedule", "list").out == f"夜间-报告  02:00 (within 10 min)  {job}  systemd\n"
-    assert mill("schedule", "remove", "夜间-报告").code == 0
+    assert textmill("schedule", "list").out == f"夜间-报告  02:00 (within 10 min)  {job}  systemd\n"
+    assert textmill("schedule", "remove", "夜间-报告").code == 0
     assert machine.left == []
 
 
 @pytest.mark.parametrize("words", [["--at", "25:00"], ["--at", "02:00", "--random-delay", "2d"], ["--at", "02:00", "--name", "../up"]])
-def test_words_that_are_no_schedule(machine, mill, words):
+def test_words_that_are_no_schedule(machine, textmill, words):
     machine.with_systemd()
-    assert mill("schedule", "add", machine.job(), "--yes", *words).code == 2
+    assert textmill("schedule", "add", machine.job(), "--yes", *words).code == 2
     assert machine.left == []

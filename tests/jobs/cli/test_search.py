@@ -23,8 +23,8 @@ def rows(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def vectors(rows, mill):
-    ran = mill("run", "embed", "-i", "in.jsonl", "--id", "name", "-o", "v.parquet")
+def vectors(rows, textmill):
+    ran = textmill("run", "embed", "-i", "in.jsonl", "--id", "name", "-o", "v.parquet")
     assert ran.code == 0
     return rows
 
@@ -41,26 +41,26 @@ def objects(out):
     (["search", "other.parquet", "q"], "other.parquet: not an embedding output of textmill"),
     (["templates", "embedd"], "no template `embedd`"),
 ])
-def test_errors_are_one_line(rows, mill, arguments, line):
+def test_errors_are_one_line(rows, textmill, arguments, line):
     (rows / "empty").mkdir()
     pq.write_table(pa.table({"vector": [1]}), rows / "other.parquet")
-    ran = mill(*arguments)
+    ran = textmill(*arguments)
     assert (ran.code, ran.out, ran.err.splitlines()[0]) == (2, "", line)
     assert "Traceback" not in ran.err
 
 
-def test_search_finds_the_chunk_that_is_asked_for_best_first(vectors, mill):
-    ran = mill("search", "v.parquet", "How does bread dough rise?", "--json")
+def test_search_finds_the_chunk_that_is_asked_for_best_first(vectors, textmill):
+    ran = textmill("search", "v.parquet", "How does bread dough rise?", "--json")
     hits = objects(ran.out)
     assert hits[0]["name"] == "bread"
     assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
     assert "vector" not in hits[0]
-    ran = mill("search", "v.parquet", "汛期渡船停运了吗？", "-n", "1", "--json")
+    ran = textmill("search", "v.parquet", "汛期渡船停运了吗？", "-n", "1", "--json")
     assert [hit["text"] for hit in objects(ran.out)] == [ROWS[1]["text"]]
 
 
-def test_search_for_people_shows_score_id_span_and_text(vectors, mill):
-    ran = mill("search", "v.parquet", "bread dough", "-n", "1")
+def test_search_for_people_shows_score_id_span_and_text(vectors, textmill):
+    ran = textmill("search", "v.parquet", "bread dough", "-n", "1")
     head, text = ran.out.splitlines()
     score, name, span = head.split()
     assert 0.2 < float(score) <= 1
@@ -68,7 +68,7 @@ def test_search_for_people_shows_score_id_span_and_text(vectors, mill):
     assert text == "       " + ROWS[2]["text"]
 
 
-def test_rows_may_have_columns_of_any_name_and_type(rows, mill):
+def test_rows_may_have_columns_of_any_name_and_type(rows, textmill):
     columns = {
         "body": [row["text"] for row in ROWS], "text": [1, 2, 3], "section": [4, 5, 6],
         "chunk": [7, 8, 9], "start_char": ["a", "b", "c"], "score": [9.0, 9.0, 9.0],
@@ -76,10 +76,10 @@ def test_rows_may_have_columns_of_any_name_and_type(rows, mill):
     }
     pq.write_table(pa.table(columns), rows / "in.parquet")
     run = ["run", "enrich", "-i", "in.parquet", "--text", "body", "-o", "m.parquet"]
-    assert mill(*run).code == 0
-    ran = mill("search", "m.parquet", "bread dough", "-n", "1")
+    assert textmill(*run).code == 0
+    ran = textmill("search", "m.parquet", "bread dough", "-n", "1")
     assert (ran.code, ran.out.splitlines()[1], ran.err) == (0, "       3", "")
-    (hit,) = objects(mill("search", "m.parquet", "bread dough", "-n", "1", "--json").out)
+    (hit,) = objects(textmill("search", "m.parquet", "bread dough", "-n", "1", "--json").out)
     assert (hit["chunk"], hit["when"]) == (9, "2023-11-14T22:13:20.123456789")
     assert 0.2 < hit["score"] <= 1
 
@@ -99,34 +99,34 @@ path = "v.parquet"
 """
 
 
-def test_a_question_is_embedded_by_the_model_that_made_the_output(rows, mill):
+def test_a_question_is_embedded_by_the_model_that_made_the_output(rows, textmill):
     with serving() as mock:
         (rows / "job.toml").write_text(JOB.format(url=mock.url, model="m"))
         (rows / "other.toml").write_text(JOB.format(url=mock.url, model="n"))
-        assert mill("run", "job.toml").code == 0
+        assert textmill("run", "job.toml").code == 0
         asked = mock.bill.totals().calls
-        ran = mill("search", "v.parquet", ROWS[0]["text"], "--job", "job.toml", "--json")
+        ran = textmill("search", "v.parquet", ROWS[0]["text"], "--job", "job.toml", "--json")
         first = objects(ran.out)[0]
         assert (first["name"], first["score"]) == ("weir", 1.0)
         assert mock.bill.totals().calls == asked + 1
-        ran = mill("search", "v.parquet", "q", "--job", "other.toml")
+        ran = textmill("search", "v.parquet", "q", "--job", "other.toml")
         assert (ran.code, ran.err) == (
             2, "other.toml: its model openai/n is not the output's openai/m\n",
         )
-        ran = mill("search", "v.parquet", "q")
+        ran = textmill("search", "v.parquet", "q")
         assert (ran.code, ran.err) == (
             2,
             "v.parquet: embedded with openai/m, which is not local\n"
             "hint: --job JOB, the job that wrote it, or --kind, --model and --url\n",
         )
         mock.play("401")
-        ran = mill("search", "v.parquet", "q", "--job", "job.toml")
+        ran = textmill("search", "v.parquet", "q", "--job", "job.toml")
         assert (ran.code, ran.out) == (7, "")
         assert ran.err.startswith("endpoint `hub`: 401 ")
 
 
 def test_of_several_endpoints_the_first_that_has_the_model_and_is_there_embeds_the_question(
-    rows, mill
+    rows, textmill
 ):
     def endpoint(name, model, url, more=""):
         return (
@@ -136,43 +136,43 @@ def test_of_several_endpoints_the_first_that_has_the_model_and_is_there_embeds_t
 
     with serving() as mock, serving() as other:
         (rows / "job.toml").write_text(JOB.format(url=mock.url, model="m"))
-        assert mill("run", "job.toml").code == 0
+        assert textmill("run", "job.toml").code == 0
         away = endpoint("away", "m", "http://127.0.0.1:1")
         here = endpoint("here", "m", other.url)
         third = endpoint("third", "m", mock.url)
         head = JOB.split("[[endpoint]]")[0] + '[output]\npath = "w.parquet"\n'
         (rows / "both.toml").write_text(head + away + here + third)
         asked = mock.bill.totals().calls
-        ran = mill("search", "v.parquet", ROWS[0]["text"], "--job", "both.toml", "--json")
+        ran = textmill("search", "v.parquet", ROWS[0]["text"], "--job", "both.toml", "--json")
         assert (ran.code, objects(ran.out)[0]["name"]) == (0, "weir")
         assert (other.bill.totals().calls, mock.bill.totals().calls) == (1, asked)
         (rows / "gone.toml").write_text(head + away)
-        ran = mill("search", "v.parquet", "q", "--job", "gone.toml")
+        ran = textmill("search", "v.parquet", "q", "--job", "gone.toml")
         assert ran.code == 5 and ran.err.startswith("endpoint `away`: ")
         others = head + endpoint("a", "n", other.url) + endpoint("b", "n", other.url, 'revision = "v2"')
         (rows / "others.toml").write_text(others.replace("feature-extraction", "chat-completion").replace(
             "[output]", '[parameters]\nprompt = "{chunk}"\n[output]'))
-        ran = mill("search", "v.parquet", "q", "--job", "others.toml")
+        ran = textmill("search", "v.parquet", "q", "--job", "others.toml")
         assert (ran.code, ran.err) == (
             2,
             "others.toml: none of its models openai/n, openai/n@v2 is the output's openai/m\n",
         )
 
 
-def test_a_local_job_cannot_name_another_model(rows, mill):
+def test_a_local_job_cannot_name_another_model(rows, textmill):
     local = JOB.replace("openai", "local").replace('url = "{url}/v1"\n', "")
     (rows / "job.toml").write_text(local.format(model="mine"))
-    ran = mill("run", "job.toml")
+    ran = textmill("run", "job.toml")
     assert ran.code == 2
     assert "endpoint.model is not used by kind local" in ran.err
 
 
-def test_templates_are_listed_and_printed_as_they_are(mill):
-    listed = mill("templates").out.splitlines()
+def test_templates_are_listed_and_printed_as_they_are(textmill):
+    listed = textmill("templates").out.splitlines()
     assert [line.split()[0] for line in listed] == ["ask", "embed", "enrich", "summarize"]
-    told = objects(mill("templates", "--json").out)
+    told = objects(textmill("templates", "--json").out)
     assert [each["name"] for each in told] == ["ask", "embed", "enrich", "summarize"]
     assert all(each["purpose"] for each in told)
-    ran = mill("templates", "embed")
+    ran = textmill("templates", "embed")
     assert (ran.code, ran.err) == (0, "")
     assert 'task = "feature-extraction"' in ran.out

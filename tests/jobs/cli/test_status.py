@@ -4,9 +4,6 @@ import io
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from datetime import datetime
 from pathlib import Path
 
@@ -19,7 +16,8 @@ from jobs.history import report
 from jobs.history.register import RegisterEntry, Run, RunProgress
 from jobs.mock import serving
 from pipeline.records import Usage
-from tests.support import ROOT
+from tests.support.crashing import JobFolder
+from tests.support.served import Gate, eventually
 
 NOW = datetime.fromisoformat("2026-11-21T09:00:00+00:00").astimezone()
 
@@ -105,37 +103,37 @@ def put(home, *told):
         RegisterEntry(home, replace(each, ended_at="")).end(each)
 
 
-def test_the_command_without_with_and_with_unknown_runs(mill, own_home):
-    assert mill("status").out == "no runs yet\n"
-    assert mill("report").out == "no runs yet\n"
-    assert json.loads(mill("status", "--json").out) == {"runs": [], "open": [], "ledger": []}
+def test_the_command_without_with_and_with_unknown_runs(textmill, own_home):
+    assert textmill("status").out == "no runs yet\n"
+    assert textmill("report").out == "no runs yet\n"
+    assert json.loads(textmill("status", "--json").out) == {"runs": [], "open": [], "ledger": []}
     put(own_home, run("1", **OUTAGE), run("2", job="weekly", output="/w", started_at="2026-11-21T03:00:00.000Z"))
-    told = json.loads(mill("status", "--json").out)
+    told = json.loads(textmill("status", "--json").out)
     assert [each["job"] for each in told["runs"]] == ["weekly", "nightly"]
     assert told["runs"][1]["class"] == "outage"
     assert [each["job"] for each in told["open"]] == ["nightly"]
     assert [day["job"] for day in told["ledger"]] == ["weekly", "nightly"]
-    assert len(json.loads(mill("status", "--json", "--limit", "1").out)["runs"]) == 1
-    ran = mill("status")
+    assert len(json.loads(textmill("status", "--json", "--limit", "1").out)["runs"]) == 1
+    ran = textmill("status")
     assert "5 outage" in ran.out and "goes on with: cd /srv && textmill run nightly.toml" in ran.out
     assert "\x1b" not in ran.out
-    ran = mill("status", "monthly")
+    ran = textmill("status", "monthly")
     assert (ran.code, ran.err) == (2, "no run of `monthly`\nhint: jobs that ran: nightly, weekly\n")
-    assert mill("status", "--limit", "0").code == 2
-    assert mill("status", "--watch", "--json").code == 2
+    assert textmill("status", "--limit", "0").code == 2
+    assert textmill("status", "--watch", "--json").code == 2
 
 
-def test_a_damaged_line_is_told_and_left_out(mill, own_home):
+def test_a_damaged_line_is_told_and_left_out(textmill, own_home):
     put(own_home, run())
     with (own_home / "runs.jsonl").open("a") as file:
         file.write("{nothing\n")
-    ran = mill("status")
+    ran = textmill("status")
     assert ran.err == f"{own_home}/runs.jsonl: 1 line cannot be read and is left out\n"
     assert "0 complete" in ran.out
 
 
-def test_watching_nothing_ends_at_once(mill):
-    assert mill("status", "--watch").out == "nothing is running\n"
+def test_watching_nothing_ends_at_once(textmill):
+    assert textmill("status", "--watch").out == "nothing is running\n"
 
 
 def test_watching_follows_a_run_to_its_end(capsys):
@@ -224,92 +222,86 @@ def test_every_exit_code_says_what_to_do():
     assert set(report.NEXT) == {*CLASSES, 137}
 
 
-def test_a_job_from_run_to_report(mill, own_home, tmp_path, monkeypatch):
+def test_a_job_from_run_to_report(textmill, own_home, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("docs.jsonl").write_text('{"id":1,"text":"一个报告。"}\n{"id":2,\n', "utf-8")
-    assert mill("run", "embed", "-i", "docs.jsonl", "--id", "id", "-o", "v.parquet").code == 3
-    ran = mill("report", "v.parquet")
+    assert textmill("run", "embed", "-i", "docs.jsonl", "--id", "id", "-o", "v.parquet").code == 3
+    ran = textmill("report", "v.parquet")
     assert ran.code == 0
     assert "# embed: 3 failed rows" in ran.out and "- 2 rows: 1 ok, 1 failed" in ran.out and "  - docs.jsonl:2: " in ran.out
-    told = json.loads(mill("report", "--json").out)
+    told = json.loads(textmill("report", "--json").out)
     assert told["run"]["failed"] == 1 and told["failures"][0]["count"] == 1
     assert told["run"]["command"] == "textmill run embed -i docs.jsonl --id id -o v.parquet"
     (folder,) = (tmp_path / "v.parquet.run" / "runs").iterdir()
     assert told["run"]["folder"] == str(folder) and (folder / "events.jsonl").exists()
 
 
-def test_a_job_file_that_is_refused_is_in_the_register_without_its_flags(mill, tmp_path):
+def test_a_job_file_that_is_refused_is_in_the_register_without_its_flags(textmill, tmp_path):
     job = tmp_path / "nightly.toml"
     job.write_text("[chunk]\nsise = 3\n")
-    assert mill("run", job, "--set", "parameters.x=hf_" + "a1" * 12).code == 2
-    assert mill("run", job).code == 2
-    found = json.loads(mill("status", "--json").out)
+    assert textmill("run", job, "--set", "parameters.x=hf_" + "a1" * 12).code == 2
+    assert textmill("run", job).code == 2
+    found = json.loads(textmill("status", "--json").out)
     assert [each["exit"] for each in found["runs"]] == [2, 2]
     assert "unknown key `chunk.sise`" in found["runs"][0]["error"]
     assert found["open"][0]["command"] == f"textmill run {job}"
     assert "a1a1" not in json.dumps(found)
-    assert mill("run", "no-such-template").code == 2
-    assert len(json.loads(mill("status", "--json").out)["runs"]) == 2
+    assert textmill("run", "no-such-template").code == 2
+    assert len(json.loads(textmill("status", "--json").out)["runs"]) == 2
 
 
 ROWS = 400
 
 
 @pytest.fixture
-def place(tmp_path):
+def workdir(tmp_path):
     with (tmp_path / "in.jsonl").open("w") as file:
         for number in range(ROWS):
             file.write(json.dumps({"id": number, "text": f"Row {number} of the log."}) + "\n")
     return tmp_path
 
 
-def start(place, url, output="out.parquet", **more):
-    words = ["run", "embed", "-i", "in.jsonl", "--id", "id", "-o", output, "--kind", "openai", "--url", f"{url}/v1",
-             "--model", "m", "--concurrency", "2", "--batch-size", "4"]
-    return subprocess.Popen([sys.executable, "-m", "jobs", *words], cwd=place, stderr=subprocess.PIPE, text=True,
-                            env=os.environ | {"PYTHONPATH": str(ROOT)}, **more)
+def argv(url, output="out.parquet"):
+    return ["run", "embed", "-i", "in.jsonl", "--id", "id", "-o", output, "--kind", "openai", "--url", f"{url}/v1",
+            "--model", "m", "--concurrency", "2", "--batch-size", "4"]
 
 
-def until(condition, *processes):
-    ends = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < ends and all(each.poll() is None for each in processes)
-        time.sleep(0.02)
+def told(textmill):
+    return json.loads(textmill("status", "--json").out)
 
 
-def told(mill):
-    return json.loads(mill("status", "--json").out)
-
-
-def test_two_runs_at_once_one_killed_one_interrupted(mill, place):
-    with serving(latency=0.2) as mock:
-        one, two = start(place, mock.url), start(place, mock.url, "two.parquet")
-        until(lambda: sum(each["calls"] > 0 for each in told(mill)["runs"]) == 2, one, two)
-        assert [each["live"]["state"] for each in told(mill)["runs"]] == ["working", "working"]
-        one.kill()
-        two.send_signal(signal.SIGTERM)
-        for each in (one, two):
-            each.communicate(timeout=60)
-        found = {each["output"]: each for each in told(mill)["runs"]}
-        killed, stopped = found[str(place / "out.parquet")], found[str(place / "two.parquet")]
+def test_two_runs_at_once_one_killed_one_interrupted(textmill, workdir, own_home, processes):
+    job = JobFolder(workdir, rows=0, home=own_home)
+    with serving() as mock, serving() as other:
+        gates = [Gate(mock, after=10), Gate(other, after=10)]
+        one, two = processes.start(job, *argv(mock.url)), processes.start(job, *argv(other.url, "two.parquet"))
+        eventually(lambda: sum(each["calls"] > 0 for each in told(textmill)["runs"]) == 2)
+        assert [each["live"]["state"] for each in told(textmill)["runs"]] == ["working", "working"]
+        os.kill(one, signal.SIGKILL)
+        assert processes.wait(job, one).code == -9
+        os.kill(two, signal.SIGTERM)
+        (events_file,) = workdir.glob("two.parquet.run/runs/*/events.jsonl")
+        eventually(lambda: '"draining"' in events_file.read_text())
+        for gate in gates:
+            gate.open()
+        processes.wait(job, two)
+        found = {each["output"]: each for each in told(textmill)["runs"]}
+        killed, stopped = found[str(workdir / "out.parquet")], found[str(workdir / "two.parquet")]
         assert (killed["exit"], killed["class"], stopped["exit"], stopped["class"]) == (137, "killed", 143, "interrupted")
         assert killed["calls"] > 0
         events = [json.loads(line) for line in (Path(stopped["folder"]) / "events.jsonl").read_text().splitlines()]
         assert [each["event"] for each in events][-1] == "ended" and "draining" in {each["event"] for each in events}
         assert sum(each["requests"] for each in events if each["event"] == "calls") == stopped["endpoints"]["openai"]["requests"]
-        table = mill("status").out
+        table = textmill("status").out
         assert "open (killed)" in table and "143 interrupted" in table
-        assert f"goes on with: cd {place} && textmill run embed -i in.jsonl" in table
-        mock.latency = 0.0
-        three = start(place, mock.url)
-        three.communicate(timeout=60)
-        assert three.returncode == 0
-        left = told(mill)
-        assert [each["output"] for each in left["open"]] == [str(place / "two.parquet")]
+        assert f"goes on with: cd {workdir} && textmill run embed -i in.jsonl" in table
+        assert processes.run(job, *argv(mock.url)).code == 0
+        left = told(textmill)
+        assert [each["output"] for each in left["open"]] == [str(workdir / "two.parquet")]
         assert [each["exit"] for each in left["runs"]].count(137) == 1
 
 
-def test_a_disk_that_takes_no_events_stops_no_run_and_is_told(mill, place, monkeypatch):
+def test_a_disk_that_takes_no_events_stops_no_run_and_is_told(textmill, workdir, monkeypatch):
     import errno
 
     real = os.write
@@ -320,8 +312,8 @@ def test_a_disk_that_takes_no_events_stops_no_run_and_is_told(mill, place, monke
         return real(descriptor, content)
 
     monkeypatch.setattr(os, "write", full)
-    monkeypatch.chdir(place)
-    ran = mill("run", "embed", "-i", "in.jsonl", "--id", "id", "-o", "v.parquet")
+    monkeypatch.chdir(workdir)
+    ran = textmill("run", "embed", "-i", "in.jsonl", "--id", "id", "-o", "v.parquet")
     assert ran.code == 0
     assert "lines: No space left on device" in ran.err and "400 of 400 documents written" in ran.err
-    assert "events.jsonl lacks" in mill("report").out
+    assert "events.jsonl lacks" in textmill("report").out

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from jobs.display import chunks_page as pages
 from jobs.display.chunks_page import ChunkedDocument, ChunkSettings, histogram, page
 from pipeline.records import Chunk
+from tests.support import require
 
 CUTTING = ChunkSettings("reports.jsonl", "structure", 64, 16, "o200k_base")
 ENGLISH = "The weir held all winter. The lock did not flood. The ferry <b>ran</b> & stopped."
@@ -183,7 +184,7 @@ def test_han_characters_are_drawn_as_their_readers_know_them(text, lang):
     assert (text_element.get("lang"), text_element["dir"]) == (lang, "auto")
 
 
-CHROMIUM = shutil.which("chromium")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -208,8 +209,7 @@ document.body.dataset.seen = JSON.stringify({
 @pytest.fixture
 def browser(tmp_path):
     """Opens a page in Chromium, measures it with a script of the test's own, and tells."""
-    if CHROMIUM is None:
-        pytest.skip("no browser: apt-get install chromium")
+    require(CHROMIUM, "a browser", "apt-get install chromium")
 
     def opened(html, *flags):
         path = tmp_path / "page.html"
@@ -228,6 +228,7 @@ def browser(tmp_path):
     return opened
 
 
+@pytest.mark.slow
 def test_a_browser_shows_the_chunks_their_colours_and_what_is_pointed_at(browser):
     seen = browser(page(CUTTING, [halves(ENGLISH), halves(CHINESE, 3)]))
     assert seen["chunks"] == [ENGLISH[:40], ENGLISH[40:], CHINESE[:13], CHINESE[13:]]
@@ -239,6 +240,7 @@ def test_a_browser_shows_the_chunks_their_colours_and_what_is_pointed_at(browser
     assert seen["wide"] == 900
 
 
+@pytest.mark.slow
 def test_a_browser_sets_right_to_left_lines_from_the_right(browser):
     seen = browser(page(CUTTING, [halves(ARABIC), halves(ENGLISH)]))
     (arabic_left, arabic_right), (english_left, _) = seen["edges"]
@@ -249,6 +251,7 @@ def test_a_browser_sets_right_to_left_lines_from_the_right(browser):
     assert shared[1] < first[1] and second[1] <= shared[0] + 2  # each goes on to the left
 
 
+@pytest.mark.slow
 def test_a_dark_page_is_dark(browser):
     made = page(CUTTING, [halves(ENGLISH)])
     light, dark = (browser(made, *flags)["paper"] for flags in ([], ["--force-dark-mode"]))

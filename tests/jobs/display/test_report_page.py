@@ -79,22 +79,22 @@ def test_the_bars_add_up(beats, seconds):
     assert len(per_bar) <= 120 and bool(told) == any(beat.calls or beat.errors for beat in beats)
 
 
-def test_each_run_leaves_its_page_for_its_owner_alone(mill, tmp_path, monkeypatch):
+def test_each_run_leaves_its_page_for_its_owner_alone(textmill, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "docs.jsonl").write_text('{"id":1,"text":"一个报告。"}\n{"id":2,\n', "utf-8")
-    assert mill("run", "embed", "-i", "docs.jsonl", "--id", "id", "-o", "v.parquet").code == 3
+    assert textmill("run", "embed", "-i", "docs.jsonl", "--id", "id", "-o", "v.parquet").code == 3
     (path,) = (tmp_path / "v.parquet.run" / "runs").glob("*/report.html")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     text = "".join(seen(path.read_text("utf-8")).text)
     assert "embed: 3 failed rows" in text and "docs.jsonl:2" in text and "一个报告" not in text
 
 
-def test_a_page_that_cannot_be_written_is_told_and_changes_nothing(mill, tmp_path, monkeypatch):
+def test_a_page_that_cannot_be_written_is_told_and_changes_nothing(textmill, tmp_path, monkeypatch):
     def refuse(_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(report_page, "write_page", refuse)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "docs.jsonl").write_text('{"id":1,"text":"a"}\n')
-    ran = mill("run", "embed", "-i", "docs.jsonl", "--id", "id", "-o", "v.parquet")
+    ran = textmill("run", "embed", "-i", "docs.jsonl", "--id", "id", "-o", "v.parquet")
     assert ran.code == 0 and "report.html cannot be written: No space left on device\n" in ran.err

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from jobs.mock import Bill, Fault, Mock, Script, check_host, parse, serve, serving
 from jobs.mock.protocols import vectors as mock_vectors
 from pipeline.errors import UsageError
-from tests.support import ROOT
+from tests.support import ROOT, require_module
 
 EMBEDDINGS = "/v1/embeddings"
 CHAT = "/v1/chat/completions"
@@ -312,7 +312,7 @@ def test_any_body_gets_an_answer_and_never_a_500(body: bytes, path: str) -> None
 
 def test_hub_client_understands_every_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
-    hub = pytest.importorskip("huggingface_hub")
+    hub = require_module("huggingface_hub")
     with serving(key="hf_mock") as mock:
         base = mock.url + "/hf-inference/models"
         with hub.InferenceClient(token="hf_mock") as client:
@@ -612,7 +612,7 @@ def test_broken_connections_break_where_told(uvloop: bool) -> None:
 
 
 def _uvloop() -> Any:
-    return pytest.importorskip("uvloop").new_event_loop
+    return require_module("uvloop").new_event_loop
 
 
 def test_waiting_is_counted_not_slept() -> None:

@@ -26,6 +26,7 @@ from jobs.schedule.units import (
     without_schedule,
 )
 from pipeline.errors import UsageError
+from tests.support import require
 
 
 def made(**changed):
@@ -125,7 +126,7 @@ def test_a_random_delay_is_the_schedules_own_minute_and_stays_within_it():
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def workdir(tmp_path_factory):
     return tmp_path_factory.mktemp("cron")
 
 
@@ -133,9 +134,9 @@ def place(tmp_path_factory):
 @settings(max_examples=40)
 @given(st.text(st.characters(codec="utf-8", exclude_characters="/\0\\", exclude_categories=["C", "Z"]) | st.sampled_from(" '\"$`%;&|<>*~#!"),
                min_size=1, max_size=40))
-def test_the_shell_reads_a_crontabs_line_as_it_was_meant(place, name):
+def test_the_shell_reads_a_crontabs_line_as_it_was_meant(workdir, name):
     """cron turns `\\%` into `%`; what sh makes of the rest is what the job's name was."""
-    home, script = place / "home", place / "show"
+    home, script = workdir / "home", workdir / "show"
     home.mkdir(exist_ok=True)
     script.write_text('#!/bin/sh\nprintf "%s\\n" "$2" "$TEXTMILL_HOME"\n')
     script.chmod(0o755)
@@ -146,7 +147,7 @@ def test_the_shell_reads_a_crontabs_line_as_it_was_meant(place, name):
 
 
 def test_the_crontabs_loop_tries_again_after_exit_5_and_after_no_other(tmp_path):
-    script = tmp_path / "mill"
+    script = tmp_path / "textmill"
     script.write_text(f"#!/bin/sh\necho run >>'{tmp_path}/runs'\n[ $(wc -l <'{tmp_path}/runs') -lt 3 ] && exit 5\nexit 3\n")
     script.chmod(0o755)
     line = crontab_line(made(program=(str(script),), home=str(tmp_path)))
@@ -241,10 +242,11 @@ def test_stopping_takes_longer_than_the_grace_and_outages_are_tried_within_a_nig
     assert units.TRY_AGAIN_SECONDS * units.MAX_STARTS < units.WITHIN_SECONDS
 
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze: apt-get install systemd")
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{}, {"environment": "/no such/env"}, {"name": "夜间"},
                                     {"job": AWKWARD.job, "home": AWKWARD.home, "environment": AWKWARD.environment}])
 def test_systemd_finds_nothing_to_say_of_the_units(tmp_path, change):
+    require(shutil.which("systemd-analyze"), "systemd-analyze", "apt-get install systemd")
     schedule = made(program=(sys.executable, "-m", "jobs"), **change)
     unit = unit_name(schedule.name)
     (tmp_path / f"{unit}.timer").write_text(timer(schedule), "utf-8")

@@ -64,16 +64,17 @@ ANSWERS = st.one_of(
 
 @settings(max_examples=30)
 @given(st.dictionaries(st.binary(min_size=32, max_size=32), ANSWERS, max_size=40))
-def test_every_answer_travels(tmp_path_factory, answers):
+def test_every_answer_travels(caches, tmp_path, answers):
     answers = {k: v for k, v in answers.items() if k[:7] not in (b"prefix ", b"server ")}
-    folder = tmp_path_factory.mktemp("caches")
-    here, there = AnswerCache(folder / "here"), AnswerCache(folder / "there")
+    here, there = caches
+    for cache in caches:  # the same two files for all examples: to make them costs more
+        cache._store.clear()
     here.put_many(list(answers.items()))
     here.remember_prefix(PREFIX)
     here.remember("http://user.example", b'{"model_id": "m"}')  # stays at home
-    written = exported(here, folder / "file")
+    written = exported(here, tmp_path / "file")
     assert (written.answers, written.damaged) == (len(answers), 0)
-    found, told = taken(there, folder / "file")
+    found, told = taken(there, tmp_path / "file")
     assert (found.answers, found.added, found.other, found.damaged) == (
         len(answers), len(answers), 0, 0
     )
@@ -81,10 +82,8 @@ def test_every_answer_travels(tmp_path_factory, answers):
     assert there.get_many(answers) == answers
     assert there.prefixes() == [PREFIX]
     assert there.recall("http://user.example") is None
-    again, _ = taken(there, folder / "file")
+    again, _ = taken(there, tmp_path / "file")
     assert (again.added, again.other) == (0, 0)
-    here.close()
-    there.close()
 
 
 def test_the_time_of_storing_travels_and_none_lies_in_the_future(caches, tmp_path):
@@ -265,21 +264,18 @@ def test_the_count_at_the_end_must_be_that_of_the_file(caches, tmp_path):
 
 @settings(max_examples=50)
 @given(st.integers(0, 400), st.integers(1, 255))
-def test_no_flipped_byte_gives_a_wrong_answer(tmp_path_factory, at, flip):
-    folder = tmp_path_factory.mktemp("flip")
-    answers = [(key(n), Answer(f"answer {n}")) for n in range(6)]
-    whole = bytearray(
-        file_of(folder / "file", block([(k, 5.0, encode_entry(k, a)) for k, a in answers]), total=6)
-        .read_bytes()
-    )
+def test_no_flipped_byte_gives_a_wrong_answer(caches, tmp_path, at, flip):
+    cache, path = caches[0], tmp_path / "file"
+    cache._store.clear()
+    answers = {key(n): Answer(f"answer {n}") for n in range(6)}
+    file_of(path, block([(k, 5.0, encode_entry(k, a)) for k, a in answers.items()]), total=6)
+    whole = bytearray(path.read_bytes())
     whole[at % len(whole)] ^= flip
-    (folder / "file").write_bytes(whole)
-    cache = AnswerCache(folder / "answers")
+    path.write_bytes(whole)
     with suppress(InputError):
-        taken(cache, folder / "file")
-    for name, answer in cache.get_many(key(n) for n in range(6)).items():
-        assert answer == dict(answers)[name]
-    cache.close()
+        taken(cache, path)
+    for name, answer in cache.get_many(answers).items():
+        assert answer == answers[name]
 
 
 def test_the_bound_on_a_block_is_above_what_a_reply_may_hold():

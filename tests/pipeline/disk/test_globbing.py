@@ -5,7 +5,7 @@ import itertools
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.disk.globbing import matches
@@ -27,6 +27,8 @@ def tree(tmp_path_factory):
     return root
 
 
+@example(["*", "**"])
+@example(["**"])
 @given(
     st.lists(PARTS | st.sampled_from(["a.d", "*.d", ".c.d", "?.d"]), min_size=1, max_size=5)
 )

@@ -19,6 +19,7 @@ from pipeline.endpoints.http import HttpEndpoint
 from pipeline.errors import EndpointError
 from pipeline.records import Chunk, Deadline, Endpoint, Request
 from pipeline.secret import Secret
+from tests.support import require
 
 pytestmark = pytest.mark.anyio
 
@@ -226,8 +227,7 @@ async def test_a_large_body_gives_no_warning_and_arrives_whole():
 
 @pytest.fixture(scope="module")
 def self_signed(tmp_path_factory):
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is missing")
+    require(shutil.which("openssl"), "openssl", "apt-get install openssl")
     folder = tmp_path_factory.mktemp("certificate")
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
                "-nodes", "-keyout", folder / "key.pem", "-out", folder / "cert.pem",

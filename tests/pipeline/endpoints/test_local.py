@@ -12,9 +12,9 @@ from chunkers.boundaries.scan import sentences
 from pipeline.endpoints import local
 from pipeline.errors import UsageError
 from pipeline.records import Answer, Chunk, Endpoint, Failure, Request
-from tests.support import SAMPLES
+from tests.support import SAMPLES, require_module
 
-pytest.importorskip("wordllama")
+require_module("wordllama")
 
 SAMPLE = SAMPLES / "reports.jsonl"
 with SAMPLE.open("rb") as file:

@@ -33,65 +33,65 @@ def arguments(command, rows, url, tmp_path, *more):
     ]
 
 
-def test_the_same_model_behind_another_url_is_not_paid_twice(mill, rows, tmp_path):
+def test_the_same_model_behind_another_url_is_not_paid_twice(textmill, rows, tmp_path):
     with serving() as one, serving() as other:
-        assert mill(*arguments("run", rows, one.url, tmp_path)).code == 0
-        assert mill(*arguments("run", rows, other.url, tmp_path)).code == 0
+        assert textmill(*arguments("run", rows, one.url, tmp_path)).code == 0
+        assert textmill(*arguments("run", rows, other.url, tmp_path)).code == 0
         assert one.bill.totals().inputs == 9
         assert other.bill.totals().inputs == 0
 
 
-def test_a_plan_needs_no_network_and_a_finished_job_no_server(mill, rows, tmp_path):
+def test_a_plan_needs_no_network_and_a_finished_job_no_server(textmill, rows, tmp_path):
     with serving() as mock:
-        assert json.loads(mill(*arguments("plan", rows, mock.url, tmp_path)).out)["cached"] == 0
+        assert json.loads(textmill(*arguments("plan", rows, mock.url, tmp_path)).out)["cached"] == 0
         assert mock.bill.totals().lookups == 0
-        assert mill(*arguments("run", rows, mock.url, tmp_path)).code == 0
+        assert textmill(*arguments("run", rows, mock.url, tmp_path)).code == 0
         url = mock.url
-    assert json.loads(mill(*arguments("plan", rows, url, tmp_path)).out)["cached"] == 9
-    ran = mill(*arguments("run", rows, url, tmp_path))
+    assert json.loads(textmill(*arguments("plan", rows, url, tmp_path)).out)["cached"] == 9
+    ran = textmill(*arguments("run", rows, url, tmp_path))
     assert (ran.code, ran.last["calls"]) == (0, 0)
 
 
-def test_a_batch_is_cut_to_what_the_server_takes(mill, rows, tmp_path):
+def test_a_batch_is_cut_to_what_the_server_takes(textmill, rows, tmp_path):
     with serving(batch_limit=4) as mock:
-        ran = mill(*arguments("run", rows, mock.url, tmp_path, "--batch-size", "32"))
+        ran = textmill(*arguments("run", rows, mock.url, tmp_path, "--batch-size", "32"))
         assert (ran.code, ran.last["calls"]) == (0, 3)
 
 
-def test_a_chunk_larger_than_the_model_reads_is_refused_with_both_figures(mill, rows, tmp_path):
+def test_a_chunk_larger_than_the_model_reads_is_refused_with_both_figures(textmill, rows, tmp_path):
     with serving() as mock:
-        ran = mill(*arguments("run", rows, mock.url, tmp_path, "--size", "4000"))
+        ran = textmill(*arguments("run", rows, mock.url, tmp_path, "--size", "4000"))
         assert ran.code == 2
         assert "a chunk may have 6,000 tokens, more than" in ran.err
         assert mock.bill.totals().calls == 0
 
 
-def test_a_server_that_comes_back_with_another_model_is_not_believed(mill, rows, tmp_path):
+def test_a_server_that_comes_back_with_another_model_is_not_believed(textmill, rows, tmp_path):
     with serving() as mock:
-        assert mill(*arguments("run", rows, mock.url, tmp_path)).code == 0
+        assert textmill(*arguments("run", rows, mock.url, tmp_path)).code == 0
         port = int(mock.url.rsplit(":", 1)[1])
         url = mock.url
     rows.write_text(rows.read_text() + json.dumps({"id": 99, "text": "A new row."}) + "\n")
     with serving(["reset path=/info x1"], port=port, models={"tei": "another/model"}) as other:
-        ran = mill(*arguments("run", rows, url, tmp_path))
+        ran = textmill(*arguments("run", rows, url, tmp_path))
         assert ran.code in (0, 14), ran.err
         if ran.code == 0:  # it was asked again before the first call, under its own name
             assert other.bill.totals().inputs == 10
 
 
-def test_a_server_that_was_never_seen_is_waited_for(mill, rows, tmp_path):
+def test_a_server_that_was_never_seen_is_waited_for(textmill, rows, tmp_path):
     with serving(["503 path=/info x2"]) as mock:
-        assert mill(*arguments("run", rows, mock.url, tmp_path)).code == 0
-        assert mill(*arguments("run", rows, mock.url, tmp_path)).last["unchanged"] == 9
+        assert textmill(*arguments("run", rows, mock.url, tmp_path)).code == 0
+        assert textmill(*arguments("run", rows, mock.url, tmp_path)).last["unchanged"] == 9
         assert mock.bill.totals().repeated_inputs == 0
         gone = mock.url.replace("127.0.0.1", "127.0.0.2")
-    ran = mill(*arguments("run", rows, gone, tmp_path, "--max-outage", "0.3"))
+    ran = textmill(*arguments("run", rows, gone, tmp_path, "--max-outage", "0.3"))
     assert ran.code == 5
     assert "did not say which model it serves" in ran.err
 
 
-def test_a_server_that_runs_another_model_than_the_jobs_is_refused(mill, rows, tmp_path):
+def test_a_server_that_runs_another_model_than_the_jobs_is_refused(textmill, rows, tmp_path):
     with serving() as mock:
-        ran = mill(*arguments("run", rows, mock.url, tmp_path, "--model", "some/other"))
+        ran = textmill(*arguments("run", rows, mock.url, tmp_path, "--model", "some/other"))
         assert ran.code == 2
         assert "not endpoint.model = `some/other`" in ran.err

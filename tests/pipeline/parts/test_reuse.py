@@ -11,7 +11,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 
 from pipeline.cache.lookup import Outcomes
 from pipeline.parts import layout as place_module
@@ -19,7 +19,7 @@ from pipeline.parts import reuse as reuse_module
 from pipeline.parts import writer as partswriter
 from pipeline.parts.json_lines import json_lines
 from pipeline.sink import sink as sink_module
-from tests.support.nights import Reused, small
+from tests.support.nights import Project, small
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen"]
 
@@ -60,7 +60,7 @@ def edited(rows, make, has_id):
 
 
 @pytest.fixture
-def of(tmp_path_factory, monkeypatch):
+def new_project(tmp_path_factory, monkeypatch):
     small(monkeypatch)
     monkeypatch.setattr(reuse_module, "MAX_SOURCES", 2)
     monkeypatch.setattr(reuse_module, "MIN_COPIED_ROWS", 2)
@@ -68,31 +68,39 @@ def of(tmp_path_factory, monkeypatch):
     def make(**given):
         folder = tmp_path_factory.mktemp("reuse")
         monkeypatch.setenv("TEXTMILL_HOME", str(folder / "home"))
-        return Reused(folder, monkeypatch, **given)
+        return Project(folder, monkeypatch, **given)
 
     return make
 
 
-SHAPES = st.sampled_from(
-    [("embed", None, "o.parquet"), ("embed", None, "o.jsonl"), ("embed", None, "o"),
-     ("embed", "mean", "o.parquet"), ("embed", "mean", "o"), ("embed", "mean", "o.jsonl"),
-     ("ask", None, "o.parquet"), ("ask", None, "o.jsonl")]
-)  # fmt: skip
+def of_every_shape(law):
+    """The law for each kind of output, over nights that a seed makes.
+
+    An example takes a second: nothing is shrunk, and what fails is named by its shape and seed.
+    """
+    law = given(seed=st.integers(0, 10**9))(law)
+    phases = (Phase.explicit, Phase.reuse, Phase.generate)
+    law = pytest.mark.slow(settings(max_examples=3, phases=phases)(law))
+    return pytest.mark.parametrize(
+        ("template", "method", "out"),
+        [("embed", None, "o.parquet"), ("embed", None, "o.jsonl"), ("embed", None, "o"),
+         ("embed", "mean", "o.parquet"), ("embed", "mean", "o"), ("embed", "mean", "o.jsonl"),
+         ("ask", None, "o.parquet"), ("ask", None, "o.jsonl")],
+    )(law)  # fmt: skip
 
 
-@settings(max_examples=12)
-@given(SHAPES, st.booleans(), st.sampled_from([".jsonl", ".parquet"]), st.integers(0, 10**9))
-def test_a_run_that_reuses_writes_the_bytes_of_one_that_does_not(of, shape, has_id, suffix, seed):
-    template, method, out = shape
-    make = random.Random(seed)
+@of_every_shape
+def test_a_run_that_reuses_writes_the_bytes_of_one_that_does_not(new_project, template, method, out, seed):
+    make = random.Random(f"{template} {method} {out} {seed}")
+    has_id, suffix = make.random() < 0.5, make.choice([".jsonl", ".parquet"])
     flags = {"input__id": "id" if has_id else None}
     if template == "ask":
         flags |= {"parameters__prompt": "{kept}: {chunk}"}
     if method:
         flags |= {"aggregate__method": method}
-    if not (has_id and seed % 2):
+    if not has_id or make.random() < 0.5:
         flags |= {"input__keep": ["kept"]}
-    mill = of(template=template, out=out, name=f"in{suffix}", **flags)
+    project = new_project(template=template, out=out, name=f"in{suffix}", **flags)
     rows = [
         {"id": n, "text": text(n), "kept": make.choice([0.5, 1.0, None]), "unused": n % 3}
         for n in range(make.randint(1, 60))
@@ -101,13 +109,13 @@ def test_a_run_that_reuses_writes_the_bytes_of_one_that_does_not(of, shape, has_
     for night in range(4):
         # One vector there always is: of the dimension an earlier commit is asked, too.
         night_rows = [*rows, {"id": -1, "text": "here to stay", "kept": 0.5, "unused": 1}]
-        mill.rows(night_rows)
-        told = mill.run()
+        project.rows(night_rows)
+        told = project.run()
         assert told.added + told.changed + told.unchanged + told.retried == len(night_rows)
         if night:
             assert told.removed == before - told.changed - told.unchanged - told.retried
         before = len(night_rows)
-        assert mill.content() == mill.anew()
+        assert project.content() == project.anew()
         rows = edited(rows, make, has_id) or rows
 
 
@@ -125,8 +133,8 @@ def applied(held, changes, per_chunk):
     return held
 
 
-def rows_of(mill):
-    path = mill.folder / mill.out
+def rows_of(project):
+    path = project.folder / project.out
     if path.suffix == ".jsonl":
         return [json.loads(line) for line in path.read_text().splitlines()]
     files = sorted(path.iterdir()) if path.is_dir() else [path]
@@ -134,45 +142,44 @@ def rows_of(mill):
             for line in json_lines(pq.read_table(file)).splitlines()]  # fmt: skip
 
 
-@settings(max_examples=8)
-@given(SHAPES, st.booleans(), st.integers(0, 10**9))
-def test_whoever_applies_the_changes_has_the_new_output(of, shape, has_id, seed):
-    template, method, out = shape
-    make = random.Random(seed)
+@of_every_shape
+def test_whoever_applies_the_changes_has_the_new_output(new_project, template, method, out, seed):
+    make = random.Random(f"{template} {method} {out} {seed}")
+    has_id = make.random() < 0.5
     flags = {"input__id": "id" if has_id else None, "input__keep": ["kept"]}
     if template == "ask":
         flags |= {"parameters__prompt": "{kept}: {chunk}"}
     if method:
         flags |= {"aggregate__method": method}
     per_chunk = template == "embed" and method is None
-    mill = of(template=template, out=out, **flags)
+    project = new_project(template=template, out=out, **flags)
     rows = [{"id": n, "text": text(n), "kept": 0.5, "unused": 1} for n in range(40)]
-    held, changes = {}, mill.folder / "changes.jsonl"
+    held, changes = {}, project.folder / "changes.jsonl"
     for night in range(4):
-        mill.rows(rows)
-        mill.run(changes=changes, chunk__size=8 if night < 3 else 12)
+        project.rows(rows)
+        project.run(changes=changes, chunk__size=8 if night < 3 else 12)
         expected = {
             row["chunk_id" if per_chunk else "id"]: row
-            for row in rows_of(mill)
+            for row in rows_of(project)
             if not per_chunk or row["chunk_id"] is not None
         }
         held = applied(held, changes, per_chunk)
         assert held == expected
-        mill.run(changes=changes, chunk__size=8 if night < 3 else 12)
+        project.run(changes=changes, chunk__size=8 if night < 3 else 12)
         assert changes.read_text() == ""
         rows = edited(rows, make, has_id)
 
 
 @pytest.mark.parametrize("out", ["o.parquet", "o.jsonl", "o"])
-def test_changes_from_chunks_to_documents_and_back(of, out):
-    mill = of(input__id="id", out=out)
-    mill.rows([{"id": f"r{n}", "text": "one two three four five " * 5} for n in range(12)])
-    changes = mill.folder / "changes.jsonl"
-    mill.run(changes=changes)
-    chunks = {row["chunk_id"] for row in rows_of(mill)}
+def test_changes_from_chunks_to_documents_and_back(new_project, out):
+    project = new_project(input__id="id", out=out)
+    project.rows([{"id": f"r{n}", "text": "one two three four five " * 5} for n in range(12)])
+    changes = project.folder / "changes.jsonl"
+    project.run(changes=changes)
+    chunks = {row["chunk_id"] for row in rows_of(project)}
     assert len(chunks) > 24
     for method in ("mean", None):
-        mill.run(changes=changes, aggregate__method=method or "rows")
+        project.run(changes=changes, aggregate__method=method or "rows")
         told = [json.loads(line) for line in changes.read_text().splitlines()]
         gone = [line for line in told if line["op"] == "delete"]
         if method:
@@ -186,17 +193,17 @@ def test_changes_from_chunks_to_documents_and_back(of, out):
 
 @pytest.mark.parametrize("out", ["o.parquet", "o"])
 @pytest.mark.parametrize("left", [20, 0])
-def test_rows_of_an_output_that_was_removed_by_hand_are_deleted_still(of, out, left):
-    mill = of(input__id="id", out=out)
-    changes = mill.folder / "changes.jsonl"
-    mill.rows(plain(30))
-    mill.run(changes=changes)
+def test_rows_of_an_output_that_was_removed_by_hand_are_deleted_still(new_project, out, left):
+    project = new_project(input__id="id", out=out)
+    changes = project.folder / "changes.jsonl"
+    project.rows(plain(30))
+    project.run(changes=changes)
     held = applied({}, changes, per_chunk=True)
-    (mill.folder / out).unlink()
-    mill.rows(plain(left))
-    mill.run(changes=changes)
+    (project.folder / out).unlink()
+    project.rows(plain(left))
+    project.run(changes=changes)
     held = applied(held, changes, per_chunk=True)
-    assert held == {row["chunk_id"]: row for row in rows_of(mill)}
+    assert held == {row["chunk_id"]: row for row in rows_of(project)}
     assert bool(held) == bool(left)
 
 
@@ -212,18 +219,18 @@ def test_jumps_are_counted_where_a_row_group_is_read_again():
     assert far((0, 0), (1, 5), (2, 1), (0, 6)) == 3
 
 
-def test_rows_in_no_order_are_looked_up(of, monkeypatch):
-    mill = of(input__id="id")
+def test_rows_in_no_order_are_looked_up(new_project, monkeypatch):
+    project = new_project(input__id="id")
     rows = plain(60)
-    mill.rows(rows)
-    mill.run()
+    project.rows(rows)
+    project.run()
     monkeypatch.setattr(reuse_module, "MAX_SOURCES", 99)
     monkeypatch.setattr(reuse_module, "MAX_JUMPS", 2)
-    mill.rows(rows[::-1])
-    told = mill.run()
+    project.rows(rows[::-1])
+    told = project.run()
     assert (told.unchanged, told.usage.calls) == (60, 0)
     assert told.cached > 30
-    assert mill.content() == mill.anew()
+    assert project.content() == project.anew()
 
 
 def plain(count, start=0):
@@ -231,93 +238,93 @@ def plain(count, start=0):
             for n in range(start, start + count)]  # fmt: skip
 
 
-def test_nothing_changed_leaves_what_stands_and_asks_nothing(of):
-    mill = of(input__id="id", out="o")
-    mill.rows(plain(60))
-    mill.run()
-    before, parts = (mill.folder / "o").readlink(), mill.parts()
-    told = mill.run()
+def test_nothing_changed_leaves_what_stands_and_asks_nothing(new_project):
+    project = new_project(input__id="id", out="o")
+    project.rows(plain(60))
+    project.run()
+    before, parts = (project.folder / "o").readlink(), project.parts()
+    told = project.run()
     assert (told.unchanged, told.added, told.requests, told.usage.calls) == (60, 0, 0, 0)
-    assert (mill.folder / "o").readlink() == before
-    assert mill.parts() == parts
-    assert mill.asked() == 0
+    assert (project.folder / "o").readlink() == before
+    assert project.parts() == parts
+    assert project.asked() == 0
 
 
-def test_only_the_touched_part_is_written_and_only_the_new_row_looked_up(of):
-    mill = of(input__id="id", out="o")
+def test_only_the_touched_part_is_written_and_only_the_new_row_looked_up(new_project):
+    project = new_project(input__id="id", out="o")
     rows = plain(60)
-    mill.rows(rows)
-    mill.run()
-    before = mill.parts()
+    project.rows(rows)
+    project.run()
+    before = project.parts()
     rows[30]["text"] = "quite another one two three four five six"
-    mill.rows(rows)
-    told = mill.run()
+    project.rows(rows)
+    told = project.run()
     assert (told.changed, told.unchanged) == (1, 59)
-    assert mill.asked() == told.requests == 1
-    assert len(before.keys() - mill.parts().keys()) == 1
+    assert project.asked() == told.requests == 1
+    assert len(before.keys() - project.parts().keys()) == 1
     assert len(before) > 5
-    mill.rows(rows)  # another file with the same rows
-    assert mill.run().unchanged == 60
+    project.rows(rows)  # another file with the same rows
+    assert project.run().unchanged == 60
 
 
-def test_a_column_that_nobody_uses_may_change(of):
-    mill = of(input__id="id", input__keep=["kept"])
+def test_a_column_that_nobody_uses_may_change(new_project):
+    project = new_project(input__id="id", input__keep=["kept"])
     rows = plain(20)
-    mill.rows(rows)
-    mill.run()
-    before = mill.parts()
-    mill.rows([{**row, "seen": n} for n, row in enumerate(rows)])
-    assert mill.run().unchanged == 20
-    assert mill.parts() == before
+    project.rows(rows)
+    project.run()
+    before = project.parts()
+    project.rows([{**row, "seen": n} for n, row in enumerate(rows)])
+    assert project.run().unchanged == 20
+    assert project.parts() == before
     rows[3]["kept"] = 2.5
-    mill.rows(rows)
-    told = mill.run()
+    project.rows(rows)
+    told = project.run()
     assert (told.changed, told.unchanged, told.usage.calls) == (1, 19, 0)
-    assert mill.content() == mill.anew()
+    assert project.content() == project.anew()
 
 
-def test_the_same_rows_in_parquet_are_unchanged(of):
-    mill = of(input__id="id", input__keep=["kept"])
-    mill.rows(plain(20))
-    mill.run()
-    content = mill.content()
-    mill.input = mill.folder / "in.parquet"
-    mill.rows(plain(20))
-    assert mill.run().unchanged == 20
-    assert mill.content() == content
+def test_the_same_rows_in_parquet_are_unchanged(new_project):
+    project = new_project(input__id="id", input__keep=["kept"])
+    project.rows(plain(20))
+    project.run()
+    content = project.content()
+    project.input = project.folder / "in.parquet"
+    project.rows(plain(20))
+    assert project.run().unchanged == 20
+    assert project.content() == content
 
 
-def test_failed_rows_are_tried_again_once_a_run(of):
-    mill = of(input__id="id")
+def test_failed_rows_are_tried_again_once_a_run(new_project):
+    project = new_project(input__id="id")
     rows = plain(20)
     rows[7]["text"] = "poison"
-    mill.rows(rows)
-    assert mill.run().failed == 1
-    told = mill.run()
+    project.rows(rows)
+    assert project.run().failed == 1
+    told = project.run()
     assert (told.retried, told.unchanged, told.failed, told.requests) == (1, 19, 1, 1)
-    mill.poison = None
-    told = mill.run()
+    project.poison = None
+    told = project.run()
     assert (told.retried, told.failed) == (1, 0)
-    assert mill.content() == mill.anew()
-    assert mill.run().unchanged == 20
+    assert project.content() == project.anew()
+    assert project.run().unchanged == 20
 
 
-def test_another_size_builds_anew_and_another_pyarrow_asks_nothing(of, monkeypatch):
-    mill = of(input__id="id")
-    mill.rows(plain(20))
-    mill.run()
-    before = mill.parts()
-    told = mill.run(chunk__size=12)
-    assert (told.unchanged, told.requests > 0, mill.asked() > 0) == (20, True, True)
-    told = mill.run()
-    assert (told.unchanged, told.requests, mill.asked()) == (20, 40, 0)
-    assert mill.parts().keys() == before.keys()
+def test_another_size_builds_anew_and_another_pyarrow_asks_nothing(new_project, monkeypatch):
+    project = new_project(input__id="id")
+    project.rows(plain(20))
+    project.run()
+    before = project.parts()
+    told = project.run(chunk__size=12)
+    assert (told.unchanged, told.requests > 0, project.asked() > 0) == (20, True, True)
+    told = project.run()
+    assert (told.unchanged, told.requests, project.asked()) == (20, 40, 0)
+    assert project.parts().keys() == before.keys()
     monkeypatch.setattr(sink_module, "WRITER_REVISION", 2)
-    told = mill.run()
-    assert (told.unchanged, told.requests, mill.asked()) == (20, 40, 0)
+    told = project.run()
+    assert (told.unchanged, told.requests, project.asked()) == (20, 40, 0)
 
 
-def kill(mill, monkeypatch, module, name, at=1):
+def kill(project, monkeypatch, module, name, at=1):
     """A run that ends, as by kill -9, at the n-th call of this function."""
     real, left = getattr(module, name), at
 
@@ -331,22 +338,22 @@ def kill(mill, monkeypatch, module, name, at=1):
     with monkeypatch.context() as patch, pytest.raises(BaseException):  # noqa: B017
         patch.setattr(module, name, last)
         patch.setattr(place_module.OutputLayout, "clean", lambda self: None)
-        mill.run(changes=mill.folder / "changes.jsonl")
+        project.run(changes=project.folder / "changes.jsonl")
 
 
 @pytest.mark.parametrize("out", ["o", "o.parquet", "o.jsonl"])
-def test_finished_parts_of_a_killed_run_are_kept(of, out, monkeypatch):
-    mill = of(input__id="id", out=out)
-    mill.rows(plain(60))
-    kill(mill, monkeypatch, partswriter, "write_index", 5)
-    assert not (mill.folder / out).exists()
-    left = mill.parts()
-    told = mill.run()
+def test_finished_parts_of_a_killed_run_are_kept(new_project, out, monkeypatch):
+    project = new_project(input__id="id", out=out)
+    project.rows(plain(60))
+    kill(project, monkeypatch, partswriter, "write_index", 5)
+    assert not (project.folder / out).exists()
+    left = project.parts()
+    told = project.run()
     assert (told.added, told.ok) == (60, 60)
-    kept = [name for name, inode in mill.parts().items() if left.get(name) == inode]
+    kept = [name for name, inode in project.parts().items() if left.get(name) == inode]
     assert len(kept) in (4, 5)  # two are finished at a time
-    assert told.requests < 120 and mill.asked() < 120
-    assert mill.content() == mill.anew()
+    assert told.requests < 120 and project.asked() < 120
+    assert project.content() == project.anew()
 
 
 @pytest.mark.parametrize("out", ["o", "o.parquet", "o.jsonl"])
@@ -356,30 +363,30 @@ def test_finished_parts_of_a_killed_run_are_kept(of, out, monkeypatch):
      ("parts.snapshot", "SnapshotFile.settle"), ("parts.snapshot", "SnapshotFile.write_pending"),
      ("sink.sink", "deliver"), ("sink.changes", "sync_folder")],
 )  # fmt: skip
-def test_a_kill_around_the_commit_loses_no_change(of, out, where, name, monkeypatch):
-    mill = of(input__id="id", out=out)
-    changes = mill.folder / "changes.jsonl"
+def test_a_kill_around_the_commit_loses_no_change(new_project, out, where, name, monkeypatch):
+    project = new_project(input__id="id", out=out)
+    changes = project.folder / "changes.jsonl"
     rows = plain(40)
-    mill.rows(rows)
-    mill.run(changes=changes)
+    project.rows(rows)
+    project.run(changes=changes)
     held = applied({}, changes, True)
     del rows[3:5]
     rows += plain(3, 100)
     rows[0]["text"] = "changed"
-    mill.rows(rows)
+    project.rows(rows)
     module = importlib.import_module(f"pipeline.{where}")
     *owner, last = name.split(".")
     owner = getattr(module, owner[0]) if owner else module
     with suppress(pytest.fail.Exception):  # some outputs never come by there
-        kill(mill, monkeypatch, owner, last)
-    mill.run()  # somebody who does not ask for changes
+        kill(project, monkeypatch, owner, last)
+    project.run()  # somebody who does not ask for changes
     del rows[10]
-    mill.rows(rows)
-    mill.run(changes=changes)
+    project.rows(rows)
+    project.run(changes=changes)
     held = applied(held, changes, True)
     if name not in ("SnapshotFile.write_pending", "sync_folder", "OutputLayout.switch", "PartFile.publish"):
-        assert held == {row["chunk_id"]: row for row in rows_of(mill) if row["chunk_id"]}
-    assert mill.content() == mill.anew()
+        assert held == {row["chunk_id"]: row for row in rows_of(project) if row["chunk_id"]}
+    assert project.content() == project.anew()
 
 
 def damaged(path, at, size=None):
@@ -392,12 +399,12 @@ def damaged(path, at, size=None):
 
 @pytest.mark.parametrize("how", ["flipped", "cut", "gone", "index", "index head"])
 @pytest.mark.parametrize("out", ["o", "o.parquet", "o.jsonl"])
-def test_fault_71_a_damaged_part_is_built_anew(of, out, how):
-    mill = of(input__id="id", out=out)
-    mill.rows(plain(60))
-    mill.run()
-    good, parts = mill.content(), mill.parts()
-    folder = mill.folder / f"{out}.run/parts"
+def test_fault_71_a_damaged_part_is_built_anew(new_project, out, how):
+    project = new_project(input__id="id", out=out)
+    project.rows(plain(60))
+    project.run()
+    good, parts = project.content(), project.parts()
+    folder = project.folder / f"{out}.run/parts"
     victim = folder / sorted(parts)[2]
     match how:
         case "flipped":
@@ -412,171 +419,171 @@ def test_fault_71_a_damaged_part_is_built_anew(of, out, how):
             damaged(victim.with_suffix(".index"), 30)
     rows = plain(60)
     rows[50]["text"] = "something must be published"
-    mill.rows(rows)
-    told = mill.run()
-    assert told.ok == 60 and mill.asked() == 1
-    assert mill.content() == mill.anew() != good
+    project.rows(rows)
+    told = project.run()
+    assert told.ok == 60 and project.asked() == 1
+    assert project.content() == project.anew() != good
 
 
-def test_damage_that_shows_only_on_reading_heals_with_the_next_run(of):
-    mill = of(input__id="id", out="o")
+def test_damage_that_shows_only_on_reading_heals_with_the_next_run(new_project):
+    project = new_project(input__id="id", out="o")
     rows = plain(60)
-    mill.rows(rows)
-    mill.run()
-    record = mill.folder / "o.run/snapshot.json"
+    project.rows(rows)
+    project.run()
+    record = project.folder / "o.run/snapshot.json"
     rows[1]["text"] = "this part is copied from"
-    mill.rows(rows)
-    for victim in mill.parts():
-        path = mill.folder / "o.run/parts" / victim
+    project.rows(rows)
+    for victim in project.parts():
+        path = project.folder / "o.run/parts" / victim
         column = pq.read_metadata(path).row_group(0).column(7)
         damaged(path, column.data_page_offset + column.total_compressed_size - 2)
     told = json.loads(record.read_text())
     for part in told["parts"]:  # as if the disk had lost it without a trace
-        now = (mill.folder / "o.run/parts" / part["name"]).stat()
+        now = (project.folder / "o.run/parts" / part["name"]).stat()
         part["stamp"]["ctime_ns"] = now.st_ctime_ns
     record.write_text(json.dumps(told))
-    assert mill.run(code=12).resumable
-    assert "damaged" in str(mill.error)
-    mill.run()
+    assert project.run(code=12).resumable
+    assert "damaged" in str(project.error)
+    project.run()
 
 
-def test_too_many_removed_rows_are_refused_before_anything_is_asked(of):
-    mill = of(input__id="id", guard__max_removed=0.25)
-    mill.rows(plain(100))
-    mill.run()
-    content = mill.content()
-    mill.rows([*plain(74), *plain(5, 200)])
-    told = mill.run(code=14)
-    assert (told.removed, mill.asked()) == (26, 0)
-    assert "26 of the 100 rows" in str(mill.error)
-    assert mill.content() == content
-    mill.rows(plain(75))
-    assert mill.run().removed == 25
+def test_too_many_removed_rows_are_refused_before_anything_is_asked(new_project):
+    project = new_project(input__id="id", guard__max_removed=0.25)
+    project.rows(plain(100))
+    project.run()
+    content = project.content()
+    project.rows([*plain(74), *plain(5, 200)])
+    told = project.run(code=14)
+    assert (told.removed, project.asked()) == (26, 0)
+    assert "26 of the 100 rows" in str(project.error)
+    assert project.content() == content
+    project.rows(plain(75))
+    assert project.run().removed == 25
 
 
-def test_rows_without_ids_may_all_change_but_not_go(of):
-    mill = of(guard__max_removed=0.25)
-    mill.rows(plain(100))
-    mill.run()
-    mill.rows([row | {"new": 1} for row in plain(100)])
-    told = mill.run()
+def test_rows_without_ids_may_all_change_but_not_go(new_project):
+    project = new_project(guard__max_removed=0.25)
+    project.rows(plain(100))
+    project.run()
+    project.rows([row | {"new": 1} for row in plain(100)])
+    told = project.run()
     assert (told.removed, told.added) == (100, 100)
-    mill.rows([row | {"new": 2} for row in plain(74)])
-    assert mill.run(code=14).exit == 14
-    assert "26 of the 100 rows" in str(mill.error)
-    mill.rows(plain(75))
-    assert mill.run().exit == 0
+    project.rows([row | {"new": 2} for row in plain(74)])
+    assert project.run(code=14).exit == 14
+    assert "26 of the 100 rows" in str(project.error)
+    project.rows(plain(75))
+    assert project.run().exit == 0
 
 
-def test_of_a_tiny_table_every_row_but_the_last_may_go(of):
-    mill = of(input__id="id", guard__max_removed=0.0)
-    mill.rows(plain(20))
-    mill.run()
-    mill.rows(plain(1))
-    assert mill.run().removed == 19
-    mill.rows([])
-    assert mill.run(code=14).exit == 14
-    assert "the input is empty" in str(mill.error)
+def test_of_a_tiny_table_every_row_but_the_last_may_go(new_project):
+    project = new_project(input__id="id", guard__max_removed=0.0)
+    project.rows(plain(20))
+    project.run()
+    project.rows(plain(1))
+    assert project.run().removed == 19
+    project.rows([])
+    assert project.run(code=14).exit == 14
+    assert "the input is empty" in str(project.error)
 
 
-def test_the_manifest_tells_the_accounting_and_the_parts(of):
-    mill = of(input__id="id", out="o")
-    mill.rows(plain(60))
-    mill.run()
-    mill.rows(plain(70, 2))
-    mill.run()
-    last = sorted(mill.folder.glob("o.run/runs/*/manifest.json"), key=lambda p: p.stat().st_mtime_ns)
+def test_the_manifest_tells_the_accounting_and_the_parts(new_project):
+    project = new_project(input__id="id", out="o")
+    project.rows(plain(60))
+    project.run()
+    project.rows(plain(70, 2))
+    project.run()
+    last = sorted(project.folder.glob("o.run/runs/*/manifest.json"), key=lambda p: p.stat().st_mtime_ns)
     told = json.loads(last[-1].read_text())
     assert told["accounting"] == {
         "added": 12, "changed": 0, "removed": 2, "unchanged": 58, "retried": 0
     }  # fmt: skip
-    files = sorted((mill.folder / "o").iterdir())
+    files = sorted((project.folder / "o").iterdir())
     assert [hashlib.sha256(f.read_bytes()).hexdigest() for f in files] == [
         sha256 for _, sha256 in told["parts"]
     ]
 
 
-def test_parts_that_no_commit_uses_are_removed(of):
-    mill = of(input__id="id", out="o.parquet")
+def test_parts_that_no_commit_uses_are_removed(new_project):
+    project = new_project(input__id="id", out="o.parquet")
     for start in range(0, 50, 10):
-        mill.rows(plain(60, start))
-        mill.run()
-    folder = mill.folder / "o.parquet.run/parts"
-    assert {p.stem for p in folder.iterdir()} == {p.split(".")[0] for p in mill.parts()}
-    assert sum(pq.read_metadata(folder / name).num_rows for name in mill.parts()) == 120
+        project.rows(plain(60, start))
+        project.run()
+    folder = project.folder / "o.parquet.run/parts"
+    assert {p.stem for p in folder.iterdir()} == {p.split(".")[0] for p in project.parts()}
+    assert sum(pq.read_metadata(folder / name).num_rows for name in project.parts()) == 120
 
 
-def test_rows_answered_by_another_endpoint_than_the_first_are_looked_up(of, monkeypatch):
-    mill = of(input__id="id")
-    mill.rows(plain(20))
+def test_rows_answered_by_another_endpoint_than_the_first_are_looked_up(new_project, monkeypatch):
+    project = new_project(input__id="id")
+    project.rows(plain(20))
     with monkeypatch.context() as patch:
         patch.setattr(Outcomes, "is_first", property(lambda self: False, lambda self, value: None), raising=False)
-        mill.run()
-    told = mill.run()
+        project.run()
+    told = project.run()
     assert (told.unchanged, told.requests, told.usage.calls) == (20, 40, 0)
-    assert mill.run().requests == 0
+    assert project.run().requests == 0
 
 
-def night(mill, rows, **flags):
+def night(project, rows, **flags):
     """One more row, with the canary on."""
     rows.append({"id": len(rows), "text": f"one more {len(rows)}", "kept": 1.5})
-    mill.rows(rows)
-    return mill.run(guard__canary=3, **flags)
+    project.rows(rows)
+    return project.run(guard__canary=3, **flags)
 
 
-def test_a_model_that_moved_is_found_before_its_vectors_mix(of):
-    mill = of(input__id="id")
+def test_a_model_that_moved_is_found_before_its_vectors_mix(new_project):
+    project = new_project(input__id="id")
     rows = plain(20)
-    assert night(mill, rows).exit == 0
-    content = mill.content()
-    mill.turn = 0.00001  # noise
-    told = night(mill, rows)
-    assert (told.usage.calls, mill.asked()) == (2, 4)
+    assert night(project, rows).exit == 0
+    content = project.content()
+    project.turn = 0.00001  # noise
+    told = night(project, rows)
+    assert (told.usage.calls, project.asked()) == (2, 4)
     assert told.usage.tokens == 4
-    mill.turn = 2.0
-    told = night(mill, rows, code=14)
-    assert (told.exit, mill.asked()) == (14, 3)
-    assert "the model answers other vectors than before" in str(mill.error)
-    assert mill.content() != content
-    content = mill.content()
-    mill.turn = 0.0
-    assert night(mill, rows).exit == 0
-    assert mill.content() == mill.anew()
-    mill.turn = 2.0
+    project.turn = 2.0
+    told = night(project, rows, code=14)
+    assert (told.exit, project.asked()) == (14, 3)
+    assert "the model answers other vectors than before" in str(project.error)
+    assert project.content() != content
+    content = project.content()
+    project.turn = 0.0
+    assert night(project, rows).exit == 0
+    assert project.content() == project.anew()
+    project.turn = 2.0
     rows.append({"id": 99, "text": "another", "kept": 1.5})
-    mill.rows(rows)
-    told = mill.run(guard__canary=0)
-    assert (told.exit, mill.asked()) == (0, 1)
+    project.rows(rows)
+    told = project.run(guard__canary=0)
+    assert (told.exit, project.asked()) == (0, 1)
 
 
-def test_a_run_that_asks_nothing_new_sends_no_canary(of):
-    mill = of(input__id="id")
+def test_a_run_that_asks_nothing_new_sends_no_canary(new_project):
+    project = new_project(input__id="id")
     rows = plain(20)
-    night(mill, rows)
-    mill.turn = 2.0
+    night(project, rows)
+    project.turn = 2.0
     rows.pop()
-    mill.rows(rows)
-    told = mill.run(guard__canary=3)
-    assert (told.removed, told.usage.calls, mill.asked()) == (1, 0, 0)
+    project.rows(rows)
+    told = project.run(guard__canary=3)
+    assert (told.removed, told.usage.calls, project.asked()) == (1, 0, 0)
 
 
-def test_a_run_that_goes_on_after_a_kill_sends_no_second_canary(of, monkeypatch):
-    mill = of(input__id="id")
+def test_a_run_that_goes_on_after_a_kill_sends_no_second_canary(new_project, monkeypatch):
+    project = new_project(input__id="id")
     rows = plain(20)
-    night(mill, rows)
-    mill.flags["guard__canary"] = 3
+    night(project, rows)
+    project.flags["guard__canary"] = 3
     rows.append({"id": 98, "text": "another", "kept": 1.5})
-    mill.rows(rows)
-    kill(mill, monkeypatch, sink_module, "publish")
-    assert mill.asked() == 4
+    project.rows(rows)
+    kill(project, monkeypatch, sink_module, "publish")
+    assert project.asked() == 4
     rows.append({"id": 99, "text": "and one more", "kept": 1.5})
-    mill.rows(rows)
-    assert (mill.run().exit, mill.asked()) == (0, 1)
+    project.rows(rows)
+    assert (project.run().exit, project.asked()) == (0, 1)
 
 
-def test_text_tasks_have_no_canary(of):
-    mill = of(template="ask", input__id="id", parameters__prompt="{chunk}", input__keep=["kept"])
+def test_text_tasks_have_no_canary(new_project):
+    project = new_project(template="ask", input__id="id", parameters__prompt="{chunk}", input__keep=["kept"])
     rows = plain(5)
-    night(mill, rows)
-    night(mill, rows)
-    assert mill.asked() == 1
+    night(project, rows)
+    night(project, rows)
+    assert project.asked() == 1
