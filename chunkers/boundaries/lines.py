@@ -174,7 +174,7 @@ def _headings(text: str, low: int, characters: Characters, lines: Lines) -> tupl
             heading[index] = bool(WIKI.match(text, at, at + 200))
     for index in np.flatnonzero(lead == ord("第")).tolist():
         at = low + int(first[index]) - PAD
-        heading[index] = bool(NUMBERED.match(text, at)) and _short(opens, index, 40)
+        heading[index] |= bool(NUMBERED.match(text, at)) and _short(opens, index, 40)
     return heading, heading | under
 
 
@@ -196,13 +196,14 @@ def _fences(
     """Which lines lie in a code fence, its marks included, and whether one is open at `end`."""
     points, classes, _ = characters
     fence = np.zeros(len(lines.opens), bool)
+    first = int(np.searchsorted(lines.opens, start, "right")) - 1  # the segment begins in it
     marks = np.flatnonzero((lines.lead == ord("`")) | (lines.lead == ord("~")))
     if len(marks):
         place, lead = lines.first.take(marks), lines.lead.take(marks)
         marks = marks[(points.take(place + 1) == lead) & (points.take(place + 2) == lead)]
+        fence[first] = first in marks  # also where it ends a fence: `in_fence` tells what follows
         marks = marks[lines.opens.take(marks) >= start]  # counted by the segment before
-    inside = in_fence
-    last = int(np.searchsorted(lines.opens, start)) if in_fence else 0
+    inside, last = in_fence, first
     opens = lines.opens.take(marks).tolist()
     named = (classes.take(lines.first.take(marks) + 3) - np.uint8(LOWER) <= UPPER - LOWER).tolist()
     for mark, at, has_name in zip(marks.tolist(), opens, named, strict=True):

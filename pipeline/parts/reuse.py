@@ -109,10 +109,6 @@ class Reuse:
         """Whether no row at all is to be done."""
         return len(self._kept) == len(self.part_rows)
 
-    def kept(self, part: int) -> PartIndex | None:
-        """The part that is kept as it stands."""
-        return self._kept.get(part)
-
     def origins(self) -> Iterator[npt.NDArray[np.int64] | None]:
         """For each part in order: where its rows come from, (part, entry), part -1 where they are
         to be done; None for a part that is kept. Shape: (rows, 2)."""

@@ -117,17 +117,3 @@ def _carried(spec: InputSpec, described: pa.Schema) -> pa.Schema:
     if spec.id is not None and all(field.name != spec.id for field in kept):
         kept.insert(0, described.field(spec.id))
     return pa.schema(kept)
-
-
-def _logical(kind: pa.DataType) -> str:
-    if pa.types.is_dictionary(kind):
-        return _logical(kind.value_type)
-    if is_text(kind):
-        return "string"
-    tests = {
-        "integer": pa.types.is_integer,
-        "float": pa.types.is_floating,
-        "boolean": pa.types.is_boolean,
-        "decimal": pa.types.is_decimal,
-    }
-    return next((name for name, test in tests.items() if test(kind)), str(kind))

@@ -20,7 +20,7 @@ import numpy as np
 from pipeline.disk.spill import PACKED_ROWS, Packed, Spill
 from pipeline.errors import InputError
 from pipeline.source.blocks import Block
-from pipeline.source.columns import _carried, _json_schema, _logical, _parquet_schema
+from pipeline.source.columns import _carried, _json_schema, _parquet_schema
 from pipeline.source.files import InputFile, InputSpec, family, find
 from pipeline.source.identity import digest_of, encode
 from pipeline.source.json_types import MAX_KEYS, JsonType, Misfit, changed_fields, widens
@@ -77,14 +77,12 @@ def survey(spec: InputSpec) -> Survey:
     if described is None:
         described = _json_schema(spec, types, keys)
     schema = _carried(spec, described)
-    kind = "text" if spec.id is None else _logical(schema.field(spec.id).type)
     told = (f"{each.path.rpartition(os.sep)[2]}\n{tuple(each.fingerprint)}" for each in files)
     return Survey(
         spec=spec,
         files=files,
         rows=hashes.rows,
         schema=schema,
-        id_type=kind,
         part_rows=part_rows,
         occurrences=occurrences,
         fingerprint=digest_of(told),

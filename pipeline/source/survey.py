@@ -29,8 +29,6 @@ class Survey(Struct, frozen=True):
     rows: int
     schema: Any
     """Arrow schema of the columns carried along: those kept, led by the id where it is not kept."""
-    id_type: str
-    """Logical type of the ids: string, integer, ...; `text` where identities serve as ids."""
     part_rows: Sequence[int]
     occurrences: Occurrences
     fingerprint: str

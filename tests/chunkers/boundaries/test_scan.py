@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from chunkers.boundaries.scan import BLANK_LINE, HEADING, LINE, ROW, SENTENCE, scan, sentences
+from chunkers.boundaries.scan import (
+    BLANK_LINE,
+    HEADING,
+    LINE,
+    ROW,
+    SENTENCE,
+    Boundaries,
+    scan,
+    sentences,
+)
 from tests.support.chunk_texts import TEXTS
 
 
@@ -92,6 +101,12 @@ def test_an_underlined_heading_stays_with_its_text() -> None:
     ]
 
 
+def test_a_chapter_too_long_for_a_heading_is_one_where_it_is_underlined() -> None:
+    long = "第三章 of more than forty characters. It goes on.\n"
+    text = f"{long}\nx\n\n{long}===\nBody\n"
+    assert scan(text, 0, len(text)).headings.tolist() == [text.rindex(long)]
+
+
 def test_rows_of_a_table_and_lines_of_a_fence_are_weaker_than_lines() -> None:
     text = "x\n\n| a | b |\n| c | d |\n\n```py\n# no heading\ny = 1. Z\n```\nend"
     assert levels(text) == [
@@ -154,6 +169,11 @@ def test_every_visible_character_lies_in_exactly_one_sentence(text: str) -> None
 
 
 @given(text=TEXTS, at=st.integers(0, 400))
+@example(text="```！0", at=1)  # the border cuts a line that opens a fence
+@example(text="```！0", at=2)
+@example(text="```！0", at=3)
+@example(text="```\n```！0", at=5)  # one that ends a fence
+@example(text="```\na！0\n!0", at=5)  # one within a fence
 @settings(max_examples=200, deadline=None)
 def test_a_segment_has_the_boundaries_of_the_whole(text: str, at: int) -> None:
     whole = scan(text, 0, len(text))
@@ -161,6 +181,11 @@ def test_a_segment_has_the_boundaries_of_the_whole(text: str, at: int) -> None:
     first = scan(text, 0, middle) if middle else None
     state = first.in_fence if first else False
     second = scan(text, middle, len(text), in_fence=state) if middle < len(text) else None
-    places = [*(first.at.tolist() if first else []), *(second.at.tolist() if second else [])]
-    kept = [place for place in whole.at.tolist() if place != middle]
-    assert [place for place in places if place != middle] == kept
+    assert [
+        each for part in (first, second) if part for each in found(part) if each[0] != middle
+    ] == [each for each in found(whole) if each[0] != middle]
+
+
+def found(boundaries: Boundaries) -> list[tuple[int, int]]:
+    """Places with their strengths."""
+    return list(zip(boundaries.at.tolist(), boundaries.level.tolist(), strict=True))

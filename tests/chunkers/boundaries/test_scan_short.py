@@ -16,7 +16,7 @@ LINES = st.sampled_from(
         "（三）丙", "第三章 风雨", "一、甲", "① z", "", "   ", "    indented. So", "Rent is 3. 4 etc. are",
         "a line of some forty letters that goes on", "and another one that is as long as that",
         "e.g. a", "I. B", "“So.” she said", "x...", "wait... no", "ends in J. R.", "\u3000缩进。", "1. one",
-        "- --", "##", "####### seven", "#tag", "U.S. 5", "Fig. 3", "No. and", "\x00.", "Łódź st. x",
+        "- --", "===", "---", "```py", "~~~", "第三章 of more than forty characters, so no heading", "##", "####### seven", "#tag", "U.S. 5", "Fig. 3", "No. and", "\x00.", "Łódź st. x",
     ]
 )  # fmt: skip
 BREAKS = st.sampled_from(["\n", "\n", "\n\n", "\r\n", "\r", "\u2028", " \n"])
@@ -27,6 +27,7 @@ PAGES = st.lists(st.tuples(LINES, BREAKS), max_size=20).map(
 
 @given(text=st.one_of(PAGES, TEXTS, st.tuples(PAGES, LINES).map("".join)))
 @example(text="x. \r")
+@example(text="第三章 is long, longer than forty characters, x\n===")
 @settings(max_examples=400, deadline=None)
 def test_a_short_text_has_the_boundaries_that_the_arrays_find(text: str) -> None:
     found = scan_short(text, with_sentences=True)

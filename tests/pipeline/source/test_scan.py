@@ -143,8 +143,7 @@ def test_an_id_that_cannot_be_read_isolates_its_row_and_no_other(tmp_path):
         "{broken",
     ]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
-    surveyed, found = documents(tmp_path / "a.jsonl", id="id")
-    assert surveyed.id_type == "string"
+    _, found = documents(tmp_path / "a.jsonl", id="id")
     assert [document.id for document in found] == ["a", None, None, None, None, None, None]
     assert len({document.identity for document in found}) == 7
     assert [document.error for document in found] == [
