@@ -14,7 +14,6 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from importlib.metadata import entry_points
 from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct
@@ -288,8 +287,7 @@ def _time(value: object, wrong: Callable[[str], UsageError]) -> str | None:
 
 
 def _check_string(key: Key, value: str, locations: KeyLocations) -> None:
-    plugged = key.group is not None and bool(entry_points(group=key.group, name=value))
-    if key.choices and value not in key.choices and not plugged:
+    if key.choices and value not in key.choices and not _is_plugged_in(key, value):
         if value in key.later:
             raise locations.refuse(f'{key.name} = "{value}" {NOT_YET}', key.name)
         meant = unknown(value, key.choices)
@@ -310,6 +308,12 @@ def _check_string(key: Key, value: str, locations: KeyLocations) -> None:
             "must be 1 to 64 letters, digits, `-` or `_`, a letter or digit first, "
             f"got {shown(value)}",
         )
+
+
+def _is_plugged_in(key: Key, value: str) -> bool:
+    from importlib.metadata import entry_points
+
+    return key.group is not None and bool(entry_points(group=key.group, name=value))
 
 
 def _reference(name: str, value: object, locations: KeyLocations) -> Reference:
