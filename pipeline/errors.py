@@ -105,6 +105,27 @@ class Interrupted(TextmillError):
         self.exit_code = exit_code
 
 
+CLASSES = {
+    0: "complete",
+    1: "internal",
+    2: "usage",
+    3: "failed rows",
+    4: "too many failed",
+    5: "outage",
+    6: "input",
+    7: "refused",
+    8: "budget",
+    10: "time limit",
+    11: "locked",
+    12: "state",
+    13: "storage",
+    14: "guard",
+    130: "interrupted",
+    143: "interrupted",
+}
+"""What an exit code means, in a word or two."""
+
+
 ErrorKind = Literal[
     "too_long",  # the input, or the batch, is larger than the model or the server takes
     "loading",  # the model is starting

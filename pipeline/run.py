@@ -35,7 +35,8 @@ from pipeline.prepare.requests import MIN_SPLIT_TOKENS
 from pipeline.runs.drift import with_drift_check
 from pipeline.runs.folder import RunRecord, run_folder, runs_of
 from pipeline.runs.interrupts import Interrupts
-from pipeline.runs.manifest import new_run_id, planned_manifest, this_run
+from pipeline.runs.manifest import planned_manifest, this_run
+from pipeline.runs.run_id import new_run_id
 from pipeline.runs.summary import Ended, end_of_run, first_error, summary
 from pipeline.sink.sink import Sink
 from pipeline.source.files import recheck

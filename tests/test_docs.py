@@ -18,7 +18,7 @@ def test_the_reference_pages_are_what_the_program_says():
 
 
 def test_every_exit_code_is_documented():
-    from pipeline.runs.summary import CLASSES
+    from pipeline.errors import CLASSES
 
     page = (ROOT / "docs" / "exit-codes.md").read_text("utf-8")
     for code, name in CLASSES.items():

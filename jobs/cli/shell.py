@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
-from pipeline.errors import TextmillError, UsageError
+from pipeline.errors import CLASSES, TextmillError, UsageError
 from pipeline.text import printable
 
 
@@ -58,7 +58,6 @@ def _bug(as_json: bool) -> int:
 
 def _last_line(code: int, is_resumable: bool) -> None:
     from pipeline.events import Summary
-    from pipeline.runs.summary import CLASSES
 
     summary = Summary(exit=code, class_=CLASSES[code], resumable=is_resumable)
     with suppress(OSError):

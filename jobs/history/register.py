@@ -28,7 +28,7 @@ from msgspec.structs import replace
 
 from jobs.history.spent import Spent
 from pipeline.errors import StorageError
-from pipeline.runs.manifest import new_run_id
+from pipeline.runs.run_id import new_run_id
 from pipeline.text import reason
 
 KILLED = 137

@@ -9,30 +9,11 @@ from msgspec.structs import asdict
 
 from pipeline import events
 from pipeline.dispatch.dispatch import Dispatch
-from pipeline.errors import TextmillError
+from pipeline.errors import CLASSES, TextmillError
 from pipeline.parts.reuse import Reuse
 from pipeline.runs.folder import RunRecord
 from pipeline.sink.sink import Sink
 from pipeline.source.survey import Survey
-
-CLASSES = {
-    0: "complete",
-    1: "internal",
-    2: "usage",
-    3: "failed rows",
-    4: "too many failed",
-    5: "outage",
-    6: "input",
-    7: "refused",
-    8: "budget",
-    10: "time limit",
-    11: "locked",
-    12: "state",
-    13: "storage",
-    14: "guard",
-    130: "interrupted",
-    143: "interrupted",
-}
 
 
 class Ended(Struct, frozen=True):

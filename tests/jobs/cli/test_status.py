@@ -230,7 +230,7 @@ def test_a_report_of_the_night_is_of_every_job_that_ran_and_its_last_run():
 
 
 def test_every_exit_code_says_what_to_do():
-    from pipeline.runs.summary import CLASSES
+    from pipeline.errors import CLASSES
 
     assert set(report.NEXT) == {*CLASSES, 137}
 
