@@ -36,13 +36,13 @@ fallback = true
 
 [[rule]]
 column = "sensitive"
-is = true
+equals = true
 endpoints = ["local"]
 ```
 
 - An endpoint without a name has that of its kind. Where a job has several,
-  `--set endpoint.hub.model=NAME` sets a key of one of them (`--set rule.1.is=true` of a rule), and
-  errors call it `endpoint.hub.model`; a flag such as `--model` is refused.
+  `--set endpoint.hub.model=NAME` sets a key of one of them (`--set rule.1.equals=true` of a rule),
+  and errors call it `endpoint.hub.model`; a flag such as `--model` is refused.
 - An answer is kept under the model that gave it: the key of a request names the endpoint's kind,
   provider, model and revision. A replica (`replica_of`) has those of its origin, so that each may
   answer for the other.
@@ -52,10 +52,10 @@ endpoints = ["local"]
 - `route = "cheapest"` and `budget.max_cost_usd` need a price of every endpoint but the embedded
   model.
 - A row for which a rule's column has the rule's value goes to the rule's endpoints only, whatever
-  the route and the fallbacks. `is` is compared with its type: `1` is neither `true` nor `"1"`. The
-  column need not be in the input. Where it is missing, null or of a type that no rule on it has,
-  all rules on it hold. Several rules that hold leave the endpoints that all of them name; a row
-  for which none is left is sent nowhere and fails.
+  the route and the fallbacks. `equals` is compared with its type: `1` is neither `true` nor `"1"`.
+  The column need not be in the input. Where it is missing, null or of a type that no rule on it
+  has, all rules on it hold. Several rules that hold leave the endpoints that all of them name; a
+  row for which none is left is sent nowhere and fails.
 """
 
 WIDTH: dict[str, Any] = {"terminal_width": 80, "max_content_width": 80}
@@ -87,7 +87,7 @@ def job_file() -> str:
         "",
         "TOML; every key can be set on the command line, too: `--set chunk.size=256`. Unknown",
         "keys are refused with the nearest name. Relative paths belong to the job file's folder.",
-        "Made by `python docs/reference.py` from `jobs/spec/table.py`.",
+        "Made by `python docs/reference.py` from `jobs/spec/job.py`.",
         "",
         "| key | takes | default | meaning |",
         "|---|---|---|---|",

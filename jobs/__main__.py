@@ -40,7 +40,7 @@ def job_options(command: Command, without: str = "") -> Command:
         click.option("--batch-size", metavar="N", type=int, help="Requests per call, at most."),
         click.option("--aggregate", metavar="NAME", help="rows, mean or text."),
         click.option("--max-cost-usd", metavar="USD", type=float, help="Refuse to cost more."),
-        click.option("--partial", is_flag=True, default=None, help="Work up to that cost."),
+        click.option("--stop-at-cap", is_flag=True, default=None, help="Work up to that cost."),
         click.option("--max-failed", metavar="SHARE", type=float, help="Of rows; above: exit 4."),
         click.option("--max-removed", metavar="SHARE", type=float, help="Of rows; above: exit 14."),
         click.option("--max-outage", metavar="SECONDS", type=float, help="Without any answer."),

@@ -191,7 +191,7 @@ class _Turn:
             raise BudgetError(
                 f"the plan costs up to ${planned_manifest.cost_usd:.4f}, over "
                 f"budget.max_cost_usd = {most:g}",
-                hint="raise the budget, or work up to it with --partial",
+                hint="raise the budget, or work up to it with --stop-at-cap",
             )
 
     async def _mill(

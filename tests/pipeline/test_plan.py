@@ -109,7 +109,7 @@ def test_a_plan_over_the_budget_exits_8_and_shows_what_it_counted(tmp_path, mill
     )
     no_price = mill(*job[:-4])
     assert no_price.out.endswith("up to $0.00 (`openai` has no `price`), about 0.5 s\n")
-    assert mill(*job, "--partial").code == 0
+    assert mill(*job, "--stop-at-cap").code == 0
     assert mill(*job, "--json").last["cost_usd"] == 0.5
 
 
