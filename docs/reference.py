@@ -66,8 +66,9 @@ def command_line() -> str:
     pages = ["# The command line\n\nMade by `python docs/reference.py` from `--help`.\n"]
     root = click.Context(cli, info_name="textmill", **(cli.context_settings | WIDTH))
     contexts = [root]
-    for name in sorted(cli.commands):
-        command = cli.commands[name]
+    for name in cli.list_commands(root):
+        command = cli.get_command(root, name)
+        assert command is not None
         contexts.append(click.Context(command, root, name, **WIDTH))
         if isinstance(command, click.Group):
             group = contexts[-1]

@@ -11,36 +11,41 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
+import click
 import msgspec
 
-from jobs.cli.shell import print_message, reported
+from jobs.cli.shell import command, print_message
 from jobs.home import home
-from pipeline.cache.maintenance import CacheStats, Damage, cache_stats, find_damage, find_older
-from pipeline.cache.portable import MAGIC, check, export, import_answers
-from pipeline.cache.salvage import salvage
-from pipeline.cache.store import AnswerCache
 from pipeline.disk.durable import storage_errors, sync_folder
 from pipeline.errors import StateError, UsageError
 from pipeline.text import printable
+
+if TYPE_CHECKING:
+    from pipeline.cache.maintenance import Damage
 
 UNITS = {"h": 3_600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
 TOLD = 20
 """Damaged entries that are told one by one; of more, only how many."""
 
 
-def stats(*, as_json: bool) -> int:
-    """How many answers are kept, of what kind, since when, and how much room there is."""
-    return reported(lambda: _stats(as_json), as_json=as_json)
+@click.group()
+def cache() -> None:
+    """The answers that are kept: count, check, prune and carry them."""
 
 
-def _stats(as_json: bool) -> int:
+@command(group=cache, ends_in_json=True)
+def stats(as_json: bool) -> int:
+    """Say how many answers are kept, of what kind and since when."""
+    from pipeline.cache.maintenance import CacheStats, cache_stats
+    from pipeline.cache.store import AnswerCache
+
     folder = home() / "answers"
     found = CacheStats()
     if _has_answers(folder):
-        with closing(AnswerCache(folder)) as cache:
-            found = cache_stats(cache)
+        with closing(AnswerCache(folder)) as answers:
+            found = cache_stats(answers)
     if as_json:
         _print_json(found, folder=str(folder))
         return 0
@@ -80,12 +85,14 @@ def _asked(parts: dict[str, object]) -> str:
     return printable(f"{parts['task']}  {model}  {', '.join(told)}".rstrip(), 200)
 
 
-def verify(*, repair: bool, as_json: bool) -> int:
-    """Check every entry; 12 where damage was found and not removed."""
-    return reported(lambda: _verify(repair, as_json), as_json=as_json)
+@command(group=cache, ends_in_json=True)
+@click.option("--repair", "--delete", is_flag=True, help="Remove damaged ones: ask again.")
+def verify(repair: bool, as_json: bool) -> int:
+    """Check every answer. Exit 12 where damage was found and not removed."""
+    from pipeline.cache.maintenance import find_damage
+    from pipeline.cache.salvage import salvage
+    from pipeline.cache.store import AnswerCache
 
-
-def _verify(repair: bool, as_json: bool) -> int:
     folder = home() / "answers"
     good = bad = removed = 0
     damaged: list[Damage] = []
@@ -106,10 +113,10 @@ def _verify(repair: bool, as_json: bool) -> int:
     aside: Path | None = None
     if _has_answers(folder):
         try:
-            with closing(AnswerCache(folder)) as cache:
-                faults = cache.faults()
+            with closing(AnswerCache(folder)) as answers:
+                faults = answers.faults()
                 if not faults:
-                    good, bad, removed = find_damage(cache, repair=repair, tell=tell)
+                    good, bad, removed = find_damage(answers, repair=repair, tell=tell)
         except StateError as error:
             faults = [str(error)]
         for fault in faults[:TOLD]:
@@ -143,32 +150,34 @@ def _verify(repair: bool, as_json: bool) -> int:
     return code
 
 
-def prune(age: str, *, dry_run: bool, as_json: bool) -> int:
-    """Remove the answers that are older; nothing else ever removes one."""
-    return reported(lambda: _prune(age, dry_run, as_json), as_json=as_json)
+@command(group=cache, ends_in_json=True)
+@click.option("--older-than", metavar="AGE", required=True, help="Such as 90d; h, d, w or y.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+def prune(older_than: str, dry_run: bool, as_json: bool) -> int:
+    """Remove old answers; nothing else ever removes one."""
+    from pipeline.cache.maintenance import find_older
+    from pipeline.cache.store import AnswerCache
 
-
-def _prune(age: str, dry_run: bool, as_json: bool) -> int:
-    seconds = age_seconds(age)
+    seconds = age_seconds(older_than)
     folder = home() / "answers"
-    answers = size = freed = 0
+    count = size = freed = 0
     if _has_answers(folder):
         # Alone: a run counts on every answer that it has seen here.
-        with closing(AnswerCache(folder, alone=not dry_run)) as cache:
-            before = cache.file_bytes
-            for old in find_older(cache, time.time() - seconds):
-                answers += len(old) if dry_run else cache.remove(old)
+        with closing(AnswerCache(folder, alone=not dry_run)) as answers:
+            before = answers.file_bytes
+            for old in find_older(answers, time.time() - seconds):
+                count += len(old) if dry_run else answers.remove(old)
                 size += sum(len(entry.encoded or b"") for entry in old)
-            if answers and not dry_run:
-                cache.give_back()
-                freed = max(0, before - cache.file_bytes)
+            if count and not dry_run:
+                answers.give_back()
+                freed = max(0, before - answers.file_bytes)
     if as_json:
-        told = {"answers": answers, "bytes": size, "freed_bytes": freed, "dry_run": dry_run}
+        told = {"answers": count, "bytes": size, "freed_bytes": freed, "dry_run": dry_run}
         _print_json(told | {"exit": 0})
     elif dry_run:
-        print(f"{answers:,} answers, {_size(size)}, are older than {age} and would be removed")
+        print(f"{count:,} answers, {_size(size)}, are older than {older_than} and would be removed")
     else:
-        print(f"{answers:,} answers, {_size(size)}, removed; the file is {_size(freed)} smaller")
+        print(f"{count:,} answers, {_size(size)}, removed; the file is {_size(freed)} smaller")
     return 0
 
 
@@ -183,20 +192,21 @@ def age_seconds(age: str) -> float:
     return float(match[1]) * UNITS[match[2]]
 
 
-def export_to(file: str, *, as_json: bool) -> int:
-    """Write all answers to one file; 3 where damaged ones were left out."""
-    return reported(lambda: _export(file, as_json), as_json=as_json)
+@command("export", group=cache, ends_in_json=True)
+@click.argument("file")
+def export_to(file: str, as_json: bool) -> int:
+    """Write all answers to FILE (- for stdout), to carry or to keep."""
+    from pipeline.cache.portable import export
+    from pipeline.cache.store import AnswerCache
 
-
-def _export(file: str, as_json: bool) -> int:
     folder = home() / "answers"
     if not _has_answers(folder):
         raise UsageError(f"{printable(str(folder))}: no answers are kept yet")
     if file == "-" and (as_json or sys.stdout.isatty()):
         why = "--json and file `-` both want stdout" if as_json else "no file for a terminal"
         raise UsageError(why, hint="textmill cache export answers.textmill")
-    with closing(AnswerCache(folder)) as cache, _written(file, folder) as out:
-        written = export(cache, out)
+    with closing(AnswerCache(folder)) as answers, _written(file, folder) as out:
+        written = export(answers, out)
     code = 3 if written.damaged else 0
     if written.damaged:
         print_message(f"{written.damaged:,} damaged entries were left out: textmill cache verify")
@@ -239,17 +249,20 @@ def _written(file: str, folder: Path) -> Iterator[BinaryIO]:
 
 
 def _is_export(path: Path) -> bool:
+    from pipeline.cache.portable import MAGIC
+
     with suppress(OSError), path.open("rb") as file:
         return file.read(len(MAGIC)) in (MAGIC, b"")
     return False
 
 
-def import_from(file: str, *, as_json: bool) -> int:
-    """Add the answers of a file of `export`; 3 where some of them are damaged."""
-    return reported(lambda: _import(file, as_json), as_json=as_json)
+@command("import", group=cache, ends_in_json=True)
+@click.argument("file")
+def import_from(file: str, as_json: bool) -> int:
+    """Add the answers of FILE (- for stdin) that are not here yet."""
+    from pipeline.cache.portable import check, import_answers
+    from pipeline.cache.store import AnswerCache
 
-
-def _import(file: str, as_json: bool) -> int:
     told = 0
 
     def tell(line: str) -> None:
@@ -265,8 +278,8 @@ def _import(file: str, as_json: bool) -> int:
             with storage_errors(path), path.open("wb") as out:
                 shutil.copyfileobj(sys.stdin.buffer, out)
         check(path)
-        with closing(AnswerCache(home() / "answers")) as cache:
-            taken = import_answers(cache, path, tell)
+        with closing(AnswerCache(home() / "answers")) as answers:
+            taken = import_answers(answers, path, tell)
     code = 3 if taken.damaged else 0
     if told > TOLD:
         print_message(f"and {told - TOLD:,} more")

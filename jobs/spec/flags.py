@@ -7,33 +7,6 @@ from collections.abc import Iterable, Mapping
 from jobs.spec.job import KEY
 from jobs.spec.key import flag_of
 
-FLAGS = {
-    "input": "input.path",
-    "output": "output.path",
-    "text": "input.text",
-    "id": "input.id",
-    "keep": "input.keep",
-    "method": "chunk.method",
-    "size": "chunk.size",
-    "overlap": "chunk.overlap",
-    "tokenizer": "chunk.tokenizer",
-    "prompt": "parameters.prompt",
-    "kind": "endpoint.kind",
-    "model": "endpoint.model",
-    "url": "endpoint.url",
-    "concurrency": "endpoint.concurrency",
-    "batch_size": "endpoint.batch_size",
-    "aggregate": "aggregate.method",
-    "max_cost_usd": "budget.max_cost_usd",
-    "stop_at_cap": "budget.stop_at_cap",
-    "max_failed": "guard.max_failed",
-    "max_removed": "guard.max_removed",
-    "max_outage": "run.max_outage_seconds",
-    "grace": "run.grace_seconds",
-    "until": "run.until",
-    "salvage": "input.salvage",
-}
-
 
 def command_line(source: str, overrides: Iterable[str], flags: Mapping[str, object]) -> list[str]:
     """The words of the command that does this job again."""

@@ -129,7 +129,7 @@ def test_a_column_of_a_rule_that_no_row_has_is_told(tmp_path, mill, row, told):
     (tmp_path / "in.jsonl").write_text(row + "\n" if row else "")
     (tmp_path / "job.toml").write_text(
         'task = "feature-extraction"\n[input]\npath = "in.jsonl"\n[[endpoint]]\nkind = "local"\n'
-        '[[rule]]\ncolumn = "sensitive"\nis = true\nendpoints = ["local"]\n'
+        '[[rule]]\ncolumn = "sensitive"\nequals = true\nendpoints = ["local"]\n'
     )
     ran = mill("plan", tmp_path / "job.toml")
     line = "rule.column = `sensitive` is in no row: every row counts as one of that rule\n"
