@@ -10,7 +10,7 @@ import click
 from msgspec import Struct
 
 from jobs.spec.job import KEYS
-from jobs.spec.key import Key
+from jobs.spec.table import Key
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def job_options(
 def _option(key: Key, name: str) -> Callable[[F], F]:
     """The option that sets a key; None where it is not given."""
     declared = [key.short] if key.short else []
-    help_ = key.help or f"{', '.join(key.choices[:-1])} or {key.choices[-1]}."
+    *others, last = key.choices or [""]
+    help_ = key.help or f"{', '.join(others)} or {last}."
     if key.type == "boolean":
         return click.option(*declared, key.flag, name, is_flag=True, default=None, help=help_)
     type_ = {"integer": int, "number": float}.get(str(key.type), str)

@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from jobs.secrets import looks_secret
 from jobs.spec.keys import KeyLocations, key_name, shown
-from jobs.spec.table import KINDS
+from jobs.spec.kinds import KINDS
 
 if TYPE_CHECKING:
     from jobs.spec.job import EndpointSpec, Job

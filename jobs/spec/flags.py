@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from jobs.spec.job import KEY
-from jobs.spec.key import flag_of
+from jobs.spec.table import flag_of
 
 
 def command_line(source: str, overrides: Iterable[str], flags: Mapping[str, object]) -> list[str]:

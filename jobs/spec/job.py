@@ -1,13 +1,13 @@
 """The job file as records: what every other room of `jobs/` reads, and all that is known of a key.
 
-A key is one line here (`jobs.spec.key`): its type, default, bounds, meaning, and its flag where it
-has one. The records hold what was said, with every default filled in, and decide nothing:
+A key is one field here (`jobs.spec.table`): its type, default, bounds, meaning, and its flag where
+it has one. The records hold what was said, with every default filled in, and decide nothing:
 `jobs/spec/load.py` makes them, `jobs/spec/check_job.py`, `jobs/spec/check_endpoints.py` and
 `jobs/spec/check_paths.py` say which must not be.
 """
 
-from __future__ import annotations
-
+# Without `from __future__ import annotations`: the table of keys reads the annotations at once, and
+# to evaluate 60 of them from text takes longer than to import this file.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,8 +15,8 @@ from msgspec import Struct
 
 from chunkers import CHUNKERS, GROUP
 from jobs.secrets import Reference
-from jobs.spec.key import Key, Table, keys_of, lists_of
-from jobs.spec.table import KINDS, TASKS
+from jobs.spec.kinds import KINDS, TASKS
+from jobs.spec.table import Key, Table, keys_of, lists_of
 from pipeline.records import Deadline, Price, Rule
 
 _DAYS_30 = 2_592_000
@@ -47,7 +47,7 @@ class ChunkSpec(Struct, frozen=True):
     """Where a text is cut. Units: tokens of `tokenizer` (None: the endpoint's own)."""
 
     method: Annotated[str, Key(
-        "where a text may be cut", choices=tuple(CHUNKERS), group=GROUP,
+        "where a text may be cut", choices=CHUNKERS, group=GROUP,
         flag="--method", metavar="NAME")] = "structure"
     size: Annotated[int, Key(
         "tokens of a chunk, never exceeded", least=1,
@@ -88,7 +88,7 @@ class EndpointSpec(Struct, frozen=True, kw_only=True):
         "names the endpoint in logs, rules and --set; default: its kind",
         type="slug", is_filled_in=True)]
     kind: Annotated[str, Key(
-        "the protocol", choices=tuple(KINDS), later=("tgi", "replicate"),
+        "the protocol", choices=KINDS, later=("tgi", "replicate"),
         flag="--kind", metavar="NAME")]
     provider: Annotated[str | None, Key(
         "behind the router of kind hf; default: hf-inference", choices=("hf-inference",))] = None

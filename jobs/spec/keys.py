@@ -19,7 +19,7 @@ from typing import Any
 from msgspec import Struct
 
 from jobs.secrets import Reference, mask
-from jobs.spec.key import LARGEST_NUMBER, Key
+from jobs.spec.table import LARGEST_NUMBER, Key
 from pipeline.errors import UsageError
 from pipeline.text import printable
 

@@ -21,10 +21,10 @@ from jobs.spec.check_job import check_relations, check_secrets, served_url
 from jobs.spec.check_paths import check_paths
 from jobs.spec.flags import flag
 from jobs.spec.job import KEYS, LATER, LISTS, Job
-from jobs.spec.key import Key, assemble
 from jobs.spec.keys import KeyLocations, check, read_toml, shown, unknown
+from jobs.spec.kinds import KINDS
 from jobs.spec.overrides import Names, by_name, override, prefixes, spread
-from jobs.spec.table import KINDS
+from jobs.spec.table import Key, assemble
 from pipeline.errors import UsageError
 from pipeline.source.files import is_s3
 from pipeline.text import printable
@@ -142,7 +142,11 @@ def _missing(key: Key, locations: KeyLocations) -> UsageError:
         hint = 'column = "sensitive", equals = true, endpoints = ["local"]'
         return locations.refuse(f"`{key.name}` is missing", "rule", hint=hint)
     is_path = key.name.endswith(".path")
-    hint = f"{flag(key.name)} PATH" if is_path else f"--set {key.name}={key.choices[0]}"
+    hint = (
+        f"{flag(key.name)} PATH"
+        if is_path
+        else f"--set {key.name}={next(iter(key.choices), 'VALUE')}"
+    )
     return locations.refuse(f"`{key.name}` is missing", hint=hint)
 
 
@@ -172,26 +176,26 @@ def _endpoint_filled_in(
 ) -> dict[str, Any]:
     """The same for the endpoint whose keys begin so."""
 
-    def said(last: str, default: Any = None) -> Any:
+    def value(last: str, default: Any = None) -> Any:
         return given.get(f"{prefix}.{last}", default)
 
     name = prefix.partition(".")[2]
-    if name and said("name", name) != name:  # the whole table came with --set
+    if name and value("name", name) != name:  # the whole table came with --set
         raise locations.wrong(f"{prefix}.name", "endpoints get their names in the file")
-    kind = KINDS[said("kind")]
+    kind = KINDS[value("kind")]
     filled = {
-        "name": name or said("name", said("kind")),
-        "provider": said("provider", kind.provider),
-        "url": served_url(said("kind"), said("url"), kind.url, prefix, locations),
-        "concurrency": said("concurrency", kind.concurrency),
-        "batch_size": said("batch_size", kind.embedding_batch if embeds else 1),
+        "name": name or value("name", value("kind")),
+        "provider": value("provider", kind.provider),
+        "url": served_url(value("kind"), value("url"), kind.url, prefix, locations),
+        "concurrency": value("concurrency", kind.concurrency),
+        "batch_size": value("batch_size", kind.embedding_batch if embeds else 1),
     }
-    api_key = said("api_key")
+    api_key = value("api_key")
     if api_key and api_key.file and locations.on_command_line(f"{prefix}.api_key.file"):
         filled["api_key"] = Reference(file=str(Path(api_key.file).expanduser().absolute()))
-    origin = f"endpoint.{said('replica_of')}"
-    if origin in prefixes("endpoint", names) and said("kind") != "local":
+    origin = f"endpoint.{value('replica_of')}"
+    if origin in prefixes("endpoint", names) and value("kind") != "local":
         for last in ("model", "revision"):
-            if (served := said(last, given.get(f"{origin}.{last}"))) is not None:
+            if (served := value(last, given.get(f"{origin}.{last}"))) is not None:
                 filled[last] = served
     return {f"{prefix}.{last}": value for last, value in filled.items()}

@@ -15,8 +15,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from jobs.spec.job import KEY, KEYS, LATER, LISTS
-from jobs.spec.key import Key
 from jobs.spec.keys import KeyLocations, check_value, key_name, read_value, unknown
+from jobs.spec.table import Key
 
 Names = Mapping[str, tuple[str, ...]]
 """Of each list, the names of its tables; none where there is but one, which needs none."""
@@ -107,7 +107,8 @@ def _endpoint_name(table: dict[str, Any], at: int, locations: KeyLocations) -> s
     last = "name" if "name" in table else "kind"
     key = replace(KEY[f"endpoint.{last}"], name=f"endpoint.{at}.{last}")
     if last not in table:
-        raise locations.refuse(f"`{key.name}` is missing", hint=f'kind = "{key.choices[0]}"')
+        hint = f'kind = "{next(iter(key.choices))}"'
+        raise locations.refuse(f"`{key.name}` is missing", hint=hint)
     return str(check_value(key, table[last], locations))
 
 

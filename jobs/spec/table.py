@@ -1,29 +1,221 @@
-"""The tasks, and what each kind of endpoint serves."""
+"""The table of the job file's keys, made from what is declared at the fields of its records.
+
+A field says `size: Annotated[int, Key("tokens of a chunk", least=1)] = 256`, and nothing else names
+the key. The check of the file, flags, `--set`, "did you mean", `--help` and docs/job-file.md read
+the table that `keys_of` makes; `assemble` makes the records from the values of a file.
+"""
 
 from __future__ import annotations
 
-from msgspec import Struct
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
-TASKS = ("feature-extraction", "summarization", "chat-completion")
+from msgspec import NODEFAULT, Struct
+from msgspec.structs import fields, replace
 
+from jobs.secrets import Reference
 
-class Kind(Struct, frozen=True):
-    """What an endpoint kind serves, and its defaults."""
+Type = Literal[
+    "string", "slug", "integer", "number", "boolean", "strings", "scalar", "reference", "time"
+]
+LARGEST_NUMBER = 10**12
 
-    tasks: tuple[str, ...]
-    url: str | None = None
-    provider: str | None = None
-    concurrency: int = 16
-    embedding_batch: int = 32
-
-
-KINDS = {
-    "local": Kind(("feature-extraction", "summarization"), concurrency=2, embedding_batch=64),
-    "hf": Kind(
-        ("feature-extraction", "summarization", "chat-completion"),
-        url="https://router.huggingface.co",
-        provider="hf-inference",
-    ),
-    "tei": Kind(("feature-extraction",)),
-    "openai": Kind(("feature-extraction", "chat-completion"), url="https://api.openai.com/v1"),
+_TYPES: dict[object, Type] = {
+    str: "string",
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    tuple[str, ...]: "strings",
+    bool | int | str: "scalar",
+    Reference: "reference",
 }
+"""How the job file calls the types of the records' fields."""
+
+
+class Key(Struct, frozen=True):
+    """One key of the job file. Bounds are inclusive, but `above`.
+
+    A field declares what its name, type and default do not say; the key of a table has it all.
+    """
+
+    meaning: str
+    name: str = ""
+    """With its sections; at a field only where it is not the field's own name."""
+    type: Type | None = None
+    """At a field only where its type in Python does not tell: `slug` and `time`."""
+    default: Any = None
+    least: float = 0
+    most: float = LARGEST_NUMBER
+    above: float | None = None
+    choices: Collection[str] = ()
+    """Its values. A dict stands for its names as they are when a job is read: no copy of them."""
+    later: tuple[str, ...] = ()
+    group: str | None = None
+    """Entry points of this group are choices, too."""
+    flag: str = ""
+    """The option of the command line that sets it; empty: only `--set` does."""
+    short: str = ""
+    metavar: str | None = None
+    help: str = ""
+    """What `--help` says of the flag; without it, the choices."""
+    is_filled_in: bool = False
+    """A field without a default whose value follows from other keys, or from the file's name."""
+    is_required: bool = False
+
+    @property
+    def section(self) -> str:
+        """The table of the file that the key is in, `endpoint`; empty for one above all tables."""
+        return self.name.partition(".")[0] if "." in self.name else ""
+
+    def takes(self) -> str:
+        """What may stand there, for a reference: `integer, at least 1`."""
+        if self.choices:
+            return ", ".join(self.choices)
+        if self.type == "time":
+            return "time of day"
+        if self.type == "scalar":
+            return "boolean, integer or string"
+        bounded = self.type in ("integer", "number")
+        return f"{self.type}, {self.bound()}" if bounded else str(self.type)
+
+    def bound(self) -> str:
+        """The bound in words."""
+        most = f"{self.most:,.15g}"
+        if self.above is not None:
+            at_most = f" and at most {most}" if self.most < LARGEST_NUMBER else ""
+            return f"more than {self.above:g}{at_most}"
+        if self.most < LARGEST_NUMBER:
+            return f"between {self.least:g} and {most}"
+        return f"at least {self.least:g}"
+
+
+class Table(Struct, frozen=True):
+    """What a field declares that is a table of the job file, or a list of them."""
+
+    name: str = ""
+    """Where it is not the field's own name."""
+    max_tables: int = 0
+    """Of a list: how long it may be."""
+    keys: Mapping[str, Key] = {}
+    """By field, the keys of a record of the engine, which knows of no job file."""
+
+
+NO_TABLE = Table()
+
+
+class _Field(NamedTuple):
+    """A field of a record: a key, or a table with a record of its own, or neither."""
+
+    name: str
+    """In the record."""
+    called: str
+    """In the job file."""
+    key: Key | None
+    record: type[Struct] | None
+    table: Table
+    is_list: bool
+    is_optional: bool
+
+
+def keys_of(record: type[Struct], prefix: str = "", table: Table = NO_TABLE) -> Iterator[Key]:
+    """Every key of a record and of the records in it, in the order of the fields."""
+    for field in _fields(record, table):
+        if field.key is not None:
+            yield replace(field.key, name=prefix + field.called)
+        elif field.record is not None:
+            yield from keys_of(field.record, f"{prefix}{field.called}.", field.table)
+
+
+def lists_of(record: type[Struct]) -> dict[str, int]:
+    """The lists of tables that a job file may hold, and how long each may be."""
+    return {f.called: f.table.max_tables for f in _fields(record, NO_TABLE) if f.is_list}
+
+
+R = TypeVar("R", bound=Struct)
+
+
+def assemble(
+    record: type[R],
+    values: Mapping[str, Any],
+    lists: Mapping[str, Sequence[str]],
+    prefix: str = "",
+    table: Table = NO_TABLE,
+) -> R:
+    """The record of the values by full key; a field without a value has its default.
+
+    `lists` has the prefixes of each list's tables: `endpoint`, or `endpoint.NAME` for each.
+    """
+    made: dict[str, Any] = {}
+    for field in _fields(record, table):
+        name = prefix + field.called
+        if field.record is None:
+            if name in values:
+                made[field.name] = values[name]
+        elif field.is_list:
+            made[field.name] = tuple(
+                assemble(field.record, values, lists, f"{each}.", field.table)
+                for each in lists[name]
+            )
+        elif not field.is_optional or any(key.startswith(f"{name}.") for key in values):
+            made[field.name] = assemble(field.record, values, lists, f"{name}.", field.table)
+    return record(**made)
+
+
+def _fields(record: type[Struct], table: Table) -> list[_Field]:
+    found = []
+    for name, annotation, default in _declared(record):
+        type_, metadata = annotation, None
+        if get_origin(annotation) is Annotated:
+            type_, metadata = get_args(annotation)[:2]
+        metadata = table.keys.get(name, metadata)
+        is_optional, type_ = _without_none(type_)
+        is_list = get_origin(type_) is tuple and isinstance(get_args(type_)[0], type(Struct))
+        inner = get_args(type_)[0] if is_list else type_
+        is_record = isinstance(inner, type(Struct)) and not isinstance(metadata, Key)
+        found.append(
+            _Field(
+                name,
+                (metadata.name if isinstance(metadata, Key | Table) else "") or name,
+                _completed(metadata, type_, default) if isinstance(metadata, Key) else None,
+                inner if is_record else None,
+                metadata if isinstance(metadata, Table) else NO_TABLE,
+                is_list,
+                is_optional,
+            )
+        )
+    return found
+
+
+@cache
+def _declared(record: type[Struct]) -> tuple[tuple[str, Any, Any], ...]:
+    """Name, annotation and default of each field."""
+    return tuple((field.name, field.type, field.default) for field in fields(record))
+
+
+def _without_none(annotation: Any) -> tuple[bool, Any]:
+    """Whether None is one of the types, and the others."""
+    if get_origin(annotation) not in (Union, UnionType):
+        return False, annotation
+    others = tuple(each for each in get_args(annotation) if each is not NoneType)
+    if len(others) == len(get_args(annotation)):
+        return False, annotation
+    return True, others[0] if len(others) == 1 else Union[others]  # noqa: UP007
+
+
+def _completed(key: Key, type_: Any, default: Any) -> Key:
+    """The key with what its field says."""
+    is_choice = get_origin(type_) is Literal
+    return replace(
+        key,
+        type=key.type or ("string" if is_choice else _TYPES[type_]),
+        choices=key.choices or (get_args(type_) if is_choice else ()),
+        default=None if default is NODEFAULT else default,
+        is_required=default is NODEFAULT and not key.is_filled_in,
+    )
+
+
+def flag_of(name: str) -> str:
+    """How the command line calls a key: by its last part, without its unit of time."""
+    return "--" + name.rpartition(".")[2].replace("_", "-").removesuffix("-seconds")

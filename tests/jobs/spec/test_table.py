@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from jobs.secrets import Reference
 from jobs.spec.job import KEY, KEYS, LISTS, Job
-from jobs.spec.key import Key, Table, assemble, flag_of, keys_of, lists_of
+from jobs.spec.table import Key, Table, assemble, flag_of, keys_of, lists_of
 
 
 class Engine(Struct, frozen=True):
