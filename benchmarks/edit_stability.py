@@ -67,7 +67,7 @@ def edited(text: str, edits: int) -> list[str]:
 
 def semantic(text: str, size: int, overlap: int) -> list[Span]:
     """As the cutters of the peers, with the embedded model."""
-    from chunkers import chunk_semantic
+    from chunkers.semantic import chunk_semantic
     from pipeline.endpoints.local import embed
 
     found = chunk_semantic(text, size=size, overlap=overlap, tokenizer=ENCODING, embed=embed)

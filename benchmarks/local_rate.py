@@ -18,7 +18,7 @@ from measure import machine, peer, report
 SAMPLES = Path(__file__).parent.parent / "sample_data" / "reports.jsonl"
 PLAIN = """
 import json, sys
-from chunkers import chunk_structure
+from chunkers.structure import chunk_structure
 from pathlib import Path
 import wordllama
 model = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)

@@ -70,7 +70,7 @@ def cutters() -> dict[str, tuple[str, Cut]]:
         return lambda text, size: _located(text, CUTTERS[name][1](text, size, 0))
 
     def semantic(text: str, size: int) -> Spans:
-        from chunkers import chunk_semantic
+        from chunkers.semantic import chunk_semantic
 
         found = chunk_semantic(text, size=size, tokenizer=ENCODING, embed=local.embed)
         return [(chunk.start_char, chunk.end_char) for chunk in found]

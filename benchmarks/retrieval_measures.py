@@ -140,7 +140,7 @@ def cluster_semantic(text: str, size: int, embed: Embed) -> list[tuple[int, int]
     The similarity of two pieces counts as far as it is above the mean one; a run has at most `size`
     tokens. Source: Chroma's report "Evaluating chunking strategies", 2024; written anew.
     """
-    from chunkers import chunk_structure
+    from chunkers.structure import chunk_structure
 
     # Pieces of 50 tokens, as the report has them, cut at sentences as fairly as can be.
     pieces = list(chunk_structure(text, size=PIECE_TOKENS, tokenizer="o200k_base"))

@@ -1,84 +1,44 @@
 """Ways of cutting a long text into chunks; every one is `(text, *, size, overlap, ...)`.
 
-Nothing heavy is imported before the first chunker is used: `textmill --help` must be fast.
+A way of cutting is imported when it is first used: `textmill --help` must be fast.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from msgspec import Struct
 
 from pipeline.errors import UsageError
 from pipeline.records import Chunk
 
-if TYPE_CHECKING:
-    from chunkers.fixed import chunk_fixed
-    from chunkers.markdown import chunk_markdown
-    from chunkers.semantic import chunk_semantic
-    from chunkers.structure import chunk_structure
 
-__all__ = [
-    "CHUNKERS",
-    "GROUP",
-    "REVISION",
-    "chunk_fixed",
-    "chunk_markdown",
-    "chunk_semantic",
-    "chunk_structure",
-    "chunker",
-    "revision",
-]
+class Method(Struct, frozen=True):
+    """A way of cutting of this package, by the place of its function."""
 
-_HOME = {
-    "chunk_structure": "chunkers.structure",
-    "chunk_fixed": "chunkers.fixed",
-    "chunk_markdown": "chunkers.markdown",
-    "chunk_semantic": "chunkers.semantic",
-}
+    function: str
+    """`module:name`, relative to this package, whatever that is called where it is installed."""
+    revision: int
+    """Raised when the same text is cut differently than before: part of a job's fingerprint."""
+
+    def __call__(self, text: str, **options: Any) -> Iterator[Chunk]:
+        """The chunks of a text."""
+        module, _, name = self.function.partition(":")
+        found: Iterator[Chunk] = getattr(import_module(f"{__name__}.{module}"), name)(
+            text, **options
+        )
+        return found
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'chunkers' has no attribute {name!r}")
-
-
-def _structure(text: str, **options: Any) -> Iterator[Chunk]:
-    from chunkers.structure import chunk_structure
-
-    return chunk_structure(text, **options)
-
-
-def _fixed(text: str, **options: Any) -> Iterator[Chunk]:
-    from chunkers.fixed import chunk_fixed
-
-    return chunk_fixed(text, **options)
-
-
-def _markdown(text: str, **options: Any) -> Iterator[Chunk]:
-    from chunkers.markdown import chunk_markdown
-
-    return chunk_markdown(text, **options)
-
-
-def _semantic(text: str, **options: Any) -> Iterator[Chunk]:
-    from chunkers.semantic import chunk_semantic
-
-    return chunk_semantic(text, **options)
-
-
-CHUNKERS: dict[str, Callable[..., Iterator[Chunk]]] = {
-    "structure": _structure,
-    "fixed": _fixed,
-    "markdown": _markdown,
-    "semantic": _semantic,
+CHUNKERS = {
+    "structure": Method("structure:chunk_structure", revision=1),
+    "fixed": Method("fixed:chunk_fixed", revision=1),
+    "markdown": Method("markdown:chunk_markdown", revision=1),
+    "semantic": Method("semantic:chunk_semantic", revision=1),
 }
 """By the name that `chunk.method` has in a job file."""
-
-REVISION = {"structure": 1, "fixed": 1, "markdown": 1, "semantic": 1}
-"""Raised when the same text is cut differently than before: part of a job's fingerprint."""
 
 GROUP = "textmill.chunkers"
 """Entry points of this group are ways of cutting of other packages, named in a job file as ours."""
@@ -89,6 +49,8 @@ def chunker(name: str) -> Callable[..., Iterator[Chunk]]:
 
     Raises: UsageError where it is unknown or its package cannot be imported.
     """
+    from importlib.metadata import entry_points
+
     if name in CHUNKERS:
         return CHUNKERS[name]
     for point in entry_points(group=GROUP, name=name):
@@ -117,7 +79,9 @@ def _checked(name: str, cut: Callable[..., Iterator[Chunk]]) -> Callable[..., It
 
 def revision(name: str) -> int | str:
     """What a fingerprint holds for this way of cutting: of another package, its version."""
-    if name in REVISION:
-        return REVISION[name]
+    from importlib.metadata import entry_points
+
+    if name in CHUNKERS:
+        return CHUNKERS[name].revision
     points = entry_points(group=GROUP, name=name)
     return next((p.dist.version for p in points if p.dist is not None), "")

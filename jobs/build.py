@@ -53,7 +53,7 @@ def build(job: Job, *, with_secret: bool = True) -> Pipeline:
             fields=prompted + optional,
             optional=optional,
             max_row_bytes=job.guard.max_row_bytes,
-            salvage=job.run.salvage,
+            salvage=job.input.salvage,
         ),
         chunk=chunker(job),
         split=lambda text, size: _split(job, text, size),
@@ -73,13 +73,13 @@ def build(job: Job, *, with_secret: bool = True) -> Pipeline:
         sentences=sentences,
         max_failed=job.guard.max_failed,
         max_removed=job.guard.max_removed,
-        drift_texts=job.guard.canary,
+        drift_texts=job.guard.drift_texts,
         max_chunks=job.guard.max_chunks,
         max_outage_seconds=job.run.max_outage_seconds,
         grace_seconds=job.run.grace_seconds,
         until=job.run.until,
         max_cost_usd=job.budget.max_cost_usd,
-        is_partial=job.budget.partial,
+        is_partial=job.budget.stop_at_cap,
     )
 
 

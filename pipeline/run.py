@@ -36,7 +36,8 @@ from pipeline.prepare.requests import MIN_SPLIT_TOKENS
 from pipeline.runs.drift import with_drift_check
 from pipeline.runs.folder import RunRecord, runs_of
 from pipeline.runs.interrupts import Interrupts
-from pipeline.runs.manifest import new_run_id, planned_manifest, this_run
+from pipeline.runs.manifest import planned_manifest, this_run
+from pipeline.runs.run_id import new_run_id
 from pipeline.runs.summary import Ended, end_of_run, first_error, summary
 from pipeline.sink.sink import Sink
 from pipeline.source.files import recheck
@@ -191,7 +192,7 @@ class _Turn:
             raise BudgetError(
                 f"the plan costs up to ${planned_manifest.cost_usd:.4f}, over "
                 f"budget.max_cost_usd = {most:g}",
-                hint="raise the budget, or work up to it with --partial",
+                hint="raise the budget, or work up to it with --stop-at-cap",
             )
 
     async def _mill(

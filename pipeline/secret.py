@@ -7,7 +7,6 @@ show it.
 
 from __future__ import annotations
 
-import hmac
 from typing import NoReturn
 
 
@@ -37,6 +36,8 @@ class Secret:
         """Equality in a time that does not tell how much of the text is right."""
         if not isinstance(other, Secret):
             return NotImplemented
+        import hmac  # loads OpenSSL, which most commands have no use for
+
         return hmac.compare_digest(
             *(s._text.encode("utf-8", "surrogatepass") for s in (self, other))
         )

@@ -9,36 +9,41 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
+import click
 import msgspec
 
-from jobs.cli.shell import print_message, reported
+from jobs.cli.shell import command, print_message
 from jobs.format import byte_size, parse_duration
 from jobs.home import answers_folder
-from pipeline.cache.maintenance import CacheStats, Damage, cache_stats, find_damage, find_older
-from pipeline.cache.portable import MAGIC, check, export, import_answers
-from pipeline.cache.salvage import salvage
-from pipeline.cache.store import AnswerCache
 from pipeline.disk.durable import replaced, storage_errors
 from pipeline.errors import StateError, UsageError
 from pipeline.text import agreeing, many, printable
+
+if TYPE_CHECKING:
+    from pipeline.cache.maintenance import Damage
 
 TOLD = 20
 """Damaged entries that are told one by one; of more, only how many."""
 
 
-def stats(*, as_json: bool) -> int:
-    """How many answers are kept, of what kind, since when, and how much room there is."""
-    return reported(lambda: _stats(as_json), as_json=as_json)
+@click.group()
+def cache() -> None:
+    """The answers that are kept: count, check, prune and carry them."""
 
 
-def _stats(as_json: bool) -> int:
+@command(group=cache, ends_in_json=True)
+def stats(as_json: bool) -> int:
+    """Say how many answers are kept, of what kind and since when."""
+    from pipeline.cache.maintenance import CacheStats, cache_stats
+    from pipeline.cache.store import AnswerCache
+
     folder = answers_folder()
     found = CacheStats()
     if _has_answers(folder):
-        with closing(AnswerCache(folder)) as cache:
-            found = cache_stats(cache)
+        with closing(AnswerCache(folder)) as answers:
+            found = cache_stats(answers)
     if as_json:
         _print_json(found, folder=str(folder))
         return 0
@@ -78,12 +83,14 @@ def _asked(parts: dict[str, object]) -> str:
     return printable(f"{parts['task']}  {model}  {', '.join(told)}".rstrip(), 200)
 
 
-def verify(*, repair: bool, as_json: bool) -> int:
-    """Check every entry; 12 where damage was found and not removed."""
-    return reported(lambda: _verify(repair, as_json), as_json=as_json)
+@command(group=cache, ends_in_json=True)
+@click.option("--repair", "--delete", is_flag=True, help="Remove damaged ones: ask again.")
+def verify(repair: bool, as_json: bool) -> int:
+    """Check every answer. Exit 12 where damage was found and not removed."""
+    from pipeline.cache.maintenance import find_damage
+    from pipeline.cache.salvage import salvage
+    from pipeline.cache.store import AnswerCache
 
-
-def _verify(repair: bool, as_json: bool) -> int:
     folder = answers_folder()
     good = bad = removed = 0
     damaged: list[Damage] = []
@@ -104,10 +111,10 @@ def _verify(repair: bool, as_json: bool) -> int:
     aside: Path | None = None
     if _has_answers(folder):
         try:
-            with closing(AnswerCache(folder)) as cache:
-                faults = cache.faults()
+            with closing(AnswerCache(folder)) as answers:
+                faults = answers.faults()
                 if not faults:
-                    good, bad, removed = find_damage(cache, repair=repair, tell=tell)
+                    good, bad, removed = find_damage(answers, repair=repair, tell=tell)
         except StateError as error:
             faults = [str(error)]
         for fault in faults[:TOLD]:
@@ -145,32 +152,34 @@ def _verify(repair: bool, as_json: bool) -> int:
     return code
 
 
-def prune(age: str, *, dry_run: bool, as_json: bool) -> int:
-    """Remove the answers that are older; nothing else ever removes one."""
-    return reported(lambda: _prune(age, dry_run, as_json), as_json=as_json)
+@command(group=cache, ends_in_json=True)
+@click.option("--older-than", metavar="AGE", required=True, help="Such as 90d; h, d, w or y.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+def prune(older_than: str, dry_run: bool, as_json: bool) -> int:
+    """Remove old answers; nothing else ever removes one."""
+    from pipeline.cache.maintenance import find_older
+    from pipeline.cache.store import AnswerCache
 
-
-def _prune(age: str, dry_run: bool, as_json: bool) -> int:
-    seconds = age_seconds(age)
+    seconds = age_seconds(older_than)
     folder = answers_folder()
-    answers = size = freed = 0
+    count = size = freed = 0
     if _has_answers(folder):
         # Alone: a run counts on every answer that it has seen here.
-        with closing(AnswerCache(folder, alone=not dry_run)) as cache:
-            before = cache.file_bytes
-            for old in find_older(cache, time.time() - seconds):
-                answers += len(old) if dry_run else cache.remove(old)
+        with closing(AnswerCache(folder, alone=not dry_run)) as answers:
+            before = answers.file_bytes
+            for old in find_older(answers, time.time() - seconds):
+                count += len(old) if dry_run else answers.remove(old)
                 size += sum(len(entry.encoded or b"") for entry in old)
-            if answers and not dry_run:
-                cache.give_back()
-                freed = max(0, before - cache.file_bytes)
-    what = f"{many(answers, 'answer')}, {byte_size(size)}"
+            if count and not dry_run:
+                answers.give_back()
+                freed = max(0, before - answers.file_bytes)
+    what = f"{many(count, 'answer')}, {byte_size(size)}"
     if as_json:
-        told = {"answers": answers, "bytes": size, "freed_bytes": freed, "dry_run": dry_run}
+        told = {"answers": count, "bytes": size, "freed_bytes": freed, "dry_run": dry_run}
         _print_json(told | {"exit": 0})
     elif dry_run:
-        are = agreeing(answers, "is", "are")
-        print(f"{what}, {are} older than {age} and would be removed")
+        are = agreeing(count, "is", "are")
+        print(f"{what}, {are} older than {older_than} and would be removed")
     else:
         print(f"{what}, removed; the file is {byte_size(freed)} smaller")
     return 0
@@ -187,20 +196,21 @@ def age_seconds(age: str) -> float:
     return seconds
 
 
-def export_to(file: str, *, as_json: bool) -> int:
-    """Write all answers to one file; 3 where damaged ones were left out."""
-    return reported(lambda: _export(file, as_json), as_json=as_json)
+@command("export", group=cache, ends_in_json=True)
+@click.argument("file")
+def export_to(file: str, as_json: bool) -> int:
+    """Write all answers to FILE (- for stdout), to carry or to keep."""
+    from pipeline.cache.portable import export
+    from pipeline.cache.store import AnswerCache
 
-
-def _export(file: str, as_json: bool) -> int:
     folder = answers_folder()
     if not _has_answers(folder):
         raise UsageError(f"{printable(str(folder))}: no answers are kept yet")
     if file == "-" and (as_json or sys.stdout.isatty()):
         why = "--json and file `-` both want stdout" if as_json else "no file for a terminal"
         raise UsageError(why, hint="textmill cache export answers.textmill")
-    with closing(AnswerCache(folder)) as cache, _written(file, folder) as out:
-        written = export(cache, out)
+    with closing(AnswerCache(folder)) as answers, _written(file, folder) as out:
+        written = export(answers, out)
     code = 3 if written.damaged else 0
     if written.damaged:
         print_message(
@@ -234,17 +244,20 @@ def _written(file: str, folder: Path) -> Iterator[BinaryIO]:
 
 
 def _is_export(path: Path) -> bool:
+    from pipeline.cache.portable import MAGIC
+
     with suppress(OSError), path.open("rb") as file:
         return file.read(len(MAGIC)) in (MAGIC, b"")
     return False
 
 
-def import_from(file: str, *, as_json: bool) -> int:
-    """Add the answers of a file of `export`; 3 where some of them are damaged."""
-    return reported(lambda: _import(file, as_json), as_json=as_json)
+@command("import", group=cache, ends_in_json=True)
+@click.argument("file")
+def import_from(file: str, as_json: bool) -> int:
+    """Add the answers of FILE (- for stdin) that are not here yet."""
+    from pipeline.cache.portable import check, import_answers
+    from pipeline.cache.store import AnswerCache
 
-
-def _import(file: str, as_json: bool) -> int:
     told = 0
 
     def tell(line: str) -> None:
@@ -260,8 +273,8 @@ def _import(file: str, as_json: bool) -> int:
             with storage_errors(path), path.open("wb") as out:
                 shutil.copyfileobj(sys.stdin.buffer, out)
         check(path)
-        with closing(AnswerCache(answers_folder())) as cache:
-            taken = import_answers(cache, path, tell)
+        with closing(AnswerCache(answers_folder())) as answers:
+            taken = import_answers(answers, path, tell)
     code = 3 if taken.damaged else 0
     if told > TOLD:
         print_message(f"and {told - TOLD:,} more")
@@ -278,16 +291,16 @@ def _import(file: str, as_json: bool) -> int:
     return code
 
 
-def _damaged(entries: int) -> str:
-    return f"{many(entries, 'entry', 'entries')} {agreeing(entries, 'is', 'are')} damaged"
-
-
 def _has_answers(folder: Path) -> bool:
     return (folder / "cache.db").exists()
 
 
 def _print_json(told: object, **more: object) -> None:
     print(msgspec.json.encode(dict(msgspec.to_builtins(told)) | more).decode(), flush=True)
+
+
+def _damaged(entries: int) -> str:
+    return f"{many(entries, 'entry', 'entries')} {agreeing(entries, 'is', 'are')} damaged"
 
 
 def _day(seconds: float) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 import msgspec
+from msgspec.structs import replace
 
-from jobs.cli.shell import pairs, print_message, reported, run_interruptibly
+from jobs.cli.job_options import JobSettings, job_options
+from jobs.cli.shell import command, print_message, run_interruptibly
 from jobs.display.chunks_page import ChunkedDocument, ChunkSettings, page
 from pipeline.errors import StorageError, UsageError
 from pipeline.source.files import JSONL, PARQUET, is_s3
@@ -32,34 +35,27 @@ ERRORS = 5
 """Unreadable rows that are told one by one; of more, only how many."""
 
 
+@command()
+@click.argument("source", metavar="[FILE_OR_JOB]", required=False)
+@job_options()
+@click.option("--only", metavar="ID", help="Only the document with this id.")
+@click.option("--html", metavar="PATH", help="One page for a browser; - for stdout.")
 def chunks(
     source: str | None,
-    overrides: Sequence[str],
-    flags: Mapping[str, object],
-    only: str | None,
-    html: str | None,
-    *,
-    as_json: bool,
-) -> int:
-    """Every chunk of the documents with its span, tokens and text; colours tell chunks apart."""
-    return reported(lambda: _chunks(source, overrides, flags, only, html, as_json))
-
-
-def _chunks(
-    source: str | None,
-    overrides: Sequence[str],
-    flags: Mapping[str, object],
+    settings: JobSettings,
     only: str | None,
     html: str | None,
     as_json: bool,
 ) -> int:
+    """Show where the documents of FILE_OR_JOB (- for stdin) are cut."""
     if html is not None:
         if as_json:
             raise UsageError("--html and --json are two ways of showing", hint="give one of them")
         if html != "-" and not html.lower().endswith(PAGES):
             raise UsageError(f"--html = {printable(html)} must end in .html, or be -")
-    with _opened(source, overrides, flags) as (cutting, documents, total):
-        chosen = _chosen(documents, only, cutting.source, has_id="input.id" in flags)
+    with _opened(source, settings) as (cutting, documents, total):
+        has_id = "input.id" in settings.flags
+        chosen = _chosen(documents, only, cutting.source, has_id=has_id)
         if html is not None:
             made = page(cutting, chosen, total if only is None else 1)
             _write(html, made)
@@ -197,14 +193,13 @@ def _fitting(piece: str, room: int) -> int:
 
 @contextmanager
 def _opened(
-    source: str | None, overrides: Sequence[str], flags: Mapping[str, object]
+    source: str | None, settings: JobSettings
 ) -> Iterator[tuple[ChunkSettings, Iterator[ChunkedDocument], int | None]]:
     """How it is cut, the documents as they are read, and how many there are, if that is known."""
     from jobs.build import build, tokenizer_name
-    from jobs.spec.load import load
     from pipeline.source.scan import survey
 
-    named = flags.get("input.path")
+    named = settings.flags.get("input.path")
     if source is None:
         if named is None:
             raise UsageError("chunks needs a file or a job", hint="textmill chunks report.md")
@@ -213,8 +208,9 @@ def _opened(
         raise UsageError(f"{printable(source)}: --input names another file", hint="give one")
     if _is_file(source):
         # o200k_base needs no extra; a job says better which tokens count.
-        flags = {"chunk.tokenizer": "o200k_base"} | dict(flags) | {"input.path": source}
-    job = load("embed" if _is_file(source) else source, pairs(overrides), flags, needs_output=False)
+        flags = {"chunk.tokenizer": "o200k_base", **settings.flags, "input.path": source}
+        settings = replace(settings, flags=flags)
+    job = settings.load("embed" if _is_file(source) else source, needs_output=False)
     cutting = ChunkSettings(
         "standard input" if source == "-" else source,
         job.chunk.method,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+import click
 import msgspec
 
-from jobs.cli.shell import pairs, reported
+from jobs.cli.job_options import FLAGGED, JobSettings, job_options
+from jobs.cli.shell import command
 from pipeline.errors import UsageError
 from pipeline.text import printable
 
@@ -23,30 +24,20 @@ NAMES = 10_000
 """So many ids are kept to find the one that was meant."""
 
 
-def explain(
-    source: str,
-    name: str,
-    overrides: Sequence[str],
-    flags: Mapping[str, object],
-    *,
-    as_json: bool,
-) -> int:
-    """Every chunk of the row, cached or not, and why not. Sends nothing and needs no network."""
-    return reported(lambda: _explain(source, name, overrides, flags, as_json), as_json=as_json)
-
-
-def _explain(
-    source: str, name: str, overrides: Sequence[str], flags: Mapping[str, object], as_json: bool
-) -> int:
+@command(ends_in_json=True)
+@click.argument("source", metavar="JOB")
+@click.option("--id", "name", metavar="ID", required=True, help="Of the row to explain.")
+@job_options([key for key in FLAGGED if key.name != "input.id"])
+def explain(source: str, name: str, settings: JobSettings, as_json: bool) -> int:
+    """Say why a row of JOB would be paid for again, or would not."""
     from jobs.build import build
     from jobs.cli.streams import with_files_for_streams
-    from jobs.spec.load import load
     from pipeline.cache.store import AnswerCache
     from pipeline.explain import explain
     from pipeline.plan import with_cached_identities
     from pipeline.source.scan import survey
 
-    job = load(source, pairs(overrides), flags, needs_output=False)
+    job = settings.load(source, needs_output=False)
     with with_files_for_streams(job) as (placed_job, _):
         pipeline = build(placed_job, with_secret=False)
         surveyed = survey(pipeline.input)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import click
 import msgspec
 
-from jobs.cli.shell import pairs, print_message, reported
+from jobs.cli.job_options import JobSettings, job_options
+from jobs.cli.shell import command, print_message, run_interruptibly
+from jobs.format import duration
 from pipeline.text import many, printable
 
 if TYPE_CHECKING:
@@ -24,24 +27,23 @@ def say_absent(columns: Sequence[str]) -> None:
         )
 
 
-def plan(
-    source: str, overrides: Sequence[str], flags: Mapping[str, object], *, as_json: bool
-) -> int:
-    """Say what a run would do; 8 where that is over the budget."""
-    return reported(lambda: _plan(source, overrides, flags, as_json), as_json=as_json)
+@command(ends_in_json=True)
+@click.argument("source", metavar="JOB")
+@job_options()
+def plan(source: str, settings: JobSettings, as_json: bool) -> int:
+    """Say what a run of JOB would do and cost, without the network."""
+    return show_plan(source, settings, as_json=as_json)
 
 
-def _plan(source: str, overrides: Sequence[str], flags: Mapping[str, object], as_json: bool) -> int:
+def show_plan(source: str, settings: JobSettings, *, as_json: bool) -> int:
+    """Print the plan; 8 where it is over the budget."""
     from jobs.build import build
-    from jobs.cli.shell import run_interruptibly
     from jobs.cli.streams import with_files_for_streams
-    from jobs.format import duration
-    from jobs.spec.load import load
     from pipeline.cache.store import AnswerCache
     from pipeline.plan import plan as planned
     from pipeline.source.scan import survey
 
-    job = load(source, pairs(overrides), flags, needs_output=False)
+    job = settings.load(source, needs_output=False)
     with with_files_for_streams(job) as (job, _):
         pipeline = build(job, with_secret=False)
         cache = AnswerCache(pipeline.answers) if pipeline.answers.is_dir() else None

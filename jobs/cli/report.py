@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from jobs.cli.shell import reported
+import click
+
+from jobs.cli.shell import command
 from jobs.history.register import runs
 from jobs.history.report import encode, lines, report_of, runs_of_the_night
 from jobs.history.status import choose
+from jobs.home import home
 
 
-def report(what: str | None, *, as_json: bool) -> int:
-    """The last run of a job or an output; without one, of all that ran within a day."""
-    return reported(lambda: _report(what, as_json))
-
-
-def _report(what: str | None, as_json: bool) -> int:
-    from jobs.home import home
-
+@command()
+@click.argument("what", metavar="[JOB_OR_OUTPUT]", required=False)
+def report(what: str | None, as_json: bool) -> int:
+    """What a run did and what is to be done. Without a name, all runs of a day."""
     told, _ = runs(home())
     if not told and what is None:
         print("no runs yet")

@@ -1,20 +1,20 @@
-"""The commands that do a job: `run` and `plan`."""
+"""`textmill run`: does a job."""
 
 from __future__ import annotations
 
 import shlex
 import signal
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import anyio
+import click
 import msgspec
 
-from jobs.cli.plan import say_absent
-from jobs.cli.shell import pairs, print_error, print_message, reported
+from jobs.cli.job_options import JobSettings, job_options
+from jobs.cli.plan import say_absent, show_plan
+from jobs.cli.shell import command, print_error, print_message
 from jobs.secrets import mask
-from pipeline.errors import TextmillError, UsageError
+from pipeline.errors import FINAL_KINDS, TextmillError, UsageError
 
 if TYPE_CHECKING:
     from jobs.history.register import Run
@@ -23,29 +23,56 @@ if TYPE_CHECKING:
     from pipeline.runs.summary import Ended
 
 
+CLASSES = ("all", *FINAL_KINDS)
+"""Of final failures, for --retry-failed."""
+
+
+class RunCommand(click.Command):
+    """Reads `run --retry-failed JOB` as people mean it: a word that is no class is the job."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        flag = "--retry-failed"
+        if flag in args:
+            at = args.index(flag)
+            named = args[at + 1 : at + 2]
+            if not named or named[0] not in CLASSES:
+                args[at] = f"{flag}=all"
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if "unexpected extra argument" in error.message:
+                hint = "rows are given with -i, an output with -o"
+                if f"{flag}=all" in given:
+                    hint = f"after {flag}: {', '.join(CLASSES)}, or nothing"
+                raise click.UsageError(f"{error.message}\nhint: {hint}", ctx) from None
+            raise
+
+
+@command(cls=RunCommand, ends_in_json=True)
+@click.argument("source", metavar="JOB")
+@job_options()
+@click.option("--changes", metavar="PATH", help="Write what changed since the last commit.")
+@click.option(
+    "--retry-failed",
+    metavar="[CLASS]",
+    type=click.Choice(CLASSES),
+    help="Try the failures of an interrupted run again.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be done: `plan`.")
 def run(
     source: str,
-    overrides: Sequence[str],
-    flags: Mapping[str, object],
-    *,
-    as_json: bool,
-    retry_failed: str | None = None,
-    changes: str | None = None,
-) -> int:
-    """Run a job; the exit code. Data on stdout, talk on stderr, what changed in `changes`."""
-    return reported(
-        lambda: _run(source, overrides, flags, as_json, retry_failed, changes), as_json=as_json
-    )
-
-
-def _run(
-    source: str,
-    overrides: Sequence[str],
-    flags: Mapping[str, object],
-    as_json: bool,
-    retry_failed: str | None,
+    settings: JobSettings,
     changes: str | None,
+    retry_failed: str | None,
+    dry_run: bool,
+    as_json: bool,
 ) -> int:
+    """Run JOB, a job file or the name of a template. Goes on where the last run stopped."""
+    if dry_run:
+        return show_plan(source, settings, as_json=as_json)
+    import anyio
+
     from jobs.build import build
     from jobs.cli.streams import with_files_for_streams
     from jobs.display.report_page import write_page
@@ -53,12 +80,11 @@ def _run(
     from jobs.history.recorder import record_run
     from jobs.home import home
     from jobs.spec.check_paths import check_changes
-    from jobs.spec.load import load
     from pipeline import run as engine
     from pipeline.events import flatten
 
     try:
-        job = load(source, pairs(overrides), flags)
+        job = settings.load(source)
     except TextmillError:
         if not Path(source).is_file():
             raise
@@ -70,7 +96,7 @@ def _run(
         raise UsageError("--json and output `-` both want stdout", hint="give -o a path")
     if changes is not None:
         check_changes(job, changes)
-    told = _told(job, source, overrides, flags)
+    told = _told(job, source, settings)
     with (
         with_files_for_streams(job) as (job, publish),
         record_run(home(), told, print_message, write_page) as recording,
@@ -119,13 +145,13 @@ def heard(*listeners: Emit) -> Emit:
     return on
 
 
-def _told(job: Job, source: str, overrides: Sequence[str], flags: Mapping[str, object]) -> Run:
+def _told(job: Job, source: str, settings: JobSettings) -> Run:
     """What the register knows of a run before it begins."""
     from jobs.history.register import start_record
     from jobs.spec.flags import command_line
 
     is_file = Path(source).is_file()
-    words = command_line(source, overrides, flags)
+    words = command_line(source, settings.overrides, settings.flags)
     return start_record(
         job.name,
         file=str(Path(source).absolute()) if is_file else "",

@@ -16,9 +16,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 import msgspec
 
-from jobs.cli.shell import print_message, reported
+from jobs.cli.shell import command, print_message
 from jobs.format import duration
 from jobs.schedule.backends import Scheduler, scheduler, schedulers
 from jobs.schedule.units import (
@@ -39,55 +40,55 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[^\W_][\w-]{0,63}")
 
 
+@click.group()
+def schedule() -> None:
+    """Run a job every night. By a systemd timer, or a line of the crontab."""
+
+
+@command(group=schedule, has_json=False)
+@click.argument("job")
+@click.option("--at", required=True, metavar="HH:MM", help="Local time of day.")
+@click.option("--name", help="Of the schedule; default: the job's.")
+@click.option(
+    "--random-delay", default="10m", show_default=True, metavar="TIME", help="Start up to so late."
+)
+@click.option("--crontab", is_flag=True, help="Not by systemd.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be written.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 def add(
-    path: str,
-    at: str,
-    name: str | None,
-    random_delay: str,
-    *,
-    crontab: bool,
-    dry_run: bool,
-    yes: bool,
+    job: str, at: str, name: str | None, random_delay: str, crontab: bool, dry_run: bool, yes: bool
 ) -> int:
-    """Write the schedule of a job file, after showing it; 130 where the answer is no."""
-    return reported(lambda: _add(path, at, name, random_delay, crontab, dry_run, yes))
-
-
-def _add(
-    path: str, at: str, name: str | None, random_delay: str, crontab: bool, dry_run: bool, yes: bool
-) -> int:
-    schedule, named = _schedule(path, at, name, random_delay)
+    """Run the job file JOB every day at a time."""
+    planned, named = _schedule(job, at, name, random_delay)
     try:
         by = scheduler(wants_crontab=crontab)
     except UsageError as error:
         if not dry_run:
             raise
         print_message(str(error))
-        _show({"crontab": crontab_line(schedule)} if crontab else _units(schedule))
+        _show({"crontab": crontab_line(planned)} if crontab else _units(planned))
         return 0
-    _refuse_other(schedule, by)
-    if by.is_written(schedule):
-        print(f"`{schedule.name}` is scheduled already: {_when(schedule)}, by {by.name}")
+    _refuse_other(planned, by)
+    if by.is_written(planned):
+        print(f"`{planned.name}` is scheduled already: {_when(planned)}, by {by.name}")
         return 0
-    _show(by.texts(schedule))
-    for line in _about_credentials(schedule, named):
+    _show(by.texts(planned))
+    for line in _about_credentials(planned, named):
         print_message(line)
     if dry_run:
         return 0
     if not yes and not _is_wanted():
         print_message("nothing was written")
         return 130
-    by.write(schedule)
+    by.write(planned)
     for remark in by.notes:
         print_message(remark)
-    print(f"`{schedule.name}` is scheduled: {_when(schedule)}, by {by.name}")
+    print(f"`{planned.name}` is scheduled: {_when(planned)}, by {by.name}")
     return 0
 
 
 def _is_wanted() -> bool:
     """What the user answers, also through a pipe. Raises: UsageError where there is no answer."""
-    import click
-
     try:
         return click.confirm("Write this?", err=True)
     except (click.Abort, OSError):  # ctrl-C, or an input that has ended or was closed
@@ -96,12 +97,9 @@ def _is_wanted() -> bool:
         raise UsageError("nothing was written: nobody to ask", hint="--yes writes it") from None
 
 
-def listed(*, as_json: bool) -> int:
-    """Every schedule with its time, its job and who keeps it."""
-    return reported(lambda: _listed(as_json))
-
-
-def _listed(as_json: bool) -> int:
+@command("list", group=schedule)
+def listed(as_json: bool) -> int:
+    """Every schedule: its time, its job, who keeps it."""
     found = _all()
     for schedule, by in found:
         if as_json:
@@ -117,12 +115,9 @@ def _listed(as_json: bool) -> int:
     return 0
 
 
-def upcoming(*, as_json: bool) -> int:
-    """When each schedule is due next, the nearest first."""
-    return reported(lambda: _upcoming(as_json))
-
-
-def _upcoming(as_json: bool) -> int:
+@command("next", group=schedule)
+def upcoming(as_json: bool) -> int:
+    """When each schedule is due next."""
     now = datetime.now().astimezone()
     found = sorted(_all(), key=lambda each: (next_time(each[0], now), each[0].name))
     for schedule, by in found:
@@ -137,12 +132,10 @@ def _upcoming(as_json: bool) -> int:
     return 0
 
 
+@command(group=schedule, has_json=False)
+@click.argument("name")
 def remove(name: str) -> int:
-    """Take a schedule away; its job, its answers and its output stay."""
-    return reported(lambda: _remove(name))
-
-
-def _remove(name: str) -> int:
+    """Take the schedule NAME away; its job and its answers stay."""
     found = [(schedule, by) for schedule, by in _all() if schedule.name == name]
     if not found:
         names = ", ".join(printable(schedule.name) for schedule, _ in _all())

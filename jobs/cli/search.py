@@ -1,51 +1,56 @@
-"""The commands that show: `search` and `templates`."""
+"""`textmill search`: the chunks of an embedded corpus nearest to a question."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-import anyio
+import click
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
+from msgspec.structs import replace
 
-from jobs.cli.shell import pairs, reported
+from jobs.cli.job_options import JobSettings, job_options
+from jobs.cli.shell import command
+from jobs.spec.job import KEY
 from pipeline.errors import EndpointError, OutageError, RefusedError, UsageError
 from pipeline.records import Answer, Chunk, Endpoint, Failure, Request
 from pipeline.tasks import TASKS
 from pipeline.text import printable
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from jobs.spec.job import Job
     from pipeline.endpoints.http import HttpEndpoint
 
 
+_OF_ITS_ENDPOINT = (
+    replace(KEY["endpoint.kind"], help="Of that endpoint, without a job file."),
+    replace(KEY["endpoint.model"], help="Of that endpoint."),
+    replace(KEY["endpoint.url"], help="Of that endpoint."),
+)
+
+
+@command()
+@click.argument("output", metavar="OUT")
+@click.argument("question")
+@click.option("-n", "--count", default=5, show_default=True, help="How many chunks.")
+@click.option(
+    "--job", "job_path", metavar="JOB", help="Its endpoint embeds the question, if not local."
+)
+@job_options(_OF_ITS_ENDPOINT, set_help="Any key of it.")
 def search(
     output: str,
     question: str,
     count: int,
-    job: str | None,
-    overrides: Sequence[str],
-    flags: Mapping[str, object],
-    *,
-    as_json: bool,
-) -> int:
-    """The rows of an output nearest to the question, best first."""
-    return reported(lambda: _search(output, question, count, job, overrides, flags, as_json))
-
-
-def _search(
-    output: str,
-    question: str,
-    count: int,
     job_path: str | None,
-    overrides: Sequence[str],
-    flags: Mapping[str, object],
+    settings: JobSettings,
     as_json: bool,
 ) -> int:
-    from jobs.spec.load import load
+    """Ask an embedded corpus: the chunks of OUT nearest to QUESTION."""
+    import anyio
+
     from pipeline.search import metadata, nearest
 
     if not question.strip():
@@ -65,9 +70,10 @@ def _search(
             hint="search reads what `textmill run embed ... -o vectors.parquet` wrote",
         )
     job = None
-    if job_path or flags or overrides:  # only the endpoint matters: the corpus stands for the input
-        flags = dict(flags) | {"input.path": output, "output.path": "-"}
-        job = load(job_path or "embed", pairs(overrides), flags, needs_output=False)
+    if job_path or settings != JobSettings():
+        # Only the endpoint matters: the corpus stands for the input.
+        flags = {**settings.flags, "input.path": output, "output.path": "-"}
+        job = replace(settings, flags=flags).load(job_path or "embed", needs_output=False)
     vector = _by_own_model(question, model, told["textmill.task"])
     if vector is None:
         vector = anyio.run(_embedded, question, model, job, output)
@@ -155,6 +161,8 @@ async def _embedded(question: str, model: str, job: Job | None, output: str) -> 
 
 async def _asked(http: HttpEndpoint, question: str) -> NDArray[np.float32]:
     """The endpoint's vector for the question, unit length. Raises: OutageError, RefusedError."""
+    import numpy as np
+
     name = http.endpoint.name
     try:
         (answer,) = await http.answer([_request(question)])
@@ -170,6 +178,8 @@ def _request(question: str) -> Request:
 
 
 def _vector(endpoint: str, settled: Answer | Failure) -> NDArray[np.float32]:
+    import numpy as np
+
     if not isinstance(settled, Answer) or not isinstance(settled.value, bytes):
         raise RefusedError(f"endpoint `{endpoint}`: no vector for the question")
     return np.frombuffer(settled.value, dtype="<f4")

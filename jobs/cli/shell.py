@@ -1,5 +1,5 @@
-"""What every command shares: one line for a user's error, messages on stderr, work that ctrl-C may
-leave."""
+"""What every command shares: how it becomes one, one line for a user's error, messages on stderr,
+work that ctrl-C may leave."""
 
 from __future__ import annotations
 
@@ -8,15 +8,47 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
+from functools import wraps
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Any, NoReturn, TypeVar
 
+import click
 import msgspec
 
-from pipeline.errors import CLASSES, TextmillError, UsageError
+from pipeline.errors import CLASSES, TextmillError
 from pipeline.text import printable
+
+
+def command(
+    name: str | None = None,
+    *,
+    group: click.Group | None = None,
+    cls: type[click.Command] = click.Command,
+    has_json: bool = True,
+    ends_in_json: bool = False,
+) -> Callable[[Callable[..., int]], click.Command]:
+    """Makes a command of a function that returns the exit code, and reports its errors.
+
+    With `has_json` it takes `--json`, as `as_json`. With `ends_in_json` an error after `--json`
+    ends in a last line like that of `run`.
+    """
+
+    def made(function: Callable[..., int]) -> click.Command:
+        @wraps(function)
+        def reporting(**options: Any) -> NoReturn:
+            as_json = ends_in_json and options["as_json"]
+            sys.exit(reported(lambda: function(**options), as_json=as_json))
+
+        declare = group.command if group is not None else click.command
+        declared: click.Command = declare(name, cls=cls)(reporting)
+        if has_json:
+            flag = click.Option(["--json", "as_json"], is_flag=True, help="JSON on stdout.")
+            declared.params.append(flag)
+        return declared
+
+    return made
 
 
 def reported(command: Callable[[], int], *, as_json: bool = False) -> int:
@@ -75,17 +107,6 @@ def print_message(line: str) -> None:
     """Talk on stderr; that nobody listens is no reason to fail."""
     with suppress(OSError):
         print(line, file=sys.stderr, flush=True)
-
-
-def pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
-    """`KEY=VALUE` of --set, apart. Raises: UsageError without repeating what may be a secret."""
-    found = []
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key:
-            raise UsageError("--set takes KEY=VALUE, such as --set chunk.size=256")
-        found.append((key.strip(), value))
-    return found
 
 
 T = TypeVar("T")

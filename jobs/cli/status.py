@@ -10,14 +10,16 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import click
 import msgspec
 
-from jobs.cli.shell import print_message, reported
+from jobs.cli.shell import command, print_message
 from jobs.display.terminal import PLAIN_EVERY_SECONDS
 from jobs.format import clock_duration, compact_count, duration
 from jobs.history.ledger import ledger
 from jobs.history.register import Run, is_running, moment, runs
 from jobs.history.status import choose, ending, open_lines, unfinished
+from jobs.home import home
 from pipeline.errors import UsageError
 from pipeline.events import flatten
 from pipeline.text import agreeing, many, printable
@@ -26,14 +28,12 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 
-def status(what: str | None, limit: int, *, watch: bool, as_json: bool) -> int:
-    """The runs of a job or an output, newest first; of all without one."""
-    return reported(lambda: _status(what, limit, watch, as_json))
-
-
-def _status(what: str | None, limit: int, watch: bool, as_json: bool) -> int:
-    from jobs.home import home
-
+@command()
+@click.argument("what", metavar="[JOB_OR_OUTPUT]", required=False)
+@click.option("--watch", is_flag=True, help="Follow what runs until it has ended.")
+@click.option("--limit", default=20, show_default=True, help="How many runs.")
+def status(what: str | None, watch: bool, limit: int, as_json: bool) -> int:
+    """What ran, when, how it ended, what it cost, and what is open."""
     if limit < 1:
         raise UsageError(f"--limit = {limit} must be at least 1")
     if watch and as_json:

@@ -6,19 +6,18 @@ import sys
 from importlib import resources
 from typing import Any
 
+import click
 import msgspec
 
-from jobs.cli.shell import reported
+from jobs.cli.shell import command
 from pipeline.errors import UsageError
 from pipeline.text import printable
 
 
-def templates(name: str | None, *, as_json: bool) -> int:
-    """The job files that come with textmill, or one of them."""
-    return reported(lambda: _templates(name, as_json))
-
-
-def _templates(name: str | None, as_json: bool) -> int:
+@command()
+@click.argument("name", required=False)
+def templates(name: str | None, as_json: bool) -> int:
+    """List the templates, or print the one called NAME. It is a job file."""
     from jobs.spec.load import templates as found
 
     known: dict[str, Any] = dict(found())

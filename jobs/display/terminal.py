@@ -8,15 +8,17 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import suppress
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from jobs.format import duration
 from jobs.history.progress import Progress
 from pipeline import events
-from pipeline.runs.summary import Ended
 from pipeline.text import many, printable
+
+if TYPE_CHECKING:
+    from pipeline.runs.summary import Ended
 
 PLAIN_EVERY_SECONDS = 10.0
 

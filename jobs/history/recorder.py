@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -20,8 +20,10 @@ from jobs.history.progress import Progress
 from jobs.history.register import RegisterEntry, Run, RunProgress, as_text, utc
 from pipeline import events
 from pipeline.errors import CLASSES, TextmillError
-from pipeline.runs.summary import Ended
 from pipeline.text import many, reason
+
+if TYPE_CHECKING:
+    from pipeline.runs.summary import Ended
 
 
 class Recorder:

@@ -30,7 +30,7 @@ from pipeline.disk.json_lines import JsonLines
 from pipeline.errors import StorageError
 from pipeline.events import RunStats
 from pipeline.records import Usage
-from pipeline.runs.manifest import new_run_id
+from pipeline.runs.run_id import new_run_id
 from pipeline.text import reason
 
 KILLED = 137

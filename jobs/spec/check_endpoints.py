@@ -139,8 +139,9 @@ def _check_rules(job: Job, locations: KeyLocations) -> None:
         said = (rule.column, type(rule.value), rule.value)
         if said in seen:
             raise locations.refuse(
-                f"two [[rule]] are about column = {shown(rule.column)}, is = {shown(rule.value)}",
-                f"{prefix}.is",
+                f"two [[rule]] are about column = {shown(rule.column)}, "
+                f"equals = {shown(rule.value)}",
+                f"{prefix}.equals",
                 f"{prefix}.column",
             )
         seen.add(said)

@@ -41,7 +41,10 @@ def fingerprint(job: Job, revisions: Mapping[str, int | str] = {}) -> str:
 
     asked = sorted(job.endpoints, key=lambda endpoint: endpoint.fallback)
     models = list(dict.fromkeys(map(model, asked)))
-    said: list[object] = [job.task, job.input.text, job.chunk, job.parameters, job.prompt, models]
+    chunk = msgspec.to_builtins(job.chunk)
+    if job.chunk.focus is None:  # it came later, and leaves the fingerprints of before alone
+        del chunk["focus"]
+    said: list[object] = [job.task, job.input.text, chunk, job.parameters, job.prompt, models]
     if job.rules:  # those of a job without rules stand as they were before there were any
         named = {endpoint.name: model(endpoint) for endpoint in job.endpoints}
         allowed = [{named[name] for name in rule.endpoints} for rule in job.rules]

@@ -1,4 +1,4 @@
-"""One key of the job file at a time: its type, its bounds, its name, and what it is near to.
+"""The values of a job file against its keys: types, bounds, names, and what a name is near to.
 
 A misspelt key that is ignored costs more than any refusal: a job runs unattended and pays. Every
 error names the place, the value and the bound, and passes through `mask`, so that no text that
@@ -12,22 +12,18 @@ import difflib
 import math
 import re
 import tomllib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from importlib.metadata import entry_points
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from msgspec import Struct
 
 from jobs.secrets import Reference, mask
+from jobs.spec.table import LARGEST_NUMBER, Key
 from pipeline.errors import UsageError
 from pipeline.text import printable
 
-Type = Literal[
-    "string", "slug", "integer", "number", "boolean", "strings", "scalar", "reference", "time"
-]
 NOT_YET = "is not supported yet in this version"
-_LARGEST_NUMBER = 10**12
 _LONGEST_STRING = 100_000
 _DEEPEST_PARAMETER = 10
 _SLUG = re.compile(r"[^\W_][\w-]{0,63}")
@@ -35,48 +31,6 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _OWNED = {"input", "inputs", "model", "messages", "stream", "encoding_format", "n"}
 _CREDENTIALS = {"api_key", "apikey", "api_token", "access_token", "authorization", "headers",
                 "password", "secret"}  # fmt: skip
-
-
-class Key(NamedTuple):
-    """One key of the job file. Bounds are inclusive, but `above`."""
-
-    name: str
-    type: Type
-    default: Any
-    meaning: str
-    least: float = 0
-    most: float = _LARGEST_NUMBER
-    above: float | None = None
-    choices: Collection[str] = ()
-    """Its values. A table stands for its names as they are when a job is read: no copy of them."""
-    later: tuple[str, ...] = ()
-    group: str | None = None
-    """Entry points of this group are choices, too."""
-
-    def takes(self) -> str:
-        """What may stand there, for a reference: `integer, at least 1`."""
-        if self.choices:
-            return ", ".join(self.choices)
-        if self.type == "time":
-            return "time of day"
-        if self.type == "scalar":
-            return "boolean, integer or string"
-        bounded = self.type in ("integer", "number")
-        return f"{self.type}, {self.bound()}" if bounded else self.type
-
-    def bound(self) -> str:
-        """The bound in words."""
-        most = f"{self.most:,.15g}"
-        if self.above is not None:
-            at_most = f" and at most {most}" if self.most < _LARGEST_NUMBER else ""
-            return f"more than {self.above:g}{at_most}"
-        if self.most < _LARGEST_NUMBER:
-            return f"between {self.least:g} and {most}"
-        return f"at least {self.least:g}"
-
-    def shown_default(self) -> str:
-        """The default as TOML, empty where there is none or `meaning` tells it."""
-        return "" if self.default is None else shown(self.default).replace(",", "_")
 
 
 class KeyLocations(Struct, frozen=True):
@@ -191,9 +145,7 @@ def check(
         for last, value in table.items():
             name = f"{prefix}{last}" if "." not in last else f'{prefix}"{last}"'
             if name in later:
-                tables = {n: f"[{n}]" for n in ("notify", "quota", "policy")}
-                plain = tables.get(name, name.removeprefix("endpoint."))
-                raise locations.refuse(f"`{plain}` {NOT_YET}", name)
+                raise locations.refuse(f"`[{name}]` {NOT_YET}", name)
             if name in sections and not isinstance(value, dict):
                 raise locations.wrong(name, f"must be a table, got {_safe(name, value)}")
             if name == "parameters":
@@ -238,8 +190,8 @@ def check_value(key: Key, value: Any, locations: KeyLocations) -> Any:
             if not -math.inf < value < math.inf:
                 raise wrong("must be a finite number")
             low = value <= key.above if key.above is not None else value < key.least
-            if value > key.most == _LARGEST_NUMBER:
-                raise wrong(f"must be at most {_LARGEST_NUMBER:,}")
+            if value > key.most == LARGEST_NUMBER:
+                raise wrong(f"must be at most {LARGEST_NUMBER:,}")
             if low or value > key.most:
                 raise wrong(f"must be {key.bound()}")
             return float(value) if key.type == "number" else value
@@ -289,8 +241,7 @@ def _time(value: object, wrong: Callable[[str], UsageError]) -> str | None:
 
 
 def _check_string(key: Key, value: str, locations: KeyLocations) -> None:
-    plugged = key.group is not None and bool(entry_points(group=key.group, name=value))
-    if key.choices and value not in key.choices and not plugged:
+    if key.choices and value not in key.choices and not _is_plugged_in(key, value):
         if value in key.later:
             raise locations.refuse(f'{key.name} = "{value}" {NOT_YET}', key.name)
         meant = unknown(value, key.choices)
@@ -311,6 +262,12 @@ def _check_string(key: Key, value: str, locations: KeyLocations) -> None:
             "must be 1 to 64 letters, digits, `-` or `_`, a letter or digit first, "
             f"got {shown(value)}",
         )
+
+
+def _is_plugged_in(key: Key, value: str) -> bool:
+    from importlib.metadata import entry_points
+
+    return key.group is not None and bool(entry_points(group=key.group, name=value))
 
 
 def _reference(name: str, value: object, locations: KeyLocations) -> Reference:

@@ -1,7 +1,7 @@
 """The job file: TOML in, one frozen `Job` out, or one line that says what is wrong and where.
 
-The records stand in `jobs/spec/job.py`, the keys in `jobs/spec/table.py`. What a job may not say
-beyond the bounds of one key stands in `jobs/spec/check_job.py` (URLs, secrets, contradictions),
+The records and their keys stand in `jobs/spec/job.py`. What a job may not say beyond the bounds of
+one key stands in `jobs/spec/check_job.py` (URLs, secrets, contradictions),
 `jobs/spec/check_endpoints.py` (endpoints and rules among each other) and
 `jobs/spec/check_paths.py`.
 """
@@ -20,23 +20,12 @@ from jobs.spec.check_endpoints import check_replicas, check_routing
 from jobs.spec.check_job import check_relations, check_secrets, served_url
 from jobs.spec.check_paths import check_paths
 from jobs.spec.flags import flag
-from jobs.spec.job import (
-    AggregateSpec,
-    BudgetSpec,
-    ChunkSpec,
-    EndpointSpec,
-    GuardSpec,
-    InputSpec,
-    Job,
-    OutputSpec,
-    RunSpec,
-)
-from jobs.spec.keys import Key, KeyLocations, check, read_toml, unknown
+from jobs.spec.job import KEYS, LATER, LISTS, Job
+from jobs.spec.keys import KeyLocations, check, read_toml, shown, unknown
 from jobs.spec.overrides import Names, by_name, override, prefixes, spread
-from jobs.spec.table import KEYS, LATER
+from jobs.spec.table import Key, assemble
 from pipeline.endpoints.kinds import KINDS
 from pipeline.errors import UsageError
-from pipeline.records import Deadline, Price, Rule
 from pipeline.source.files import is_s3
 from pipeline.tasks import TASKS
 from pipeline.text import printable
@@ -73,13 +62,14 @@ def load(
     given = check(tree, keys, LATER, locations)
     if not needs_output:
         given.setdefault("output.path", "-")
-    kinds = [f"{prefix}.kind" for prefix in prefixes("endpoint", names)]
-    ruled = prefixes("rule", names) if "rule" in tree else []
-    rules = [f"{prefix}.{last}" for prefix in ruled for last in ("column", "is", "endpoints")]
-    for key in ("task", *kinds, *rules, "input.path", "output.path"):
-        if key not in given:
-            raise _missing(key, keys, locations)
-    job = _job(given, keys, names, locations, stem, folder, ruled)
+    missing = [key for key in keys if _is_required(key, tree) and key.name not in given]
+    if missing:  # -i and -o come last
+        raise _missing(min(missing, key=lambda key: key.name.endswith(".path")), locations)
+    values = _filled_in(given, names, locations, stem) | {"address": address, "folder": folder}
+    for name in ("input.path", "output.path"):
+        values[name] = _resolved(given[name], "" if locations.on_command_line(name) else folder)
+    lists = {name: prefixes(name, names) if name in tree else [] for name in LISTS}
+    job = assemble(Job, values, lists)
     check_replicas(job, locations)
     check_relations(job, locations)
     check_routing(job, locations)
@@ -99,7 +89,12 @@ def templates() -> list[tuple[str, str]]:
 
 def reference() -> list[tuple[str, str, str, str]]:
     """Rows of docs/job-file.md: key, what it takes, default, meaning."""
-    return [(key.name, key.takes(), key.shown_default(), key.meaning) for key in KEYS]
+    return [(key.name, key.takes(), _default(key), key.meaning) for key in KEYS]
+
+
+def _default(key: Key) -> str:
+    """The default as TOML; empty where there is none, or the meaning says it."""
+    return "" if key.default is None else shown(key.default).replace(",", "_")
 
 
 def _found(path: str | Path) -> tuple[str, str, str, str]:
@@ -138,89 +133,70 @@ def _template(typed: str, address: str) -> tuple[str, str, str, str]:
     )
 
 
-def _missing(key: str, keys: Sequence[Key], locations: KeyLocations) -> UsageError:
-    if key.startswith("rule"):
-        hint = 'column = "sensitive", is = true, endpoints = ["local"]'
-        return locations.refuse(f"`{key}` is missing", "rule", hint=hint)
-    choices = next(known.choices for known in keys if known.name == key)
-    value = next(iter(choices), "PATH")
-    hint = f"{flag(key)} PATH" if key.endswith(".path") else f"--set {key}={value}"
-    return locations.refuse(f"`{key}` is missing", hint=hint)
+def _is_required(key: Key, tree: Mapping[str, object]) -> bool:
+    """False also for a key of a list that has no table."""
+    return key.is_required and (key.section not in LISTS or key.section in tree)
 
 
-def _job(
-    given: dict[str, Any],
-    keys: Sequence[Key],
-    names: Names,
-    locations: KeyLocations,
-    stem: str,
-    folder: str,
-    ruled: Sequence[str],
-) -> Job:
-    """The records of what was given, with the defaults that depend on task and kind."""
-    values = {key.name: given.get(key.name, key.default) for key in keys}
-
-    def section(name: str) -> dict[str, Any]:
-        start = len(name) + 1
-        return {k[start:]: v for k, v in values.items() if k.rpartition(".")[0] == name}
-
-    def based(key: str) -> str:
-        if key == "input.path" and is_s3(values[key]):
-            return str(values[key])
-        base = "" if locations.on_command_line(key) else folder
-        path = str(Path(base, values[key]))
-        # `-` is a stream only where it was typed so.
-        if values[key] == "-":
-            return "-"
-        return "./-" if path == "-" else path
-
-    def endpoint(prefix: str) -> EndpointSpec:
-        said, kind = section(prefix), KINDS[values[f"{prefix}.kind"]]
-        said["name"] = prefix.partition(".")[2] or said["name"] or said["kind"]
-        said["provider"] = said["provider"] or next(iter(kind.providers), None)
-        said["url"] = served_url(said["kind"], said["url"], kind.url, prefix, locations)
-        said["concurrency"] = said["concurrency"] or kind.concurrency
-        said["batch_size"] = said["batch_size"] or kind.batch_size(values["task"])
-        api_key = said["api_key"]
-        if api_key and api_key.file and locations.on_command_line(f"{prefix}.api_key.file"):
-            said["api_key"] = Reference(file=str(Path(api_key.file).expanduser().absolute()))
-        origin = origins.get(said["replica_of"])
-        if origin is not None and not kind.models:
-            said["model"] = said["model"] or values[f"{origin}.model"]
-            said["revision"] = given.get(f"{prefix}.revision", values[f"{origin}.revision"])
-        priced = any(key.startswith(f"{prefix}.price.") for key in given)
-        return EndpointSpec(
-            **said,
-            price=Price(**section(f"{prefix}.price")) if priced else None,
-            deadline=Deadline(**section(f"{prefix}.deadline")),
-        )
-
-    origins = {name: f"endpoint.{name}" for name in names["endpoint"]}
-    for name, prefix in origins.items():
-        if given.get(f"{prefix}.name", name) != name:  # the whole table came with --set
-            raise locations.wrong(f"{prefix}.name", "endpoints get their names in the file")
-    read, written = section("input"), section("output")
-    read["path"], written["path"] = based("input.path"), based("output.path")
-    parameters = given["parameters"]
-    method: Any = values["aggregate.method"] or TASKS[values["task"]].default_aggregate
-    return Job(
-        name=values["name"] or stem,
-        task=values["task"],
-        route=values["route"],
-        input=InputSpec(**read),
-        chunk=ChunkSpec(**section("chunk")),
-        parameters={name: value for name, value in parameters.items() if name != "prompt"},
-        prompt=parameters.get("prompt"),
-        endpoints=tuple(endpoint(prefix) for prefix in prefixes("endpoint", names)),
-        rules=tuple(
-            Rule(given[f"{prefix}.column"], given[f"{prefix}.is"], given[f"{prefix}.endpoints"])
-            for prefix in ruled
-        ),
-        aggregate=AggregateSpec(method),
-        output=OutputSpec(**written),
-        budget=BudgetSpec(**section("budget")),
-        guard=GuardSpec(**section("guard")),
-        run=RunSpec(**section("run")),
-        address=locations.file,
-        folder=folder,
+def _missing(key: Key, locations: KeyLocations) -> UsageError:
+    if key.section == "rule":
+        hint = 'column = "sensitive", equals = true, endpoints = ["local"]'
+        return locations.refuse(f"`{key.name}` is missing", "rule", hint=hint)
+    is_path = key.name.endswith(".path")
+    hint = (
+        f"{flag(key.name)} PATH"
+        if is_path
+        else f"--set {key.name}={next(iter(key.choices), 'VALUE')}"
     )
+    return locations.refuse(f"`{key.name}` is missing", hint=hint)
+
+
+def _resolved(path: str, base: str) -> str:
+    """The path to open: relative to the base, but for a bucket and a stream."""
+    if path == "-" or is_s3(path):
+        return path
+    joined = str(Path(base, path))
+    return "./-" if joined == "-" else joined  # `-` is a stream only where it was typed so
+
+
+def _filled_in(
+    given: Mapping[str, Any], names: Names, locations: KeyLocations, stem: str
+) -> dict[str, Any]:
+    """What was given, and what follows from it: from the task, the kinds, the origins."""
+    method = TASKS[given["task"]].default_aggregate
+    values = {"name": stem, "aggregate.method": method, **given}
+    values["parameters"] = dict(given["parameters"])
+    values["parameters.prompt"] = values["parameters"].pop("prompt", None)
+    for prefix in prefixes("endpoint", names):
+        values |= _endpoint_filled_in(given, prefix, names, locations)
+    return values
+
+
+def _endpoint_filled_in(
+    given: Mapping[str, Any], prefix: str, names: Names, locations: KeyLocations
+) -> dict[str, Any]:
+    """The same for the endpoint whose keys begin so."""
+
+    def value(last: str, default: Any = None) -> Any:
+        return given.get(f"{prefix}.{last}", default)
+
+    name = prefix.partition(".")[2]
+    if name and value("name", name) != name:  # the whole table came with --set
+        raise locations.wrong(f"{prefix}.name", "endpoints get their names in the file")
+    kind = KINDS[value("kind")]
+    filled = {
+        "name": name or value("name", value("kind")),
+        "provider": value("provider", next(iter(kind.providers), None)),
+        "url": served_url(value("kind"), value("url"), kind.url, prefix, locations),
+        "concurrency": value("concurrency", kind.concurrency),
+        "batch_size": value("batch_size", kind.batch_size(given["task"])),
+    }
+    api_key = value("api_key")
+    if api_key and api_key.file and locations.on_command_line(f"{prefix}.api_key.file"):
+        filled["api_key"] = Reference(file=str(Path(api_key.file).expanduser().absolute()))
+    origin = f"endpoint.{value('replica_of')}"
+    if origin in prefixes("endpoint", names) and not kind.models:
+        for last in ("model", "revision"):
+            if (served := value(last, given.get(f"{origin}.{last}"))) is not None:
+                filled[last] = served
+    return {f"{prefix}.{last}": value for last, value in filled.items()}

@@ -9,13 +9,14 @@ for each of them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import groupby
 from typing import Any
 
-from jobs.spec.keys import Key, KeyLocations, check_value, key_name, read_value, unknown
-from jobs.spec.table import KEYS, LATER
+from msgspec.structs import replace
 
-MAX_TABLES = {"endpoint": 100, "rule": 1_000}
-"""The lists of the file, and how long each may be."""
+from jobs.spec.job import KEY, KEYS, LATER, LISTS
+from jobs.spec.keys import KeyLocations, check_value, key_name, read_value, unknown
+from jobs.spec.table import Key
 
 Names = Mapping[str, tuple[str, ...]]
 """Of each list, the names of its tables; none where there is but one, which needs none."""
@@ -26,7 +27,7 @@ def by_name(tree: dict[str, Any], locations: KeyLocations) -> Names:
 
     Raises: UsageError for what is no list of tables, and for two endpoints of one name.
     """
-    return {name: _tables(tree, name, locations) for name in MAX_TABLES}
+    return {name: _tables(tree, name, locations) for name in LISTS}
 
 
 def prefixes(name: str, names: Names) -> list[str]:
@@ -37,12 +38,13 @@ def prefixes(name: str, names: Names) -> list[str]:
 def spread(names: Names) -> tuple[Key, ...]:
     """The table of keys, with those of a list once for each of its tables."""
     found: list[Key] = []
-    for key in KEYS:
-        name, _, last = key.name.partition(".")
-        if names.get(name):
-            found += [key._replace(name=f"{prefix}.{last}") for prefix in prefixes(name, names)]
-        else:
-            found.append(key)
+    for section, group in groupby(KEYS, key=lambda key: key.section):
+        keys = list(group)
+        if not names.get(section):
+            found += keys
+            continue
+        for prefix in prefixes(section, names):
+            found += [replace(key, name=prefix + key.name[len(section) :]) for key in keys]
     return tuple(found)
 
 
@@ -64,7 +66,7 @@ def override(
     is_text = types.get(full) in ("string", "slug")
     if isinstance(value, str) and not (is_text and not place.startswith("--set")):
         value = read_value(
-            value, "string" if reference else types.get(full, "any"), full, locations
+            value, "string" if reference else types.get(full) or "any", full, locations
         )
     if reference:
         value = {parts.pop(): value}
@@ -82,8 +84,8 @@ def _tables(tree: dict[str, Any], name: str, locations: KeyLocations) -> tuple[s
         raise locations.refuse(f"`{name}` is a list, write [[{name}]] instead of [{name}]")
     if not isinstance(tables, list) or not all(isinstance(each, dict) for each in tables):
         raise locations.refuse(f"`{name}` must be a table, written [[{name}]]")
-    if len(tables) > MAX_TABLES[name]:
-        raise locations.refuse(f"{len(tables):,} [[{name}]] are more than {MAX_TABLES[name]:,}")
+    if len(tables) > LISTS[name]:
+        raise locations.refuse(f"{len(tables):,} [[{name}]] are more than {LISTS[name]:,}")
     if len(tables) < 2:
         if tables or name == "endpoint":
             tree[name] = tables[0] if tables else {}
@@ -103,12 +105,10 @@ def _tables(tree: dict[str, Any], name: str, locations: KeyLocations) -> tuple[s
 
 def _endpoint_name(table: dict[str, Any], at: int, locations: KeyLocations) -> str:
     last = "name" if "name" in table else "kind"
-    known = next(key for key in KEYS if key.name == f"endpoint.{last}")
-    key = known._replace(name=f"endpoint.{at}.{last}")
+    key = replace(KEY[f"endpoint.{last}"], name=f"endpoint.{at}.{last}")
     if last not in table:
-        raise locations.refuse(
-            f"`{key.name}` is missing", hint=f'kind = "{next(iter(known.choices))}"'
-        )
+        hint = f'kind = "{next(iter(key.choices))}"'
+        raise locations.refuse(f"`{key.name}` is missing", hint=hint)
     return str(check_value(key, table[last], locations))
 
 
@@ -121,7 +121,7 @@ def _addressed(
     """
     parts = key.split(".")
     name = parts[0]
-    if name not in MAX_TABLES:
+    if name not in LISTS:
         return parts
     own = _own(name, KEYS)
     if not names[name]:

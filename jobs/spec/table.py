@@ -1,112 +1,221 @@
-"""The table of the job file's keys.
+"""The table of the job file's keys, made from what is declared at the fields of its records.
 
-`KEYS` is the only place that knows names, types, defaults and bounds: the check of the file, flags
-and `--set`, "did you mean" and docs/job-file.md all read it.
+A field says `size: Annotated[int, Key("tokens of a chunk", least=1)] = 256`, and nothing else names
+the key. The check of the file, flags, `--set`, "did you mean", `--help` and docs/job-file.md read
+the table that `keys_of` makes; `assemble` makes the records from the values of a file.
 """
 
 from __future__ import annotations
 
-from jobs.spec.keys import Key
-from pipeline.endpoints.kinds import KINDS
-from pipeline.tasks import TASKS
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
-_DAYS_30 = 2_592_000
+from msgspec import NODEFAULT, Struct
+from msgspec.structs import fields, replace
+
+from jobs.secrets import Reference
+
+Type = Literal[
+    "string", "slug", "integer", "number", "boolean", "strings", "scalar", "reference", "time"
+]
+LARGEST_NUMBER = 10**12
+
+_TYPES: dict[object, Type] = {
+    str: "string",
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    tuple[str, ...]: "strings",
+    bool | int | str: "scalar",
+    Reference: "reference",
+}
+"""How the job file calls the types of the records' fields."""
 
 
-# fmt: off
-KEYS = (
-    Key("name", "slug", None, "names the job in logs; default: the file's name"),
-    Key("task", "string", None, "what the endpoint does with each chunk", choices=TASKS),
-    Key("route", "string", "ordered", "who of several endpoints is asked first: the first of the "
-        "file with a free slot, or by price, speed or weight",
-        choices=("ordered", "cheapest", "fastest", "weighted")),
-    Key("input.path", "string", None, "file, glob, directory, s3://BUCKET/KEY, or - for "
-        "standard input (-i)"),
-    Key("input.text", "string", "text", "column that holds the text"),
-    Key("input.id", "string", None, "column that names a row; default: the row's content"),
-    Key("input.keep", "strings", None, "columns carried along; default: all for one row per "
-        "document, none for one row per chunk"),
-    Key("chunk.method", "string", "structure", "where a text may be cut",
-        choices=("structure", "fixed", "markdown", "semantic"), group="textmill.chunkers"),
-    Key("chunk.size", "integer", 256, "tokens of a chunk, never exceeded", least=1),
-    Key("chunk.overlap", "integer", 0, "tokens shared with the chunk before; `size` includes it"),
-    Key("chunk.focus", "number", None, "of method semantic: 0 for few long chunks (recall), 1 for "
-        "many short ones about one thing (precision); default: 0.75", most=1),
-    Key("chunk.tokenizer", "string", None, "what counts; default: the endpoint's own where known "
-        "(all are local), else o200k_base"),
-    Key("parameters.prompt", "string", None, "for text tasks, with {chunk}; every other parameter "
-        "goes to the service as it stands"),
-    Key("endpoint.name", "slug", None, "names the endpoint in logs, rules and --set; default: its "
-        "kind"),
-    Key("endpoint.kind", "string", None, "the protocol", choices=KINDS,
-        later=("tgi", "replicate")),
-    Key("endpoint.provider", "string", None, "behind the router of kind hf; default: hf-inference",
-        choices=tuple(provider for kind in KINDS.values() for provider in kind.providers)),
-    Key("endpoint.model", "string", None, "as the service names it; not needed for local and tei"),
-    Key("endpoint.revision", "string", "main", "of the model, where the service has revisions"),
-    Key("endpoint.url", "string", None, "base URL; default: the public service of openai and hf"),
-    Key("endpoint.api_key", "reference", None, 'where the key lies: { env = "NAME" } or '
-        '{ file = "path" } with mode 0600; never the key'),
-    Key("endpoint.max_input_tokens", "integer", None, "what the model reads at once", least=1),
-    Key("endpoint.requests_per_minute", "number", None, "calls per minute; else learned from "
-        "headers and refusals", least=0.01),
-    Key("endpoint.tokens_per_minute", "number", None, "tokens per minute, the same", least=1),
-    Key("endpoint.concurrency", "integer", None, "calls in flight; default: 16, local 2", least=1,
-        most=10_000),
-    Key("endpoint.batch_size", "integer", None, "requests per call; default: 32 for embeddings "
-        "(local 64), 1 for text", least=1, most=10_000),
-    Key("endpoint.batch_tokens", "integer", 100_000, "tokens per call", least=1),
-    Key("endpoint.allow_model_change", "boolean", False, "false: a server that answers under "
-        "another model name than before stops the run"),
-    Key("endpoint.weight", "number", None, 'share of the load under route = "weighted"; '
-        "default: 1", above=0),
-    Key("endpoint.fallback", "boolean", False, "true: gets a request only after the others failed "
-        "it or while they rest"),
-    Key("endpoint.replica_of", "string", None, "name of an endpoint that serves the same model: "
-        "they share answers and load"),
-    Key("endpoint.price.input", "number", 0.0, "USD per million tokens read"),
-    Key("endpoint.price.output", "number", 0.0, "USD per million tokens written"),
-    Key("endpoint.price.request", "number", 0.0, "USD per request"),
-    Key("endpoint.price.second", "number", 0.0, "USD per second of computing"),
-    Key("endpoint.price.hour", "number", 0.0, "USD per hour of the endpoint"),
-    Key("endpoint.deadline.connect_seconds", "number", 10.0, "until connected", above=0,
-        most=_DAYS_30),
-    Key("endpoint.deadline.first_byte_seconds", "number", 120.0, "until the answer begins",
-        above=0, most=_DAYS_30),
-    Key("endpoint.deadline.idle_seconds", "number", 30.0, "between two pieces of an answer",
-        above=0, most=_DAYS_30),
-    Key("endpoint.deadline.call_seconds", "number", 600.0, "for the whole call", above=0,
-        most=_DAYS_30),
-    Key("rule.column", "string", None, "a column that says who may read a row; where it is missing "
-        "or null, all rules on it hold"),
-    Key("rule.is", "scalar", None, "its value"),
-    Key("rule.endpoints", "strings", None, "names of the only endpoints that may get such a row, "
-        "also as fallback"),
-    Key("aggregate.method", "string", None, "rows: one row per chunk; mean, text: one per "
-        "document; default: rows for embeddings, else text", choices=("rows", "mean", "text"),
-        later=("map_reduce", "refine", "vote", "merge", "labels", "entities", "spans",
-               "structured")),
-    Key("output.path", "string", None, ".parquet, .jsonl, a directory, or - (-o)"),
-    Key("budget.max_cost_usd", "number", None, "refuses a run that would cost more", above=0),
-    Key("budget.partial", "boolean", False, "true: work up to the cap, exit 8, go on next time"),
-    Key("guard.max_failed", "number", 0.1, "share of rows; more and nothing is published", most=1),
-    Key("guard.max_removed", "number", 0.25, "share of the last commit's rows, never below 20 of "
-        "them; more are gone and nothing is published", most=1),
-    Key("guard.canary", "integer", 3, "texts sent again before new ones: has the model changed? "
-        "0 = off"),
-    Key("guard.max_chunks", "integer", 1_000_000, "per document; above, it is isolated", least=1),
-    Key("guard.max_row_bytes", "integer", 1_000_000_000, "per row; above, it is isolated", least=1),
-    Key("run.max_outage_seconds", "number", 1800.0, "without any answer", above=0, most=_DAYS_30),
-    Key("run.grace_seconds", "number", 30.0, "to finish calls in flight after ctrl-C",
-        most=_DAYS_30),
-    Key("run.until", "time", None, "local time such as 06:00: when it comes the run drains and "
-        "exits 10; the next one goes on"),
-    Key("run.salvage", "boolean", False, "true: rows of a damaged part of a Parquet file are "
-        "isolated; false: the file is refused"),
-)
-# fmt: on
+class Key(Struct, frozen=True):
+    """One key of the job file. Bounds are inclusive, but `above`.
 
-LATER = frozenset(
-    ["notify", "quota", "policy"]
-)  # fmt: skip
-"""Keys of the design that this version does not use; they are refused by name."""
+    A field declares what its name, type and default do not say; the key of a table has it all.
+    """
+
+    meaning: str
+    name: str = ""
+    """With its sections; at a field only where it is not the field's own name."""
+    type: Type | None = None
+    """At a field only where its type in Python does not tell: `slug` and `time`."""
+    default: Any = None
+    least: float = 0
+    most: float = LARGEST_NUMBER
+    above: float | None = None
+    choices: Collection[str] = ()
+    """Its values. A dict stands for its names as they are when a job is read: no copy of them."""
+    later: tuple[str, ...] = ()
+    group: str | None = None
+    """Entry points of this group are choices, too."""
+    flag: str = ""
+    """The option of the command line that sets it; empty: only `--set` does."""
+    short: str = ""
+    metavar: str | None = None
+    help: str = ""
+    """What `--help` says of the flag; without it, the choices."""
+    is_filled_in: bool = False
+    """A field without a default whose value follows from other keys, or from the file's name."""
+    is_required: bool = False
+
+    @property
+    def section(self) -> str:
+        """The table of the file that the key is in, `endpoint`; empty for one above all tables."""
+        return self.name.partition(".")[0] if "." in self.name else ""
+
+    def takes(self) -> str:
+        """What may stand there, for a reference: `integer, at least 1`."""
+        if self.choices:
+            return ", ".join(self.choices)
+        if self.type == "time":
+            return "time of day"
+        if self.type == "scalar":
+            return "boolean, integer or string"
+        bounded = self.type in ("integer", "number")
+        return f"{self.type}, {self.bound()}" if bounded else str(self.type)
+
+    def bound(self) -> str:
+        """The bound in words."""
+        most = f"{self.most:,.15g}"
+        if self.above is not None:
+            at_most = f" and at most {most}" if self.most < LARGEST_NUMBER else ""
+            return f"more than {self.above:g}{at_most}"
+        if self.most < LARGEST_NUMBER:
+            return f"between {self.least:g} and {most}"
+        return f"at least {self.least:g}"
+
+
+class Table(Struct, frozen=True):
+    """What a field declares that is a table of the job file, or a list of them."""
+
+    name: str = ""
+    """Where it is not the field's own name."""
+    max_tables: int = 0
+    """Of a list: how long it may be."""
+    keys: Mapping[str, Key] = {}
+    """By field, the keys of a record of the engine, which knows of no job file."""
+
+
+NO_TABLE = Table()
+
+
+class _Field(NamedTuple):
+    """A field of a record: a key, or a table with a record of its own, or neither."""
+
+    name: str
+    """In the record."""
+    called: str
+    """In the job file."""
+    key: Key | None
+    record: type[Struct] | None
+    table: Table
+    is_list: bool
+    is_optional: bool
+
+
+def keys_of(record: type[Struct], prefix: str = "", table: Table = NO_TABLE) -> Iterator[Key]:
+    """Every key of a record and of the records in it, in the order of the fields."""
+    for field in _fields(record, table):
+        if field.key is not None:
+            yield replace(field.key, name=prefix + field.called)
+        elif field.record is not None:
+            yield from keys_of(field.record, f"{prefix}{field.called}.", field.table)
+
+
+def lists_of(record: type[Struct]) -> dict[str, int]:
+    """The lists of tables that a job file may hold, and how long each may be."""
+    return {f.called: f.table.max_tables for f in _fields(record, NO_TABLE) if f.is_list}
+
+
+R = TypeVar("R", bound=Struct)
+
+
+def assemble(
+    record: type[R],
+    values: Mapping[str, Any],
+    lists: Mapping[str, Sequence[str]],
+    prefix: str = "",
+    table: Table = NO_TABLE,
+) -> R:
+    """The record of the values by full key; a field without a value has its default.
+
+    `lists` has the prefixes of each list's tables: `endpoint`, or `endpoint.NAME` for each.
+    """
+    made: dict[str, Any] = {}
+    for field in _fields(record, table):
+        name = prefix + field.called
+        if field.record is None:
+            if name in values:
+                made[field.name] = values[name]
+        elif field.is_list:
+            made[field.name] = tuple(
+                assemble(field.record, values, lists, f"{each}.", field.table)
+                for each in lists[name]
+            )
+        elif not field.is_optional or any(key.startswith(f"{name}.") for key in values):
+            made[field.name] = assemble(field.record, values, lists, f"{name}.", field.table)
+    return record(**made)
+
+
+def _fields(record: type[Struct], table: Table) -> list[_Field]:
+    found = []
+    for name, annotation, default in _declared(record):
+        type_, metadata = annotation, None
+        if get_origin(annotation) is Annotated:
+            type_, metadata = get_args(annotation)[:2]
+        metadata = table.keys.get(name, metadata)
+        is_optional, type_ = _without_none(type_)
+        is_list = get_origin(type_) is tuple and isinstance(get_args(type_)[0], type(Struct))
+        inner = get_args(type_)[0] if is_list else type_
+        is_record = isinstance(inner, type(Struct)) and not isinstance(metadata, Key)
+        found.append(
+            _Field(
+                name,
+                (metadata.name if isinstance(metadata, Key | Table) else "") or name,
+                _completed(metadata, type_, default) if isinstance(metadata, Key) else None,
+                inner if is_record else None,
+                metadata if isinstance(metadata, Table) else NO_TABLE,
+                is_list,
+                is_optional,
+            )
+        )
+    return found
+
+
+@cache
+def _declared(record: type[Struct]) -> tuple[tuple[str, Any, Any], ...]:
+    """Name, annotation and default of each field."""
+    return tuple((field.name, field.type, field.default) for field in fields(record))
+
+
+def _without_none(annotation: Any) -> tuple[bool, Any]:
+    """Whether None is one of the types, and the others."""
+    if get_origin(annotation) not in (Union, UnionType):
+        return False, annotation
+    others = tuple(each for each in get_args(annotation) if each is not NoneType)
+    if len(others) == len(get_args(annotation)):
+        return False, annotation
+    return True, others[0] if len(others) == 1 else Union[others]  # noqa: UP007
+
+
+def _completed(key: Key, type_: Any, default: Any) -> Key:
+    """The key with what its field says."""
+    is_choice = get_origin(type_) is Literal
+    return replace(
+        key,
+        type=key.type or ("string" if is_choice else _TYPES[type_]),
+        choices=key.choices or (get_args(type_) if is_choice else ()),
+        default=None if default is NODEFAULT else default,
+        is_required=default is NODEFAULT and not key.is_filled_in,
+    )
+
+
+def flag_of(name: str) -> str:
+    """How the command line calls a key: by its last part, without its unit of time."""
+    return "--" + name.rpartition(".")[2].replace("_", "-").removesuffix("-seconds")

@@ -107,7 +107,7 @@ class DriftCheck:
                 f"{printable(self._endpoint.name)}: the model answers other vectors than before "
                 f"(cosine {near:.3f} for a text of the last commit): nothing was published",
                 hint="a new model is named in endpoint.model or endpoint.revision; "
-                "--set guard.canary=0 mixes its vectors with the old ones",
+                "--set guard.drift_texts=0 mixes its vectors with the old ones",
             )
             raise self._moved
 

@@ -7,7 +7,6 @@ resumed run would not write the bytes of one that was never interrupted.
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +19,7 @@ from msgspec.structs import replace
 from pipeline.cache.keys import prefix
 from pipeline.errors import CLOSING
 from pipeline.prepare.pipeline import Pipeline
+from pipeline.runs.run_id import new_run_id
 from pipeline.source.survey import Survey
 
 State = Literal["open", "committed", "closed"]
@@ -128,8 +128,3 @@ def runs_to_remove(found: Mapping[str, Manifest | None], this: str) -> list[str]
 
     others = sorted(found.keys() - {this}, key=age, reverse=True)
     return sorted(others[KEPT_RUNS - 1 :])
-
-
-def new_run_id() -> str:
-    """Begins with the time, unique without coordination; never part of a data file."""
-    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + "-" + secrets.token_hex(3)

@@ -1,7 +1,7 @@
 """Rows of Parquet files, by row groups; kept columns stay Arrow all the way.
 
 pyarrow's dataset scanner needs 1 to 2.5 GB for a file that `iter_batches` reads in 170 MB. A page
-may be damaged: then the file is refused, or with `run.salvage` the rows from there to the end of
+may be damaged: then the file is refused, or with `input.salvage` the rows from there to the end of
 its row group are isolated.
 """
 

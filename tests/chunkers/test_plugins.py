@@ -1,12 +1,12 @@
 """Another package's way of cutting is used by its name, through entry points."""
 
 import json
+from importlib import metadata
 from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
 
 import chunkers
-from jobs.spec import keys
 from pipeline.errors import UsageError
 from pipeline.records import Chunk
 
@@ -23,8 +23,7 @@ def plugged(monkeypatch):
         EntryPoint("halves", f"{__name__}:halves", chunkers.GROUP),
         EntryPoint("broken", "no_such_package:f", chunkers.GROUP),
     ])
-    for module in (chunkers, keys):
-        monkeypatch.setattr(module, "entry_points", points.select)
+    monkeypatch.setattr(metadata, "entry_points", points.select)
 
 
 def test_a_plugged_chunker_cuts_a_job(plugged, textmill, tmp_path):
@@ -53,9 +52,8 @@ def test_a_wrong_span_of_another_package_is_refused(monkeypatch, textmill, tmp_p
     def wrong(text, **options):
         yield chunk
 
-    monkeypatch.setattr(chunkers, "entry_points", lambda **_: [
+    monkeypatch.setattr(metadata, "entry_points", lambda **_: [
         type("Point", (), {"load": staticmethod(lambda: wrong), "dist": None})])
-    monkeypatch.setattr(keys, "entry_points", lambda **_: [1])
     path = tmp_path / "in.jsonl"
     path.write_text(json.dumps({"id": 1, "text": "left|right"}) + "\n")
     ran = textmill("run", "embed", "-i", path, "--id", "id", "-o", tmp_path / "o.jsonl", "--method",

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chunkers import CHUNKERS, chunk_semantic, semantic, units
-from chunkers.semantic import best_ends, shared_words
+from chunkers import CHUNKERS, semantic, units
+from chunkers.semantic import best_ends, chunk_semantic, shared_words
 from chunkers.tokens import encoded
 from chunkers.tokens.tokenizers import segments
 from pipeline.errors import UsageError

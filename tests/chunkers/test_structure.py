@@ -11,7 +11,11 @@ from typing import Any
 
 import pytest
 
-from chunkers import CHUNKERS, REVISION, chunk_fixed, chunk_markdown, chunk_structure, units
+import chunkers
+from chunkers import CHUNKERS, units
+from chunkers.fixed import chunk_fixed
+from chunkers.markdown import chunk_markdown
+from chunkers.structure import chunk_structure
 from chunkers.tokens import encoded
 from chunkers.tokens.tokenizers import joined, segments, tokenizer
 from pipeline.errors import UsageError
@@ -249,8 +253,12 @@ def test_a_tokenizer_file_counts_for_models_like_bert(tmp_path: Path) -> None:
     )
 
 
-def test_every_method_has_a_revision() -> None:
-    assert CHUNKERS.keys() == REVISION.keys()
+def test_every_line_of_the_table_names_a_function_and_a_file_of_this_package() -> None:
+    folder = Path(chunkers.__file__).parent
+    named = {path.stem for path in folder.glob("*.py")} - {"__init__", "units"}
+    assert {method.function.partition(":")[0] for method in CHUNKERS.values()} == named
+    for name, method in CHUNKERS.items():
+        assert list(method("One sentence.", size=16)) == [Chunk(0, 13, 3)], name
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:

@@ -159,7 +159,7 @@ def test_guards_and_bounds_are_handed_on():
     made = build(job(
         guard__max_failed=0.5, guard__max_chunks=7, guard__max_row_bytes=99,
         run__max_outage_seconds=3.0, run__grace_seconds=2.0, budget__max_cost_usd=1.5,
-        budget__partial=True,
+        budget__stop_at_cap=True,
     ))
     assert (made.max_failed, made.max_chunks, made.input.max_row_bytes) == (0.5, 7, 99)
     assert (made.max_outage_seconds, made.grace_seconds) == (3.0, 2.0)

@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from jobs.__main__ import CLASSES as RETRY_FAILED
+from jobs.cli.run import CLASSES as RETRY_FAILED
 from pipeline.errors import CLASSES, CLOSING, ERRORS, ErrorFacts, ErrorKind, TextmillError
 from tests.support import ROOT
 from tests.test_layers import FILES

@@ -109,7 +109,7 @@ def test_a_plan_over_the_budget_exits_8_and_shows_what_it_counted(tmp_path, text
     )
     no_price = textmill(*job[:-4])
     assert no_price.out.endswith("up to $0.00 (`openai` has no `price`), about 0.5 s\n")
-    assert textmill(*job, "--partial").code == 0
+    assert textmill(*job, "--stop-at-cap").code == 0
     assert textmill(*job, "--json").last["cost_usd"] == 0.5
 
 
@@ -129,7 +129,7 @@ def test_a_column_of_a_rule_that_no_row_has_is_told(tmp_path, textmill, row, tol
     (tmp_path / "in.jsonl").write_text(row + "\n" if row else "")
     (tmp_path / "job.toml").write_text(
         'task = "feature-extraction"\n[input]\npath = "in.jsonl"\n[[endpoint]]\nkind = "local"\n'
-        '[[rule]]\ncolumn = "sensitive"\nis = true\nendpoints = ["local"]\n'
+        '[[rule]]\ncolumn = "sensitive"\nequals = true\nendpoints = ["local"]\n'
     )
     ran = textmill("plan", tmp_path / "job.toml")
     line = "rule.column = `sensitive` is in no row: every row counts as one of that rule\n"

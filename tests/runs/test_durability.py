@@ -158,7 +158,7 @@ def test_a_changed_input_or_job_is_a_new_run_that_reuses_every_answer(processes,
 
 ENDS = [
     (5, ["503 after=3"], ["--max-outage", "0.2"]),
-    (8, [], ["--max-cost-usd", "5", "--partial", "--set", "endpoint.price.request=1"]),
+    (8, [], ["--max-cost-usd", "5", "--stop-at-cap", "--set", "endpoint.price.request=1"]),
     (13, [], []),
     (143, [], []),
 ]

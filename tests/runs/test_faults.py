@@ -370,7 +370,7 @@ def test_fault_86_a_plan_above_the_budget_is_refused_before_the_first_call(workd
             "--json",
             "--max-cost-usd",
             "3",
-            "--partial",
+            "--stop-at-cap",
         )
         assert ran.code == 8
         assert ran.last["resumable"] is True
@@ -381,7 +381,7 @@ def test_fault_86_a_plan_above_the_budget_is_refused_before_the_first_call(workd
             "--json",
             "--max-cost-usd",
             "3",
-            "--partial",
+            "--stop-at-cap",
         )
         assert ran.code == 0
         assert mock.bill.totals().inputs == 5

@@ -132,9 +132,9 @@ def test_fault_18_whichever_column_is_damaged_both_passes_call_the_rows_alike(
 ):
     parquet(workdir / "in.parquet")
     damaged(workdir / "in.parquet", group=1, column=column)
-    names = f'id = "id"\n{keep}' if named else keep
+    names = (f'id = "id"\n{keep}' if named else keep) + "\nsalvage = true"
     with serving(key=KEY) as mock:
-        path = job(mock.url, "in.parquet", "[run]\nsalvage = true\n[guard]\nmax_failed = 0.3", names)
+        path = job(mock.url, "in.parquet", "[guard]\nmax_failed = 0.3", names)
         ran = textmill("run", path, "--json")
         is_read = column == 1 or not named or (column == 0) or bool(keep)
         assert ran.code == (3 if is_read else 0), ran.err

@@ -18,7 +18,7 @@ from tests.support.served import (
     written,
 )
 
-RULE = {"column": "sensitive", "is": True, "endpoints": ["inside"]}
+RULE = {"column": "sensitive", "equals": True, "endpoints": ["inside"]}
 
 
 def private(n):
@@ -152,7 +152,7 @@ def test_rows_that_rules_leave_to_nobody_are_failed_and_never_sent(workdir, text
     given(workdir, rows(40, sensitive=lambda n: n == 3, secret=lambda n: n == 3))
     with serving(key=KEY, record=True) as outside, serving(key=KEY, record=True) as inside:
         path = job(workdir, at(outside, "outside", model="m"), at(inside, "inside", model="m"),
-                   rules=[RULE, {"column": "secret", "is": True, "endpoints": ["outside"]}])
+                   rules=[RULE, {"column": "secret", "equals": True, "endpoints": ["outside"]}])
         told = balanced(textmill("run", path, "--json"), code=3)
         assert (told["ok"], told["failed"]) == (39, 1)
         (failure,) = failures(workdir)

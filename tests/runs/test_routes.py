@@ -260,7 +260,7 @@ def test_whatever_goes_wrong_every_row_is_accounted_for_and_private_rows_stay(
     ):
         path = job(workdir, at(a, "a"), at(b, "b"), at(c, "c", fallback=True),
                    task="chat-completion", route=rng.choice(["ordered", "fastest", "weighted"]),
-                   rules=[{"column": "private", "is": True, "endpoints": ["b"]}])
+                   rules=[{"column": "private", "equals": True, "endpoints": ["b"]}])
         ran = textmill("run", path, "--json", "--max-outage", "30")
         told = balanced(ran, code=3 if ran.code == 3 else 0)
         assert told["documents"] == 90 and told["failed"] <= 9

@@ -60,7 +60,7 @@ class Project:
         settings = {
             "input.path": str(self.input), "output.path": str(self.folder / (out or self.out)),
             "endpoint.kind": "openai", "endpoint.url": "http://127.0.0.1:9/v1",
-            "endpoint.model": "m", "chunk.size": 8, "chunk.overlap": 0, "chunk.method": "fixed", "guard.canary": 0,
+            "endpoint.model": "m", "chunk.size": 8, "chunk.overlap": 0, "chunk.method": "fixed", "guard.drift_texts": 0,
             "endpoint.batch_size": 3 if self.template == "embed" else 1, "guard.max_removed": 1.0, "guard.max_failed": 1.0,
             **{key.replace("__", "."): value for key, value in (self.flags | flags).items()},
         }  # fmt: skip

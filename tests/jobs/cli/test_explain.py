@@ -308,7 +308,7 @@ path = "a.jsonl"
 RULE = """
 [[rule]]
 column = "private"
-is = true
+equals = true
 endpoints = ["far"]
 """
 

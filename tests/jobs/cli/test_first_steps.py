@@ -43,7 +43,7 @@ def test_a_full_disk_says_what_is_to_be_done(tmp_path, code, hint):
 
 
 def test_the_command_that_goes_on_is_what_somebody_would_type():
-    flags = {"run.max_outage_seconds": 2.0, "guard.max_failed": 0.25, "run.salvage": True}
+    flags = {"run.max_outage_seconds": 2.0, "guard.max_failed": 0.25, "input.salvage": True}
     assert " ".join(command_line("x.toml", [], flags)) == (
         "textmill run x.toml --max-outage 2 --max-failed 0.25 --salvage"
     )

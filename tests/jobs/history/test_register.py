@@ -20,7 +20,8 @@ from jobs.history.register import (
     start_record,
     utc,
 )
-from jobs.spec.flags import FLAGS, command_line
+from jobs.spec.flags import command_line
+from jobs.spec.job import KEYS
 from pipeline.errors import StorageError
 from pipeline.records import Usage
 from tests.support import ROOT
@@ -162,13 +163,14 @@ def test_the_ledger_by_day_and_job():
 
 def test_the_command_of_a_run_is_one_that_does_it_again():
     flags = {"input.path": "a b.jsonl", "output.path": "o.parquet", "input.keep": ["x", "y"], "chunk.size": 99,
-             "budget.partial": True, "run.max_outage_seconds": 5.0, "parameters.prompt": "a {chunk}"}
+             "budget.stop_at_cap": True, "run.max_outage_seconds": 5.0, "parameters.prompt": "a {chunk}"}
     assert command_line("embed", ["chunk.overlap=3"], flags) == [
         "textmill", "run", "embed", "-i", "a b.jsonl", "-o", "o.parquet", "--keep", "x", "--keep", "y", "--size", "99",
-        "--partial", "--max-outage", "5", "--prompt", "a {chunk}", "--set", "chunk.overlap=3"]
+        "--stop-at-cap", "--max-outage", "5", "--prompt", "a {chunk}", "--set", "chunk.overlap=3"]
 
 
 def test_every_flag_is_named_as_the_command_line_names_it():
-    for flag, key in FLAGS.items():
-        name = {"input": "-i", "output": "-o"}.get(flag, "--" + flag.replace("_", "-"))
-        assert command_line("j", [], {key: "v"})[3:] == [name, "v"]
+    named = {key.name: key.short or key.flag for key in KEYS if key.flag}
+    assert {named["output.path"], named["aggregate.method"], named["run.grace_seconds"]} == {"-o", "--aggregate", "--grace"}
+    for key, flag in named.items():
+        assert command_line("j", [], {key: "v"})[3:] == [flag, "v"]

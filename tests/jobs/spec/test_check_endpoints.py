@@ -27,7 +27,7 @@ HUB = '[[endpoint]]\nname = "hub"\nkind = "hf"\nmodel = "a/small"\n'
 OPEN = '[[endpoint]]\nkind = "openai"\nmodel = "m"\n'
 TEI = '[[endpoint]]\nkind = "tei"\nurl = "http://127.0.0.1:8080"\n'
 LOCAL = '[[endpoint]]\nkind = "local"\n'
-RULE = '[[rule]]\ncolumn = "sensitive"\nis = true\nendpoints = ["openai"]\n'
+RULE = '[[rule]]\ncolumn = "sensitive"\nequals = true\nendpoints = ["openai"]\n'
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +73,7 @@ def test_endpoints_route_and_rules_are_handed_on_in_the_order_of_the_file(
     pipeline = build(load(chat(
         HUB + 'weight = 3\nprice = { input = 1 }\napi_key = { env = "HUB_KEY" }\n',
         OPEN + 'fallback = true\nconcurrency = 4\napi_key = { env = "OPEN_KEY" }\n',
-        RULE, '[[rule]]\ncolumn = "region"\nis = "eu"\nendpoints = ["openai", "hub"]\n',
+        RULE, '[[rule]]\ncolumn = "region"\nequals = "eu"\nendpoints = ["openai", "hub"]\n',
         route="weighted",
     )))  # fmt: skip
     assert pipeline.route == "weighted"
@@ -112,7 +112,7 @@ def test_one_endpoint_is_routed_ordered_without_rules() -> None:
 
 def test_rules_read_columns_that_the_input_need_not_have() -> None:
     rules = "".join(
-        f'[[rule]]\ncolumn = "{column}"\nis = {value}\nendpoints = ["openai"]\n'
+        f'[[rule]]\ncolumn = "{column}"\nequals = {value}\nendpoints = ["openai"]\n'
         for column, value in (("a", 1), ("a", 2), ("title", 3))
     )
     said = chat(OPEN, rules)
@@ -151,9 +151,9 @@ def test_set_reaches_tables_and_references_of_one_of_several() -> None:
 
 
 def test_set_makes_and_changes_rules() -> None:
-    made = [("rule.column", "a"), ("rule.is", "eu"), ("rule.endpoints", "hub,openai")]
+    made = [("rule.column", "a"), ("rule.equals", "eu"), ("rule.endpoints", "hub,openai")]
     assert load(chat(HUB, OPEN), made).rules == (Rule("a", "eu", ("hub", "openai")),)
-    assert load(chat(HUB, OPEN, RULE), [("rule.is", "3")]).rules == (
+    assert load(chat(HUB, OPEN, RULE), [("rule.equals", "3")]).rules == (
         Rule("sensitive", 3, ("openai",)),
     )
     both = load(chat(HUB, OPEN, RULE, RULE.replace("true", '""')), [("rule.2.endpoints", "hub")])
@@ -283,11 +283,11 @@ def test_a_flag_for_several_endpoints_is_refused_and_names_what_sets_one(last: s
     ("endpoint.api_key.env",
      "the job has 2 endpoints, `--set endpoint.NAME.api_key.env=VALUE` sets one"),
     ("endpoint", "the job has 2 endpoints, `--set endpoint.NAME.KEY=VALUE` sets one"),
-    ("rule.is", "the job has 2 rules, `--set rule.NUMBER.is=VALUE` sets one"),
+    ("rule.equals", "the job has 2 rules, `--set rule.NUMBER.equals=VALUE` sets one"),
     ("endpoint.hubb.model", "no endpoint is called `hubb` (did you mean `hub`?)"),
     ("endpoint.hub.name", "endpoints get their names in the file"),
     ("endpoint.hub.mdoel", "unknown key `endpoint.hub.mdoel` (did you mean `model`?)"),
-    ("rule.3.is", "no rule is called `3`"),
+    ("rule.3.equals", "no rule is called `3`"),
     ("rule.2.endpoints", 'must name endpoints of the job (hub, openai), got "x"'),
 ])  # fmt: skip
 def test_set_for_several_is_refused_at_its_own_address(key: str, text: str) -> None:
@@ -403,17 +403,17 @@ def test_text_tasks_take_different_models() -> None:
     (RULE.replace('"openai"', ""), "rule.endpoints must name an endpoint: nobody could answer such "
      "a row"),
     (RULE.replace('"openai"', '"hub", "hub"'), "rule.endpoints names an endpoint twice"),
-    (RULE + RULE, 'two [[rule]] are about column = "sensitive", is = true'),
-    (RULE.replace("true", "1.0"), "rule.is must be a boolean, an integer or a string, got 1.0"),
+    (RULE + RULE, 'two [[rule]] are about column = "sensitive", equals = true'),
+    (RULE.replace("true", "1.0"), "rule.equals must be a boolean, an integer or a string, got 1.0"),
     (RULE.replace("true", "[true]"),
-     "rule.is must be a boolean, an integer or a string, got a list"),
+     "rule.equals must be a boolean, an integer or a string, got a list"),
     (RULE.replace("true", "9223372036854775808"),
-     "rule.is must fit in 64 bits, got a number of more than 18 digits"),
-    (RULE.replace("is = true\n", ""), "`rule.is` is missing"),
+     "rule.equals must fit in 64 bits, got a number of more than 18 digits"),
+    (RULE.replace("equals = true\n", ""), "`rule.equals` is missing"),
     (RULE + "[[rule]]\n", "`rule.2.column` is missing"),
     ("[[rule]]\n", "`rule.column` is missing"),
     (RULE.replace("column", "colum"), "unknown key `rule.colum` (did you mean `column`?)"),
-    (RULE + RULE.replace("is =", "iss ="), "unknown key `rule.2.iss` (did you mean `is`?)"),
+    (RULE + RULE.replace("equals =", "equal ="), "unknown key `rule.2.equal` (did you mean `equals`?)"),
     (RULE.replace('"sensitive"', '" "'), "rule.column must not be empty"),
     (RULE.replace("[[rule]]", "[rule]"), "`rule` is a list, write [[rule]] instead of [rule]"),
 ])  # fmt: skip

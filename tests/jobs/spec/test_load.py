@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from jobs.secrets import Reference
 from jobs.spec import job as records
 from jobs.spec.fingerprint import fingerprint
+from jobs.spec.job import KEYS, LATER
 from jobs.spec.load import load, reference, templates
-from jobs.spec.table import KEYS, LATER
 from pipeline.errors import UsageError
 from pipeline.records import Deadline, Price
 from pipeline.text import printable
@@ -167,7 +167,7 @@ GIVEN = st.fixed_dictionaries(
         "endpoint.deadline.call_seconds": st.integers(1, 900),
         "endpoint.api_key.env": st.just("SOME_KEY"),
         "budget.max_cost_usd": st.floats(0.01, 1e6),
-        "budget.partial": st.booleans(),
+        "budget.stop_at_cap": st.booleans(),
         "guard.max_failed": st.floats(0, 1),
         "parameters.dimensions": st.integers(1, 1000),
         "parameters.labels": st.lists(NAMES, max_size=3),
@@ -208,13 +208,13 @@ def test_no_set_raises_anything_but_a_usage_error(key: str, raw: str) -> None:
 
 
 def test_the_table_the_records_and_the_later_keys_agree() -> None:
-    rule = {"rule.column": "a", "rule.is": 1, "rule.endpoints": ["openai"]}
+    rule = {"rule.column": "a", "rule.equals": 1, "rule.endpoints": ["openai"]}
     job = load(written(EMBED | rule | {"endpoint.price.input": 0}))
     lists = {"endpoint": job.endpoints[0], "rule": job.rules[0]}
     for key in KEYS:
         record: Any = job
         for name in key.name.removeprefix("parameters.").split("."):
-            record = lists.get(name) or getattr(record, {"is": "value"}.get(name, name))
+            record = lists.get(name) or getattr(record, {"equals": "value"}.get(name, name))
         if key.default is not None:
             assert record == key.default, key.name
     assert not LATER & {key.name for key in KEYS}
@@ -283,7 +283,7 @@ def test_a_whole_file_becomes_a_job(tmp_path: Path) -> None:
     )
     assert job.budget == records.BudgetSpec(None, False)
     assert job.guard == records.GuardSpec(0.1, 0.25, 3, 1_000_000, 1_000_000_000)
-    assert job.run == records.RunSpec(1800.0, 30.0, None, False)
+    assert job.run == records.RunSpec(1800.0, 30.0, None)
 
 
 def test_defaults_follow_task_and_kind() -> None:
@@ -459,7 +459,7 @@ def test_parameters_in_another_order_have_the_same_fingerprint() -> None:
         ({"endpoint.deadline.call_seconds": 0},
          "endpoint.deadline.call_seconds must be more than 0 and at most 2,592,000, got 0"),
         ({"budget.max_cost_usd": 0}, "budget.max_cost_usd must be more than 0, got 0"),
-        ({"budget.partial": 1}, "budget.partial must be true or false, got 1"),
+        ({"budget.stop_at_cap": 1}, "budget.stop_at_cap must be true or false, got 1"),
         ({"guard.max_failed": 1.5}, "guard.max_failed must be between 0 and 1, got 1.5"),
         ({"guard.max_chunks": 0}, "guard.max_chunks must be at least 1, got 0"),
         ({"input.keep": ["a", "a"]}, "input.keep names a column twice"),
@@ -476,10 +476,10 @@ def test_parameters_in_another_order_have_the_same_fingerprint() -> None:
         ({"endpoint.weight": 3}, 'endpoint.weight = 3 is not used by route = "ordered"'),
         ({"endpoint.requests_per_minute": 0},
          "endpoint.requests_per_minute must be at least 0.01, got 0"),
-        ({"guard.canary": -1}, "guard.canary must be at least 0, got -1"),
+        ({"guard.drift_texts": -1}, "guard.drift_texts must be at least 0, got -1"),
         ({"guard.max_removed": 1.5}, "guard.max_removed must be between 0 and 1, got 1.5"),
         ({"notify.url": "x"}, "`[notify]` is not supported yet in this version"),
-        ({"rule": [{"column": "a"}]}, "`rule.is` is missing"),
+        ({"rule": [{"column": "a"}]}, "`rule.equals` is missing"),
         ({"endpoint.kind": "tgi"}, 'endpoint.kind = "tgi" is not supported yet in this version'),
         ({"aggregate.method": "map_reduce"},
          'aggregate.method = "map_reduce" is not supported yet in this version'),

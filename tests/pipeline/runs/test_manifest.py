@@ -7,14 +7,8 @@ import pytest
 from hypothesis import given
 from msgspec.structs import replace
 
-from pipeline.runs.manifest import (
-    KEPT_RUNS,
-    Manifest,
-    end_manifest,
-    new_run_id,
-    runs_to_remove,
-    this_run,
-)
+from pipeline.runs.manifest import KEPT_RUNS, Manifest, end_manifest, runs_to_remove, this_run
+from pipeline.runs.run_id import new_run_id
 
 
 def run(number=1, name=None, **told):
