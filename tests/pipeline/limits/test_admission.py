@@ -13,7 +13,7 @@ from pipeline.limits.rate import Limits, bucket
 from pipeline.limits.retry_budget import FULL, RetryBudget
 from pipeline.records import Endpoint
 
-CALLS_PER_MINUTE, TOKENS_PER_MINUTE, SLOTS = 60.0, 4_000.0, 3
+CALLS_PER_MINUTE, TOKENS_PER_MINUTE, SLOTS = 240.0, 40_000.0, 2
 WAITS = st.sampled_from([0.25, 1.0, 4.0, 64.0])
 STEPS = st.lists(
     st.one_of(
@@ -123,6 +123,15 @@ def test_a_refusal_costs_nothing(steps, asked):
                     made.answered(permit, now, None)
                 else:
                     made.refused(permit, now, refused())
+
+
+def test_no_more_calls_are_under_way_than_the_job_allows():
+    made = control(kind="local", concurrency=2)
+    tickets = [made.lease(0.0, 1.0) for _ in range(3)]
+    assert tickets[2] == math.inf and not made.has_room
+    made.answered(tickets[0], 0.5, None)
+    assert isinstance(made.lease(0.5, 1.0), Permit)
+    assert made.lease(0.5, 1.0) == math.inf
 
 
 def test_a_resting_endpoint_is_asked_by_one_call_alone():
