@@ -1,0 +1,183 @@
+"""A call goes out only where every part agrees, and then it has paid for each of them."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import EndpointError
+from pipeline.limits import rate, retry_budget
+from pipeline.limits.admission import Admission, Permit
+from pipeline.limits.rate import Limits, bucket
+from pipeline.limits.retry_budget import FULL, RetryBudget
+from pipeline.records import Endpoint
+
+CALLS_PER_MINUTE, TOKENS_PER_MINUTE, SLOTS = 240.0, 40_000.0, 2
+WAITS = st.sampled_from([0.25, 1.0, 4.0, 64.0])
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("wait"), WAITS),
+        st.tuples(
+            st.just("lease"),
+            st.sampled_from([1.0, 64.0, 1_024.0]),
+            st.sampled_from([0.0, 0.0, 14.0, 200.0]),
+        ),
+        st.tuples(st.just("answered")),
+        st.tuples(st.just("failed")),
+    ),
+    max_size=60,
+)
+
+
+def endpoint(**changed):
+    given = {"name": "hub", "kind": "openai", "task": "feature-extraction", "model": "m"}
+    return Endpoint(**given | {"identity": ("openai", "", "m", "main"), "concurrency": 4} | changed)
+
+
+def control(**changed):
+    return Admission(endpoint(**changed), 0.0, lambda: 0.5)
+
+
+def refused(kind="unreachable", retry_after=None):
+    return EndpointError(kind, "no", retry_after=retry_after)
+
+
+class Parts:
+    """Slots, retries and limits, each asked and paid by itself."""
+
+    def __init__(self):
+        self.in_flight = 0
+        self.retries = RetryBudget()
+        self.limits = Limits(bucket(CALLS_PER_MINUTE, 0.0), bucket(TOKENS_PER_MINUTE, 0.0))
+
+    def refusal(self, now, tokens, retry_cost):
+        """Which part refuses this call, in the order of their price; limits are paid if none does,
+        and keep in mind that they were asked."""
+        if self.in_flight == SLOTS:
+            return "room"
+        if self._retried(now, retry_cost)[1]:
+            return "retries"
+        self.limits, wait = rate.lease_all(self.limits, now, tokens)
+        return "limits" if wait else None
+
+    def pay(self, now, retry_cost):
+        self.in_flight += 1
+        self.retries, _ = self._retried(now, retry_cost)
+
+    def _retried(self, now, cost):
+        return retry_budget.spend(self.retries, now, cost) if cost else (self.retries, 0.0)
+
+
+@given(steps=STEPS)
+def test_a_call_goes_exactly_where_every_part_agrees_and_each_is_paid(steps):
+    made = control(
+        kind="local",  # whose room is what the job says
+        concurrency=SLOTS,
+        requests_per_minute=CALLS_PER_MINUTE,
+        tokens_per_minute=TOKENS_PER_MINUTE,
+    )
+    parts, out, now = Parts(), [], 0.0
+    for step, *figures in steps:
+        if step == "wait":
+            now += figures[0]
+        elif step == "lease":
+            tokens, retry_cost = figures
+            refusal = parts.refusal(now, tokens, retry_cost)
+            got = made.lease(now, tokens, retry_cost)
+            assert isinstance(got, Permit) == (refusal is None), refusal
+            if isinstance(got, Permit):
+                parts.pay(now, retry_cost)
+                out.append(got)
+            else:
+                assert got > 0
+                assert math.isinf(got) == (refusal == "room")
+        elif out and step == "answered":
+            made.answered(out.pop(0), now, None)
+            parts.in_flight -= 1
+            parts.retries = retry_budget.earn(parts.retries)
+        elif out:
+            assert made.refused(out.pop(0), now, refused("invalid")) is None
+            parts.in_flight -= 1
+
+
+@given(steps=STEPS, asked=st.lists(st.sampled_from([1.0, 1_024.0]), max_size=4))
+def test_a_refusal_costs_nothing(steps, asked):
+    """Whoever asks often has no fewer calls: two that differ only in refused questions are equal."""
+    quiet, loud = (control(concurrency=SLOTS, requests_per_minute=60.0) for _ in range(2))
+    out, now = [], 0.0
+    for step, *figures in steps:
+        if step == "wait":
+            now += figures[0]
+        elif step == "lease":
+            got = quiet.lease(now, *figures), loud.lease(now, *figures)
+            assert got[0] == got[1]
+            if isinstance(got[0], Permit):
+                out.append(got)
+            else:
+                for tokens in asked:
+                    assert not isinstance(loud.lease(now, tokens, figures[1]), Permit)
+        elif out:
+            for made, permit in zip((quiet, loud), out.pop(0), strict=True):
+                if step == "answered":
+                    made.answered(permit, now, None)
+                else:
+                    made.refused(permit, now, refused())
+
+
+def test_no_more_calls_are_under_way_than_the_job_allows():
+    made = control(kind="local", concurrency=2)
+    tickets = [made.lease(0.0, 1.0) for _ in range(3)]
+    assert tickets[2] == math.inf and not made.has_room
+    made.answered(tickets[0], 0.5, None)
+    assert isinstance(made.lease(0.5, 1.0), Permit)
+    assert made.lease(0.5, 1.0) == math.inf
+
+
+def test_a_resting_endpoint_is_asked_by_one_call_alone():
+    made = control()
+    first, second = made.lease(0.0, 1.0), made.lease(0.0, 1.0)
+    rest = made.refused(first, 1.0, refused())
+    assert made.refused(second, 1.0, refused()) is None  # no news: it was under way before
+    assert made.is_paused(1.0)
+    assert made.lease(1.0, 1.0) == rest.seconds
+    probe = made.lease(1.0 + rest.seconds, 1.0)
+    assert isinstance(probe, Permit)
+    assert made.lease(1.0 + rest.seconds, 1.0) == math.inf
+    made.answered(probe, 2.0 + rest.seconds, None)
+    assert not made.is_paused(2.0 + rest.seconds)
+    assert isinstance(made.lease(2.0 + rest.seconds, 1.0), Permit)
+
+
+def test_a_rest_costs_neither_room_nor_retries_nor_tokens():
+    made = control(kind="local", concurrency=2, tokens_per_minute=TOKENS_PER_MINUTE)
+    rest = made.refused(made.lease(60.0, 1.0), 60.0, refused(retry_after=8.0))
+    assert (rest.seconds >= 8.0, rest.is_asked) == (True, True)
+    for _ in range(200):
+        assert not isinstance(made.lease(61.0, 1.0, FULL), Permit)
+    assert isinstance(made.lease(60.0 + rest.seconds, 1.0, FULL), Permit)
+
+
+def test_a_retry_waits_on_an_empty_budget_and_a_first_call_does_not():
+    made = control(kind="local", concurrency=9)
+    assert isinstance(made.lease(0.0, 1.0, FULL), Permit)
+    assert isinstance(made.lease(0.0, 1.0, 14.0), Permit)  # one a second goes
+    assert made.lease(0.25, 1.0, 14.0) == 0.75
+    assert isinstance(made.lease(0.25, 1.0), Permit)
+
+
+def test_a_limit_that_a_reply_tells_is_kept_to():
+    made = control(kind="local", concurrency=99)
+    assert made.limit_seconds(0.0, 1.0) == 0.0
+    made.learn({"RateLimit": '"api";r=0;t=7', "RateLimit-Policy": '"api";q=9;w=60'}, 0.0, 0.0)
+    assert made.lease(0.0, 1.0) == made.limit_seconds(0.0, 1.0) == pytest.approx(7.0)
+    assert made.is_paused(0.0)
+
+
+@pytest.mark.parametrize(("seconds", "rests"), [(0.5, False), (30.0, True)])
+def test_a_429_with_a_time_holds_all_calls_back_for_it(seconds, rests):
+    made = control()
+    rest = made.refused(made.lease(0.0, 1.0), 0.0, refused("rate", seconds))
+    assert (rest.is_asked, rest.seconds >= seconds) == (True, True)
+    assert made.lease(0.0, 1.0) == pytest.approx(rest.seconds)
+    assert made.is_paused(0.0) is rests  # a short one is waited out: a fallback is another model

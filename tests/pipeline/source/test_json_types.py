@@ -1,0 +1,132 @@
+"""The type of a column holds every value that made it, and only ever grows."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.source import json_types
+from pipeline.source.json_types import ListOf, Misfit, ObjectOf, changed_fields, widened, widens
+
+EXACT = st.integers(-3, 3) | st.integers(-(2**53), 2**53)
+"""Integers that a float holds exactly: a column of floats takes no others."""
+LEAVES = st.none() | EXACT | st.floats(allow_nan=False) | st.sampled_from(["", "x", True])
+VALUES = st.lists(
+    st.recursive(
+        LEAVES,
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3)
+        ),
+        max_leaves=6,
+    ),
+    max_size=8,
+)
+
+
+def learnt(values):
+    """The type of a column, and the values of it that fit, as the survey goes."""
+    known, fitting = None, []
+    for value in values:
+        try:
+            known = widened(known, value)
+        except Misfit:
+            continue
+        fitting.append(value)
+    return known, fitting
+
+
+def holds(wide, narrow):
+    """Whether every value of the one type is one of the other."""
+    if narrow is None or wide == narrow or (wide, narrow) == ("float", "integer"):
+        return True
+    if isinstance(wide, ListOf) and isinstance(narrow, ListOf):
+        return holds(wide.element, narrow.element)
+    if isinstance(wide, ObjectOf) and isinstance(narrow, ObjectOf):
+        return all(
+            key in wide.fields and holds(wide.fields[key], each)
+            for key, each in narrow.fields.items()
+        )
+    return False
+
+
+@given(values=VALUES)
+def test_a_value_that_is_seen_again_changes_nothing(values):
+    known, fitting = learnt(values)
+    for value in fitting:
+        assert widened(known, value) is known
+
+
+@given(values=VALUES)
+def test_a_type_only_grows(values):
+    known, fitting = learnt(values)
+    before = None
+    for value in fitting:
+        after = widened(before, value)
+        assert holds(after, before)
+        before = after
+    assert before == known
+
+
+@given(values=VALUES, data=st.data())
+def test_the_order_of_the_values_makes_no_difference(values, data):
+    known, fitting = learnt(values)
+    shuffled, all_of_them = learnt(data.draw(st.permutations(fitting)))
+    assert (shuffled, len(all_of_them)) == (known, len(fitting))
+
+
+@given(values=VALUES, value=LEAVES)
+def test_only_integers_that_became_floats_are_a_change_of_kind(values, value):
+    known, _ = learnt(values)
+    try:
+        after = widened(known, value)
+    except Misfit:
+        return
+    assert widens(known, after) == ((known, after) == ("integer", "float"))
+
+
+@given(rows=st.lists(st.dictionaries(st.sampled_from("abc"), LEAVES, max_size=3), max_size=6))
+def test_a_row_changes_the_fields_that_its_object_would(rows):
+    known = ObjectOf({})
+    for row in rows:
+        try:
+            changes = changed_fields(known.fields, row)
+        except Misfit:
+            with pytest.raises(Misfit):
+                widened(known, row)
+            continue
+        assert widened(known, row) == ObjectOf({**known.fields, **changes})
+        known = ObjectOf({**known.fields, **changes})
+
+
+@pytest.mark.parametrize(("known", "value", "expected"), [
+    (None, None, None), (None, 1, "integer"), ("integer", 1.5, "float"), ("float", 2, "float"),
+    (None, True, "boolean"), ("string", None, "string"), (None, [], ListOf(None)),
+    (ListOf(None), [1, None], ListOf("integer")), (None, {}, ObjectOf({})),
+    (ObjectOf({"a": "integer"}), {"b": "x"}, ObjectOf({"a": "integer", "b": "string"})),
+    (ListOf(ObjectOf({"a": "integer"})), [{"a": 0.5}], ListOf(ObjectOf({"a": "float"}))),
+])  # fmt: skip
+def test_types(known, value, expected):
+    assert widened(known, value) == expected
+
+
+@pytest.mark.parametrize(("known", "value", "why"), [
+    ("integer", True, "`` must be integer, as in the rows before, got boolean"),
+    ("boolean", 1, "`` must be boolean, as in the rows before, got integer"),
+    ("string", [], "`` must be string, as in the rows before, got list"),
+    (ListOf("integer"), {}, "`` must be list, as in the rows before, got object"),
+    (None, 2**63, "`` is an integer beyond 64 bits"),
+    ("float", 2**53 + 1, "`` is an integer that its column of floats cannot hold exactly"),
+    (ObjectOf({"a": ListOf("string")}), {"a": ["x", 1]},
+     "`a.[]` must be string, as in the rows before, got integer"),
+])  # fmt: skip
+def test_a_misfit_says_where_and_why(known, value, why):
+    with pytest.raises(Misfit) as misfit:
+        widened(known, value)
+    assert str(misfit.value) == why
+
+
+def test_objects_used_as_maps_end_at_a_bound(monkeypatch):
+    monkeypatch.setattr(json_types, "MAX_KEYS", 2)
+    known = widened(None, {"a": 1, "b": 1})
+    assert widened(known, {"a": 2}) is known
+    with pytest.raises(Misfit, match="`c` is a new key after 2 different ones"):
+        widened(known, {"b": 1, "c": 1})
