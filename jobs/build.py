@@ -16,7 +16,7 @@ import chunkers
 from aggregators import AGGREGATORS
 from aggregators import REVISIONS as AGGREGATOR_REVISIONS
 from chunkers.boundaries.scan import sentences
-from chunkers.tokens.tokenizers import tokenizer
+from chunkers.tokens.tokenizers import check_tokenizer, tokenizer
 from jobs.home import home
 from jobs.secrets import resolve
 from jobs.spec.check_job import max_own_tokens
@@ -42,7 +42,7 @@ def build(job: Job, *, with_secret: bool = True) -> Pipeline:
     Raises: UsageError, also where an extra or a credential is missing.
     """
     aggregator = AGGREGATORS[job.aggregate.method](COLUMNS[job.task])
-    counter = tokenizer(tokenizer_name(job))
+    check_tokenizer(tokenizer_name(job))
     prompted = columns_of(job.prompt) if job.prompt else ()
     ruled = [r.column for r in job.rules if r.column not in prompted]
     optional = tuple(dict.fromkeys(ruled))
@@ -65,7 +65,7 @@ def build(job: Job, *, with_secret: bool = True) -> Pipeline:
         split=lambda text, size: _split(job, text, size),
         chunk_tokens=max_own_tokens(job),
         render=renderer(job.prompt),
-        count_tokens=counter.count if job.prompt else None,
+        count_tokens=partial(_count, tokenizer_name(job)) if job.prompt else None,
         endpoints=tuple(endpoint(job, each, with_secret=with_secret) for each in job.endpoints),
         route=job.route,
         rules=job.rules,
@@ -108,6 +108,11 @@ def chunker(job: Job) -> Chunker:
         tokenizer=tokenizer_name(job),
         **options,
     )
+
+
+def _count(name: str, text: str) -> int:
+    """The tokens of a text, by the tokenizer of this name; it is loaded for the first one."""
+    return tokenizer(name).count(text)
 
 
 def _split(job: Job, text: str, size: int) -> Iterator[Chunk]:
