@@ -24,9 +24,9 @@ from jobs.spec.fingerprint import fingerprint, input_settings
 from jobs.spec.job import EndpointSpec, Job
 from pipeline.endpoints import local
 from pipeline.errors import UsageError
-from pipeline.prepare.pipeline import Pipeline
+from pipeline.prepare.pipeline import Chunking, Output, Pipeline, Prompt, Routing
 from pipeline.prepare.prompts import columns_of, renderer
-from pipeline.records import Chunk, Chunker, Column, Endpoint
+from pipeline.records import Budget, Chunk, Chunker, Column, Endpoint, Guard, Stop
 from pipeline.source.files import InputSpec
 
 COLUMNS = {
@@ -36,9 +36,10 @@ COLUMNS = {
 }
 
 
-def build(job: Job, *, with_secret: bool = True) -> Pipeline:
+def build(job: Job, *, with_secret: bool = True, changes: str | None = None) -> Pipeline:
     """The wired stages of this job. Without the secret it can plan, but not run.
 
+    `changes`: the file that says what the commit changed.
     Raises: UsageError, also where an extra or a credential is missing.
     """
     aggregator = AGGREGATORS[job.aggregate.method](COLUMNS[job.task])
@@ -61,31 +62,36 @@ def build(job: Job, *, with_secret: bool = True) -> Pipeline:
             max_row_bytes=job.guard.max_row_bytes,
             salvage=job.run.salvage,
         ),
-        chunk=chunker(job),
-        split=lambda text, size: _split(job, text, size),
-        chunk_tokens=max_own_tokens(job),
-        render=renderer(job.prompt),
-        count_tokens=partial(_count, tokenizer_name(job)) if job.prompt else None,
+        chunking=Chunking(
+            chunk=chunker(job),
+            max_tokens=max_own_tokens(job),
+            split=lambda text, size: _split(job, text, size),
+            sentences=sentences,
+        ),
+        prompt=Prompt(
+            render=renderer(job.prompt),
+            count_tokens=partial(_count, tokenizer_name(job)) if job.prompt else None,
+        ),
         endpoints=tuple(endpoint(job, each, with_secret=with_secret) for each in job.endpoints),
-        route=job.route,
-        rules=job.rules,
+        routing=Routing(policy=job.route, rules=job.rules),
         aggregator=aggregator,
-        output=job.output.path,
+        output=Output(path=job.output.path, metadata=_metadata(job), changes=changes),
+        dimension=_dimension(job),
         home=str(home()),
         fingerprint=_fingerprint(job),
         input_settings=input_settings(job, tokenizer_name(job)),
-        metadata=_metadata(job),
-        dimension=_dimension(job),
-        sentences=sentences,
-        max_failed=job.guard.max_failed,
-        max_removed=job.guard.max_removed,
-        drift_texts=job.guard.canary,
-        max_chunks=job.guard.max_chunks,
-        max_outage_seconds=job.run.max_outage_seconds,
-        grace_seconds=job.run.grace_seconds,
-        until=job.run.until,
-        max_cost_usd=job.budget.max_cost_usd,
-        is_partial=job.budget.partial,
+        guard=Guard(
+            max_failed=job.guard.max_failed,
+            max_removed=job.guard.max_removed,
+            drift_texts=job.guard.canary,
+            max_chunks=job.guard.max_chunks,
+        ),
+        stop=Stop(
+            max_outage_seconds=job.run.max_outage_seconds,
+            grace_seconds=job.run.grace_seconds,
+            until=job.run.until,
+        ),
+        budget=Budget(max_cost_usd=job.budget.max_cost_usd, is_partial=job.budget.partial),
     )
 
 

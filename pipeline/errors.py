@@ -8,6 +8,7 @@ it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 
@@ -125,7 +126,7 @@ class EndpointError(Exception):
     """A call that brought no answers. `kind` comes from the parsed body, else from the status.
 
     Units: `retry_after` in seconds, None where the server named no time. `status` is None where
-    not even the head of a reply came.
+    not even the head of a reply came. `headers` are those of the reply: they may name limits.
     """
 
     def __init__(
@@ -140,6 +141,7 @@ class EndpointError(Exception):
         self.kind: ErrorKind = kind
         self.status = status
         self.retry_after = retry_after
+        self.headers: Mapping[str, str] = {}
 
 
 PAUSING: frozenset[ErrorKind] = frozenset({"rate", "overload", "loading", "unreachable"})

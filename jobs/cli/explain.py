@@ -44,7 +44,6 @@ def _explain(
     from jobs.spec.load import load
     from pipeline.cache.store import AnswerCache
     from pipeline.explain import explain
-    from pipeline.plan import with_cached_identities
     from pipeline.source.scan import survey
 
     job = load(source, pairs(overrides), flags, needs_output=False)
@@ -56,9 +55,7 @@ def _explain(
         answers = Path(pipeline.home) / "answers"
         if (answers / "cache.db").exists():
             with closing(AnswerCache(answers)) as cache:
-                told = explain(
-                    with_cached_identities(pipeline, cache), document, cache, past or _nothing()
-                )
+                told = explain(pipeline, document, cache, past or _nothing())
         else:
             told = explain(pipeline, document, None, past or _nothing())
     if as_json:
@@ -101,7 +98,7 @@ def _past(pipeline: Pipeline, document: Document) -> LastCommit:
     from pipeline.search import chunk_ids
     from pipeline.source import identity
 
-    runs = list(manifests(pipeline.output))
+    runs = list(manifests(pipeline.output.path))
     name = document.identity
 
     def is_it(value: Any) -> bool:
@@ -109,8 +106,8 @@ def _past(pipeline: Pipeline, document: Document) -> LastCommit:
 
     return LastCommit(
         manifest=next((each for each in runs if each.get("state") == "committed"), None),
-        failures=failures(pipeline.output, runs[0]["run"], name) if runs else (),
-        chunk_ids=chunk_ids(pipeline.output, pipeline.input.id or "id", is_it),
+        failures=failures(pipeline.output.path, runs[0]["run"], name) if runs else (),
+        chunk_ids=chunk_ids(pipeline.output.path, pipeline.input.id or "id", is_it),
     )
 
 

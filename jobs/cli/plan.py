@@ -61,8 +61,8 @@ def _plan(source: str, overrides: Sequence[str], flags: Mapping[str, object], as
         )
     if surveyed.rows:
         say_absent(surveyed.absent)
-    most = pipeline.max_cost_usd
-    if most is not None and told.cost_usd > most and not pipeline.is_partial:
+    most = pipeline.budget.max_cost_usd
+    if most is not None and told.cost_usd > most and not pipeline.budget.is_partial:
         print(f"over budget.max_cost_usd = {most:g}", file=sys.stderr)
         return 8
     return 0

@@ -120,12 +120,14 @@ async def _embedded(question: str, model: str, job: Job | None, output: str) -> 
             named.append(model_name(told))
             continue
         try:
-            async with HttpEndpoint(endpoint(job, spec, with_secret=True)) as http:
-                with closing(AnswerCache(home() / "answers")) as cache:
-                    http.endpoint = await identify(http, cache, 0, 10.0)
-                named.append(model_name(http.endpoint))
+            told = endpoint(job, spec, with_secret=True)
+            with closing(AnswerCache(home() / "answers")) as cache:
+                async with HttpEndpoint(told) as http:
+                    found = await identify(told, http.get, cache, 0, 10.0)
+                named.append(model_name(found.endpoint))
                 if named[-1] == model:
-                    return await _asked(http, question)
+                    async with HttpEndpoint(*found) as http:
+                        return await _asked(http, question)
         except OutageError as error:
             away = away or error
     if away is not None:
@@ -144,10 +146,11 @@ async def _asked(http: HttpEndpoint, question: str) -> NDArray[np.float32]:
 
     name = http.endpoint.name
     try:
-        (answer,) = await http.answer([Request(b"", question, 0, Chunk(0, len(question), 0))])
+        answered = await http.answer([Request(b"", question, 0, Chunk(0, len(question), 0))])
     except EndpointError as error:
         refused = OutageError if error.kind in PAUSING else RefusedError
         raise refused(f"endpoint `{name}`: {error}") from None
+    (answer,) = answered.settled
     if not isinstance(answer, Answer) or not isinstance(answer.value, bytes):
         raise RefusedError(f"endpoint `{name}`: no vector for the question")
     vector = np.frombuffer(answer.value, dtype="<f4")

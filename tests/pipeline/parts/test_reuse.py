@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 
 from pipeline.cache.lookup import Outcomes
+from pipeline.disk.spill import Spill
 from pipeline.parts import layout as place_module
 from pipeline.parts import reuse as reuse_module
 from pipeline.parts import writer as partswriter
@@ -201,7 +202,7 @@ def test_rows_of_an_output_that_was_removed_by_hand_are_deleted_still(of, out, l
 
 
 def far(*origins):
-    return reuse_module.jumps(np.array(origins, np.int64).reshape(-1, 2))
+    return reuse_module.jumps(np.array([*origins], reuse_module._ORIGIN))
 
 
 def test_jumps_are_counted_where_a_row_group_is_read_again():
@@ -580,3 +581,31 @@ def test_text_tasks_have_no_canary(of):
     night(mill, rows)
     night(mill, rows)
     assert mill.asked() == 1
+
+
+def test_what_is_reused_is_settled_once_however_many_read_it(of, monkeypatch):
+    mill = of(input__id="id", out="o", budget__max_cost_usd=1.0, guard__canary=3)
+    mill.flags["endpoint.price.request"] = 0.0001
+    rows = plain(60)
+    mill.rows(rows)
+    mill.run()
+    rows[10]["text"], rows[50]["text"] = "quite another", "and another"
+    mill.rows(rows)
+    settled, buckets = [], []
+    drop, bucket = reuse_module._drop_scattered, Spill.bucket
+
+    def dropped(origins):
+        settled.append(len(origins))
+        drop(origins)
+
+    def counted(self, number):
+        if "entry" in self.kind.names and "row" in self.kind.names:
+            buckets.append(number)
+        return bucket(self, number)
+
+    monkeypatch.setattr(reuse_module, "_drop_scattered", dropped)
+    monkeypatch.setattr(Spill, "bucket", counted)
+    told = mill.run()
+    assert (told.changed, told.unchanged, mill.asked()) == (2, 58, 2 + 3)  # and the canary's
+    assert len(settled) == 2  # the parts of rows 10 and 50
+    assert len(buckets) == len(set(buckets))
