@@ -160,7 +160,6 @@ async def _textmill(url: str, calls: int, size: int, concurrency: int, is_kept: 
             dispatch = Dispatch(
                 [(endpoint, client.answer)], cache, lambda _: None, free_bytes=lambda: 1 << 40
             )
-            client.listen = dispatch.hear
             started = _now()
             async with anyio.create_task_group() as group:
                 group.start_soon(dispatch.run)

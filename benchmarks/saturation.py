@@ -14,7 +14,7 @@ import math
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,14 @@ from pipeline.dispatch.dispatch import Dispatch
 from pipeline.dispatch.queue import Group
 from pipeline.endpoints.http import HttpEndpoint
 from pipeline.errors import EndpointError, TextmillError
-from pipeline.records import Answer, Chunk, Endpoint, Failure, Request
+from pipeline.records import Answer, Answered, Chunk, Endpoint, Request
 
 PER_MINUTE = 3_000.0
 IN_FLIGHT = 64
 LATENCY = "latency=400ms sigma=0.5"
 SOCKET_KINDS = ("bucket 1 s", "32 slots, no header")
 
-Send = Callable[[Sequence[Request]], Awaitable[Sequence[Answer | Failure]]]
+Send = Callable[[Sequence[Request]], Awaitable[Answered]]
 
 PEERS: dict[str, Callable[[random.Random], Any]] = {
     "cookbook limiter": Cookbook,
@@ -139,11 +139,7 @@ def simulated(name: str, limit: str, seconds: float) -> Figures:
     """On the virtual clock."""
 
     async def main() -> Figures:
-        def listen(_: int, headers: Mapping[str, str]) -> None:
-            if name in OURS:
-                dispatch.hear(headers)
-
-        server = SimulatedServer(limit, dimension=4, listen=listen)
+        server = SimulatedServer(limit, dimension=4)
         draw = random.Random(1)
         if name in OURS:
             dispatch = Dispatch(
@@ -174,7 +170,6 @@ async def on_socket(name: str, limit: str, seconds: float) -> Figures:
                     lambda _: None,
                     free_bytes=lambda: 1 << 40,
                 )
-                client.listen = dispatch.hear
                 await textmill(dispatch, seconds)
             else:
                 await other(PEERS[name](random.Random(1)), client.answer, seconds)

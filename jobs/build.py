@@ -16,27 +16,28 @@ import chunkers
 from aggregators import AGGREGATORS
 from aggregators import REVISIONS as AGGREGATOR_REVISIONS
 from chunkers.boundaries.scan import sentences
-from chunkers.tokens.tokenizers import tokenizer
+from chunkers.tokens.tokenizers import check_tokenizer, tokenizer
 from jobs.home import answers_folder
 from jobs.secrets import resolve
 from jobs.spec.check_job import max_own_tokens
 from jobs.spec.fingerprint import fingerprint, input_settings
 from jobs.spec.job import EndpointSpec, Job
 from pipeline.errors import UsageError
-from pipeline.prepare.pipeline import Pipeline
+from pipeline.prepare.pipeline import Chunking, Output, Pipeline, Prompt, Routing
 from pipeline.prepare.prompts import columns_of, renderer
-from pipeline.records import Chunk, Chunker, Endpoint
+from pipeline.records import Budget, Chunk, Chunker, Endpoint, Guard, Stop
 from pipeline.source.files import InputSpec
 from pipeline.tasks import TASKS
 
 
-def build(job: Job, *, with_secret: bool = True) -> Pipeline:
+def build(job: Job, *, with_secret: bool = True, changes: str | None = None) -> Pipeline:
     """The wired stages of this job. Without the secret it can plan, but not run.
 
+    `changes`: the file that says what the commit changed.
     Raises: UsageError, also where an extra or a credential is missing.
     """
     aggregator = AGGREGATORS[job.aggregate.method](TASKS[job.task].column)
-    counter = tokenizer(tokenizer_name(job))
+    check_tokenizer(tokenizer_name(job))
     prompted = columns_of(job.prompt) if job.prompt else ()
     ruled = [r.column for r in job.rules if r.column not in prompted]
     optional = tuple(dict.fromkeys(ruled))
@@ -55,31 +56,36 @@ def build(job: Job, *, with_secret: bool = True) -> Pipeline:
             max_row_bytes=job.guard.max_row_bytes,
             salvage=job.input.salvage,
         ),
-        chunk=chunker(job),
-        split=lambda text, size: _split(job, text, size),
-        chunk_tokens=max_own_tokens(job),
-        render=renderer(job.prompt),
-        count_tokens=counter.count if job.prompt else None,
+        chunking=Chunking(
+            chunk=chunker(job),
+            max_tokens=max_own_tokens(job),
+            split=lambda text, size: _split(job, text, size),
+            sentences=sentences,
+        ),
+        prompt=Prompt(
+            render=renderer(job.prompt),
+            count_tokens=partial(_count, tokenizer_name(job)) if job.prompt else None,
+        ),
         endpoints=tuple(endpoint(job, each, with_secret=with_secret) for each in job.endpoints),
-        route=job.route,
-        rules=job.rules,
+        routing=Routing(policy=job.route, rules=job.rules),
         aggregator=aggregator,
-        output=job.output.path,
+        output=Output(path=job.output.path, metadata=_metadata(job), changes=changes),
+        dimension=_dimension(job),
         answers=answers_folder(),
         fingerprint=_fingerprint(job),
         input_settings=input_settings(job, tokenizer_name(job)),
-        metadata=_metadata(job),
-        dimension=_dimension(job),
-        sentences=sentences,
-        max_failed=job.guard.max_failed,
-        max_removed=job.guard.max_removed,
-        drift_texts=job.guard.drift_texts,
-        max_chunks=job.guard.max_chunks,
-        max_outage_seconds=job.run.max_outage_seconds,
-        grace_seconds=job.run.grace_seconds,
-        until=job.run.until,
-        max_cost_usd=job.budget.max_cost_usd,
-        is_partial=job.budget.stop_at_cap,
+        guard=Guard(
+            max_failed=job.guard.max_failed,
+            max_removed=job.guard.max_removed,
+            drift_texts=job.guard.drift_texts,
+            max_chunks=job.guard.max_chunks,
+        ),
+        stop=Stop(
+            max_outage_seconds=job.run.max_outage_seconds,
+            grace_seconds=job.run.grace_seconds,
+            until=job.run.until,
+        ),
+        budget=Budget(max_cost_usd=job.budget.max_cost_usd, stop_at_cap=job.budget.stop_at_cap),
     )
 
 
@@ -104,6 +110,11 @@ def chunker(job: Job) -> Chunker:
         tokenizer=tokenizer_name(job),
         **options,
     )
+
+
+def _count(name: str, text: str) -> int:
+    """The tokens of a text, by the tokenizer of this name; it is loaded for the first one."""
+    return tokenizer(name).count(text)
 
 
 def _split(job: Job, text: str, size: int) -> Iterator[Chunk]:

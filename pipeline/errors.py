@@ -288,7 +288,7 @@ class EndpointError(Exception):
     """A call that brought no answers. `kind` comes from the parsed body, else from the status.
 
     Units: `retry_after` in seconds, None where the server named no time. `status` is None where
-    not even the head of a reply came.
+    not even the head of a reply came. `headers` are those of the reply: they may name limits.
     """
 
     def __init__(
@@ -303,6 +303,7 @@ class EndpointError(Exception):
         self.kind: ErrorKind = kind
         self.status = status
         self.retry_after = retry_after
+        self.headers: Mapping[str, str] = {}
 
     @property
     def facts(self) -> ErrorFacts:

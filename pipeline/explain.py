@@ -15,14 +15,16 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from pipeline.cache.keys import Keys, key_function, parts_of, prefix
+from pipeline.cache.keys import key_function, parts_of, prefix
 from pipeline.cache.lookup import look_up
 from pipeline.cache.store import AnswerCache
+from pipeline.plan import with_cached_identities
+from pipeline.prepare.factory import RequestFactory
 from pipeline.prepare.long_documents import PreparedDocument
 from pipeline.prepare.pipeline import Pipeline
 from pipeline.prepare.prompts import chunk_text
 from pipeline.prepare.requests import prepare_document, split
-from pipeline.records import Document, Request, Split
+from pipeline.records import Document, Endpoint, Request, Split
 from pipeline.source import identity
 
 PREFIXES = 1_000
@@ -91,10 +93,11 @@ def explain(
     pipeline: Pipeline, document: Document, cache: AnswerCache | None, past: LastCommit
 ) -> RowReport:
     """The row, each of its requests, and why it is missing where it is. Sends nothing."""
-    keys = Keys(pipeline.endpoints)
-    whole = _with_pieces(pipeline, prepare_document(pipeline, document), keys, cache)
-    asked = _asked(pipeline, cache)
-    changed = _changed(pipeline, past.manifest)
+    factory = RequestFactory(pipeline, with_cached_identities(pipeline, cache))
+    keys, endpoints = factory.keys, factory.endpoints
+    whole = _with_pieces(factory, prepare_document(factory, document), cache)
+    asked = _asked(endpoints, cache)
+    changed = _changed(pipeline, endpoints, past.manifest)
     failed = {(f.get("start_char"), f.get("end_char")): dict(f) for f in past.failures}
     seen: Counter[str] = Counter()
     chunks: list[ChunkReport] = []
@@ -155,7 +158,9 @@ def _why_new(changed: list[Difference] | None, past: LastCommit, name: str) -> s
     return "the text changed, or a column that the prompt reads"
 
 
-def _changed(pipeline: Pipeline, manifest: Mapping[str, Any] | None) -> list[Difference] | None:
+def _changed(
+    pipeline: Pipeline, endpoints: Sequence[Endpoint], manifest: Mapping[str, Any] | None
+) -> list[Difference] | None:
     """What shapes inputs and keys, then and now."""
     if manifest is None:
         return None
@@ -169,7 +174,7 @@ def _changed(pipeline: Pipeline, manifest: Mapping[str, Any] | None) -> list[Dif
     if not isinstance(prefixes, list):
         return found
     before = [parts_of(msgspec.json.encode(each, order="sorted")) or {} for each in prefixes]
-    now = [parts_of(prefix(endpoint)) or {} for endpoint in pipeline.endpoints]
+    now = [parts_of(prefix(endpoint)) or {} for endpoint in endpoints]
     if len(before) == len(now):
         for then, each in zip(before, now, strict=True):
             found += [d for d in differences(then, each) if d not in found]
@@ -179,10 +184,10 @@ def _changed(pipeline: Pipeline, manifest: Mapping[str, Any] | None) -> list[Dif
     return found
 
 
-def _asked(pipeline: Pipeline, cache: AnswerCache | None) -> list[_PrefixSummary]:
-    """What this pipeline asks, then what else was ever asked, the latest first."""
+def _asked(endpoints: Sequence[Endpoint], cache: AnswerCache | None) -> list[_PrefixSummary]:
+    """What these endpoints are asked, then what else was ever asked, the latest first."""
     own: dict[bytes, set[int]] = {}
-    for position, endpoint in enumerate(pipeline.endpoints):
+    for position, endpoint in enumerate(endpoints):
         own.setdefault(prefix(endpoint), set()).add(position)
     known = reversed(cache.prefixes()[-PREFIXES:] if cache else [])
     found = dict.fromkeys([*own, *known])
@@ -218,15 +223,15 @@ def _nearest(
 
 
 def _with_pieces(
-    pipeline: Pipeline, whole: PreparedDocument, keys: Keys, cache: AnswerCache | None
+    factory: RequestFactory, whole: PreparedDocument, cache: AnswerCache | None
 ) -> PreparedDocument:
     """With pieces in the place of what was found to be too long for the model."""
     unsplittable: set[bytes] = set()
     while cache is not None:
-        found = look_up(cache, keys, whole.requests)
+        found = look_up(cache, factory.keys, whole.requests)
         split_ones = {name for name, each in found.items() if isinstance(each.settled, Split)}
         if not split_ones - unsplittable:
             break
-        whole, _, rest = split(pipeline, whole, split_ones - unsplittable)
+        whole, _, rest = split(factory, whole, split_ones - unsplittable)
         unsplittable |= {request.dedup_key for request in rest}
     return whole

@@ -10,15 +10,15 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pipeline.cache.keys import Keys
 from pipeline.cache.lookup import look_up
 from pipeline.cache.store import AnswerCache
 from pipeline.endpoints.kinds import KINDS
 from pipeline.endpoints.server_info import identity_from_cache
 from pipeline.limits.prices import cost, output_tokens_bound, rent
 from pipeline.parts.reuse import Reuse
+from pipeline.prepare.factory import RequestFactory
 from pipeline.prepare.pipeline import Pipeline
-from pipeline.prepare.requests import prepare
+from pipeline.prepare.requests import prepare, requests_of
 from pipeline.records import Endpoint, Request
 from pipeline.source.survey import Survey
 
@@ -42,18 +42,26 @@ class Plan(Struct, frozen=True):
     seconds: float
 
 
-def plan(
-    pipeline: Pipeline, survey: Survey, cache: AnswerCache | None, reuse: Reuse | None = None
+def plan(pipeline: Pipeline, survey: Survey, cache: AnswerCache | None) -> Plan:
+    """The plan of this job against the answers in this cache, under the models that its servers
+    named when last asked. Blocks: run it in a thread."""
+    factory = RequestFactory(pipeline, with_cached_identities(pipeline, cache))
+    return plan_requests(factory, pipeline.routing.policy, survey, cache)
+
+
+def plan_requests(
+    factory: RequestFactory,
+    policy: str,
+    survey: Survey,
+    cache: AnswerCache | None,
+    reuse: Reuse | None = None,
 ) -> Plan:
-    """The plan of this job against the answers in this cache, without the rows whose output stands
-    where `reuse` is given. Blocks: run it in a thread."""
-    pipeline = with_cached_identities(pipeline, cache)
-    endpoints = pipeline.endpoints
-    keys, packed = Keys(endpoints), [_Packed(endpoint) for endpoint in endpoints]
+    """The same for these requests, without the rows whose output stands where `reuse` is given."""
+    keys, packed = factory.keys, [_Packed(endpoint) for endpoint in factory.endpoints]
     seen = RecentKeys()
     requests = cached = 0
-    for group in prepare(pipeline, survey, reuse):
-        asked = [request for opened in group for request in opened.requests]
+    for group in prepare(factory, survey, reuse):
+        asked = requests_of(group)
         requests += len(asked)
         are_new = seen.are_new([request.dedup_key for request in asked])
         unseen = list(compress(asked, are_new))
@@ -61,7 +69,7 @@ def plan(
         cached += len(found)
         for request in unseen:
             if request.dedup_key not in found:
-                _asked(pipeline.route, packed, request).add(request)
+                _asked(policy, packed, request).add(request)
     return Plan(
         documents=survey.rows,
         chunks=requests,
@@ -75,15 +83,17 @@ def plan(
     )
 
 
-def with_cached_identities(pipeline: Pipeline, cache: AnswerCache | None) -> Pipeline:
-    """The pipeline with its endpoints as their servers named themselves when last asked."""
-    known = [identity_from_cache(each, cache, pipeline.chunk_tokens) for each in pipeline.endpoints]
+def with_cached_identities(pipeline: Pipeline, cache: AnswerCache | None) -> tuple[Endpoint, ...]:
+    """The endpoints of a job as their servers named themselves when last asked."""
+    known = [
+        identity_from_cache(each, cache, pipeline.chunking.max_tokens)
+        for each in pipeline.endpoints
+    ]
     named = {each.name: each for each in known}
-    endpoints = tuple(
+    return tuple(
         replace(each, identity=named[each.replica_of].identity) if each.replica_of else each
         for each in known
     )
-    return replace(pipeline, endpoints=endpoints)
 
 
 class _Packed:

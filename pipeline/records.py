@@ -5,7 +5,7 @@ Records are frozen and flow one way: document -> chunks -> requests -> outcomes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -47,6 +47,8 @@ class Document(Struct, frozen=True):
     part: int
     row_ref: RowRef
     error: str | None = None
+    row: int = 0
+    """Its place in the input, counted from 0: for order, never for identity."""
 
 
 class Chunk(Struct, frozen=True):
@@ -120,6 +122,14 @@ class Answer(Struct, frozen=True, array_like=True):
     """The endpoint stopped at a length limit: the text may end in mid-sentence."""
     model: str = ""
     """The model's name as the endpoint answered it; never part of a key."""
+
+
+class Answered(NamedTuple):
+    """What a call brought: an answer or a failure for each of its requests, and the headers of the
+    reply, which may name limits."""
+
+    settled: Sequence[Answer | Failure]
+    headers: Mapping[str, str] = {}
 
 
 class Split(Struct, frozen=True):
@@ -288,6 +298,33 @@ class Rule(Struct, frozen=True):
     column: str
     value: bool | int | str
     endpoints: tuple[str, ...]
+
+
+class Guard(Struct, frozen=True, kw_only=True):
+    """What is refused rather than published. Units: shares of rows; texts; chunks of a document."""
+
+    max_failed: float = 0.1
+    max_removed: float = 0.25
+    drift_texts: int = 3
+    """Texts of the last commit that are sent again, to see whether a model moved under its name."""
+    max_chunks: int = 1_000_000
+
+
+class Stop(Struct, frozen=True, kw_only=True):
+    """What ends a run before its input does, and how long it may take to end."""
+
+    max_outage_seconds: float = 1_800.0
+    grace_seconds: float = 30.0
+    until: str | None = None
+    """Local time at which the run drains and ends: `06:00`."""
+
+
+class Budget(Struct, frozen=True, kw_only=True):
+    """What a run may cost. Units: USD; None: no bound."""
+
+    max_cost_usd: float | None = None
+    stop_at_cap: bool = False
+    """Work up to the bound instead of refusing a plan that is over it."""
 
 
 Chunker = Callable[[str], Iterator[Chunk]]

@@ -1,7 +1,12 @@
-"""One execution of a job: survey, then one turn of the mill, then one commit.
+"""Runs a job once: survey the input, see what is reused, process the rows, commit the output.
 
 A run always surveys, takes over what stands, looks up, and sends what is missing; resuming has no
-path of its own.
+path of its own. Three records are made on the way, each once, and none is changed: the job as it is
+written (`Pipeline`), its endpoints as their servers introduce them (`Connections`), and the output
+with what of it is reused and the dimension of its vectors (`Target`).
+
+What ends a run early is raised, by the stage that finds it or by a watcher beside it, and is caught
+in `run` alone; while calls are made it drains them first (`Dispatch.stop`).
 """
 
 from __future__ import annotations
@@ -9,11 +14,10 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
-from functools import partial
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import anyio
 from anyio.to_thread import run_sync
@@ -26,23 +30,33 @@ from pipeline.disk.locks import lock
 from pipeline.disk.memory import give_back
 from pipeline.disk.output_path import run_folder
 from pipeline.dispatch.dispatch import Dispatch
-from pipeline.endpoints.connect import Connection, connect
+from pipeline.endpoints.connect import Connections, connect
 from pipeline.errors import BudgetError, StorageError, TextmillError
 from pipeline.loop import Loop
 from pipeline.parts.reuse import Reuse, check_removed, plan_reuse
-from pipeline.plan import plan
+from pipeline.plan import plan_requests
+from pipeline.prepare.factory import RequestFactory
 from pipeline.prepare.pipeline import Pipeline, parts_fingerprint
-from pipeline.prepare.requests import MIN_SPLIT_TOKENS
-from pipeline.runs.drift import with_drift_check
+from pipeline.prepare.requests import MIN_SPLIT_TOKENS, prepare
+from pipeline.runs.drift import drift_checks
 from pipeline.runs.folder import RunRecord, runs_of
 from pipeline.runs.interrupts import Interrupts
 from pipeline.runs.manifest import planned_manifest, this_run
 from pipeline.runs.run_id import new_run_id
-from pipeline.runs.summary import Ended, end_of_run, first_error, summary
+from pipeline.runs.summary import Ended, Stages, end_of_run, first_error
 from pipeline.sink.sink import Sink
 from pipeline.source.files import recheck
 from pipeline.source.scan import survey
 from pipeline.source.survey import Survey
+
+
+class Target(NamedTuple):
+    """What is written: the sink, what of finished parts goes into it, the dimension of vectors as
+    the job, the model or the last commit says it."""
+
+    sink: Sink
+    reuse: Reuse
+    dimension: int | None
 
 
 async def run(pipeline: Pipeline, emit: events.Emit, retry_failed: str | None = None) -> Ended:
@@ -51,124 +65,91 @@ async def run(pipeline: Pipeline, emit: events.Emit, retry_failed: str | None = 
     `retry_failed`: the class of failures that an open run is to try again, or `all`.
     """
     give_back()
-    turn = _Turn(pipeline, emit, retry_failed)
-    error: TextmillError | None = None
+    started, error = time.monotonic(), None
+    execution = _Run(pipeline, emit, retry_failed, Interrupts(), Stages())
     try:
         async with anyio.create_task_group() as group:
-            interrupts = turn.interrupts = Interrupts(group)
             if threading.current_thread() is threading.main_thread():
-                group.start_soon(interrupts.watch_signals)
-            if pipeline.until:
-                group.start_soon(interrupts.watch_clock, pipeline.until)
-            await turn.whole()
+                group.start_soon(execution.interrupts.watch_signals)
+            if pipeline.stop.until:
+                group.start_soon(execution.interrupts.watch_clock, pipeline.stop.until)
+            await execution.execute()
             group.cancel_scope.cancel()
     except* TextmillError as errors:
         error = first_error(errors)
-    return turn.ended(error)
+    return end_of_run(error, time.monotonic() - started, execution.stages)
 
 
-class _Turn:
-    """The state of one run: what `run` would otherwise pass from hand to hand."""
+class _Run(NamedTuple):
+    """What all stages of one run share; a stage is a method, and hands on what it makes."""
 
+    pipeline: Pipeline
+    emit: events.Emit
+    retry_failed: str | None
     interrupts: Interrupts
+    stages: Stages
 
-    def __init__(self, pipeline: Pipeline, emit: events.Emit, retry_failed: str | None) -> None:
-        self.pipeline = pipeline
-        self.emit = emit
-        self.retry_failed = retry_failed
-        self.started = time.monotonic()
-        self.survey: Survey | None = None
-        self.dispatch: Dispatch | None = None
-        self.sink: Sink | None = None
-        self.record: RunRecord | None = None
-        self.reuse: Reuse | None = None
-
-    async def whole(self) -> None:
+    async def execute(self) -> None:
+        """The run from its lock to its commit."""
         pipeline = self.pipeline
-        with lock(run_folder(pipeline.output)):
-            surveyed = await run_sync(survey, pipeline.input, abandon_on_cancel=True)
-            self.survey = surveyed
-            self.emit(events.Surveyed(surveyed.rows, len(surveyed.part_rows)))
-            for column in surveyed.absent if surveyed.rows else ():
-                self.emit(events.RuleColumnMissing(column))
+        async with AsyncExitStack() as stack:
+            stack.enter_context(lock(run_folder(pipeline.output.path)))
+            surveyed = await self.survey_input()
             cache = await run_sync(AnswerCache, pipeline.answers)
-            with closing(cache):
-                async with connect(
+            stack.enter_context(closing(cache))
+            connections = await stack.enter_async_context(
+                connect(
                     pipeline.endpoints,
                     cache,
-                    sentences=pipeline.sentences,
-                    chunk_tokens=pipeline.chunk_tokens,
-                    max_outage_seconds=pipeline.max_outage_seconds,
-                ) as connections:
-                    endpoints = tuple(each.endpoint for each in connections)
-                    self.pipeline = replace(pipeline, endpoints=endpoints)
-                    await self._published(surveyed, cache, connections)
+                    sentences=pipeline.chunking.sentences,
+                    chunk_tokens=pipeline.chunking.max_tokens,
+                    max_outage_seconds=pipeline.stop.max_outage_seconds,
+                )
+            )
+            factory = RequestFactory(pipeline, connections.endpoints)
+            sink = stack.enter_context(closing(self.open_sink(surveyed, factory)))
+            reuse = await self.find_reuse(surveyed, sink)
+            target = Target(sink, reuse, pipeline.dimension or reuse.dimension)
+            record = stack.enter_context(closing(self.open_record(surveyed, factory, sink)))
+            with _closing(record):
+                await self.begin(record, factory, cache)
+                await self.check_budget(surveyed, factory, cache, reuse)
+                await self.process(surveyed, factory, cache, connections, target, record)
+                recheck(surveyed.files)
+                sink.check_loss()
+                record.close()
+            await self.commit(target, record)
 
-    async def _published(
-        self, surveyed: Survey, cache: AnswerCache, connections: Sequence[Connection]
-    ) -> None:
-        """Everything between a manifest and a commit."""
+    async def survey_input(self) -> Survey:
+        """What is known of the input before the first request."""
+        surveyed = await run_sync(survey, self.pipeline.input, abandon_on_cancel=True)
+        self.stages.survey = surveyed
+        self.emit(events.Surveyed(surveyed.rows, len(surveyed.part_rows)))
+        for column in surveyed.absent if surveyed.rows else ():
+            self.emit(events.RuleColumnMissing(column))
+        return surveyed
+
+    def open_sink(self, surveyed: Survey, factory: RequestFactory) -> Sink:
+        """The output, made ready to be written beside what stands under its name."""
         pipeline = self.pipeline
-        sink = self.sink = Sink(
-            output=pipeline.output,
+        model = model_name(factory.endpoints[0])
+        sink = self.stages.sink = Sink(
+            output=pipeline.output.path,
             # Not the run's id, which may be that of a run whose output stands already: a kill
             # between the rename and the last word of its manifest leaves it open.
             run_id=new_run_id(),
             survey=surveyed,
             columns=pipeline.aggregator.columns,
             per_chunk=pipeline.aggregator.per_chunk,
-            metadata=pipeline.metadata | {"textmill.model": model_name(pipeline.endpoints[0])},
+            metadata=pipeline.output.metadata | {"textmill.model": model},
             dimension=pipeline.dimension,
-            fingerprint=parts_fingerprint(pipeline),
+            fingerprint=parts_fingerprint(pipeline, factory.endpoints),
         )
-        with closing(sink):
-            reuse = await self._reuse(surveyed, sink)
-            found = [each for each in runs_of(pipeline.output).values() if each]
-            columns = {field.name: str(field.type) for field in sink.schema}
-            run = this_run(planned_manifest(pipeline, surveyed, columns), found)
-            record = self.record = RunRecord(pipeline.output, run)
-            with closing(record), self._closing(record):
-                record.begin()
-                self.emit(events.Started(run.run, str(record.folder)))
-                if self.retry_failed:
-                    record.journal.drop(self.retry_failed)
-                for endpoint in pipeline.endpoints:  # for `explain`
-                    await run_sync(cache.remember_prefix, prefix(endpoint))
-                await self._check_budget(surveyed, cache)
-                await self._mill(surveyed, reuse, cache, connections, sink, record)
-                recheck(surveyed.files)
-                sink.check_loss()
-                if self.dispatch and self.dispatch.stopped_by:
-                    raise self.dispatch.stopped_by
-                record.close()
-                self.interrupts.is_committing = True
-                changes = Path(pipeline.changes) if pipeline.changes else None
-                rows = await run_sync(sink.commit, changes)
-                self.emit(events.Committed(pipeline.output, rows))
-                counts = sink.counts
-                record.manifest = replace(
-                    record.manifest,
-                    accounting=asdict(reuse.accounting),
-                    parts=[(part.path.name, part.header.sha256) for part in sink.published],
-                )
-                record.end(3 if counts.failed + counts.partial else 0, rows)
+        return sink
 
-    @contextmanager
-    def _closing(self, record: RunRecord) -> Iterator[None]:
-        """Closes the run where an error says that it cannot be gone on with; a kill, a bug and
-        what passes by itself leave it open. The lock is still held here."""
-        try:
-            yield
-        except BaseException as raised:
-            if (error := first_error(raised)) is not None and not self.interrupts.is_committing:
-                with suppress(StorageError):
-                    record.end(error.exit_code)
-            raise
-
-    async def _reuse(self, surveyed: Survey, sink: Sink) -> Reuse:
+    async def find_reuse(self, surveyed: Survey, sink: Sink) -> Reuse:
         """What stands already; the guards look at it before anything is paid."""
-        pipeline = self.pipeline
-        reuse = self.reuse = await run_sync(
+        reuse = self.stages.reuse = await run_sync(
             plan_reuse,
             surveyed,
             sink.layout,
@@ -177,64 +158,112 @@ class _Turn:
             abandon_on_cancel=True,
         )
         if surveyed.rows:  # of an empty input `Sink.check_loss` tells what is wrong
-            check_removed(reuse, pipeline.max_removed, pipeline.output)
+            check_removed(reuse, self.pipeline.guard.max_removed, self.pipeline.output.path)
         sink.plan_for(reuse)
-        self.pipeline = replace(pipeline, dimension=pipeline.dimension or reuse.dimension)
         return reuse
 
-    async def _check_budget(self, surveyed: Survey, cache: AnswerCache) -> None:
-        most = self.pipeline.max_cost_usd
-        if most is None or self.pipeline.is_partial:
+    def open_record(self, surveyed: Survey, factory: RequestFactory, sink: Sink) -> RunRecord:
+        """The folder of this run: that of the one that was interrupted, or a new one."""
+        path = self.pipeline.output.path
+        columns = {field.name: str(field.type) for field in sink.schema}
+        found = [each for each in runs_of(path).values() if each]
+        new = planned_manifest(self.pipeline, factory.endpoints, surveyed, columns)
+        record = self.stages.record = RunRecord(path, this_run(new, found))
+        return record
+
+    async def begin(self, record: RunRecord, factory: RequestFactory, cache: AnswerCache) -> None:
+        """Say durably which run this is."""
+        record.begin()
+        self.emit(events.Started(record.manifest.run, str(record.folder)))
+        if self.retry_failed:
+            record.journal.drop(self.retry_failed)
+        for endpoint in factory.endpoints:  # for `explain`
+            await run_sync(cache.remember_prefix, prefix(endpoint))
+
+    async def check_budget(
+        self, surveyed: Survey, factory: RequestFactory, cache: AnswerCache, reuse: Reuse
+    ) -> None:
+        """Raises: BudgetError where what is left to do costs more than it may."""
+        budget, policy = self.pipeline.budget, self.pipeline.routing.policy
+        if budget.max_cost_usd is None or budget.stop_at_cap:
             return
-        left = partial(plan, self.pipeline, surveyed, cache, self.reuse)
-        planned_manifest = await run_sync(left, abandon_on_cancel=True)
-        if planned_manifest.cost_usd > most:
+        left = await run_sync(
+            plan_requests, factory, policy, surveyed, cache, reuse, abandon_on_cancel=True
+        )
+        if left.cost_usd > budget.max_cost_usd:
             raise BudgetError(
-                f"the plan costs up to ${planned_manifest.cost_usd:.4f}, over "
-                f"budget.max_cost_usd = {most:g}",
+                f"the plan costs up to ${left.cost_usd:.4f}, over "
+                f"budget.max_cost_usd = {budget.max_cost_usd:g}",
                 hint="raise the budget, or work up to it with --stop-at-cap",
             )
 
-    async def _mill(
+    async def process(
         self,
         surveyed: Survey,
-        reuse: Reuse,
+        factory: RequestFactory,
         cache: AnswerCache,
-        connections: Sequence[Connection],
-        sink: Sink,
+        connections: Connections,
+        target: Target,
         record: RunRecord,
     ) -> None:
-        pipeline = self.pipeline
-        dispatch: Dispatch | None = None
-
-        def told(*call: Any) -> None:  # the canary's calls are paid like all others
-            assert dispatch is not None
-            dispatch.paid(*call)
-
-        marker = run_folder(pipeline.output) / "canary"
-        dispatch = self.dispatch = Dispatch(
-            await with_drift_check(pipeline, surveyed, reuse, cache, connections, marker, told),
+        """Return when every row is in the sink."""
+        pipeline, stop = self.pipeline, self.pipeline.stop
+        marker = run_folder(pipeline.output.path) / "drift-check"
+        checks = await run_sync(drift_checks, factory, surveyed, target.reuse, cache, marker)
+        dispatch = self.stages.dispatch = Dispatch(
+            [(each.endpoint, each.answer) for each in connections.answering],
             cache,
             self.emit,
-            policy=pipeline.route,
-            dimension=pipeline.dimension,
+            open_endpoints=connections.open,
+            policy=pipeline.routing.policy,
+            dimension=target.dimension,
             failures=await run_sync(record.journal.load),
             journal=record.journal.put_many,
-            grace_seconds=pipeline.grace_seconds,
+            grace_seconds=stop.grace_seconds,
             free_bytes=lambda: shutil.disk_usage(cache.folder).free,
-            max_outage_seconds=pipeline.max_outage_seconds,
-            max_cost_usd=pipeline.max_cost_usd,
+            max_outage_seconds=stop.max_outage_seconds,
+            max_cost_usd=pipeline.budget.max_cost_usd,
             min_split_tokens=MIN_SPLIT_TOKENS,
         )
-        self.interrupts.drain = dispatch.stop
-        for position, each in enumerate(connections):
-            each.listen = partial(dispatch.hear, position=position)
-        await Loop(pipeline, surveyed, reuse, cache, dispatch, sink, record, self.emit).run()
+        for position, check in enumerate(checks):
+            dispatch.guard(position, check)
+        mill = Loop(
+            factory,
+            pipeline.aggregator,
+            prepare(factory, surveyed, target.reuse),
+            rows=surveyed.rows,
+            cache=cache,
+            dispatch=dispatch,
+            sink=target.sink,
+            record=record,
+            interrupts=self.interrupts,
+            emit=self.emit,
+        )
+        await mill.run()
 
-    def ended(self, error: TextmillError | None) -> Ended:
-        """How this run ended."""
-        stopped_by = self.dispatch.stopped_by if self.dispatch else None
-        error = error or stopped_by or self.interrupts.by
-        seconds = time.monotonic() - self.started
-        told = summary(error, seconds, self.survey, self.sink, self.dispatch, self.reuse)
-        return end_of_run(told, error, self.record)
+    async def commit(self, target: Target, record: RunRecord) -> None:
+        """Publish the output, and say so; nothing from outside interrupts that."""
+        self.interrupts.is_committing = True
+        output, counts = self.pipeline.output, target.sink.counts
+        changes = Path(output.changes) if output.changes else None
+        rows = await run_sync(target.sink.commit, changes)
+        self.emit(events.Committed(output.path, rows))
+        record.manifest = replace(
+            record.manifest,
+            accounting=asdict(target.reuse.accounting),
+            parts=[(part.path.name, part.header.sha256) for part in target.sink.published],
+        )
+        record.end(3 if counts.failed + counts.partial else 0, rows)
+
+
+@contextmanager
+def _closing(record: RunRecord) -> Iterator[None]:
+    """Closes the run where an error says that it cannot be gone on with; a kill, a bug and what
+    passes by itself leave it open. The lock is still held here."""
+    try:
+        yield
+    except BaseException as raised:
+        if (error := first_error(raised)) is not None:
+            with suppress(StorageError):
+                record.end(error.exit_code)
+        raise

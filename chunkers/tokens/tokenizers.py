@@ -275,14 +275,31 @@ def tokenizer(name: str) -> Tokenizer:
     """
     if name in RANKS:
         return RankTokenizer(name, _from_package(name), additive=True)
-    if name == "wordllama":
-        return FileTokenizer(name, _wordllama_file())
-    if name.endswith(".json"):
-        path = Path(name).expanduser()
-        if not path.is_file():
-            raise UsageError(f"tokenizer `{name}` does not exist")
+    if (path := _file(name)) is not None:
         return FileTokenizer(name, path)
     return _from_tiktoken(name)
+
+
+def check_tokenizer(name: str) -> None:
+    """Nothing, if there is a tokenizer of this name; it is not loaded.
+
+    Raises: UsageError as `tokenizer`, but for what only loading shows: a damaged file, a download
+    that fails.
+    """
+    if name not in RANKS and _file(name) is None:
+        _check_encoding(name)
+
+
+def _file(name: str) -> Path | None:
+    """The `tokenizer.json` that this name stands for; None: it is the name of an encoding."""
+    if name == "wordllama":
+        return _wordllama_file()
+    if not name.endswith(".json"):
+        return None
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise UsageError(f"tokenizer `{name}` does not exist")
+    return path
 
 
 def _from_package(name: str) -> tiktoken.Encoding:
@@ -306,7 +323,8 @@ def _from_package(name: str) -> tiktoken.Encoding:
     )
 
 
-def _from_tiktoken(name: str) -> Tokenizer:
+def _check_encoding(name: str) -> None:
+    """Raises: UsageError with the nearest name where tiktoken has no encoding of this one."""
     import tiktoken
 
     known = tiktoken.list_encoding_names()
@@ -318,6 +336,12 @@ def _from_tiktoken(name: str) -> Tokenizer:
             f"unknown tokenizer `{name}`{guess}",
             hint=f"one of {', '.join(choices)}, or a path to a tokenizer.json",
         )
+
+
+def _from_tiktoken(name: str) -> Tokenizer:
+    import tiktoken
+
+    _check_encoding(name)
     try:
         encoding = tiktoken.get_encoding(name)
     except Exception as error:  # whatever the download raises

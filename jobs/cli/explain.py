@@ -34,7 +34,6 @@ def explain(source: str, name: str, settings: JobSettings, as_json: bool) -> int
     from jobs.cli.streams import with_files_for_streams
     from pipeline.cache.store import AnswerCache
     from pipeline.explain import explain
-    from pipeline.plan import with_cached_identities
     from pipeline.source.scan import survey
 
     job = settings.load(source, needs_output=False)
@@ -45,9 +44,7 @@ def explain(source: str, name: str, settings: JobSettings, as_json: bool) -> int
         past = _past(pipeline, document) if job.output.path != "-" else None
         if (pipeline.answers / "cache.db").exists():
             with closing(AnswerCache(pipeline.answers)) as cache:
-                told = explain(
-                    with_cached_identities(pipeline, cache), document, cache, past or _nothing()
-                )
+                told = explain(pipeline, document, cache, past or _nothing())
         else:
             told = explain(pipeline, document, None, past or _nothing())
     if as_json:
@@ -90,7 +87,7 @@ def _past(pipeline: Pipeline, document: Document) -> LastCommit:
     from pipeline.search import chunk_ids
     from pipeline.source import identity
 
-    runs = list(manifests(pipeline.output))
+    runs = list(manifests(pipeline.output.path))
     name = document.identity
 
     def is_it(value: Any) -> bool:
@@ -98,8 +95,8 @@ def _past(pipeline: Pipeline, document: Document) -> LastCommit:
 
     return LastCommit(
         manifest=next((each for each in runs if each.get("state") == "committed"), None),
-        failures=failures(pipeline.output, runs[0]["run"], name) if runs else (),
-        chunk_ids=chunk_ids(pipeline.output, pipeline.input.id or "id", is_it),
+        failures=failures(pipeline.output.path, runs[0]["run"], name) if runs else (),
+        chunk_ids=chunk_ids(pipeline.output.path, pipeline.input.id or "id", is_it),
     )
 
 

@@ -61,8 +61,8 @@ def show_plan(source: str, settings: JobSettings, *, as_json: bool) -> int:
         )
     if surveyed.rows:
         say_absent(surveyed.absent)
-    most = pipeline.max_cost_usd
-    if most is not None and told.cost_usd > most and not pipeline.is_partial:
+    most = pipeline.budget.max_cost_usd
+    if most is not None and told.cost_usd > most and not pipeline.budget.stop_at_cap:
         print(f"over budget.max_cost_usd = {most:g}", file=sys.stderr)
         return 8
     return 0

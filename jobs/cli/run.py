@@ -101,7 +101,7 @@ def run(
         with_files_for_streams(job) as (job, publish),
         record_run(home(), told, print_message, write_page) as recording,
     ):
-        pipeline = msgspec.structs.replace(build(job), changes=changes)
+        pipeline = build(job, changes=changes)
         shown = display(as_json=as_json)
         at_sigterm = signal.getsignal(signal.SIGTERM)
         try:

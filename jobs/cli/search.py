@@ -141,12 +141,14 @@ async def _embedded(question: str, model: str, job: Job | None, output: str) -> 
             named.append(model_name(told))
             continue
         try:
-            async with HttpEndpoint(endpoint(job, spec, with_secret=True)) as http:
-                with closing(AnswerCache(answers_folder())) as cache:
-                    http.endpoint = await identify(http, cache, 0, 10.0)
-                named.append(model_name(http.endpoint))
+            told = endpoint(job, spec, with_secret=True)
+            with closing(AnswerCache(answers_folder())) as cache:
+                async with HttpEndpoint(told) as http:
+                    found = await identify(told, http.get, cache, 0, 10.0)
+                named.append(model_name(found.endpoint))
                 if named[-1] == model:
-                    return await _asked(http, question)
+                    async with HttpEndpoint(*found) as http:
+                        return await _asked(http, question)
         except OutageError as error:
             away = away or error
     if away is not None:
@@ -165,10 +167,11 @@ async def _asked(http: HttpEndpoint, question: str) -> NDArray[np.float32]:
 
     name = http.endpoint.name
     try:
-        (answer,) = await http.answer([_request(question)])
+        answered = await http.answer([_request(question)])
     except EndpointError as error:
         refused = OutageError if error.facts.is_pausing else RefusedError
         raise refused(f"endpoint `{name}`: {error}") from None
+    (answer,) = answered.settled
     vector = _vector(name, answer)
     return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), dtype=np.float32)
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from email.utils import formatdate
 from functools import lru_cache
 
@@ -34,20 +34,17 @@ from jobs.mock.protocols import texts, vectors
 from jobs.mock.protocols.calls import Reply, Service
 from pipeline.endpoints.responses import refusal
 from pipeline.errors import EndpointError, UsageError
-from pipeline.records import Answer, Failure, Request
+from pipeline.records import Answer, Answered, Request
 
 # 1 January 2026: what dates say when the virtual clock shows 0.
 EPOCH = 1_767_225_600.0
 REFUSAL_SECONDS = 0.01
 
-Listen = Callable[[int, Mapping[str, str]], None]
-
 
 class SimulatedServer:
     """Answers requests as a service behind this limit would; `gate` counts what passed.
 
-    It is made inside the loop by whose clock it goes. `listen` is given status and headers (in
-    lower case) of every reply, before it is returned. Faults are those of the mock that end a call
+    It is made inside the loop by whose clock it goes. Faults are those of the mock that end a call
     before inference (`500 30%`, `422 match=poison`, `hang`, ...), `delay` and `headers`; all others
     break bytes, and here are none.
 
@@ -65,7 +62,6 @@ class SimulatedServer:
         dimension: int | None = None,
         seed: int = 0,
         refusal_seconds: float = REFUSAL_SECONDS,
-        listen: Listen | None = None,
     ) -> None:
         self.limit = words.parse(limit) if isinstance(limit, str) else limit
         self.gate = Gate(self.limit, clock=anyio.current_time, wall=self._wall)
@@ -83,20 +79,22 @@ class SimulatedServer:
         self._random = random.Random(seed)
         self._latency = limits.latency(self.limit)
         self._refusal_seconds = refusal_seconds
-        self._listen = listen
 
-    async def send(self, requests: Sequence[Request]) -> list[Answer | Failure]:
-        """An answer to each request: a vector where a dimension was given, else a text.
+    async def send(self, requests: Sequence[Request]) -> Answered:
+        """An answer to each request, a vector where a dimension was given, else a text; and the
+        headers of the reply, their names in lower case.
 
         Raises: EndpointError, as the client's own reading of the refusal has it.
         """
         reply = await self.reply(
             [one.input for one in requests], sum(one.tokens for one in requests)
         )
+        headers = {name.lower(): value for name, value in reply.headers}
         if reply.status != 200:
-            headers = {name.lower(): value for name, value in reply.headers}
-            raise refusal(reply.status, headers, reply.body)
-        return [self._answer(one) for one in requests]
+            refused = refusal(reply.status, headers, reply.body)
+            refused.headers = headers
+            raise refused
+        return Answered([self._answer(one) for one in requests], headers)
 
     async def reply(self, inputs: Sequence[str], tokens: float) -> Reply:
         """The reply to a call, without a body where it is well.
@@ -144,10 +142,8 @@ class SimulatedServer:
             self.gate.leave(passage)
 
     def _told(self, reply: Reply) -> Reply:
-        """The reply with its date, shown to who listens."""
+        """The reply with its date."""
         headers = (("date", _date(int(self._wall()))), *reply.headers)
-        if self._listen is not None:
-            self._listen(reply.status, {name.lower(): value for name, value in headers})
         return Reply(reply.status, reply.body, reply.content_type, headers)
 
     def _answer(self, request: Request) -> Answer:

@@ -6,7 +6,7 @@ job-file order, and the first outcome counts, so that every run sees the same on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from pipeline.cache.keys import Keys
@@ -49,7 +49,7 @@ class Outcomes:
         self,
         requests: Sequence[Request],
         cache: AnswerCache,
-        failures: dict[bytes, Failure],
+        failures: Mapping[bytes, Failure],
         keys: Keys,
     ) -> None:
         self.is_first = True

@@ -13,7 +13,8 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 
 import anyio
 from anyio.to_thread import run_sync
@@ -22,17 +23,18 @@ from pipeline import events
 from pipeline.cache.keys import Keys
 from pipeline.cache.lookup import look_up
 from pipeline.cache.store import AnswerCache
-from pipeline.dispatch.endpoint_state import EndpointState, Send
+from pipeline.dispatch.endpoint_state import Check, EndpointState, Send
+from pipeline.dispatch.outage import outage, outage_start
 from pipeline.dispatch.policy import takes
-from pipeline.dispatch.queue import Group, InFlight, InFlightTable, PendingCall, RouteQueue
+from pipeline.dispatch.queue import Group, InFlight, InFlightTable, PendingCall
 from pipeline.dispatch.settling import Settling
 from pipeline.dispatch.writer import WriteFailures, Writer
-from pipeline.errors import BudgetError, EndpointError, OutageError, StorageError, TextmillError
+from pipeline.errors import BudgetError, EndpointError, StorageError, TextmillError
 from pipeline.events import EndpointStats
 from pipeline.limits.admission import Permit
+from pipeline.limits.free_space import FreeSpace, needed_bytes
 from pipeline.limits.prices import rent
-from pipeline.records import Answer, Endpoint, Failure, Request, Route, Split, Usage
-from pipeline.text import printable
+from pipeline.records import Answer, Answered, Endpoint, Failure, Request, Route, Split, Usage
 
 Taken = tuple[PendingCall, Permit]
 _RECHECK_SECONDS = 1.0
@@ -42,8 +44,9 @@ _RECHECK_SECONDS = 1.0
 class Dispatch:
     """Sends what is missing through these endpoints, each with `concurrency` workers of its own.
 
-    `failures` and `journal` carry final failures from one execution of an open run to the next. A
-    chunk of fewer than `min_split_tokens` cannot be cut: too long, it is a failure and no split.
+    `open_endpoints` is awaited once, before the first call. `failures` and `journal` carry final
+    failures from one execution of an open run to the next. A chunk of fewer than
+    `min_split_tokens` cannot be cut: too long, it is a failure and no split.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Dispatch:
         emit: events.Emit,
         *,
         free_bytes: Callable[[], int],
+        open_endpoints: Callable[[], Awaitable[None]] | None = None,
         policy: str = "ordered",
         dimension: int | None = None,
         failures: Mapping[bytes, Failure] = {},
@@ -68,6 +72,9 @@ class Dispatch:
         self._cache = cache
         self._emit = emit
         self._free_bytes = free_bytes
+        self._free_space = FreeSpace()
+        self._open_endpoints = open_endpoints
+        self._opening = anyio.Lock()
         self._policy = policy
         self._max_outage_seconds = max_outage_seconds
         self._max_cost_usd = max_cost_usd
@@ -94,7 +101,7 @@ class Dispatch:
             clock=clock,
             uniform=uniform,
         )
-        self.tally, self.paid = self._settling.tally, self._settling.paid
+        self.tally = self._settling.tally
         self._started = clock()
         self._in_flight = 0
         self._estimated_usd = 0.0
@@ -113,7 +120,7 @@ class Dispatch:
         `group.whole` is set when all are settled.
         """
         new = [entry for each in requests if (entry := self._table.join(group, each))]
-        missing = 0
+        missing: list[InFlight] = []
         found = await self._looked_up(new) if new else {}
         for entry in new:
             settled = found.get(entry.request.dedup_key)
@@ -123,19 +130,32 @@ class Dispatch:
                 not isinstance(settled, Answer)
                 or self._settling.wrong_dimension(settled) is not None
             ):
-                missing += 1
-                self._table.queue(entry.route).add(entry)
+                missing.append(entry)
                 continue
             self._table.settle(entry)
+        if missing and self._open_endpoints is not None:
+            await self._ensure_open(self._open_endpoints)
+        for entry in missing:
+            self._table.queue(entry.route).add(entry)
         self.tally.requests += len(requests)
-        self.tally.cached += len(requests) - missing
+        self.tally.cached += len(requests) - len(missing)
         if not group.unsettled:
             group.whole.set()
         self._wake_workers()
-        return len(requests) - missing
+        return len(requests) - len(missing)
+
+    async def fail(self, requests: Sequence[Request], why: Failure) -> None:
+        """Give these up, which are on their way no more; durable when it returns."""
+        await self._writer.journal([(request.dedup_key, why) for request in requests])
+        self._table.failures.update({request.dedup_key: why for request in requests})
+
+    def guard(self, position: int, check: Check) -> None:
+        """Put a check before the calls of the endpoint at this position; what the check sends
+        itself is paid for like all other calls."""
+        self._live[position].check = check
 
     @property
-    def failures(self) -> dict[bytes, Failure]:
+    def failures(self) -> Mapping[bytes, Failure]:
         """Final failures of this run, by flight."""
         return self._table.failures
 
@@ -164,10 +184,6 @@ class Dispatch:
         """What endpoints that are paid by the hour have cost so far."""
         seconds = self._clock() - self._started
         return sum(rent(state.endpoint.price, seconds) for state in self._live)
-
-    def hear(self, headers: Mapping[str, str], position: int = 0) -> None:
-        """The headers of an endpoint's reply, whatever its status: they may tell limits."""
-        self._live[position].admission.learn(headers, self._clock(), self._wall())
 
     def close(self) -> None:
         """Nothing more will be admitted: workers end when all is settled."""
@@ -226,7 +242,7 @@ class Dispatch:
             leased = state.admission.lease(now, state.tokens(requests), call.cost)
             if isinstance(leased, float):
                 # Whoever waits looks up when an outage is over its bound.
-                outage_ends = self._outage_began(queue) + self._max_outage_seconds
+                outage_ends = outage_start(self._live, queue) + self._max_outage_seconds
                 return min(wait, leased, max(0.0, outage_ends - now) or leased)
             queue.mark_sent(call)
             return call, leased
@@ -252,8 +268,9 @@ class Dispatch:
 
     def _forbids(self, state: EndpointState, requests: Sequence[Request]) -> TextmillError | None:
         """Why this call must not be made: nowhere to keep its answers, or no money for it."""
-        needed = (1 << 20) + 16_384 * (self._in_flight + len(requests))
-        if (free := self._free_bytes()) < needed:
+        needed = needed_bytes(self._in_flight + len(requests))
+        self._free_space = self._free_space.at(self._clock(), self._free_bytes)
+        if (free := self._free_space.free_bytes) < needed:
             return StorageError(
                 f"{self._cache.folder}: {free:,} bytes free, {needed:,} needed for a call",
                 hint="free space and run again; every answer so far is kept",
@@ -267,11 +284,14 @@ class Dispatch:
                 )
         return None
 
-    def _outage_began(self, queue: RouteQueue) -> float:
-        """When the last endpoint that may do this lane's work stopped replying."""
-        return max(self._live[at].troubled_since for at in queue.positions)
-
     # --- act ---------------------------------------------------------------------------------
+
+    async def _ensure_open(self, open_endpoints: Callable[[], Awaitable[None]]) -> None:
+        """Return when the endpoints are ready for calls."""
+        async with self._opening:
+            if self._open_endpoints is not None:
+                await open_endpoints()
+                self._open_endpoints = None
 
     async def _looked_up(self, entries: Sequence[InFlight]) -> dict[bytes, Answer | Split]:
         """What is settled already, by flight."""
@@ -332,7 +352,9 @@ class Dispatch:
         self._estimated_usd += expected
         try:
             try:
-                settled = await state.send(requests)
+                if state.check is not None:
+                    await state.check(partial(self._send_for_check, state))
+                settled = (await self._send(state, requests)).settled
             finally:
                 self._estimated_usd -= expected  # from here on the true cost counts
             await self._settling.answered(state, call, settled, permit)
@@ -347,27 +369,28 @@ class Dispatch:
             self._in_flight -= len(requests)
             self._wake_workers()
 
-    def _check_outage(self) -> None:
-        now = self._clock()
-        for queue in self._table.queues.values():
-            waited = now - self._outage_began(queue)
-            if waited >= self._max_outage_seconds and (queue.in_flight or queue.oldest is not None):
-                names = " or ".join(f"`{self._live[at].name}`" for at in sorted(queue.positions))
-                self.stop(
-                    OutageError(
-                        f"endpoint {names}: no answer for {waited:.0f} s "
-                        f"(run.max_outage_seconds = {self._max_outage_seconds:g})"
-                        f"{self._why(queue)}",
-                        hint="answers so far are kept; run again when the endpoint is back",
-                    ),
-                    0.0,
-                )
-                return
+    async def _send(self, state: EndpointState, requests: Sequence[Request]) -> Answered:
+        """What the endpoint answers. Its headers may name limits, whatever else came back."""
+        try:
+            answered = await state.send(requests)
+        except EndpointError as error:
+            state.admission.learn(error.headers, self._clock(), self._wall())
+            raise
+        state.admission.learn(answered.headers, self._clock(), self._wall())
+        return answered
 
-    def _why(self, queue: RouteQueue) -> str:
-        """What the endpoints of this lane failed with the last time."""
-        told = dict.fromkeys(self._live[at].trouble for at in sorted(queue.positions))
-        return "".join(f"; {printable(each, 200)}" for each in told if each)
+    async def _send_for_check(self, state: EndpointState, requests: Sequence[Request]) -> Answered:
+        """The same for requests that are in no queue: those of a check itself."""
+        started = self._clock()
+        answered = await self._send(state, requests)
+        self._settling.paid(state, len(requests), self._clock() - started, answered.settled)
+        return answered
+
+    def _check_outage(self) -> None:
+        queues = self._table.queues.values()
+        error = outage(self._live, queues, self._clock(), self._max_outage_seconds)
+        if error is not None:
+            self.stop(error, 0.0)
 
     def _wake_workers(self) -> None:
         if self._sleepers:

@@ -15,13 +15,16 @@ from pipeline.dispatch.stats import EndpointMeter
 from pipeline.errors import EndpointError, GuardError, UsageError
 from pipeline.limits.admission import Admission, Pause, Permit
 from pipeline.limits.prices import cost, output_tokens_bound
-from pipeline.records import Answer, Endpoint, Failure, Request, Usage
+from pipeline.records import Answer, Answered, Endpoint, Failure, Request, Usage
 from pipeline.text import printable
 
 EQUAL_REFUSALS = 20
 """So many different requests refused alike, and none answered: the configuration is wrong."""
 
-Send = Callable[[Sequence[Request]], Awaitable[Sequence[Answer | Failure]]]
+Send = Callable[[Sequence[Request]], Awaitable[Answered]]
+Check = Callable[[Send], Awaitable[None]]
+"""Awaited ahead of each call, with a way to send requests of its own. Raises: what that call then
+ends with."""
 
 
 class Refusal(NamedTuple):
@@ -48,6 +51,7 @@ class EndpointState:
         self.position = position
         self.endpoint = endpoint
         self.send = send
+        self.check: Check | None = None
         self.admission = Admission(endpoint, now, uniform)
         self.meter = EndpointMeter()
         self.turn = anyio.Lock(fast_acquire=True)

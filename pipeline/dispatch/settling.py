@@ -18,7 +18,7 @@ from pipeline.errors import EndpointError, TextmillError
 from pipeline.limits.admission import Permit
 from pipeline.limits.prices import cost
 from pipeline.limits.retries import Fail, Halve, Retry, SplitRequest, Stop, Uniform, verdict
-from pipeline.records import Answer, Endpoint, Failure, Route, Split, Usage
+from pipeline.records import Answer, Failure, Route, Split, Usage
 
 TOO_SHORT = "too long for the model, and too short to be cut again"
 Settled = Answer | Split | Failure
@@ -120,21 +120,26 @@ class Settling:
         await self._settle(state, self._outcomes(state, call.entries, error, now, is_silent))
 
     def paid(
-        self, endpoint: Endpoint, requests: int, seconds: float, answers: Sequence[Answer]
+        self,
+        state: EndpointState,
+        requests: int,
+        seconds: float,
+        settled: Sequence[Answer | Failure],
     ) -> None:
-        """A call that was made beside these, and is paid like them; it settles no request."""
+        """Count what a call cost that settles no request, such as one of a drift check."""
+        answers = [answer for answer in settled if isinstance(answer, Answer)]
         read = sum(answer.input_tokens for answer in answers)
         written = sum(answer.output_tokens for answer in answers)
         usd = cost(
-            endpoint.price,
+            state.endpoint.price,
             requests=requests,
             input_tokens=read,
             output_tokens=written,
             seconds=seconds,
         )
         usage = Usage(1, 0, 0, read, written, usd, seconds, seconds)
-        next(state for state in self._live if state.name == endpoint.name).meter.usage += usage
-        self._report(endpoint.name, usage)
+        state.meter.usage += usage
+        self._report(state.name, usage)
 
     def _report(
         self, name: str, usage: Usage, carried: int = 0, error: EndpointError | None = None

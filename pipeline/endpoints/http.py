@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from pipeline.endpoints.kinds import KINDS
 from pipeline.errors import EndpointError
-from pipeline.records import Answer, Endpoint, Failure, Request
+from pipeline.records import Answer, Answered, Endpoint, Failure, Request
 from pipeline.text import printable
 
 LARGE_BODY_BYTES = 512 << 10
@@ -37,16 +37,21 @@ class Reply(NamedTuple):
     body: bytes
 
 
-class HttpEndpoint:
-    """Answers requests over HTTP. Use as an async context manager around the whole run."""
+Get = Callable[[str], Awaitable[Reply]]
+Confirm = Callable[[Get], Awaitable[None]]
+"""Asks the server for its identity, through the `get` of its client; see `server_info`."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+
+class HttpEndpoint:
+    """Answers requests over HTTP. Use as an async context manager around all its calls.
+
+    `confirm` is awaited before the first call, where the server was not asked yet who it is.
+    """
+
+    def __init__(self, endpoint: Endpoint, confirm: Confirm | None = None) -> None:
         self.endpoint = endpoint
         self.protocol = KINDS[endpoint.kind].protocol()
-        self.confirm: Callable[[], Awaitable[None]] | None = None
-        """Called before the first call, where the server could not be asked who it is."""
-        self.listen: Callable[[Mapping[str, str]], None] | None = None
-        """Hears the headers of every reply: limits stand there, on good answers too."""
+        self._confirm = confirm
         text = endpoint.secret.reveal() if endpoint.secret else ""
         forms = {text, json.dumps(text)[1:-1], quote(text, safe=""), quote_plus(text)}
         self._key_forms = [form for form in forms if form]
@@ -69,16 +74,17 @@ class HttpEndpoint:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._session.close()
 
-    async def answer(self, requests: Sequence[Request]) -> Sequence[Answer | Failure]:
+    async def answer(self, requests: Sequence[Request]) -> Answered:
         """One answer or failure per request. Raises: EndpointError for the call as a whole."""
         call = self.protocol.encode(self.endpoint, requests)
         most = BASE_ANSWER_BYTES + ANSWER_BYTES_PER_REQUEST * len(requests)
-        if self.confirm is not None:
-            await self.confirm()
-            self.confirm = None
+        if self._confirm is not None:
+            await self._confirm(self.get)
+            self._confirm = None
+        headers: Mapping[str, str] = {}
         try:
             reply = await self._exchange(call.url, call.body, dict(call.headers), most)
-            body = reply.body
+            headers, body = reply.headers, reply.body
             if reply.status != 200:  # before anything is cut out of it
                 body = self._masked(body.decode("utf-8", "replace")).encode()
             settled = self.protocol.decode(
@@ -86,8 +92,9 @@ class HttpEndpoint:
             )
         except EndpointError as error:
             error.args = (self._masked(str(error)),)
+            error.headers = headers
             raise
-        return [self._without_key(each) for each in settled]
+        return Answered([self._without_key(each) for each in settled], headers)
 
     def _without_key(self, settled: Answer | Failure) -> Answer | Failure:
         if isinstance(settled, Failure):
@@ -128,8 +135,6 @@ class HttpEndpoint:
                 except BaseException:
                     response.close()
                     raise
-                if self.listen is not None:
-                    self.listen(response.headers)
                 return Reply(response.status, response.headers, read)
             waited = anyio.current_time() - started
             raise EndpointError(

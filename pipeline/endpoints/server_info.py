@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 import msgspec
@@ -29,8 +29,8 @@ from pipeline.limits.retries import backoff
 from pipeline.records import Endpoint
 from pipeline.text import printable
 
-if TYPE_CHECKING:
-    from pipeline.endpoints.http import HttpEndpoint
+if TYPE_CHECKING:  # the client is not loaded before a server is asked
+    from pipeline.endpoints.http import Confirm, Get
 
 
 class Info(msgspec.Struct):
@@ -43,9 +43,36 @@ class Info(msgspec.Struct):
     max_input_length: int | None = None
 
 
+class Identification(NamedTuple):
+    """An endpoint with the identity and limits of its server; `confirm` asks the server for them
+    before the first call, where they are from an earlier run or from the job alone."""
+
+    endpoint: Endpoint
+    confirm: Confirm | None = None
+
+
+def identify_offline(
+    endpoint: Endpoint, cache: AnswerCache, chunk_tokens: int
+) -> Identification | None:
+    """The endpoint, where no server need be asked for its identity now; None where it must be.
+
+    A model that the job names is in every key already. Of its server only the limits are of
+    interest, and those of an earlier run will do until the first call, if they fit the job.
+    """
+    if not KINDS[endpoint.kind].names_itself:
+        return Identification(endpoint)
+    if not endpoint.model or cache.recall(endpoint.url) is None:
+        return None
+    try:
+        found = identity_from_cache(endpoint, cache, chunk_tokens)
+    except UsageError:  # it may run another model by now
+        return None
+    return Identification(found, partial(_confirm, cache, endpoint, found.identity))
+
+
 async def identify(
-    http: HttpEndpoint, cache: AnswerCache, chunk_tokens: int, max_outage_seconds: float
-) -> Endpoint:
+    endpoint: Endpoint, get: Get, cache: AnswerCache, chunk_tokens: int, max_outage_seconds: float
+) -> Identification:
     """The endpoint with the identity and limits that its server names.
 
     A server that is away now, but was seen before, is taken as it was and asked again before the
@@ -53,16 +80,14 @@ async def identify(
     Raises: UsageError where its model is not the job's or reads less than a chunk; OutageError
     where a server that was never seen stays away; RefusedError where its certificate is not valid.
     """
-    endpoint = http.endpoint
     if not KINDS[endpoint.kind].names_itself:
-        return endpoint
+        return Identification(endpoint)
     ends = anyio.current_time() + max_outage_seconds
     attempt = 0
-    while not await _asked(http, cache):
-        known = identity_from_cache(endpoint, cache, chunk_tokens)
-        if known is not endpoint or endpoint.model:
-            http.confirm = partial(_confirm, http, cache, endpoint, known.identity)
-            return known
+    while not await _asked(endpoint, get, cache):
+        found = identity_from_cache(endpoint, cache, chunk_tokens)
+        if found is not endpoint or endpoint.model:
+            return Identification(found, partial(_confirm, cache, endpoint, found.identity))
         wait = backoff(attempt, 0.25, random.random)
         if anyio.current_time() + wait > ends:
             raise OutageError(
@@ -72,30 +97,29 @@ async def identify(
             )
         await anyio.sleep(wait)
         attempt += 1
-    return identity_from_cache(endpoint, cache, chunk_tokens)
+    return Identification(identity_from_cache(endpoint, cache, chunk_tokens))
 
 
-def identify_later(http: HttpEndpoint, cache: AnswerCache) -> Endpoint:
+def identify_later(endpoint: Endpoint, cache: AnswerCache) -> Identification:
     """The endpoint as it stands, a replica: who it is, is asked before its first call, so that one
     that is away now keeps nobody waiting."""
-    endpoint = http.endpoint
-    if KINDS[endpoint.kind].names_itself:
-        http.confirm = partial(_confirm, http, cache, endpoint, endpoint.identity)
-    return endpoint
+    if not KINDS[endpoint.kind].names_itself:
+        return Identification(endpoint)
+    return Identification(endpoint, partial(_confirm, cache, endpoint, endpoint.identity))
 
 
 async def _confirm(
-    http: HttpEndpoint, cache: AnswerCache, endpoint: Endpoint, identity: tuple[str, ...]
+    cache: AnswerCache, endpoint: Endpoint, identity: tuple[str, ...], get: Get
 ) -> None:
     """Raises: GuardError where the server that came back is not the one that was remembered."""
-    if not await _asked(http, cache):
+    if not await _asked(endpoint, get, cache):
         raise EndpointError("unreachable", "the server does not say which model it serves")
-    known = identity_from_cache(endpoint, cache, 0)
-    if known.identity == identity:
+    found = identity_from_cache(endpoint, cache, 0)
+    if found.identity == identity:
         return
     if endpoint.replica_of:
         raise GuardError(
-            f"endpoint `{endpoint.name}`: its server runs `{printable(known.model, 100)}`, "
+            f"endpoint `{endpoint.name}`: its server runs `{printable(found.model, 100)}`, "
             f"not what `{endpoint.replica_of}` serves",
             hint="equal replicas have one model and revision; answers so far are kept",
         )
@@ -105,11 +129,10 @@ async def _confirm(
     )
 
 
-async def _asked(http: HttpEndpoint, cache: AnswerCache) -> bool:
+async def _asked(endpoint: Endpoint, get: Get, cache: AnswerCache) -> bool:
     """Whether the server could be asked; what it said is remembered."""
-    endpoint = http.endpoint
     try:
-        status, _, body = await http.get(f"{endpoint.url}/info")
+        status, _, body = await get(f"{endpoint.url}/info")
     except EndpointError as error:
         if error.facts.is_endpoints_fault:
             return False

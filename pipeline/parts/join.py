@@ -11,7 +11,7 @@ from msgspec import Struct
 from pipeline.disk.spill import PACKED_ROWS, Records, Spill
 from pipeline.parts.index import OUTCOMES, REUSABLE, PartIndex
 
-_ORIGIN = np.dtype([("row", "<u8"), ("part", "<i4"), ("entry", "<u4")])
+_MATCH = np.dtype([("row", "<u8"), ("part", "<i4"), ("entry", "<u4")])
 _NEW = np.dtype([("key", "S24"), ("used", "S16"), ("row", "<u8")])
 _OLD = np.dtype([("key", "S24"), ("used", "S16"), ("part", "<i4"), ("entry", "<u4"), ("how", "u1")])
 _STANDS, _USABLE = 1, 2
@@ -58,8 +58,9 @@ class _Join:
         self._old.add(_buckets(entries), records)
 
     def joined(self, unchanged: int) -> tuple[Accounting, Spill]:
-        """The accounting, `unchanged` rows of kept parts included, and where rows come from."""
-        origins = Spill(_ORIGIN)
+        """The accounting, `unchanged` rows of kept parts included; and, in buckets by row, the rows
+        that match an entry of a part that may be copied."""
+        matches = Spill(_MATCH)
         added = changed = retried = removed = 0
         for bucket in {*self._new.buckets(), *self._old.buckets()}:
             new, old = self._new.bucket(bucket), self._old.bucket(bucket)
@@ -75,11 +76,11 @@ class _Join:
             removed += int(np.count_nonzero(old["how"] & _STANDS)) - len(stands)
             usable = old[(old["how"] & _USABLE) > 0]
             at, hit = _found(_pairs(usable), _pairs(new))
-            records = np.empty(int(np.count_nonzero(hit)), _ORIGIN)
+            records = np.empty(int(np.count_nonzero(hit)), _MATCH)
             records["row"] = new["row"][hit]
             records["part"], records["entry"] = usable["part"][at[hit]], usable["entry"][at[hit]]
-            origins.add(records["row"] // PACKED_ROWS, records)
-        return Accounting(added, changed, removed, unchanged, retried), origins
+            matches.add(records["row"] // PACKED_ROWS, records)
+        return Accounting(added, changed, removed, unchanged, retried), matches
 
 
 def _found(

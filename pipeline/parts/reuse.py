@@ -15,13 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from pipeline.disk.spill import PACKED_ROWS, Records, Spill
+from pipeline.disk.spill import PACKED_ROWS, Packed, Records, Spill
 from pipeline.errors import GuardError, StateError
 from pipeline.parts.index import PartIndex, read_index, rows_digest
-from pipeline.parts.join import _ORIGIN, Accounting, _Join
+from pipeline.parts.join import Accounting, _Join
 from pipeline.parts.layout import OutputLayout
 from pipeline.parts.snapshot import Snapshot, SnapshotPart
-from pipeline.records import Request
 from pipeline.source.survey import Survey
 from pipeline.text import shown
 
@@ -34,6 +33,8 @@ OPEN_PARTS = 2
 MIN_COPIED_ROWS = 16
 """Where rows of a part come from more parts than `MAX_SOURCES`, fewer than this are not worth
 opening one for: they are looked up."""
+_ORIGIN = np.dtype([("part", "<i4"), ("entry", "<u4")])
+"""Where a row's output lies: an entry of a part among the sources."""
 MAX_JUMPS = 100
 """Where rows of a part lie in more than two others, or in no order, each jump between them may mean
 to read a row group again. With more jumps the rows are looked up: that costs the same in any
@@ -43,6 +44,8 @@ order."""
 class CopiedRows(Struct, frozen=True):
     """A run of rows whose output stands already: the sibling of `PreparedDocument`."""
 
+    row: int
+    """Its first row's place in the input."""
     part: int
     documents: int
     source: PartIndex
@@ -50,19 +53,6 @@ class CopiedRows(Struct, frozen=True):
     """The rows in `source` to copy, in their new order; None: all of it, kept as it stands."""
     starts: npt.NDArray[np.int64] | None = None
     """Where each one's output begins in `source`."""
-
-    @property
-    def requests(self) -> Sequence[Request]:
-        """None: that is the point."""
-        return ()
-
-    @property
-    def long(self) -> None:
-        """It has no segments, however long its documents are."""
-
-    @property
-    def is_last(self) -> bool:
-        return True
 
     @property
     def rows(self) -> int:
@@ -78,7 +68,7 @@ class CopiedRows(Struct, frozen=True):
 class Reuse:
     """The plan of a run over what stands; without any, everything is to be done.
 
-    Cost: per part a name, per row of a touched part some 100 bytes on disk.
+    Cost: per part a name, per row of a touched part 8 bytes on disk.
     """
 
     def __init__(self, survey: Survey) -> None:
@@ -91,7 +81,9 @@ class Reuse:
         """The parts of the last commit, as far as their indexes can be read."""
         self._kept: dict[int, PartIndex] = {}
         self._sources: Sequence[PartIndex] = ()
-        self._origins = Spill(_ORIGIN)
+        self._origins = Packed(_ORIGIN)
+        self._offsets: dict[int, int] = {}
+        """Of each part with copied rows: where in `_origins` its rows begin."""
 
     def __contains__(self, part: int) -> bool:
         return part in self._kept
@@ -100,60 +92,83 @@ class Reuse:
         """This part is kept as it stands."""
         self._kept[part] = snapshot
 
-    def copy(self, sources: Sequence[PartIndex], accounting: Accounting, origins: Spill) -> None:
-        """These rows of these parts are copied."""
-        self._sources, self.accounting, self._origins = sources, accounting, origins
+    def copy(self, sources: Sequence[PartIndex], accounting: Accounting, matches: Spill) -> None:
+        """Rows that match rows of these parts are copied, where that is worth opening a part for.
+
+        Which ones is settled here, once: source, sink, budget and drift check read it.
+        """
+        self._sources, self.accounting = sources, accounting
+        offset = 0
+        for number, origins in self._matches_by_part(matches):
+            _drop_scattered(origins)
+            if (origins["part"] >= 0).any():
+                self._origins.add(origins.tobytes())
+                self._offsets[number], offset = offset, offset + len(origins)
+
+    def _matches_by_part(self, matches: Spill) -> Iterator[tuple[int, Records]]:
+        """For each part that is not kept, in order, its number and what its rows match."""
+        block, loaded = np.empty(0, matches.kind), -1
+        for number, start, count in self._parts():
+            if number in self._kept:
+                continue
+            origins = np.zeros(count, _ORIGIN)
+            origins["part"] = -1
+            for bucket in range(start // PACKED_ROWS, (start + count - 1) // PACKED_ROWS + 1):
+                if bucket != loaded:
+                    block, loaded = matches.bucket(bucket), bucket
+                mine = block[(block["row"] >= start) & (block["row"] < start + count)]
+                at = (mine["row"] - start).astype(np.int64)
+                origins["part"][at], origins["entry"][at] = mine["part"], mine["entry"]
+            yield number, origins
 
     @property
     def keeps_all(self) -> bool:
         """Whether no row at all is to be done."""
         return len(self._kept) == len(self.part_rows)
 
-    def origins(self) -> Iterator[npt.NDArray[np.int64] | None]:
-        """For each part in order: where its rows come from, (part, entry), part -1 where they are
-        to be done; None for a part that is kept. Shape: (rows, 2)."""
-        start, block, loaded = 0, np.empty(0, _ORIGIN), -1
-        for number, count in enumerate(self.part_rows):
-            if number in self._kept:
-                yield None
-                start += count
-                continue
-            found = np.full((count, 2), -1, np.int64)
-            for bucket in range(start // PACKED_ROWS, (start + count - 1) // PACKED_ROWS + 1):
-                if bucket != loaded:
-                    block, loaded = self._origins.bucket(bucket), bucket
-                mine = block[(block["row"] >= start) & (block["row"] < start + count)]
-                at = (mine["row"] - start).astype(np.int64)
-                found[at, 0], found[at, 1] = mine["part"], mine["entry"]
-            _drop_scattered(found)
-            yield found
-            start += count
-
     def needed(self) -> Iterator[npt.NDArray[np.int64]]:
         """For each part the numbers of its rows that are to be done, counted from the first row."""
+        for number, start, count in self._parts():
+            yield np.flatnonzero(~self._reused_mask(number, count)) + start
+
+    def reused_rows(self) -> Iterator[npt.NDArray[np.int64]]:
+        """For each part the numbers of its other rows, in the same way."""
+        for number, start, count in self._parts():
+            yield np.flatnonzero(self._reused_mask(number, count)) + start
+
+    def copied_runs(self) -> Iterator[CopiedRows]:
+        """The rows that are not to be done, in runs and in order."""
+        for number, start, _ in self._parts():
+            if number in self._kept:
+                whole = self._kept[number]
+                yield CopiedRows(start, number, whole.header.documents, whole, None)
+            elif number in self._offsets:
+                yield from self._runs(number, start)
+
+    def _parts(self) -> Iterator[tuple[int, int, int]]:
+        """Number, first row and rows of each part."""
         start = 0
-        for count, origins in zip(self.part_rows, self.origins(), strict=True):
-            mine = np.empty(0, np.int64) if origins is None else np.flatnonzero(origins[:, 0] < 0)
-            yield mine + start
+        for number, count in enumerate(self.part_rows):
+            yield number, start, count
             start += count
 
-    def runs(self) -> Iterator[CopiedRows | int]:
-        """What becomes of the rows, in order: copied ones in runs, and how many to do between."""
-        for number, origins in enumerate(self.origins()):
-            if origins is None:
-                whole = self._kept[number]
-                yield CopiedRows(number, whole.header.documents, whole, None)
-            else:
-                yield from self._runs(number, origins)
+    def _reused_mask(self, number: int, count: int) -> npt.NDArray[np.bool_]:
+        if number in self._offsets:
+            return np.asarray(self._origins_of(number)["part"] >= 0)
+        return np.full(count, number in self._kept)
 
-    def _runs(self, number: int, origins: npt.NDArray[np.int64]) -> Iterator[CopiedRows | int]:
+    def _origins_of(self, number: int) -> Records:
+        """Where the rows of a part come from; part -1: they are to be done."""
+        offset = self._offsets[number]
+        return self._origins.slice(offset, offset + self.part_rows[number])
+
+    def _runs(self, number: int, first: int) -> Iterator[CopiedRows]:
+        origins = self._origins_of(number)
         opened: dict[int, tuple[Records, npt.NDArray[np.int64]]] = {}
-        parts = origins[:, 0]
-        borders = [0, *(np.flatnonzero(np.diff(parts)) + 1).tolist(), len(parts)]
+        borders = [0, *(np.flatnonzero(np.diff(origins["part"])) + 1).tolist(), len(origins)]
         for start, stop in pairwise(borders):
-            part = int(parts[start])
+            part = int(origins["part"][start])
             if part < 0:
-                yield stop - start
                 continue
             if part not in opened:
                 entries = self._sources[part].entries()
@@ -164,9 +179,14 @@ class Reuse:
                     )
                 opened[part] = entries, np.cumsum(entries["rows"]) - entries["rows"]
             entries, starts = opened[part]
-            at = origins[start:stop, 1]
+            at = origins["entry"][start:stop]
             yield CopiedRows(
-                number, stop - start, self._sources[part], entries[at], starts[at].astype(np.int64)
+                first + start,
+                number,
+                stop - start,
+                self._sources[part],
+                entries[at],
+                starts[at].astype(np.int64),
             )
 
 
@@ -240,23 +260,23 @@ def check_removed(reuse: Reuse, max_removed: float, output: str) -> None:
         )
 
 
-def _drop_scattered(origins: npt.NDArray[np.int64]) -> None:
+def _drop_scattered(origins: Records) -> None:
     """Of rows from many parts only those that come in numbers are copied: each must be read."""
-    parts, counts = np.unique(origins[:, 0], return_counts=True)
+    parts, counts = np.unique(origins["part"], return_counts=True)
     if len(parts) > MAX_SOURCES:
-        origins[np.isin(origins[:, 0], parts[counts < MIN_COPIED_ROWS]), 0] = -1
-    copied = origins[origins[:, 0] >= 0]
-    if jumps(copied) > MAX_JUMPS:
-        origins[:, 0] = -1
+        origins["part"][np.isin(origins["part"], parts[counts < MIN_COPIED_ROWS])] = -1
+    if jumps(origins[origins["part"] >= 0]) > MAX_JUMPS:
+        origins["part"] = -1
 
 
-def jumps(copied: npt.NDArray[np.int64]) -> int:
+def jumps(copied: Records) -> int:
     """How often these rows, read in this order, go back in a part or, of many, on to another."""
-    order = np.argsort(copied[:, 0], kind="stable")
-    back = np.diff(copied[order], axis=0)
-    jumps = np.count_nonzero((back[:, 0] == 0) & (back[:, 1] < 0))
-    if len(np.unique(copied[:, 0])) > OPEN_PARTS:
-        jumps += np.count_nonzero(np.diff(copied[:, 0]))
+    parts, entries = copied["part"], copied["entry"].astype(np.int64)
+    order = np.argsort(parts, kind="stable")
+    is_back = (np.diff(parts[order]) == 0) & (np.diff(entries[order]) < 0)
+    jumps = np.count_nonzero(is_back)
+    if len(np.unique(parts)) > OPEN_PARTS:
+        jumps += np.count_nonzero(np.diff(parts))
     return int(jumps)
 
 

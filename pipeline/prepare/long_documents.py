@@ -12,9 +12,7 @@ from typing import overload
 
 from msgspec import Struct
 
-from pipeline.cache.keys import Keys
-from pipeline.prepare.pipeline import Pipeline
-from pipeline.prepare.routes import Router
+from pipeline.prepare.factory import RequestFactory
 from pipeline.records import Chunk, Document, Request, Route
 
 SEGMENT_REQUESTS = 1_024
@@ -36,19 +34,14 @@ class PreparedDocument(Struct, frozen=True):
         """Whole documents that it completes."""
         return int(self.is_last)
 
-    @property
-    def weight_bytes(self) -> int:
-        """The document's text, in bytes or so."""
-        return len(self.document.text or "")
-
 
 class LongDocument:
     """A document whose requests are never all in memory, and its chunks as they are settled."""
 
     def __init__(
-        self, document: Document, route: Route, requests_of: RequestFactory, chunks: Spans
+        self, document: Document, route: Route, factory: RequestFactory, chunks: Spans
     ) -> None:
-        self._document, self._route, self._asking = document, route, requests_of
+        self._document, self._route, self._factory = document, route, factory
         self._chunks = chunks
         self._settled = Spans(len(document.text or ""))
 
@@ -56,7 +49,7 @@ class LongDocument:
         left = len(self._chunks)
         for some in self._chunks.segments(SEGMENT_REQUESTS, SEGMENT_CHARS):
             left -= len(some)
-            requests = [self._asking.request(self._document, each, self._route) for each in some]
+            requests = [self._factory.request(self._document, each, self._route) for each in some]
             yield PreparedDocument(self._document, requests, self, not left)
 
     def settle(self, requests: Iterable[Request]) -> None:
@@ -74,26 +67,9 @@ class LongDocument:
         """With requests that are made again, one by one; their tokens are the chunks'."""
 
         def make(chunk: Chunk) -> Request:
-            return self._asking.request(self._document, chunk, self._route, is_counted=False)
+            return self._factory.request(self._document, chunk, self._route, is_counted=False)
 
         return PreparedDocument(self._document, Requests(chunks, make))
-
-
-class RequestFactory:
-    """Makes requests of chunks: rendered, routed, keyed."""
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.router = Router(pipeline.endpoints, pipeline.rules)
-        self._pipeline = pipeline
-        self._keys = Keys(pipeline.endpoints)
-
-    def request(
-        self, document: Document, chunk: Chunk, route: Route, *, is_counted: bool = True
-    ) -> Request:
-        rendered = self._pipeline.render(document, chunk)
-        key, count = self._keys.first(route)(rendered), self._pipeline.count_tokens
-        tokens = count(rendered) if count and is_counted else chunk.tokens
-        return Request(key, rendered, tokens, chunk, route, self.router.name(route, key))
 
 
 class Spans(Sequence[Chunk]):

@@ -14,17 +14,14 @@ from pathlib import Path
 
 import anyio
 import numpy as np
-from anyio.to_thread import run_sync
 
-from pipeline.cache.keys import Keys
 from pipeline.cache.store import AnswerCache
 from pipeline.disk.durable import open_private, storage_errors
-from pipeline.endpoints.connect import Connection
 from pipeline.errors import EndpointError, GuardError
 from pipeline.parts.reuse import Reuse
-from pipeline.prepare.pipeline import Pipeline
+from pipeline.prepare.factory import RequestFactory
 from pipeline.prepare.requests import first_requests
-from pipeline.records import Answer, Endpoint, Failure, Request
+from pipeline.records import Answer, Answered, Endpoint, Request
 from pipeline.source.survey import Survey
 from pipeline.tasks import TASKS
 from pipeline.text import printable
@@ -36,13 +33,11 @@ GOOD_FOR_SECONDS = 43_200
 """So long a run that goes on after a kill does not ask again."""
 ROWS_PER_PART = 2
 
-Send = Callable[[Sequence[Request]], Awaitable[Sequence[Answer | Failure]]]
-OnPaid = Callable[[Endpoint, int, float, Sequence[Answer]], None]
-"""Endpoint, requests, seconds, answers of a call that is paid for, too."""
+Send = Callable[[Sequence[Request]], Awaitable[Answered]]
 
 
 class DriftCheck:
-    """Stands before an endpoint, and asks these texts again ahead of its first call.
+    """Asks an endpoint for these texts again, once, ahead of its first call.
 
     Raises: GuardError where the model has moved.
     """
@@ -50,37 +45,34 @@ class DriftCheck:
     def __init__(
         self,
         endpoint: Endpoint,
-        send: Send,
         known: Sequence[tuple[Request, bytes]],
         passed: Callable[[], None],
-        told: OnPaid,
     ) -> None:
-        self._endpoint, self._send, self._known = endpoint, send, list(known)
-        self._passed, self._told = passed, told
+        self._endpoint, self._known, self._passed = endpoint, list(known), passed
         self._lock = anyio.Lock()
         self._moved: GuardError | None = None
 
-    async def answer(self, requests: Sequence[Request]) -> Sequence[Answer | Failure]:
-        """The endpoint's answer to these."""
-        if self._known:
-            async with self._lock:
-                if self._moved is not None:  # found for a call that began with this one
-                    raise self._moved
-                if self._known:
-                    await self._ask()
-                    self._known.clear()
-        return await self._send(requests)
+    async def __call__(self, send: Send) -> None:
+        """Return when the model is known to be the one that answered these texts before."""
+        if not self._known:
+            return
+        async with self._lock:
+            if self._moved is not None:  # found for a call that began with this one
+                raise self._moved
+            if self._known:
+                await self._ask(send)
+                self._known.clear()
 
-    async def _ask(self) -> None:
+    async def _ask(self, send: Send) -> None:
         endpoint = self._endpoint
         for start in range(0, len(self._known), endpoint.batch_size):
             known = self._known[start : start + endpoint.batch_size]
             try:
-                now = await self._vectors([request for request, _ in known])
+                now = await _vectors(send, [request for request, _ in known])
                 for at, (request, vector) in enumerate(known):
                     if (got := now[at]) is not None and len(got) != len(vector):
                         # A server may slip once, as with any row: a model does so again.
-                        (now[at],) = await self._vectors([request])
+                        (now[at],) = await _vectors(send, [request])
             except EndpointError as error:
                 if error.facts.is_requests_own:
                     return  # nothing can be said of the model
@@ -91,15 +83,6 @@ class DriftCheck:
             if endpoint.requests_per_minute:
                 await anyio.sleep(60 / endpoint.requests_per_minute)
         self._passed()
-
-    async def _vectors(self, requests: Sequence[Request]) -> list[bytes | None]:
-        """What the endpoint answers now; None where that is no vector."""
-        began = time.monotonic()
-        answers = await self._send(requests)
-        good = [each for each in answers if isinstance(each, Answer)]
-        self._told(self._endpoint, len(requests), time.monotonic() - began, good)
-        values = [each.value if isinstance(each, Answer) else None for each in answers]
-        return [value if isinstance(value, bytes) else None for value in values]
 
     def _compare(self, before: bytes, now: bytes) -> None:
         if (near := cosine(before, now)) < MIN_COSINE:
@@ -112,45 +95,42 @@ class DriftCheck:
             raise self._moved
 
 
-async def with_drift_check(
-    pipeline: Pipeline,
-    survey: Survey,
-    reuse: Reuse,
-    cache: AnswerCache,
-    connections: Sequence[Connection],
-    marker: Path,
-    told: OnPaid,
-) -> list[tuple[Endpoint, Send]]:
-    """The endpoints, each behind a canary where new vectors are to stand beside those of a commit.
+async def _vectors(send: Send, requests: Sequence[Request]) -> list[bytes | None]:
+    """What the endpoint answers now; None where that is no vector."""
+    answers = (await send(requests)).settled
+    values = [each.value if isinstance(each, Answer) else None for each in answers]
+    return [value if isinstance(value, bytes) else None for value in values]
 
-    `marker` remembers that they passed.
-    """
-    asked: list[tuple[Endpoint, Send]] = [(each.endpoint, each.answer) for each in connections]
-    embeds = TASKS[pipeline.endpoints[0].task].value == "vector" and pipeline.drift_texts
+
+def drift_checks(
+    factory: RequestFactory, survey: Survey, reuse: Reuse, cache: AnswerCache, marker: Path
+) -> list[DriftCheck]:
+    """One check for each endpoint where new vectors are to stand beside those of a commit; else
+    none. `marker` remembers that they passed. Blocks: run it in a thread."""
+    embeds = TASKS[factory.endpoints[0].task].value == "vector" and factory.guard.drift_texts
     snapshot = reuse.snapshot
     if snapshot is None or reuse.keeps_all or not embeds or has_passed(marker, snapshot.run):
-        return asked
-    known = await run_sync(reference_vectors, pipeline, survey, reuse, cache)
+        return []
     passed = partial(mark_passed, marker, snapshot.run)
+    known = reference_vectors(factory, survey, reuse, cache)
     return [
-        (endpoint, DriftCheck(endpoint, send, texts, passed, told).answer)
-        for (endpoint, send), texts in zip(asked, known, strict=True)
+        DriftCheck(endpoint, texts, passed)
+        for endpoint, texts in zip(factory.endpoints, known, strict=True)
     ]
 
 
 def reference_vectors(
-    pipeline: Pipeline, survey: Survey, reuse: Reuse, cache: AnswerCache
+    factory: RequestFactory, survey: Survey, reuse: Reuse, cache: AnswerCache
 ) -> list[list[tuple[Request, bytes]]]:
     """For each endpoint the texts to ask again: from rows that are unchanged, with the vectors that
     are kept under its own key. Blocks: run it in a thread."""
-    wanted = pipeline.drift_texts
+    wanted = factory.guard.drift_texts
     rows = list(_unchanged(reuse, 4 * wanted))
-    asked = first_requests(pipeline, survey, rows)
-    keys = Keys(pipeline.endpoints)
+    asked = first_requests(factory, survey, rows)
     found: list[list[tuple[Request, bytes]]] = []
-    for position in range(len(pipeline.endpoints)):
+    for position in range(len(factory.endpoints)):
         named = {
-            keys.under(position, request): request
+            factory.keys.under(position, request): request
             for request in asked
             if position in request.route.positions
         }
@@ -180,13 +160,9 @@ def mark_passed(marker: Path, run: str) -> None:
 
 def _unchanged(reuse: Reuse, most: int) -> Iterator[int]:
     """Numbers of some rows that are not to be done, from as many parts as it takes."""
-    start = 0
-    for count, origins in zip(reuse.part_rows, reuse.origins(), strict=True):
-        rows = np.arange(count) if origins is None else np.flatnonzero(origins[:, 0] >= 0)
-        for row in rows[: min(ROWS_PER_PART, most)].tolist():
-            yield start + row
-            most -= 1
-        start += count
+    for rows in reuse.reused_rows():
+        yield from rows[: min(ROWS_PER_PART, most)].tolist()
+        most -= min(ROWS_PER_PART, most, len(rows))
         if not most:
             return
 

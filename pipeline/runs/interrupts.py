@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import anyio
-from anyio.abc import TaskGroup
 
 from pipeline.errors import TERMINATED, Interrupted, TextmillError, TimeLimit
 
@@ -18,20 +18,31 @@ CLOCK_CHECK_SECONDS = 30.0
 """So often `run.until` is compared with the clock: a machine that slept wakes late otherwise."""
 
 
+Drain = Callable[[TextmillError, float | None], None]
+"""Starts no new call, and ends the run with this error when those in flight are back, or when so
+many seconds are over; None: the job's grace."""
+
+
 class Interrupts:
     """Drains once, then leaves at once; a commit is never torn.
 
-    `drain` is set while calls are made: before that there is nothing to drain.
+    The watchers run beside the run, in one task group. Where there is nothing to drain they raise
+    what ends it, else the drain does.
     """
 
-    def __init__(self, group: TaskGroup) -> None:
-        self.by: TextmillError | None = None
-        """What came first."""
-        self.drain: Callable[[TextmillError], None] | None = None
-        """Starts no new call; ends the run with this error when those in flight are back."""
+    def __init__(self) -> None:
         self.is_committing = False
-        self._group = group
+        self._drain: Drain | None = None
+        self._first: TextmillError | None = None
         self._is_signalled = False
+
+    @contextmanager
+    def draining(self, drain: Drain) -> Iterator[None]:
+        """While calls are made, what comes from outside drains them."""
+        self._drain = drain
+        yield
+        # Not after an error: then the run ends with that one, and no other.
+        self._drain = None
 
     async def watch_signals(self) -> None:
         """The first signal drains, the second one leaves at once."""
@@ -52,17 +63,16 @@ class Interrupts:
         ends = steady() + next_moment(until, now) - now
         while (left := ends - steady()) > 0:  # noqa: ASYNC110 - no event tells the time
             await anyio.sleep(min(left, CLOCK_CHECK_SECONDS))
-        if self.by is None:
+        if self._first is None:
             self._end(TimeLimit(f"run.until = {until} reached; run the same command to go on"))
 
     def _end(self, error: TextmillError, *, is_second: bool = False) -> None:
         if self.is_committing:
             return
-        self.by = self.by or error
-        if self.drain is None or is_second:
-            self._group.cancel_scope.cancel()
-        else:
-            self.drain(error)
+        self._first = self._first or error
+        if self._drain is None:
+            raise self._first
+        self._drain(error, 0.0 if is_second else None)
 
 
 def next_moment(until: str, now: float) -> float:

@@ -8,7 +8,7 @@ resumed run would not write the bytes of one that was never interrupted.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from pipeline.cache.keys import prefix
 from pipeline.errors import CLOSING
 from pipeline.prepare.pipeline import Pipeline
+from pipeline.records import Endpoint
 from pipeline.runs.run_id import new_run_id
 from pipeline.source.survey import Survey
 
@@ -60,7 +61,9 @@ class Manifest(Struct, frozen=True, kw_only=True):
     """Of the output, with their SHA-256."""
 
 
-def planned_manifest(pipeline: Pipeline, surveyed: Survey, columns: dict[str, str]) -> Manifest:
+def planned_manifest(
+    pipeline: Pipeline, endpoints: Sequence[Endpoint], surveyed: Survey, columns: dict[str, str]
+) -> Manifest:
     """The manifest of a new run of this job."""
     return Manifest(
         run=new_run_id(),
@@ -70,10 +73,10 @@ def planned_manifest(pipeline: Pipeline, surveyed: Survey, columns: dict[str, st
         fingerprint=pipeline.fingerprint,
         input=surveyed.fingerprint,
         rows=surveyed.rows,
-        output=pipeline.output,
-        models=[list(endpoint.identity) for endpoint in pipeline.endpoints],
+        output=pipeline.output.path,
+        models=[list(endpoint.identity) for endpoint in endpoints],
         input_settings=pipeline.input_settings,
-        prefixes=[msgspec.json.decode(prefix(endpoint)) for endpoint in pipeline.endpoints],
+        prefixes=[msgspec.json.decode(prefix(endpoint)) for endpoint in endpoints],
         columns=columns,
         version=_version(),
     )

@@ -36,15 +36,21 @@ def first_error(raised: BaseException) -> TextmillError | None:
     return None
 
 
-def summary(
-    error: TextmillError | None,
-    seconds: float,
-    survey: Survey | None,
-    sink: Sink | None,
-    dispatch: Dispatch | None,
-    reuse: Reuse | None,
-) -> events.Summary:
+class Stages(Struct):
+    """The stages of a run, each from when it is there: how far the run came. The flow sets them;
+    nothing but the summary reads them."""
+
+    survey: Survey | None = None
+    reuse: Reuse | None = None
+    sink: Sink | None = None
+    record: RunRecord | None = None
+    dispatch: Dispatch | None = None
+
+
+def summary(error: TextmillError | None, seconds: float, stages: Stages) -> events.Summary:
     """The figures of a run, as far as it came."""
+    survey, reuse = stages.survey, stages.reuse
+    sink, dispatch = stages.sink, stages.dispatch
     counts, tally = (sink.counts if sink else None), (dispatch.tally if dispatch else None)
     usage = dispatch.usage + Usage(cost_usd=dispatch.rent_usd) if dispatch else Usage()
     failed = (counts.failed + counts.partial) if counts else 0
@@ -66,9 +72,8 @@ def summary(
     )
 
 
-def end_of_run(
-    told: events.Summary, error: TextmillError | None, record: RunRecord | None
-) -> Ended:
-    """How it ended, with the file that names its failures, if there is one."""
+def end_of_run(error: TextmillError | None, seconds: float, stages: Stages) -> Ended:
+    """How a run ended, with the file that names its failures, if there is one."""
+    record = stages.record
     path = record.failures_path if record and record.failures_path.exists() else None
-    return Ended(told, error, path)
+    return Ended(summary(error, seconds, stages), error, path)

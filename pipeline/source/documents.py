@@ -148,6 +148,7 @@ def read(
                     part=part,
                     row_ref=RowRef(row_ref, at),
                     error=error,
+                    row=row,
                 )
             )
         # A document may be 200 MB: no name may hold on to it while the next one is read.

@@ -10,7 +10,7 @@ from jobs.home import home
 from jobs.spec.load import load
 from pipeline.cache.keys import model_name, request_key
 from pipeline.errors import UsageError
-from pipeline.records import Deadline, Price
+from pipeline.records import Budget, Deadline, Guard, Price, Stop
 
 
 def job(template="embed", **flags):
@@ -96,7 +96,7 @@ def test_a_secret_is_read_only_where_it_is_asked_for(monkeypatch):
 
 def test_metadata_names_task_tokenizer_and_job():
     pipeline = build(job())
-    assert pipeline.metadata.items() >= {
+    assert pipeline.output.metadata.items() >= {
         "textmill.tokenizer": "wordllama", "textmill.job": pipeline.fingerprint,
     }.items()
     assert len(pipeline.fingerprint) == 32
@@ -141,16 +141,16 @@ def test_a_prompt_names_the_columns_to_read_and_is_counted_as_a_whole():
     prompt = "{title}: {chunk}"
     made = build(job("ask", endpoint__model="m", parameters__prompt=prompt), with_secret=False)
     assert made.input.fields == ("title",)
-    assert made.count_tokens("one two three") == 3
+    assert made.prompt.count_tokens("one two three") == 3
     assert "prompt" not in made.endpoints[0].parameters
-    assert build(job()).count_tokens is None
+    assert build(job()).prompt.count_tokens is None
 
 
 def test_chunks_are_cut_as_the_job_says():
     made = build(job(chunk__method="fixed", chunk__size=8, chunk__overlap=2,
                      chunk__tokenizer="o200k_base"))
     text = "one two three four five six seven eight nine ten"
-    assert [(text[c.start_char:c.end_char], c.tokens) for c in made.chunk(text)] == [
+    assert [(text[c.start_char:c.end_char], c.tokens) for c in made.chunking.chunk(text)] == [
         ("one two three four five six seven eight", 8), (" seven eight nine ten", 4),
     ]
 
@@ -161,9 +161,10 @@ def test_guards_and_bounds_are_handed_on():
         run__max_outage_seconds=3.0, run__grace_seconds=2.0, budget__max_cost_usd=1.5,
         budget__stop_at_cap=True,
     ))
-    assert (made.max_failed, made.max_chunks, made.input.max_row_bytes) == (0.5, 7, 99)
-    assert (made.max_outage_seconds, made.grace_seconds) == (3.0, 2.0)
-    assert (made.max_cost_usd, made.is_partial) == (1.5, True)
+    assert made.guard == Guard(max_failed=0.5, max_removed=0.25, drift_texts=3, max_chunks=7)
+    assert made.input.max_row_bytes == 99
+    assert made.stop == Stop(max_outage_seconds=3.0, grace_seconds=2.0, until=None)
+    assert made.budget == Budget(max_cost_usd=1.5, stop_at_cap=True)
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="has a place of its own")

@@ -7,7 +7,14 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+from pipeline import loop
+from pipeline.dispatch.settling import TOO_SHORT
+from pipeline.errors import EndpointError
 from pipeline.loop import Window
+from pipeline.records import Failure
+from pipeline.runs.failures import FailureJournal
+from tests.support import nights
+from tests.support.nights import Answerer
 
 SIZES = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 12)), max_size=25)
 
@@ -106,3 +113,30 @@ async def test_one_that_gives_up_waiting_takes_no_room():
     window.leave(10, 10)
     with anyio.fail_after(5):
         await window.enter(10, 10)
+
+
+def test_what_cannot_be_cut_is_in_the_journal_as_any_other_failure(tmp_path, monkeypatch):
+    kept, put = [], FailureJournal.put_many
+
+    def put_many(self, failures):
+        kept.extend(failures)
+        put(self, failures)
+
+    async def answer(self, requests):
+        if any("long" in request.input for request in requests):
+            raise EndpointError("too_long", "413", status=413)
+        return await Answerer.answer(self, requests)
+
+    class Refusing(Answerer):
+        pass
+
+    Refusing.answer = answer
+    monkeypatch.setattr(FailureJournal, "put_many", put_many)
+    monkeypatch.setattr(nights, "Answerer", Refusing)
+    monkeypatch.setattr(loop, "split", lambda factory, opened, too_long: (
+        opened, [], [each for each in opened.requests if each.dedup_key in too_long]
+    ))  # fmt: skip
+    textmill = nights.Project(tmp_path, monkeypatch, input__id="id", chunk__size=32)
+    textmill.rows([{"id": 1, "text": "short"}, {"id": 2, "text": "a long one " + "of many words " * 7}])
+    assert textmill.run().failed == 1
+    assert [failure for _, failure in kept] == [Failure("too_long", TOO_SHORT)]

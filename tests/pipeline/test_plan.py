@@ -9,6 +9,7 @@ from jobs.mock import serving
 from jobs.spec.load import load
 from pipeline.cache.store import AnswerCache
 from pipeline.plan import Plan, plan
+from pipeline.prepare.factory import RequestFactory
 from pipeline.prepare.requests import prepare
 from pipeline.records import Answer
 from pipeline.source.scan import survey
@@ -58,7 +59,7 @@ def test_blank_and_unreadable_rows_need_no_request(tmp_path):
 def test_what_was_answered_before_is_neither_sent_nor_paid(tmp_path):
     rows = [{"text": words(5, first)} for first in NUMBERS]
     made = pipeline(tmp_path, rows, **{"endpoint.price.input": 1_000.0})
-    (group,) = prepare(made, survey(made.input))
+    (group,) = prepare(RequestFactory(made, made.endpoints), survey(made.input))
     cache = AnswerCache(tmp_path / "answers")
     cache.put_many([(each.requests[0].key, Answer(b"\0\0\0\0")) for each in group[:7]])
     assert planned(made, cache) == Plan(10, 10, 10, 7, 1, 15, 0.015, 0.5)

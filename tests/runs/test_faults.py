@@ -563,6 +563,7 @@ def test_kept_columns_count_against_what_may_be_open(workdir, textmill):
     from jobs.build import build
     from jobs.spec.load import load
     from pipeline.loop import _weight
+    from pipeline.prepare.factory import RequestFactory
     from pipeline.prepare.requests import prepare
     from pipeline.source.scan import survey
 
@@ -571,7 +572,7 @@ def test_kept_columns_count_against_what_may_be_open(workdir, textmill):
     made = load("enrich", (), {"input.path": "in.jsonl", "output.path": "o.parquet",
                                "input.id": "id"})
     pipeline = build(made)
-    (group,) = prepare(pipeline, survey(pipeline.input))
+    (group,) = prepare(RequestFactory(pipeline, pipeline.endpoints), survey(pipeline.input))
     assert _weight(group) >= 1_000_000
 
 

@@ -143,10 +143,8 @@ def test_fault_48_calls_during_ten_minutes_of_outage_are_probes(status, most):
 
     async def main():
         nonlocal at_once
-        dispatch = None
         server = SimulatedServer(
-            f"outage={begins:g}s-{ends:g}s outage_status={status} latency=200ms sigma=0.5",
-            dimension=4, listen=lambda _, headers: dispatch.hear(headers))  # fmt: skip
+            f"outage={begins:g}s-{ends:g}s outage_status={status} latency=200ms sigma=0.5", dimension=4)
 
         async def send(requests):
             nonlocal at_once

@@ -61,10 +61,7 @@ def ran(limit, seconds=SECONDS, tokens=lambda number: 10, count=None, cycles=1, 
     """The server, after so many seconds of more work than it takes; each cycle a new dispatch."""
 
     async def main():
-        dispatch = None
-        server = SimulatedServer(
-            f"{limit} {LATENCY}", dimension=4, listen=lambda _, headers: dispatch.hear(headers)
-        )
+        server = SimulatedServer(f"{limit} {LATENCY}", dimension=4)
         requests = [request(n, tokens(n)) for n in range(count or int(seconds * 60))]
         for cycle in range(cycles):
             dispatch = Dispatch(

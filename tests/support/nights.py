@@ -14,20 +14,25 @@ import pyarrow.parquet as pq
 from jobs.build import build
 from jobs.spec.load import load
 from pipeline import run as engine
-from pipeline.records import Answer, Failure
+from pipeline.endpoints.connect import Connections
+from pipeline.records import Answer, Answered, Failure
 
 
 class Answerer:
     """Answers by the input alone; fails those that hold `poison`. Counts what was asked."""
 
     def __init__(self, endpoint):
-        self.endpoint, self.listen = endpoint, None
+        self.endpoint, self.opened = endpoint, 0
         self.asked, self.poison, self.turn = [], "poison", 0.0
         """`turn`: how far the model's vectors are turned away."""
 
+    async def open(self):
+        self.opened += 1
+
     async def answer(self, requests):
+        assert self.opened == 1
         self.asked += [request.input for request in requests]
-        return [self._one(request) for request in requests]
+        return Answered([self._one(request) for request in requests])
 
     def _one(self, request):
         if self.poison and self.poison in request.input:
@@ -64,14 +69,13 @@ class Project:
             "endpoint.batch_size": 3 if self.template == "embed" else 1, "guard.max_removed": 1.0, "guard.max_failed": 1.0,
             **{key.replace("__", "."): value for key, value in (self.flags | flags).items()},
         }  # fmt: skip
-        pipeline = build(load(self.template, flags=settings))
-        pipeline = engine.replace(pipeline, changes=changes and str(changes))
+        pipeline = build(load(self.template, flags=settings), changes=changes and str(changes))
 
         @contextlib.asynccontextmanager
         async def answering(endpoints, cache, **_):
             self.answerer = Answerer(endpoints[0])
             self.answerer.poison, self.answerer.turn = self.poison, self.turn
-            yield [self.answerer]
+            yield Connections([self.answerer])
 
         self.events = []
         with self.patch.context() as patch:

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chunkers.tokens import tokenizers as tokens
-from chunkers.tokens.tokenizers import segments, tokenizer
+from chunkers.tokens.tokenizers import check_tokenizer, segments, tokenizer
 from pipeline.errors import UsageError
 from tests.support import require_module
 from tests.support.chunk_texts import TEXTS
@@ -110,3 +110,29 @@ def test_a_changed_rank_table_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(UsageError, match=r"cl100k_base\.tiktoken: SHA-256 is 223921b76ee9…"):
         tokenizer("cl100k_base")
     tokenizer.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["o200k_bas", "nowhere.json", "wordllama"])
+def test_a_name_is_checked_without_loading_and_refused_in_the_same_words(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(util, "find_spec", lambda name: None)
+    tokenizer.cache_clear()
+    with pytest.raises(UsageError) as loaded:
+        tokenizer(name)
+    with pytest.raises(UsageError) as checked:
+        check_tokenizer(name)
+    assert (str(checked.value), checked.value.hint) == (str(loaded.value), loaded.value.hint)
+
+
+def test_a_good_name_is_checked_without_loading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(tokens, "_from_package", never)
+    monkeypatch.setattr(tokens, "FileTokenizer", never)
+    (tmp_path / "own.json").write_text("{}")
+    for name in ("o200k_base", "cl100k_base", "p50k_base", str(tmp_path / "own.json")):
+        check_tokenizer(name)

@@ -11,6 +11,7 @@ from jobs.spec.fingerprint import fingerprint
 from jobs.spec.load import load
 from pipeline.cache.keys import request_key
 from pipeline.errors import UsageError
+from pipeline.prepare.pipeline import Routing
 from pipeline.records import Price, Rule
 
 HEAD = """
@@ -76,8 +77,8 @@ def test_endpoints_route_and_rules_are_handed_on_in_the_order_of_the_file(
         RULE, '[[rule]]\ncolumn = "region"\nequals = "eu"\nendpoints = ["openai", "hub"]\n',
         route="weighted",
     )))  # fmt: skip
-    assert pipeline.route == "weighted"
-    assert pipeline.rules == (
+    assert pipeline.routing.policy == "weighted"
+    assert pipeline.routing.rules == (
         Rule("sensitive", True, ("openai",)), Rule("region", "eu", ("openai", "hub")),
     )  # fmt: skip
     hub, other = pipeline.endpoints
@@ -106,7 +107,7 @@ def test_a_credential_that_is_not_there_is_named_with_its_endpoint(
 
 def test_one_endpoint_is_routed_ordered_without_rules() -> None:
     pipeline = build(load(chat(OPEN)))
-    assert (pipeline.route, pipeline.rules, len(pipeline.endpoints)) == ("ordered", (), 1)
+    assert (pipeline.routing, len(pipeline.endpoints)) == (Routing(policy="ordered", rules=()), 1)
     assert (pipeline.endpoints[0].weight, pipeline.endpoints[0].replica_of) == (1.0, "")
 
 

@@ -4,6 +4,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from jobs.mock import clock
 from pipeline import events
 from pipeline.cache.store import AnswerCache
 from pipeline.dispatch.dispatch import Dispatch
@@ -18,7 +19,7 @@ from pipeline.errors import (
     TextmillError,
     UsageError,
 )
-from pipeline.records import Answer, Chunk, Endpoint, Failure, Price, Request, Split
+from pipeline.records import Answer, Answered, Chunk, Endpoint, Failure, Price, Request, Split
 
 pytestmark = pytest.mark.anyio
 
@@ -45,7 +46,7 @@ class Server:
         scripted = self.script(inputs, len(self.calls))
         if isinstance(scripted, Exception):
             raise scripted
-        return scripted or [Answer(text.upper(), 10, 5) for text in inputs]
+        return Answered(scripted or [Answer(text.upper(), 10, 5) for text in inputs])
 
 
 def endpoint(**changed):
@@ -167,7 +168,7 @@ async def test_no_more_calls_are_in_flight_than_the_endpoint_allows(cache):
         most = max(most, running)
         await anyio.sleep(0.001)
         running -= 1
-        return [Answer("x") for _ in requests]
+        return Answered([Answer("x") for _ in requests])
 
     await run(cache, send, [texts(60)], endpoint(concurrency=3, batch_size=2))
     assert most == 3
@@ -415,3 +416,137 @@ async def test_a_prompt_that_is_always_too_long_is_a_configuration_error(cache):
     _, _, error = await run(cache, server, [texts(60)], endpoint(concurrency=1, batch_size=1))
     assert isinstance(error, UsageError)
     assert len(server.calls) == 20
+
+
+async def test_endpoints_are_opened_once_and_only_if_something_is_to_be_sent(cache):
+    server, seen = Server(), []
+
+    async def open_endpoints():
+        seen.append(len(server.calls))
+        await anyio.lowlevel.checkpoint()
+
+    await run(cache, server, [texts(4), texts(9)], open_endpoints=open_endpoints)
+    assert seen == [0]
+    await run(cache, server, [texts(9)], open_endpoints=open_endpoints)
+    assert seen == [0]
+
+
+async def test_an_endpoint_that_cannot_be_opened_ends_the_run_before_a_call(cache):
+    async def missing():
+        raise UsageError("the extra is missing")
+
+    server = Server()
+    with pytest.raises(UsageError, match="extra"):
+        dispatch = Dispatch([(endpoint(), server)], cache, lambda event: None,
+                            free_bytes=lambda: 1 << 40, open_endpoints=missing)  # fmt: skip
+        await dispatch.admit(Group(), texts(1))
+    assert server.calls == []
+
+
+async def test_requests_that_are_given_up_are_durable_first_and_never_sent(cache):
+    journal, server = [], Server()
+    why = Failure("too_long", "cannot be cut")
+    dispatch = Dispatch([(endpoint(), server)], cache, lambda event: None,
+                        free_bytes=lambda: 1 << 40, journal=journal.extend)  # fmt: skip
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(dispatch.run)
+        await dispatch.fail(texts(2), why)
+        assert journal == [(each.dedup_key, why) for each in texts(2)]
+        assert dispatch.failures == dict(journal)
+        group = Group()
+        assert await dispatch.admit(group, texts(3)) == 2
+        await group.whole.wait()
+        dispatch.close()
+    assert server.calls == [["text 2"]]
+
+
+async def test_a_check_before_an_endpoint_sends_and_pays_as_all_others(cache):
+    server, seen = Server(), []
+
+    async def check(send):
+        if not seen:
+            seen.append(await send([request("known")]))
+
+    dispatch = Dispatch([(endpoint(concurrency=1, price=Price(request=1.0)), server)], cache,
+                        lambda event: None, free_bytes=lambda: 1 << 40)  # fmt: skip
+    dispatch.guard(0, check)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(dispatch.run)
+        group = Group()
+        await dispatch.admit(group, texts(2))
+        await group.whole.wait()
+        dispatch.close()
+    assert server.calls == [["known"], ["text 0", "text 1"]]
+    assert [each.value for each in seen[0].settled] == ["KNOWN"]
+    assert (dispatch.usage.calls, dispatch.usage.cost_usd) == (2, 3.0)
+    assert len(cache.get_many([request("known").key])) == 0
+
+
+async def test_a_check_that_refuses_ends_the_run_before_the_call(cache):
+    server = Server()
+
+    async def check(send):
+        raise GuardError("another model")
+
+    dispatch = Dispatch([(endpoint(), server)], cache, lambda event: None, free_bytes=lambda: 1 << 40)
+    dispatch.guard(0, check)
+    with pytest.raises(ExceptionGroup) as caught:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(dispatch.run)
+            await dispatch.admit(Group(), texts(2))
+            await anyio.sleep_forever()
+    assert isinstance(caught.value.exceptions[0], GuardError)
+    assert server.calls == []
+
+
+async def test_the_disk_is_not_asked_before_each_call(cache):
+    asked, now = [], 0.0
+
+    def free_bytes():
+        asked.append(now)
+        return 1 << 40
+
+    async def send(requests):
+        nonlocal now
+        now += 0.25
+        return Answered([Answer("x") for _ in requests])
+
+    dispatch = Dispatch([(endpoint(concurrency=1, batch_size=1), send)], cache, lambda event: None,
+                        free_bytes=free_bytes, clock=lambda: now)  # fmt: skip
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(dispatch.run)
+        group = Group()
+        await dispatch.admit(group, texts(9))
+        await group.whole.wait()
+        dispatch.close()
+    assert asked == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_the_headers_of_a_reply_are_heard_whatever_else_it_says(tmp_path, is_refused):
+    headers = {"ratelimit-policy": '"minute";q=100;w=60', "ratelimit": '"minute";r=0;t=30'}
+    times = []
+
+    async def send(requests):
+        times.append(anyio.current_time())
+        if is_refused and len(times) == 1:
+            error = EndpointError("transient", "500", status=500)
+            error.headers = headers
+            raise error
+        return Answered([Answer("x") for _ in requests], headers if len(times) == 1 else {})
+
+    async def main():
+        opened = AnswerCache(tmp_path / "answers")
+        dispatch = Dispatch([(endpoint(concurrency=1, batch_size=1), send)], opened, lambda event: None,
+                            free_bytes=lambda: 1 << 40, clock=anyio.current_time)  # fmt: skip
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(dispatch.run)
+            group = Group()
+            await dispatch.admit(group, texts(2))
+            await group.whole.wait()
+            dispatch.close()
+        opened.close()
+
+    clock.run(main)
+    assert times[0] < 1
+    assert 30 <= times[1] < 40

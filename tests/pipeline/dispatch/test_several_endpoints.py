@@ -10,7 +10,7 @@ from pipeline.dispatch.dispatch import Dispatch
 from pipeline.dispatch.queue import Group
 from pipeline.errors import EndpointError, OutageError, TextmillError
 from pipeline.prepare.routes import Router
-from pipeline.records import Answer, Chunk, Endpoint, Request, Split
+from pipeline.records import Answer, Answered, Chunk, Endpoint, Request, Split
 
 pytestmark = pytest.mark.anyio
 
@@ -27,7 +27,7 @@ class Server:
         scripted = self.script(inputs, len(self.calls))
         if isinstance(scripted, Exception):
             raise scripted
-        return scripted or [Answer(f"{self.name}: {text}", 10, 5) for text in inputs]
+        return Answered(scripted or [Answer(f"{self.name}: {text}", 10, 5) for text in inputs])
 
     @property
     def texts(self):

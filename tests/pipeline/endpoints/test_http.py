@@ -82,8 +82,9 @@ def whole(body, *headers):
 async def test_an_answer_per_request_and_the_secret_in_one_header():
     async with Mock(key=KEY, record=True) as mock:
         async with HttpEndpoint(endpoint(mock.url)) as client:
-            answers = await client.answer([request("a b"), request("水位")])
+            answers, headers = await client.answer([request("a b"), request("水位")])
         assert [len(answer.value) for answer in answers] == [384 * 4, 384 * 4]
+        assert headers["Content-Type"] == "application/json"
         assert mock.bill.totals().calls == 1
 
 
@@ -163,7 +164,7 @@ async def test_a_slow_answer_that_is_never_idle_is_read_to_its_end():
     async with Mock(["delay seconds=0.15"], dimension=8) as mock:
         short = Deadline(30, 30, 0.1, 30)
         async with HttpEndpoint(endpoint(mock.url, deadline=short)) as client:
-            assert len(await client.answer([request()])) == 1
+            assert len((await client.answer([request()])).settled) == 1
 
 
 async def test_no_connection_in_time_is_unreachable_because_nothing_was_sent():
@@ -213,14 +214,14 @@ async def test_a_client_goes_on_after_any_of_these():
         for _ in faults:
             with pytest.raises(EndpointError):
                 await client.answer([request()])
-        assert len(await client.answer([request()])) == 1
+        assert len((await client.answer([request()])).settled) == 1
 
 
 async def test_a_large_body_gives_no_warning_and_arrives_whole():
     texts = ["水位 " * 40_000 + str(number) for number in range(4)]  # 1.12 MB
     async with Mock(dimension=8) as mock:
         async with HttpEndpoint(endpoint(mock.url)) as client:
-            answers = await client.answer([request(text) for text in texts])
+            answers, _ = await client.answer([request(text) for text in texts])
         expected = [np.array(mock.vector(text, "m"), "f4").tobytes() for text in texts]
     assert [answer.value for answer in answers] == expected
 

@@ -58,7 +58,7 @@ def test_the_facts_of_a_task_agree(name):
 def test_reading_the_table_loads_no_protocol_no_client_and_no_numbers():
     code = """if True:
         import sys
-        import jobs.spec.table
+        import jobs.spec.job
         rooms = {name for name in sys.modules if name.startswith("pipeline.endpoints.")}
         heavy = {"numpy", "aiohttp", "wordllama", "pyarrow"} & set(sys.modules)
         print(sorted(rooms), sorted(heavy))

@@ -95,3 +95,51 @@ def test_a_server_that_runs_another_model_than_the_jobs_is_refused(textmill, row
         ran = textmill(*arguments("run", rows, mock.url, tmp_path, "--model", "some/other"))
         assert ran.code == 2
         assert "not endpoint.model = `some/other`" in ran.err
+
+
+def changed(rows, number):
+    rows.write_text(rows.read_text() + json.dumps({"id": number, "text": f"Row {number}."}) + "\n")
+
+
+def test_a_server_whose_model_the_job_names_is_asked_at_first_and_then_before_its_first_call(
+    textmill, rows, tmp_path
+):
+    with serving(models=["some/model"], batch_limit=4) as mock:
+        named = arguments("run", rows, mock.url, tmp_path, "--model", "some/model")
+        told = textmill(*named)
+        assert (told.code, told.last["calls"]) == (0, 3)  # its limit is known before
+        assert mock.bill.totals().lookups == 1
+        assert textmill(*named).last["unchanged"] == 9
+        assert mock.bill.totals().lookups == 1
+        changed(rows, 99)
+        assert textmill(*named).code == 0
+        assert mock.bill.totals().lookups == 2
+        port = int(mock.url.rsplit(":", 1)[1])
+    changed(rows, 100)
+    with serving(port=port, models=["another/model"]) as other:
+        ran = textmill(*named)
+        assert ran.code == 2
+        assert "its server runs `another/model`, not endpoint.model = `some/model`" in ran.err
+        assert other.bill.totals().inputs == 0
+
+
+def test_a_server_that_names_its_model_itself_is_asked_by_every_run(textmill, rows, tmp_path):
+    with serving(models=["some/model"]) as mock:
+        for lookups in (1, 2):
+            assert textmill(*arguments("run", rows, mock.url, tmp_path)).code == 0
+            assert mock.bill.totals().lookups == lookups
+        port = int(mock.url.rsplit(":", 1)[1])
+    with serving(port=port, models=["another/model"]) as other:
+        ran = textmill(*arguments("run", rows, other.url, tmp_path))
+        assert (ran.code, ran.last["unchanged"]) == (0, 9)
+        assert other.bill.totals().inputs == 9  # all rows, by the new model
+
+
+def test_what_is_remembered_of_a_server_refuses_no_job_that_it_serves_by_now(textmill, rows, tmp_path):
+    with serving(models=["some/model"]) as mock:
+        assert textmill(*arguments("run", rows, mock.url, tmp_path)).code == 0
+        port = int(mock.url.rsplit(":", 1)[1])
+    with serving(port=port, models=["another/model"]) as other:
+        named = arguments("run", rows, other.url, tmp_path, "--model", "another/model")
+        assert textmill(*named).code == 0
+        assert other.bill.totals().inputs == 9

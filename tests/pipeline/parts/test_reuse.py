@@ -14,6 +14,7 @@ import pytest
 from hypothesis import Phase, given, settings
 
 from pipeline.cache.lookup import Outcomes
+from pipeline.disk.spill import Spill
 from pipeline.parts import layout as place_module
 from pipeline.parts import reuse as reuse_module
 from pipeline.parts import writer as partswriter
@@ -208,7 +209,7 @@ def test_rows_of_an_output_that_was_removed_by_hand_are_deleted_still(new_projec
 
 
 def far(*origins):
-    return reuse_module.jumps(np.array(origins, np.int64).reshape(-1, 2))
+    return reuse_module.jumps(np.array([*origins], reuse_module._ORIGIN))
 
 
 def test_jumps_are_counted_where_a_row_group_is_read_again():
@@ -528,7 +529,7 @@ def night(project, rows, **flags):
     """One more row, with the canary on."""
     rows.append({"id": len(rows), "text": f"one more {len(rows)}", "kept": 1.5})
     project.rows(rows)
-    return project.run(guard__canary=3, **flags)
+    return project.run(guard__drift_texts=3, **flags)
 
 
 def test_a_model_that_moved_is_found_before_its_vectors_mix(new_project):
@@ -552,7 +553,7 @@ def test_a_model_that_moved_is_found_before_its_vectors_mix(new_project):
     project.turn = 2.0
     rows.append({"id": 99, "text": "another", "kept": 1.5})
     project.rows(rows)
-    told = project.run(guard__canary=0)
+    told = project.run(guard__drift_texts=0)
     assert (told.exit, project.asked()) == (0, 1)
 
 
@@ -563,7 +564,7 @@ def test_a_run_that_asks_nothing_new_sends_no_canary(new_project):
     project.turn = 2.0
     rows.pop()
     project.rows(rows)
-    told = project.run(guard__canary=3)
+    told = project.run(guard__drift_texts=3)
     assert (told.removed, told.usage.calls, project.asked()) == (1, 0, 0)
 
 
@@ -571,7 +572,7 @@ def test_a_run_that_goes_on_after_a_kill_sends_no_second_canary(new_project, mon
     project = new_project(input__id="id")
     rows = plain(20)
     night(project, rows)
-    project.flags["guard__canary"] = 3
+    project.flags["guard__drift_texts"] = 3
     rows.append({"id": 98, "text": "another", "kept": 1.5})
     project.rows(rows)
     kill(project, monkeypatch, sink_module, "publish")
@@ -587,3 +588,31 @@ def test_text_tasks_have_no_canary(new_project):
     night(project, rows)
     night(project, rows)
     assert project.asked() == 1
+
+
+def test_what_is_reused_is_settled_once_however_many_read_it(new_project, monkeypatch):
+    project = new_project(input__id="id", out="o", budget__max_cost_usd=1.0, guard__drift_texts=3)
+    project.flags["endpoint.price.request"] = 0.0001
+    rows = plain(60)
+    project.rows(rows)
+    project.run()
+    rows[10]["text"], rows[50]["text"] = "quite another", "and another"
+    project.rows(rows)
+    settled, buckets = [], []
+    drop, bucket = reuse_module._drop_scattered, Spill.bucket
+
+    def dropped(origins):
+        settled.append(len(origins))
+        drop(origins)
+
+    def counted(self, number):
+        if "entry" in self.kind.names and "row" in self.kind.names:
+            buckets.append(number)
+        return bucket(self, number)
+
+    monkeypatch.setattr(reuse_module, "_drop_scattered", dropped)
+    monkeypatch.setattr(Spill, "bucket", counted)
+    told = project.run()
+    assert (told.changed, told.unchanged, project.asked()) == (2, 58, 2 + 3)  # and the canary's
+    assert len(settled) == 2  # the parts of rows 10 and 50
+    assert len(buckets) == len(set(buckets))

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from jobs.build import build
 from jobs.spec.load import load
 from pipeline.cache.keys import request_key
+from pipeline.prepare.factory import RequestFactory
 from pipeline.prepare.requests import prepare
 from pipeline.source.scan import survey
 
@@ -20,7 +21,11 @@ def pipeline(tmp_path, rows, **flags):
 
 
 def opened(made):
-    return [each for group in prepare(made, survey(made.input)) for each in group]
+    return [each for group in groups(made) for each in group]
+
+
+def groups(made):
+    return list(prepare(RequestFactory(made, made.endpoints), survey(made.input)))
 
 
 def test_requests_are_the_rendered_chunks_in_span_order_with_their_keys(tmp_path):
@@ -47,7 +52,7 @@ def test_without_a_prompt_tokens_are_those_of_the_chunk(tmp_path):
     assert [(r.input, r.tokens, r.chunk.tokens) for r in each.requests] == [
         ("one two three", *(each.requests[0].chunk.tokens,) * 2)
     ]
-    assert made.count_tokens is None
+    assert made.prompt.count_tokens is None
 
 
 def test_every_row_comes_once_and_in_order_also_blank_and_unreadable_ones(tmp_path):
@@ -65,7 +70,7 @@ def test_every_row_comes_once_and_in_order_also_blank_and_unreadable_ones(tmp_pa
 def test_groups_are_bounded(tmp_path):
     rows = [{"title": n, "text": f"text {n}"} for n in range(600)]
     made = pipeline(tmp_path, rows)
-    sizes = [len(group) for group in prepare(made, survey(made.input))]
+    sizes = [len(group) for group in groups(made)]
     assert sum(sizes) == 600
     assert max(sizes) <= 256
 
@@ -75,6 +80,10 @@ def test_equal_chunks_have_equal_keys_and_another_prompt_another_key(tmp_path):
             {"title": "b", "text": "same"}]
     keys = [each.requests[0].key for each in opened(pipeline(tmp_path, rows))]
     assert keys[0] == keys[1] != keys[2]
+
+
+def bounded(made, max_chunks):
+    return replace(made, guard=replace(made.guard, max_chunks=max_chunks))
 
 
 def test_a_document_of_too_many_chunks_is_isolated_and_its_neighbours_are_not(tmp_path):
@@ -87,7 +96,7 @@ def test_a_document_of_too_many_chunks_is_isolated_and_its_neighbours_are_not(tm
     assert isolated.document.text is None
     assert isolated.document.error == "more than guard.max_chunks = 5 chunks"
     assert (len(before.requests), len(after.requests)) == (1, 1)
-    assert [len(each.requests) for each in opened(replace(made, max_chunks=6))] == [1, 6, 1]
+    assert [len(each.requests) for each in opened(bounded(made, 6))] == [1, 6, 1]
 
 
 def test_a_chunker_is_not_asked_for_more_than_the_bound(tmp_path):
@@ -95,11 +104,12 @@ def test_a_chunker_is_not_asked_for_more_than_the_bound(tmp_path):
     taken = []
 
     def counted(text):
-        for chunk in made.chunk(text):
+        for chunk in made.chunking.chunk(text):
             taken.append(chunk)
             yield chunk
 
-    (each,) = opened(replace(made, chunk=counted, max_chunks=3))
+    counting = replace(made, chunking=replace(made.chunking, chunk=counted))
+    (each,) = opened(bounded(counting, 3))
     assert each.document.error is not None
     assert len(taken) == 4
 

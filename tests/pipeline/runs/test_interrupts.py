@@ -1,13 +1,16 @@
-"""The next moment of a time of day, in local time, over the changes of the clocks."""
+"""What ends a run from outside: signals, and the next moment of a time of day in local time."""
 
 import datetime as dt
+import signal
 import time
 
+import anyio
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from pipeline.runs.interrupts import next_moment, steady
+from pipeline.errors import Interrupted, OutageError
+from pipeline.runs.interrupts import Interrupts, next_moment, steady
 
 
 @pytest.fixture
@@ -53,3 +56,60 @@ def test_it_is_within_a_day_and_an_hour(now, hour, minute):
 
 def test_the_clock_that_measures_it_goes_on():
     assert steady() <= steady()
+
+
+async def watched(monkeypatch, steps):
+    """What the watcher raises while these are done one after the other; what was drained."""
+    interrupts, code, drained = Interrupts(), None, []
+    draining = interrupts.draining(
+        lambda error, grace: drained.append((str(error).split(";")[0], grace))
+    )
+    send, received = anyio.create_memory_object_stream(9)
+    monkeypatch.setattr(anyio, "open_signal_receiver", lambda *_: received)
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(interrupts.watch_signals)
+            for step in steps:
+                match step:
+                    case "calls":
+                        draining.__enter__()
+                    case "done":
+                        draining.__exit__(None, None, None)
+                    case "error":  # the calls end with one: the run ends with that, and no other
+                        error = OutageError("away")
+                        draining.__exit__(OutageError, error, None)
+                    case "commit":
+                        interrupts.is_committing = True
+                    case _:
+                        send.send_nowait(step)
+                await anyio.wait_all_tasks_blocked()
+            group.cancel_scope.cancel()
+    except* Interrupted as errors:
+        (error,) = errors.exceptions
+        code = error.exit_code
+    send.close()
+    return code, drained
+
+
+INT, TERM = signal.SIGINT, signal.SIGTERM
+BY_INT = "interrupted by SIGINT"
+
+
+@pytest.mark.parametrize(
+    ("steps", "code", "drained"),
+    [
+        ([INT], 130, []),
+        ([TERM], 143, []),
+        (["calls", INT], None, [(BY_INT, None)]),
+        (["calls", INT, TERM], None, [(BY_INT, None), ("interrupted by SIGTERM", 0.0)]),
+        (["calls", "done", INT], 130, []),
+        (["calls", INT, "done", TERM], 130, [(BY_INT, None)]),
+        (["calls", "error", INT], None, [(BY_INT, None)]),
+        (["commit", INT, TERM], None, []),
+        (["calls", "done", "commit", TERM], None, []),
+    ],
+)
+def test_a_signal_drains_calls_and_else_ends_the_run_but_never_a_commit(
+    monkeypatch, steps, code, drained
+):
+    assert anyio.run(watched, monkeypatch, steps) == (code, drained)
