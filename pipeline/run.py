@@ -22,8 +22,8 @@ from msgspec.structs import asdict, replace
 from pipeline import events
 from pipeline.cache.keys import model_name, prefix
 from pipeline.cache.store import AnswerCache
-from pipeline.disk.locks import lock
-from pipeline.disk.memory import give_back
+from pipeline.disk.locks import lock_run_folder
+from pipeline.disk.memory import return_freed_memory
 from pipeline.disk.output_path import run_folder
 from pipeline.dispatch.dispatch import Dispatch
 from pipeline.endpoints.connect import Connection, connect
@@ -50,7 +50,7 @@ async def run(pipeline: Pipeline, emit: events.Emit, retry_failed: str | None = 
 
     `retry_failed`: the class of failures that an open run is to try again, or `all`.
     """
-    give_back()
+    return_freed_memory()
     turn = _Turn(pipeline, emit, retry_failed)
     error: TextmillError | None = None
     try:
@@ -85,7 +85,7 @@ class _Turn:
 
     async def whole(self) -> None:
         pipeline = self.pipeline
-        with lock(run_folder(pipeline.output)):
+        with lock_run_folder(run_folder(pipeline.output)):
             surveyed = await run_sync(survey, pipeline.input, abandon_on_cancel=True)
             self.survey = surveyed
             self.emit(events.Surveyed(surveyed.rows, len(surveyed.part_rows)))
@@ -137,7 +137,7 @@ class _Turn:
                 await self._check_budget(surveyed, cache)
                 await self._mill(surveyed, reuse, cache, connections, sink, record)
                 recheck(surveyed.files)
-                sink.check_loss()
+                sink.refuse_empty_output()
                 if self.dispatch and self.dispatch.stopped_by:
                     raise self.dispatch.stopped_by
                 record.close()
@@ -176,9 +176,9 @@ class _Turn:
             sink.snapshot,
             abandon_on_cancel=True,
         )
-        if surveyed.rows:  # of an empty input `Sink.check_loss` tells what is wrong
+        if surveyed.rows:  # of an empty input `Sink.refuse_empty_output` tells what is wrong
             check_removed(reuse, pipeline.max_removed, pipeline.output)
-        sink.plan_for(reuse)
+        sink.use_plan(reuse)
         self.pipeline = replace(pipeline, dimension=pipeline.dimension or reuse.dimension)
         return reuse
 

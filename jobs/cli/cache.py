@@ -171,7 +171,7 @@ def prune(older_than: str, dry_run: bool, as_json: bool) -> int:
                 count += len(old) if dry_run else answers.remove(old)
                 size += sum(len(entry.encoded or b"") for entry in old)
             if count and not dry_run:
-                answers.give_back()
+                answers.shrink_file()
                 freed = max(0, before - answers.file_bytes)
     what = f"{many(count, 'answer')}, {byte_size(size)}"
     if as_json:

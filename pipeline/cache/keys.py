@@ -59,14 +59,14 @@ def parts_of(prefix: bytes) -> dict[str, object] | None:
     names = _IDENTITIES.get(len(identity), ())
     parts |= {f"endpoint.{name}": part for name, part in zip(names, identity, strict=False)}
     for name, value in parameters.items():
-        _flatten(f"parameters.{name}", value, parts)
+        _add_flattened(f"parameters.{name}", value, parts)
     return parts
 
 
-def _flatten(path: str, value: object, into: dict[str, object]) -> None:
+def _add_flattened(path: str, value: object, into: dict[str, object]) -> None:
     if isinstance(value, dict) and value:
         for name, each in value.items():
-            _flatten(f"{path}.{name}", each, into)
+            _add_flattened(f"{path}.{name}", each, into)
     else:
         into[path] = value
 

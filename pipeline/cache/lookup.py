@@ -15,7 +15,7 @@ from pipeline.errors import StateError
 from pipeline.records import Answer, Failure, Outcome, Request, Split
 
 
-class Found(NamedTuple):
+class CachedOutcome(NamedTuple):
     """An outcome that stands in the cache."""
 
     settled: Answer | Split
@@ -23,10 +23,12 @@ class Found(NamedTuple):
     """It stands under the first model that may answer the request."""
 
 
-def look_up(cache: AnswerCache, keys: Keys, requests: Sequence[Request]) -> dict[bytes, Found]:
+def look_up(
+    cache: AnswerCache, keys: Keys, requests: Sequence[Request]
+) -> dict[bytes, CachedOutcome]:
     """The outcomes there are, by flight. Blocks on the cache."""
     stored = cache.get_many([each.key for each in requests])
-    found = {e.dedup_key: Found(stored[e.key], True) for e in requests if e.key in stored}
+    found = {e.dedup_key: CachedOutcome(stored[e.key], True) for e in requests if e.key in stored}
     if keys.is_one:
         return found
     others = {each.dedup_key: keys.others(each) for each in requests if each.dedup_key not in found}
@@ -34,7 +36,7 @@ def look_up(cache: AnswerCache, keys: Keys, requests: Sequence[Request]) -> dict
     for flight, some in others.items():
         settled = next((stored[key] for key in some if key in stored), None)
         if settled is not None:
-            found[flight] = Found(settled, False)
+            found[flight] = CachedOutcome(settled, False)
     return found
 
 

@@ -123,13 +123,13 @@ def _damage(entry: Entry) -> str | None:
         return None
     if entry.is_name:
         is_prefix = entry.key.startswith(PREFIX)
-        return None if (parts_of if is_prefix else _json)(entry.encoded) else "not readable"
+        return None if (parts_of if is_prefix else _is_json)(entry.encoded) else "not readable"
     if not entry.is_answer:
         return "not a key of textmill"
     return None if entry.answer is not None else "its checksum does not fit"
 
 
-def _json(value: bytes) -> bool:
+def _is_json(value: bytes) -> bool:
     try:
         msgspec.json.decode(value)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -78,27 +78,27 @@ def export(cache: AnswerCache, file: BinaryIO) -> Exported:
                 damaged += 1
                 continue
             if pending and pending + len(entry.encoded) > BLOCK_BYTES:
-                size += _write(file, body)
+                size += _write_block(file, body)
                 body, pending = [], 0
             body.append((entry.key, entry.stored, entry.encoded))
             pending += len(entry.encoded)
             answers += entry.is_answer
             entries += 1
     if body:
-        size += _write(file, body)
+        size += _write_block(file, body)
     total = struct.pack("<Q", entries)
-    file.write(_head(0, total, 0) + total)
+    file.write(_block_head(0, total, 0) + total)
     return Exported(answers, size, damaged)
 
 
-def _write(file: BinaryIO, body: _Body) -> int:
+def _write_block(file: BinaryIO, body: _Body) -> int:
     plain = msgspec.msgpack.encode(body)
     packed = _zstd.compress(plain, asbytes=True)
-    file.write(_head(len(body), packed, len(plain)) + packed)
+    file.write(_block_head(len(body), packed, len(plain)) + packed)
     return len(packed)
 
 
-def _head(entries: int, packed: bytes, plain_bytes: int) -> bytes:
+def _block_head(entries: int, packed: bytes, plain_bytes: int) -> bytes:
     head = _HEAD.pack(entries, len(packed), plain_bytes, zlib.crc32(packed))
     return head + _CRC.pack(zlib.crc32(head))
 
@@ -108,22 +108,22 @@ def check(path: Path) -> None:
 
     Raises: InputError. Cost: memory for one block.
     """
-    for _ in _blocks(path):
+    for _ in _read_blocks(path):
         pass
 
 
 def import_answers(cache: AnswerCache, path: Path, tell: Callable[[str], None]) -> Imported:
     """Add the answers of the file that are not here yet; what is damaged in it is told."""
     answers = added = other = damaged = 0
-    for entries, place, body in _blocks(path):
-        found = _unpacked(body) if body is not None else None
+    for entries, place, body in _read_blocks(path):
+        found = _decode_body(body) if body is not None else None
         if found is None or len(found) != entries:
             tell(f"{place}: a damaged block of {many(entries, 'entry', 'entries')}")
             damaged += entries
             continue
         good: list[Entry] = []
         for key, stored, encoded in found:
-            entry = Entry(0, key, _plausible(stored), encoded)
+            entry = Entry(0, key, _valid_time(stored), encoded)
             if entry.key.startswith(PREFIX) and parts_of(encoded):
                 cache.remember_prefix(encoded)
             elif entry.is_answer and is_sound(entry):
@@ -154,13 +154,13 @@ def _is_value(answer: Answer) -> bool:
     return bool(np.isfinite(vector).all() and vector.any())
 
 
-def _plausible(stored: float) -> float:
+def _valid_time(stored: float) -> float:
     """A time that has not come yet would keep an answer from ever growing old."""
     now = time.time()
     return stored if math.isfinite(stored) and 0 <= stored <= now else now
 
 
-def _blocks(path: Path) -> Iterator[tuple[int, str, bytes | None]]:
+def _read_blocks(path: Path) -> Iterator[tuple[int, str, bytes | None]]:
     """Entries, place and packed body of each block, None where it does not fit its checksum."""
     name = shown(str(path))
     try:
@@ -194,12 +194,12 @@ def _blocks(path: Path) -> Iterator[tuple[int, str, bytes | None]]:
                         raise InputError(f"{place}: the end does not fit, nothing was taken")
                     return
                 total += entries
-                yield entries, place, _plain(packed, plain_bytes) if is_whole else None
+                yield entries, place, _decompress(packed, plain_bytes) if is_whole else None
     except OSError as error:
         raise InputError(f"{name}: cannot be read ({reason(error)})") from None
 
 
-def _plain(packed: bytes, plain_bytes: int) -> bytes | None:
+def _decompress(packed: bytes, plain_bytes: int) -> bytes | None:
     try:
         plain: bytes = _zstd.decompress(packed, plain_bytes, asbytes=True)
     except (pa.ArrowException, OSError, MemoryError):
@@ -207,7 +207,7 @@ def _plain(packed: bytes, plain_bytes: int) -> bytes | None:
     return plain if len(plain) == plain_bytes else None
 
 
-def _unpacked(body: bytes) -> _Body | None:
+def _decode_body(body: bytes) -> _Body | None:
     try:
         return _decode(body)
     except (msgspec.MsgspecError, RecursionError, MemoryError):

@@ -18,7 +18,7 @@ from pipeline.cache.keys import parts_of
 from pipeline.cache.sql import READ
 from pipeline.cache.store import AnswerCache
 from pipeline.disk.durable import rename, storage_errors
-from pipeline.disk.locks import used
+from pipeline.disk.locks import lock_cache_folder
 from pipeline.errors import StateError
 from pipeline.text import shown
 
@@ -34,7 +34,7 @@ def salvage(folder: Path) -> tuple[int, Path]:
     Raises: LockedError while others use it; StateError where nothing can be read at all.
     Cost: as much space as the readable answers take.
     """
-    lock = used(folder, 0.0, alone=True)
+    lock = lock_cache_folder(folder, 0.0, alone=True)
     try:
         return _salvage(folder)
     finally:
@@ -64,7 +64,7 @@ def _salvage(folder: Path) -> tuple[int, Path]:
                 answers += cache.add_many([e for e in entries if e.is_answer and e.answer])[0]
                 for entry in entries:
                     _remember(cache, entry)
-        cache.give_back()
+        cache.shrink_file()
     with storage_errors(folder):
         aside.mkdir(mode=0o700)
         (aside / "cache.db").hardlink_to(folder / "cache.db")

@@ -26,7 +26,7 @@ REMOVE = "DELETE FROM Cache WHERE rowid = ? AND (typeof(store_time) <> 'real' OR
 _T = TypeVar("_T")
 
 
-def in_statements(rows: Sequence[_T], most: int) -> Iterator[Sequence[_T]]:
+def batches(rows: Sequence[_T], most: int) -> Iterator[Sequence[_T]]:
     """The rows in runs of `most`, then of powers of two: few different statements to prepare."""
     at = 0
     while at < len(rows):

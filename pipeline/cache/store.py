@@ -36,12 +36,12 @@ from pipeline.cache.sql import (
     READ_SIZES,
     REMOVE,
     STORED_ROWS,
-    in_statements,
+    batches,
     look_up,
     upsert,
 )
 from pipeline.disk.durable import sync_folder
-from pipeline.disk.locks import used
+from pipeline.disk.locks import lock_cache_folder
 from pipeline.errors import StateError, StorageError, TextmillError
 from pipeline.records import Answer, Split
 
@@ -53,12 +53,12 @@ ENTRY_BYTES_AT_ONCE = 8 << 20
 
 
 @contextmanager
-def _troubles(folder: Path) -> Iterator[None]:
+def _storage_errors(folder: Path) -> Iterator[None]:
     """What SQLite and the system refuse, as an error of ours."""
     try:
         yield
     except (OSError, sqlite3.Error, diskcache.Timeout) as error:
-        raise _failed(folder, error) from error
+        raise _cache_error(folder, error) from error
 
 
 class RawDisk(diskcache.Disk):  # type: ignore[misc]
@@ -102,12 +102,12 @@ class AnswerCache:
 
     def __init__(self, folder: Path, *, alone: bool = False) -> None:
         self.folder = folder
-        self._use: int | None = None
+        self._lock: int | None = None
         try:
             is_new = not folder.is_dir()
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             folder.chmod(0o700)
-            self._use = used(folder, BUSY_SECONDS, alone=alone)
+            self._lock = lock_cache_folder(folder, BUSY_SECONDS, alone=alone)
             # diskcache creates the file with the process's umask; answers are private.
             mask = os.umask(0o077)
             try:
@@ -134,16 +134,16 @@ class AnswerCache:
                         sync_folder(parent)
             self._store.set(MARK, b"1")  # a read-only folder must show before money is spent
         except (OSError, sqlite3.Error, diskcache.Timeout) as error:
-            self._leave()
-            raise _failed(folder, error) from error
+            self._release_lock()
+            raise _cache_error(folder, error) from error
 
     def get_many(self, keys: Iterable[bytes]) -> dict[bytes, Answer | Split]:
         """The answers there are; a damaged entry counts as absent and is paid again."""
         found: dict[bytes, Answer | Split] = {}
         wanted = list(keys)
-        with _troubles(self.folder):
+        with _storage_errors(self.folder):
             execute = self._store._sql
-            for some in in_statements(wanted, LOOK_UP_KEYS):
+            for some in batches(wanted, LOOK_UP_KEYS):
                 (row,) = execute(look_up(len(some)), [*some, time.time()]).fetchall()
                 for key, encoded in zip(some, row, strict=True):
                     if type(encoded) is bytes:
@@ -152,22 +152,22 @@ class AnswerCache:
                             found[key] = answer
         return found
 
-    def holds(self, key: bytes) -> bool:
+    def contains(self, key: bytes) -> bool:
         """Whether anything stands under this key, also what `get_many` passes over as damaged."""
-        with _troubles(self.folder):
+        with _storage_errors(self.folder):
             return bool(self._store._sql(HOLDS, (key,)).fetchall())
 
     def put_many(self, answers: Sequence[tuple[bytes, Answer | Split]]) -> None:
         """Return when all of them are durable: one transaction, one sync."""
         now = time.time()
         rows = [(key, now, encode_entry(key, answer)) for key, answer in answers]
-        with _troubles(self.folder), self._store.transact():
+        with _storage_errors(self.folder), self._store.transact():
             self._put(rows)
 
     def add_many(self, entries: Sequence[Entry]) -> tuple[int, int]:
         """Keep the answers that are not here yet, with the time at which they were stored; how
         many were added, and how many stand here with another answer, which stays."""
-        with _troubles(self.folder), self._store.transact():
+        with _storage_errors(self.folder), self._store.transact():
             here = self.get_many(entry.key for entry in entries)
             new = [entry for entry in entries if entry.key not in here]
             self._put([(each.key, each.stored, each.encoded or b"") for each in new])
@@ -176,7 +176,7 @@ class AnswerCache:
 
     def _put(self, rows: Sequence[tuple[bytes, float, bytes]]) -> None:
         execute = self._store._sql
-        for some in in_statements(rows, STORED_ROWS):
+        for some in batches(rows, STORED_ROWS):
             values: list[Any] = []
             for key, stored, encoded in some:
                 values += (key, stored, len(encoded), encoded)
@@ -188,7 +188,7 @@ class AnswerCache:
         Others may write meanwhile: no lock is held from run to run.
         """
         execute = self._store._sql
-        with _troubles(self.folder):
+        with _storage_errors(self.folder):
             ((last,),) = execute("SELECT max(rowid) FROM Cache").fetchall()
             row = -1
             while last is not None and row < last:
@@ -206,7 +206,7 @@ class AnswerCache:
 
     def remove(self, entries: Sequence[Entry]) -> int:
         """Remove these rows, except where one was stored again since it was read; how many."""
-        with _troubles(self.folder), self._store.transact():
+        with _storage_errors(self.folder), self._store.transact():
             execute = self._store._sql
             return sum(execute(REMOVE, (each.row, each.stored)).rowcount for each in entries)
 
@@ -218,9 +218,9 @@ class AnswerCache:
             return [str(error)]
         return [str(each) for (each,) in found if each != "ok"]
 
-    def give_back(self) -> None:
+    def shrink_file(self) -> None:
         """Let the file system have what removed rows took, as far as nobody reads them still."""
-        with _troubles(self.folder):
+        with _storage_errors(self.folder):
             # diskcache's file truncates itself (auto_vacuum) when the log is written back.
             self._store._sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
@@ -232,13 +232,13 @@ class AnswerCache:
     def remember_prefix(self, prefix: bytes) -> None:
         """Keep what stands before the input in keys, so that a miss can be explained."""
         name = PREFIX + hashlib.sha256(prefix).hexdigest()[:32].encode()
-        with _troubles(self.folder):
+        with _storage_errors(self.folder):
             if self._store.get(name) != prefix:
                 self._store.set(name, prefix)
 
     def prefixes(self) -> list[bytes]:
         """Every prefix that was remembered, the oldest first."""
-        with _troubles(self.folder):
+        with _storage_errors(self.folder):
             found = self._store._sql(
                 "SELECT value FROM Cache WHERE key >= ? AND key < ? AND raw = 1 ORDER BY rowid",
                 (PREFIX, PREFIX[:-1] + b"!"),
@@ -247,26 +247,26 @@ class AnswerCache:
 
     def remember(self, name: str, value: bytes) -> None:
         """Keep what a server said of itself under a name of its own."""
-        with _troubles(self.folder):
+        with _storage_errors(self.folder):
             self._store.set(SERVER + name.encode(), value)
 
     def recall(self, name: str) -> bytes | None:
         """What was kept under this name."""
-        with _troubles(self.folder):
+        with _storage_errors(self.folder):
             value: bytes | None = self._store.get(SERVER + name.encode())
         return value
 
     def close(self) -> None:
         self._store.close()
-        self._leave()
+        self._release_lock()
 
-    def _leave(self) -> None:
-        if self._use is not None:
-            os.close(self._use)
-            self._use = None
+    def _release_lock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
-def _failed(folder: Path, error: Exception) -> TextmillError:
+def _cache_error(folder: Path, error: Exception) -> TextmillError:
     if type(error) is sqlite3.DatabaseError:  # its subclasses are other troubles
         return StateError(
             f"{folder}: the file of answers is damaged: {error}",

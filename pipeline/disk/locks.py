@@ -50,20 +50,20 @@ def is_held(descriptor: int) -> bool | None:
 
 
 @contextmanager
-def lock(run_folder: Path) -> Iterator[None]:
+def lock_run_folder(run_folder: Path) -> Iterator[None]:
     """Holds the run folder; the kernel lets go of it also on kill -9.
 
     A folder in which nothing but the lock was ever written is removed again.
     Raises: LockedError at once where another run holds it.
     """
     path = Path(run_folder) / "lock"
-    descriptor = _opened(path)
+    descriptor = _open_lock_file(path)
     try:
         try:
             acquire(descriptor)
         except BlockingIOError:
             holder = os.pread(descriptor, 4096, 0)
-            raise LockedError(f"{shown(str(run_folder))}: held by {_holder(holder)}") from None
+            raise LockedError(f"{shown(str(run_folder))}: held by {_holder_name(holder)}") from None
         except OSError as error:
             raise StorageError(f"{shown(str(path))}: {reason(error)}") from None
         mine = {"host": socket.gethostname(), "pid": os.getpid(), "since": int(time.time())}
@@ -83,7 +83,7 @@ def lock(run_folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def used(folder: Path, patience_seconds: float, *, alone: bool = False) -> int:
+def lock_cache_folder(folder: Path, patience_seconds: float, *, alone: bool = False) -> int:
     """A descriptor that says, as long as it is open, that this process uses the cache's folder.
 
     Who wants it alone is refused while others have it; the others wait for who has it alone.
@@ -109,7 +109,7 @@ def used(folder: Path, patience_seconds: float, *, alone: bool = False) -> int:
         raise
 
 
-def _opened(path: Path) -> int:
+def _open_lock_file(path: Path) -> int:
     with storage_errors(path):
         path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -135,7 +135,7 @@ class _Holder(msgspec.Struct):
     since: int
 
 
-def _holder(raw: bytes) -> str:
+def _holder_name(raw: bytes) -> str:
     try:
         holder = msgspec.json.decode(raw, type=_Holder)
         since = time.localtime(holder.since)

@@ -19,7 +19,7 @@ _M_MMAP_THRESHOLD = -3
 _LARGE_BYTES = 128 << 10
 
 
-def give_back() -> None:
+def return_freed_memory() -> None:
     """Let freed blocks above 128 KB go back to the system, from now on, in this process."""
     pa.set_memory_pool(pa.system_memory_pool())
     if sys.platform == "linux":

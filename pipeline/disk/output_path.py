@@ -78,7 +78,7 @@ def output_fault(
     if source is None:
         return None
     if os.path.realpath(source) == real or any(
-        _same(output, path) for path in (*files, *_found(source, output))
+        _is_same_file(output, path) for path in (*files, *_input_files(source, output))
     ):
         return Fault(f"is the input, {shown}", concerns_input=True)
     if not is_file:
@@ -93,7 +93,7 @@ def output_fault(
     return None
 
 
-def _found(path: str, output: Path) -> Iterator[str]:
+def _input_files(path: str, output: Path) -> Iterator[str]:
     """The files that an input path names now; none while there is no output to compare with."""
     if not output.exists():
         return
@@ -134,7 +134,7 @@ def _is_folder(path: str) -> bool:
         return False
 
 
-def _same(one: Path, other: str) -> bool:
+def _is_same_file(one: Path, other: str) -> bool:
     """Whether it is one file under two names, hard and symbolic links included."""
     try:
         return one.samefile(other)

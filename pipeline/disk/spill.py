@@ -19,7 +19,7 @@ from pipeline.errors import StorageError
 from pipeline.text import reason
 
 PACKED_ROWS = 100_000
-TOGETHER = 50_000
+FLUSH_ROWS = 50_000
 
 Records = npt.NDArray[Any]
 
@@ -38,19 +38,19 @@ class Spill:
         self._segments: dict[int, list[_Segment]] = {}
         self._end = 0
         self._pending: list[tuple[npt.NDArray[Any], Records]] = []
-        self._waiting = 0
+        self._pending_rows = 0
 
     def add(self, buckets: npt.NDArray[Any], records: Records) -> None:
         """Adds each record to its bucket."""
         self._pending.append((buckets, records))
-        self._waiting += len(records)
-        if self._waiting >= TOGETHER:
+        self._pending_rows += len(records)
+        if self._pending_rows >= FLUSH_ROWS:
             with self._lock:
                 self._flush()
 
     def _flush(self) -> None:
         """Many at once: each bucket of each flush is a segment, which costs memory."""
-        pending, self._pending, self._waiting = self._pending, [], 0
+        pending, self._pending, self._pending_rows = self._pending, [], 0
         if not sum(len(records) for _, records in pending):
             return
         buckets = np.concatenate([some for some, _ in pending])

@@ -62,7 +62,7 @@ class PartIndex(Struct, frozen=True):
 
     def entries(self) -> Records | None:
         """Its rows, in order; None where the index is damaged. Cost: reads the index."""
-        found = _read(self.path.with_suffix(INDEX_SUFFIX))
+        found = _read_index_file(self.path.with_suffix(INDEX_SUFFIX))
         return None if found is None or found[0] != self.header else found[1]
 
     def is_sound(self, known: Stamp | None = None) -> bool:
@@ -112,12 +112,14 @@ def read_index(folder: Path, suffix: str) -> Iterator[PartIndex]:
     """The finished parts in this folder, by name; a part or an index without the other is none."""
     for path in sorted(folder.glob(f"*{INDEX_SUFFIX}")):
         part = path.with_suffix(suffix)
-        found = _read(path, is_header_enough=True)
+        found = _read_index_file(path, is_header_enough=True)
         if found is not None and part.exists():
             yield PartIndex(part, found[0])
 
 
-def _read(path: Path, *, is_header_enough: bool = False) -> tuple[Header, Records] | None:
+def _read_index_file(
+    path: Path, *, is_header_enough: bool = False
+) -> tuple[Header, Records] | None:
     try:
         with path.open("rb") as file:
             start = len(MAGIC) + 8

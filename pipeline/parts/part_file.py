@@ -28,7 +28,7 @@ GROUP_BYTES = 32_000_000
 CAN_CUT_BY_CONTENT = int(pa.__version__.split(".")[0]) >= 21
 
 
-def conformed(pieces: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
+def conform(pieces: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
     """The pieces as one table of one chunk: what its bytes in a file depend on, and no more."""
     arrays = []
     for field in schema:
@@ -130,7 +130,7 @@ class PartFile:
             with pq.ParquetFile(before) as file:
                 for index in range(file.num_row_groups):
                     group = file.read_row_group(index, use_threads=False)
-                    self.write(conformed([group], schema))
+                    self.write(conform([group], schema))
             before.unlink()
 
     def finish(self, *, by_hash: bool = False) -> tuple[int, str]:

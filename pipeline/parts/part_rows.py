@@ -61,7 +61,7 @@ class PartRows:
             at = int(np.searchsorted(self._starts, start, "right")) - 1
             if at != self._at or self._group is None:
                 self._group = None  # never two at once
-                self._group, self._at = _decoded(self._file.read_row_group(at)), at
+                self._group, self._at = _decode_dictionaries(self._file.read_row_group(at)), at
             take = min(stop, int(self._starts[at + 1])) - start
             yield self._group.slice(start - int(self._starts[at]), take)
             start += take
@@ -104,7 +104,7 @@ class PartRows:
             self._file.close()
 
 
-def _decoded(table: pa.Table) -> pa.Table:
+def _decode_dictionaries(table: pa.Table) -> pa.Table:
     """With the values of dictionaries in place of them, as rows come from the input."""
     for at, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):
@@ -127,7 +127,7 @@ def is_whole(path: Path, rows: int) -> bool:
         return False
 
 
-def rows_of(path: Path) -> int:
+def row_count(path: Path) -> int:
     """The rows of an output file; 1 where it cannot be told, so that nobody takes it for empty."""
     if path.suffix == ".jsonl":
         return int(path.stat().st_size > 0)

@@ -66,30 +66,30 @@ class SnapshotFile:
     """
 
     def __init__(self, layout: OutputLayout) -> None:
-        self._place = layout
+        self._layout = layout
         self._path = layout.run_folder / "snapshot.json"
-        self._next = layout.run_folder / "pending.json"
-        self.next_changes = layout.run_folder / "changes.pending.jsonl"
+        self._pending_path = layout.run_folder / "pending.json"
+        self.pending_changes = layout.run_folder / "changes.pending.jsonl"
         """The changes of the commit that is about to be."""
-        self.owed_changes = layout.run_folder / "changes.owed.jsonl"
+        self.undelivered_changes = layout.run_folder / "changes.owed.jsonl"
         """Changes of commits that nobody was given yet."""
         self.last: Snapshot | None = None
         """The last commit, once it was read, also where its output was removed since."""
 
     def read(self) -> Snapshot | None:
         """What stands; None where nothing does, or nothing is known of it."""
-        coming = _decoded(self._next)
+        coming = _read_snapshot(self._pending_path)
         if coming is not None and self.is_published(coming):
             self.settle(coming)
-        with storage_errors(self._next):
-            self._next.unlink(missing_ok=True)
-            self.next_changes.unlink(missing_ok=True)
-        self.last = _decoded(self._path)
-        return self.last if self._place.exists() else None
+        with storage_errors(self._pending_path):
+            self._pending_path.unlink(missing_ok=True)
+            self.pending_changes.unlink(missing_ok=True)
+        self.last = _read_snapshot(self._path)
+        return self.last if self._layout.exists() else None
 
     def is_published(self, snapshot: Snapshot) -> bool:
         """Whether the output is this one, with all of its files."""
-        layout = self._place
+        layout = self._layout
         if layout.suffix:
             try:
                 return file_stamp(layout.path) == snapshot.file
@@ -102,29 +102,29 @@ class SnapshotFile:
 
     def write_pending(self, snapshot: Snapshot) -> None:
         """Before the rename: this is what it publishes."""
-        _write(self._next, snapshot)
+        _write_snapshot(self._pending_path, snapshot)
 
     def settle(self, snapshot: Snapshot) -> None:
         """After the rename: this is what stands, and its changes are owed."""
         if snapshot.has_changes:
-            with storage_errors(self.owed_changes):
-                if self.next_changes.exists():
-                    self._owe()
-        _write(self._path, snapshot)
-        with storage_errors(self._next):
-            self._next.unlink(missing_ok=True)
+            with storage_errors(self.undelivered_changes):
+                if self.pending_changes.exists():
+                    self._append_undelivered()
+        _write_snapshot(self._path, snapshot)
+        with storage_errors(self._pending_path):
+            self._pending_path.unlink(missing_ok=True)
 
-    def _owe(self) -> None:
+    def _append_undelivered(self) -> None:
         """Adds the changes of this commit to those owed, in one rename: a change that comes twice
         does no harm, one that is lost does."""
-        if self.owed_changes.exists():
-            with replaced(self.owed_changes, is_private=True) as file:
-                for each in (self.owed_changes, self.next_changes):
+        if self.undelivered_changes.exists():
+            with replaced(self.undelivered_changes, is_private=True) as file:
+                for each in (self.undelivered_changes, self.pending_changes):
                     with each.open("rb") as source:
                         shutil.copyfileobj(source, file, 1 << 20)
-            self.next_changes.unlink()
+            self.pending_changes.unlink()
         else:
-            rename(self.next_changes, self.owed_changes)
+            rename(self.pending_changes, self.undelivered_changes)
 
 
 def file_stamp(path: Path) -> FileStamp:
@@ -132,7 +132,7 @@ def file_stamp(path: Path) -> FileStamp:
     return FileStamp(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _decoded(path: Path) -> Snapshot | None:
+def _read_snapshot(path: Path) -> Snapshot | None:
     try:
         found = msgspec.json.decode(path.read_bytes(), type=Snapshot)
     except (OSError, msgspec.MsgspecError):
@@ -140,6 +140,6 @@ def _decoded(path: Path) -> Snapshot | None:
     return found if found.revision == REVISION else None
 
 
-def _write(path: Path, snapshot: Snapshot) -> None:
+def _write_snapshot(path: Path, snapshot: Snapshot) -> None:
     with storage_errors(path), replaced(path, is_private=True) as file:
         file.write(msgspec.json.encode(snapshot) + b"\n")

@@ -27,7 +27,7 @@ from pipeline.parts.index import (
     write_index,
 )
 from pipeline.parts.layout import OutputLayout
-from pipeline.parts.part_file import PartFile, RowGroups, conformed
+from pipeline.parts.part_file import PartFile, RowGroups, conform
 from pipeline.parts.schema import dimension_of
 from pipeline.source.survey import ROW, Survey
 
@@ -51,18 +51,18 @@ class PartsWriter:
         """Names of the parts that this run wrote."""
         self.rows = 0
         """Of the part at hand."""
-        self._place, self._fingerprint = layout, fingerprint
-        self._known = survey.rows_by_part()
+        self._layout, self._fingerprint = layout, fingerprint
+        self._survey_rows = survey.rows_by_part()
         self._part = -1
         self._file: PartFile | None = None
         self._groups = RowGroups()
         self._sizes, self._flags = array("Q"), bytearray()
         self._parts: list[PartIndex | None] = []
-        self._coming: deque[tuple[int, Future[PartIndex]]] = deque()
+        self._finishing: deque[tuple[int, Future[PartIndex]]] = deque()
         """Parts that are being finished, with their places among all, oldest first."""
         self._threads = ThreadPoolExecutor(AT_ONCE, "parts")
 
-    def turn_to(self, part: int) -> None:
+    def start_part(self, part: int) -> None:
         """What comes now belongs to this part."""
         if part != self._part:
             self.finish()
@@ -71,12 +71,12 @@ class PartsWriter:
     def add(self, table: pa.Table) -> None:
         """Adds rows of output."""
         self._groups.add(table)
-        self._write(self._groups.whole())
+        self._write_groups(self._groups.whole())
 
     def add_lines(self, lines: bytes) -> None:
         """Adds rows of output that are lines already."""
-        self._write(self._groups.rest())
-        self._opened().append_lines(lines)
+        self._write_groups(self._groups.rest())
+        self._open_part().append_lines(lines)
 
     def count(self, sizes: Sequence[int], flags: bytes) -> None:
         """These documents, with so many rows each, are in the part."""
@@ -84,9 +84,9 @@ class PartsWriter:
         self._flags.extend(flags)
         self.rows += sum(sizes)
 
-    def keep(self, part: PartIndex) -> None:
+    def keep_part(self, part: PartIndex) -> None:
         """The part at hand is this one, as it stands."""
-        next(self._known)
+        next(self._survey_rows)
         self._parts.append(part)
 
     def rewrite(self, schema: pa.Schema) -> None:
@@ -99,7 +99,7 @@ class PartsWriter:
         """The part at hand is complete; it becomes durable while others are made."""
         if not self._sizes:
             return
-        rows = next(self._known)
+        rows = next(self._survey_rows)
         if len(rows) != len(self._sizes):
             raise ValueError(f"{len(self._sizes)} documents of a part of {len(rows)}")
         entries = np.zeros(len(rows), ENTRY)
@@ -108,9 +108,9 @@ class PartsWriter:
         entries["rows"] = self._sizes
         entries["flags"] = np.frombuffer(bytes(self._flags), np.uint8)
         self._wait(AT_ONCE - 1)
-        groups, file = list(self._groups.rest()), self._opened()
-        finish = partial(self._finish, file, groups, self.schema, rows, entries)
-        self._coming.append((len(self._parts), self._threads.submit(finish)))
+        groups, file = list(self._groups.rest()), self._open_part()
+        finish = partial(self._finish_file, file, groups, self.schema, rows, entries)
+        self._finishing.append((len(self._parts), self._threads.submit(finish)))
         self._parts.append(None)
         self._file = None
         self._sizes, self._flags, self.rows = array("Q"), bytearray(), 0
@@ -122,8 +122,8 @@ class PartsWriter:
 
     def _wait(self, most: int) -> None:
         """Return when at most so many parts are still being finished."""
-        while len(self._coming) > most:
-            at, coming = self._coming.popleft()
+        while len(self._finishing) > most:
+            at, coming = self._finishing.popleft()
             self._parts[at] = coming.result()
 
     def close(self) -> None:
@@ -133,7 +133,7 @@ class PartsWriter:
         if file is not None:
             file.discard()
 
-    def _finish(
+    def _finish_file(
         self,
         file: PartFile,
         groups: Sequence[list[pa.Table]],
@@ -143,7 +143,7 @@ class PartsWriter:
     ) -> PartIndex:
         try:
             for pieces in groups:
-                file.write(conformed(pieces, schema))
+                file.write(conform(pieces, schema))
             _, digest = file.finish(by_hash=True)
         except BaseException:
             file.discard()
@@ -163,11 +163,11 @@ class PartsWriter:
         self.written.add(file.path.name)
         return write_index(file.path, header, entries)
 
-    def _write(self, groups: Iterable[list[pa.Table]]) -> None:
+    def _write_groups(self, groups: Iterable[list[pa.Table]]) -> None:
         for pieces in groups:
-            self._opened().write(conformed(pieces, self.schema))
+            self._open_part().write(conform(pieces, self.schema))
 
-    def _opened(self) -> PartFile:
+    def _open_part(self) -> PartFile:
         if self._file is None:
-            self._file = PartFile(self._place.part_path(self._part), self.schema)
+            self._file = PartFile(self._layout.part_path(self._part), self.schema)
         return self._file

@@ -83,9 +83,9 @@ def write_changes(
             for number, part in enumerate(parts):
                 if part.path.name not in both:
                     ranges = copies.rest(part, number if is_new else None)
-                    _spool(spool, lines, part, ranges, is_new=is_new, id=id)
+                    _spool_changes(spool, lines, part, ranges, is_new=is_new, id=id)
         for bucket in lines.buckets():
-            for records in _differing(lines.bucket(bucket)):
+            for records in _differences(lines.bucket(bucket)):
                 chosen.add(records["at"] // _BLOCK_BYTES, records)
         with open_private(target) as file:
             for block in chosen.buckets():
@@ -108,7 +108,7 @@ def deliver(owed: Path, target: Path) -> None:
         owed.unlink(missing_ok=True)
 
 
-def _spool(
+def _spool_changes(
     spool: IO[bytes],
     lines: Spill,
     part: PartIndex,
@@ -128,7 +128,7 @@ def _spool(
         for start, stop in ranges:
             found: list[tuple[bytes, bytes, bool, int, int]] = []
             for number, row in enumerate(rows.json(start, stop), start):
-                name = names[number] if names is not None else _chunk_name(row)
+                name = names[number] if names is not None else _chunk_identity(row)
                 if name is None:  # a row without a chunk has no place in a vector store
                     continue
                 line = (
@@ -140,11 +140,11 @@ def _spool(
                 found.append((name, sha256(row).digest()[:16], is_new, at, len(line)))
                 at += len(line)
                 if len(found) == _AT_ONCE:
-                    _put(lines, found)
-            _put(lines, found)
+                    _spill_lines(lines, found)
+            _spill_lines(lines, found)
 
 
-def _put(lines: Spill, found: list[tuple[bytes, bytes, bool, int, int]]) -> None:
+def _spill_lines(lines: Spill, found: list[tuple[bytes, bytes, bool, int, int]]) -> None:
     records = np.array(found, _LINE)
     lines.add(np.ascontiguousarray(records["name"]).view(np.uint8)[::16], records)
     found.clear()
@@ -155,7 +155,7 @@ def _identities(part: PartIndex) -> list[bytes]:
     if entries is None:
         return [b"?" * 16] * part.header.rows
     return [
-        hashed if is_unique else identity.numbered(hashed, nth)
+        hashed if is_unique else identity.of_occurrence(hashed, nth)
         for hashed, nth, is_unique in zip(
             entries["hash"].tolist(),
             entries["nth"].tolist(),
@@ -165,11 +165,11 @@ def _identities(part: PartIndex) -> list[bytes]:
     ]
 
 
-class _Named(msgspec.Struct):
+class _ChunkName(msgspec.Struct):
     chunk_id: str | None = None
 
 
-_named = msgspec.json.Decoder(_Named).decode
+_decode_chunk_name = msgspec.json.Decoder(_ChunkName).decode
 
 
 def _is_document(row: bytes) -> bool:
@@ -177,8 +177,8 @@ def _is_document(row: bytes) -> bool:
     return "_truncated" in msgspec.json.decode(row, type=dict[str, msgspec.Raw])
 
 
-def _chunk_name(row: bytes) -> bytes | None:
-    name = _named(row).chunk_id
+def _chunk_identity(row: bytes) -> bytes | None:
+    name = _decode_chunk_name(row).chunk_id
     return None if name is None else bytes.fromhex(name)
 
 
@@ -191,15 +191,15 @@ def _deletion(row: bytes, name: bytes, id: str | None) -> bytes:
     return msgspec.json.encode(told) + b"\n"
 
 
-def _differing(records: Records) -> Iterator[Records]:
+def _differences(records: Records) -> Iterator[Records]:
     """The deletions, then the new rows, that make a difference."""
     old, new = records[~records["is_new"]], records[records["is_new"]]
-    yield old[~np.isin(_text(old["name"]), _text(new["name"]))]
+    yield old[~np.isin(_as_bytes(old["name"]), _as_bytes(new["name"]))]
     same = np.isin(_pairs(new), _pairs(old))
     yield new[~same]
 
 
-def _text(names: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _as_bytes(names: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.ascontiguousarray(names).view("S16")
 
 

@@ -19,7 +19,7 @@ from pipeline.disk.durable import storage_errors
 from pipeline.errors import StateError, StorageError
 from pipeline.parts.index import PartIndex, sha256_of, stamp_of, write_index
 from pipeline.parts.layout import OutputLayout
-from pipeline.parts.part_file import PartFile, RowGroups, conformed
+from pipeline.parts.part_file import PartFile, RowGroups, conform
 from pipeline.parts.part_rows import part_errors
 from pipeline.parts.schema import dimension_of
 from pipeline.parts.snapshot import Snapshot, SnapshotFile, SnapshotPart, file_stamp
@@ -44,7 +44,7 @@ def publish(
     Cost: reads what this run wrote once more, and for a file output all parts.
     """
     with ThreadPoolExecutor(2, "hash") as threads:
-        list(threads.map(_check, [part for part in parts if part.path.name in written]))
+        list(threads.map(_check_hash, [part for part in parts if part.path.name in written]))
     dimension = dimension_of(schema)
     if layout.part_suffix == ".parquet":
         # Parts that were finished before the first vector came do not know its dimension.
@@ -58,7 +58,7 @@ def publish(
         dimension=dimension,
         documents=sum(part.header.documents for part in parts),
         rows=sum(part.header.rows for part in parts),
-        parts=_listed(parts, with_stamps=False),
+        parts=_snapshot_parts(parts, with_stamps=False),
         file=None,
         has_changes=changes is not None,
     )
@@ -67,7 +67,7 @@ def publish(
     elif layout.suffix == "":
         _build_version(layout, schema, parts)
         if changes is not None:
-            changes(record.next_changes, parts)
+            changes(record.pending_changes, parts)
         record.write_pending(coming)
         layout.switch()
     else:
@@ -81,22 +81,22 @@ def publish(
         with storage_errors(layout.path):
             coming = replace(coming, file=file_stamp(layout.temporary))
         if changes is not None:
-            changes(record.next_changes, parts)
+            changes(record.pending_changes, parts)
         record.write_pending(coming)
         file.publish()
-    record.settle(replace(coming, parts=_listed(parts, with_stamps=True)))
+    record.settle(replace(coming, parts=_snapshot_parts(parts, with_stamps=True)))
     layout.sweep({part.path.stem for part in parts})
     return list(parts)
 
 
-def _check(part: PartIndex) -> None:
+def _check_hash(part: PartIndex) -> None:
     with storage_errors(part.path):
         digest = sha256_of(part.path)
     if digest != part.header.sha256:
         raise StorageError(f"{shown(str(part.path))}: damaged since it was written")
 
 
-def _listed(parts: Sequence[PartIndex], *, with_stamps: bool) -> tuple[SnapshotPart, ...]:
+def _snapshot_parts(parts: Sequence[PartIndex], *, with_stamps: bool) -> tuple[SnapshotPart, ...]:
     """Once a part has its last link its stamp stays: later runs need not read it to trust it."""
     return tuple(
         SnapshotPart(
@@ -138,7 +138,7 @@ def _rebuild(layout: OutputLayout, part: PartIndex, schema: pa.Schema) -> PartIn
     try:
         with part_errors(part.path), pq.ParquetFile(part.path) as source:
             for at in range(source.num_row_groups):
-                file.write(conformed([source.read_row_group(at, use_threads=False)], schema))
+                file.write(conform([source.read_row_group(at, use_threads=False)], schema))
     except BaseException:
         file.discard()
         raise
@@ -155,11 +155,11 @@ def _assemble(file: PartFile, parts: Sequence[PartIndex], schema: pa.Schema) -> 
         for part in parts:
             file.append(part.path)
     else:
-        for pieces in _regroup(part.path for part in parts):
-            file.write(conformed(pieces, schema))
+        for pieces in _row_groups(part.path for part in parts):
+            file.write(conform(pieces, schema))
 
 
-def _regroup(paths: Iterator[Path]) -> Iterator[list[pa.Table]]:
+def _row_groups(paths: Iterator[Path]) -> Iterator[list[pa.Table]]:
     groups = RowGroups()
     for path in paths:
         with part_errors(path), pq.ParquetFile(path, page_checksum_verification=True) as file:

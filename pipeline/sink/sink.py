@@ -20,7 +20,7 @@ from pipeline.errors import GuardError
 from pipeline.parts.index import FIRST, OUTCOMES, REUSABLE, PartIndex, read_index
 from pipeline.parts.json_lines import PIECE_ROWS
 from pipeline.parts.layout import OutputLayout
-from pipeline.parts.part_rows import PartRows, part_errors, rows_of
+from pipeline.parts.part_rows import PartRows, part_errors, row_count
 from pipeline.parts.reuse import OPEN_PARTS, CopiedRows, Reuse, readable
 from pipeline.parts.schema import output_schema, row_weights, vector_array, with_vectors
 from pipeline.parts.snapshot import Snapshot, SnapshotFile
@@ -85,7 +85,7 @@ class Sink:
         """Of everything that the bytes of a part depend on, but its rows and their answers."""
         self.snapshot: Snapshot | None = None
         """What stands when the run begins."""
-        self._unknown = {each.name for each in columns if each.type == "vector" and not dimension}
+        self._untyped = {each.name for each in columns if each.type == "vector" and not dimension}
         self._carried = set(survey.schema.names)
         if per_chunk:
             self._carried -= {spec.text} - {spec.id}
@@ -107,14 +107,14 @@ class Sink:
         self.snapshot = self._record.read()
         self._clear()
 
-    def plan_for(self, reuse: Reuse) -> None:
+    def use_plan(self, reuse: Reuse) -> None:
         """Parts of this plan will come. Their dimension is the job's where it names none."""
         self._reuse = reuse
         self._former = {part.path.name for part in reuse.former}
         known = reuse.dimension
-        if known is not None and self._unknown:
-            self.schema = with_vectors(self.schema, dict.fromkeys(sorted(self._unknown), known))
-            self._unknown.clear()
+        if known is not None and self._untyped:
+            self.schema = with_vectors(self.schema, dict.fromkeys(sorted(self._untyped), known))
+            self._untyped.clear()
             self._parts.schema = self.schema
 
     @property
@@ -127,7 +127,7 @@ class Sink:
 
         Its outcomes tell, once all rows are taken, whether they may be copied by a later run.
         """
-        self._turn_to(document.part)
+        self._start_part(document.part)
         rows = 0
         repeats: dict[int, int] = {}
         for row in result.rows:
@@ -146,12 +146,12 @@ class Sink:
 
     def copy(self, copied: CopiedRows) -> None:
         """Adds documents whose output stands: a part as it is, or rows of one."""
-        self._turn_to(copied.part)
+        self._start_part(copied.part)
         self.counts = self.counts._replace(
             ok=self.counts.ok + copied.documents, rows=self.counts.rows + copied.rows
         )
         if copied.entries is None or copied.starts is None:
-            self._parts.keep(copied.source)
+            self._parts.keep_part(copied.source)
             return
         sizes = copied.entries["rows"]
         is_former = copied.source.path.name in self._former
@@ -181,9 +181,11 @@ class Sink:
             for table in rows.tables(start, stop):
                 self._parts.add(table)
 
-    def check_loss(self) -> None:
+    def refuse_empty_output(self) -> None:
         """Raises: GuardError where an output with rows would be replaced by one without results."""
-        if self.counts.ok + self.counts.partial == 0 and any(map(rows_of, self.layout.published())):
+        if self.counts.ok + self.counts.partial == 0 and any(
+            map(row_count, self.layout.published())
+        ):
             what = "the input is empty" if not self._survey.rows else "every row failed"
             raise GuardError(
                 f"{shown(str(self.layout.path))}: {what}, and the output so far has rows",
@@ -201,7 +203,7 @@ class Sink:
         done = self.counts.ok + self.counts.partial + self.counts.failed
         if done != self._survey.rows:
             raise ValueError(f"{done} documents written, {self._survey.rows} read")
-        is_asked = changes is not None or self._record.owed_changes.exists()
+        is_asked = changes is not None or self._record.undelivered_changes.exists()
         self.published = publish(
             self.layout,
             self._record,
@@ -213,7 +215,7 @@ class Sink:
             changes=self._write_changes if is_asked else None,
         )
         if changes is not None:
-            deliver(self._record.owed_changes, changes)
+            deliver(self._record.undelivered_changes, changes)
         return self.counts.rows
 
     def _write_changes(self, target: Path, parts: Sequence[PartIndex]) -> None:
@@ -270,8 +272,8 @@ class Sink:
         for column, value in zip(self._columns, row.values, strict=True):
             own[column.name].append(value)
             size += len(value) if value is not None else 0
-            if column.name in self._unknown and value is not None:
-                self._learn(column.name, len(value) // 4)
+            if column.name in self._untyped and value is not None:
+                self._set_dimension(column.name, len(value) // 4)
         batch, index = document.row_ref
         if batch is not self._batch:
             self._batch, self._weights = batch, np.zeros(0)
@@ -284,9 +286,9 @@ class Sink:
         if len(self._kept) >= PIECE_ROWS or self._pending_bytes >= PIECE_BYTES:
             self._flush()
 
-    def _learn(self, name: str, dimension: int) -> None:
+    def _set_dimension(self, name: str, dimension: int) -> None:
         """The first vector came: from now on, and in what is written already, the type is known."""
-        self._unknown.discard(name)
+        self._untyped.discard(name)
         self.schema = with_vectors(self.schema, {name: dimension})
         self._parts.rewrite(self.schema)
 
@@ -298,7 +300,7 @@ class Sink:
         arrays = []
         for field in self.schema:
             if field.name not in self._own:
-                arrays.append(_taken(self._kept, field.name))
+                arrays.append(_take_column(self._kept, field.name))
             elif field.name in vectors:
                 arrays.append(vector_array(self._own[field.name], field.type))
             else:
@@ -306,11 +308,11 @@ class Sink:
         self._clear()
         self._parts.add(pa.Table.from_arrays(arrays, self.schema.names))
 
-    def _turn_to(self, part: int) -> None:
+    def _start_part(self, part: int) -> None:
         if part != self._part:
             self._finish_part()
             self._part = part
-            self._parts.turn_to(part)
+            self._parts.start_part(part)
 
     def _finish_part(self) -> None:
         self._flush()
@@ -340,7 +342,7 @@ def _chunk_id(name: bytes, text: str, repeats: dict[int, int]) -> str:
     return identity.chunk_id(name, raw, occurrence)
 
 
-def _taken(kept: Sequence[RowRef], name: str) -> pa.Array:
+def _take_column(kept: Sequence[RowRef], name: str) -> pa.Array:
     """The kept column of these rows, which come in runs of one batch; dictionaries decoded."""
     pieces, start = [], 0
     for at in range(1, len(kept) + 1):

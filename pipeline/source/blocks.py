@@ -3,7 +3,7 @@
 A line may be 200 MB, a row group as much. A generator that waits at its `yield` keeps its local
 names, so one that names the last block would hold it while the next one is read: twice the memory.
 Therefore a block is made in a function, whose names end with it, and passed on by `map` or
-`handed_over`, which hold nothing that they have given.
+`drain`, which hold nothing that they have given.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pipeline.source.files import InputFile, family
 T = TypeVar("T")
 
 
-def handed_over(items: list[T]) -> Iterator[T]:
+def drain(items: list[T]) -> Iterator[T]:
     """The items of a list, in order; the list forgets each as it is given, and is empty at last."""
     items.reverse()
     while items:
@@ -46,7 +46,7 @@ class Block(NamedTuple):
         return f"{self.file.name}{between}{self.numbers[at]}"
 
 
-class Chosen:
+class RowSelection:
     """Which of the rows of an input are to be read, asked row by row in order."""
 
     def __init__(self, rows: Iterable[int]) -> None:
@@ -59,7 +59,7 @@ class Chosen:
         """Whether no further row is wanted."""
         return self._next is None
 
-    def takes(self) -> bool:
+    def take_row(self) -> bool:
         """Whether the row that comes now is wanted."""
         is_wanted = self._at == self._next
         if is_wanted:
@@ -67,7 +67,7 @@ class Chosen:
         self._at += 1
         return is_wanted
 
-    def skips(self, rows: int) -> bool:
+    def skip_rows(self, rows: int) -> bool:
         """Whether none of so many rows is wanted; then they count as passed."""
         if self._next is not None and self._next < self._at + rows:
             return False

@@ -18,11 +18,11 @@ import pyarrow as pa
 from pipeline.errors import InputError
 from pipeline.records import Document, RowRef
 from pipeline.source import identity
-from pipeline.source.blocks import Block, Chosen
-from pipeline.source.json_types import JsonType, Misfit, changed_fields, widened
+from pipeline.source.blocks import Block, RowSelection
+from pipeline.source.json_types import JsonType, Misfit, type_changes, widen
 from pipeline.source.jsonl import BATCH_BYTES, ID_KINDS
 from pipeline.source.readers import blocks
-from pipeline.source.values import hashable, json_array, python_values, readable
+from pipeline.source.values import identity_values, is_valid_utf8, json_array, python_values
 from pipeline.text import printable, reason, shown
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ Rows = tuple[list[str | None], list[dict[str, Any]], list[str | None], pa.Record
 def parquet_rows(block: Block, survey: Survey) -> Rows:
     """Texts, fields, errors and kept columns of a block."""
     spec, batch, count = survey.spec, block.rows, len(block.rows)
-    texts, errors = hashable(batch.column(spec.text)), list(block.errors)
+    texts, errors = identity_values(batch.column(spec.text)), list(block.errors)
     columns = [
         _cast(block, batch.column(field.name), field)
         if field.name in batch.schema.names
@@ -47,14 +47,14 @@ def parquet_rows(block: Block, survey: Survey) -> Rows:
         for name in spec.fields
     }
     for name, column in [*zip(survey.schema.names, columns, strict=True), *fields.items()]:
-        if not readable(column):
+        if not is_valid_utf8(column):
             for at in range(count):
-                if errors[at] is None and not readable(column.take(pa.array([at]))):
+                if errors[at] is None and not is_valid_utf8(column.take(pa.array([at]))):
                     errors[at] = f"`{name}` is not valid UTF-8"
     for at, text in enumerate(texts):
         if isinstance(text, bytes):
             errors[at] = errors[at] or f"`{spec.text}` is not valid UTF-8"
-        elif text and _bytes(text, spec.max_row_bytes) > spec.max_row_bytes:
+        elif text and _size_up_to(text, spec.max_row_bytes) > spec.max_row_bytes:
             most = f"guard.max_row_bytes = {spec.max_row_bytes:,} bytes"
             errors[at] = errors[at] or f"`{spec.text}` is longer than {most}"
     if any(errors):
@@ -73,7 +73,7 @@ def parquet_rows(block: Block, survey: Survey) -> Rows:
     return texts, values, errors, pa.RecordBatch.from_arrays(columns, schema=survey.schema)
 
 
-def _bytes(text: str, most: int) -> int:
+def _size_up_to(text: str, most: int) -> int:
     """The text's length in UTF-8, where it could be over the bound; else in characters."""
     return len(text.encode()) if len(text) <= most < 4 * len(text) else len(text)
 
@@ -108,10 +108,10 @@ def read(
     names = None if spec.id is None else [*survey.schema.names, spec.text, *spec.fields]
     repeats = iter(survey.occurrences)
     repeat = next(repeats, None)
-    places = _places(survey, needed)
+    places = _row_positions(survey, needed)
     chosen = id_kind = None
     if needed is not None:
-        chosen = Chosen(row for row, _ in _places(survey, needed))
+        chosen = RowSelection(row for row, _ in _row_positions(survey, needed))
         kind = (survey.types or {}).get(spec.id or "")
         id_kind = ID_KINDS.get(kind) if isinstance(kind, str) else None
     for block in blocks(spec, survey.files, names, chosen, id_kind):
@@ -122,7 +122,7 @@ def read(
         for at, (hashed, text, error) in enumerate(zip(block.hashes, texts, errors, strict=True)):
             row, mine = next(places, last)
             if mine < 0:
-                raise _changed(survey)
+                raise _input_changed(survey)
             if mine != part:
                 part = mine
                 size = BATCH_BYTES + 1
@@ -137,7 +137,7 @@ def read(
                     repeat = next(repeats, None)
                 if repeat is not None and repeat[0] == row:
                     nth, repeat = repeat[1], next(repeats, None)
-                name = identity.numbered(hashed, nth)
+                name = identity.of_occurrence(hashed, nth)
             batch.append(
                 Document(
                     identity=name,
@@ -155,10 +155,10 @@ def read(
         if batch:
             yield batch
     if next(places, None) is not None:
-        raise _changed(survey)
+        raise _input_changed(survey)
 
 
-def _places(
+def _row_positions(
     survey: Survey, needed: Callable[[], Iterator[npt.NDArray[np.int64]]] | None
 ) -> Iterator[tuple[int, int]]:
     """Number and part of each row to come."""
@@ -170,7 +170,7 @@ def _places(
         start += count
 
 
-def _changed(survey: Survey) -> InputError:
+def _input_changed(survey: Survey) -> InputError:
     return InputError(f"{shown(survey.spec.path)}: changed while it was read (other rows)")
 
 
@@ -181,7 +181,7 @@ def _jsonl_rows(block: Block, survey: Survey) -> Rows:
     errors = list(block.errors)
     for at, row in enumerate(block.rows):
         try:
-            if errors[at] is None and (changes := changed_fields(types, row)):
+            if errors[at] is None and (changes := type_changes(types, row)):
                 errors[at] = f"`{printable(next(iter(changes)), 60)}` does not fit its column"
         except Misfit as misfit:
             errors[at] = printable(str(misfit))
@@ -208,7 +208,7 @@ def _only_id(
     if name is None or block.ids[at] is None:
         return {}
     try:
-        widened(types.get(name), block.ids[at])
+        widen(types.get(name), block.ids[at])
     except Misfit:
         block.ids[at] = None
         return {}

@@ -75,7 +75,7 @@ def find(path: str) -> tuple[InputFile, ...]:
 
     Invariant: at least one file, all of one family, every one a regular file.
     """
-    paths, is_folder = _bucket().found(path) if is_s3(path) else _found(path)
+    paths, is_folder = _s3_module().found(path) if is_s3(path) else _local_paths(path)
     if is_folder:
         paths = [each for each in paths if each.rpartition("/")[2][:1] not in ("", ".", "_")]
         paths = [each for each in paths if family(each)]
@@ -92,14 +92,14 @@ def find(path: str) -> tuple[InputFile, ...]:
     if not is_s3(path):
         return tuple(InputFile(each, fingerprint(each)) for each in paths)
     files = []
-    for each, told in zip(paths, _bucket().stats(paths), strict=True):
-        if (now := _of_object(told)) is None:
+    for each, told in zip(paths, _s3_module().stats(paths), strict=True):
+        if (now := _object_fingerprint(told)) is None:
             raise UsageError(f"{shown(each)}: no such object")
         files.append(InputFile(each, now))
     return tuple(files)
 
 
-def _found(path: str) -> tuple[list[str], bool]:
+def _local_paths(path: str) -> tuple[list[str], bool]:
     """The paths, sorted, and whether they are those of a folder."""
     given = Path(path)
     if given.is_dir():
@@ -114,7 +114,7 @@ def is_s3(path: str) -> bool:
     return path.startswith("s3://")
 
 
-def _bucket() -> Any:
+def _s3_module() -> Any:
     """`pipeline.source.s3`, which costs 15 ms and 9 MB, where a bucket is read."""
     from pipeline.source import s3
 
@@ -131,7 +131,7 @@ def fingerprint(path: str) -> Fingerprint:
         raise InputError(f"{shown(path)}: cannot be read ({reason(error)})") from None
     if not stat.S_ISREG(status.st_mode):
         raise UsageError(f"{shown(path)}: not a regular file", hint="pipe it in and read `-`")
-    return _fingerprint(status)
+    return _fingerprint_of(status)
 
 
 @contextmanager
@@ -142,7 +142,7 @@ def unchanged(file: InputFile) -> Iterator[BinaryIO]:
     OutageError where its bucket cannot be reached.
     """
     try:
-        with _stream(file) as stream:
+        with _open_checked(file) as stream:
             try:
                 yield stream
             except InputError:
@@ -150,20 +150,20 @@ def unchanged(file: InputFile) -> Iterator[BinaryIO]:
                 raise
             recheck([file])
     except FileNotFoundError:
-        raise _gone(file) from None
+        raise _deleted(file) from None
     except OSError as error:
         raise unreadable(file, error) from None
 
 
 @contextmanager
-def _stream(file: InputFile) -> Iterator[BinaryIO]:
+def _open_checked(file: InputFile) -> Iterator[BinaryIO]:
     if is_s3(file.path):
         recheck([file])
-        with _bucket().stream(file.path) as stream:
+        with _s3_module().stream(file.path) as stream:
             yield stream
         return
     with Path(file.path).open("rb", buffering=0) as stream:
-        _same(file, _fingerprint(os.fstat(stream.fileno())))
+        _check_fingerprint(file, _fingerprint_of(os.fstat(stream.fileno())))
         yield stream
 
 
@@ -171,19 +171,19 @@ def recheck(files: Sequence[InputFile]) -> None:
     """Raises: InputError where a file is not the surveyed one any more."""
     paths = [file.path for file in files]
     if paths and is_s3(paths[0]):
-        now: Iterable[Fingerprint | None] = map(_of_object, _bucket().stats(paths))
+        now: Iterable[Fingerprint | None] = map(_object_fingerprint, _s3_module().stats(paths))
     else:
-        now = map(_of_file, paths)
+        now = map(_file_fingerprint, paths)
     for file, print_now in zip(files, now, strict=True):
         if print_now is None:
-            raise _gone(file)
-        _same(file, print_now)
+            raise _deleted(file)
+        _check_fingerprint(file, print_now)
 
 
 def unreadable(file: InputFile, error: BaseException, what: str = "") -> TextmillError:
     """Why the file, or `what` of it, could not be read: InputError, or OutageError of a bucket."""
     if is_s3(file.path):
-        told: TextmillError = _bucket().refusal(file.path, error, what)
+        told: TextmillError = _s3_module().refusal(file.path, error, what)
         return told
     place = f"{file.name}: {what} " if what else f"{file.name}: "
     return InputError(f"{place}cannot be read ({reason(error)})")
@@ -191,21 +191,21 @@ def unreadable(file: InputFile, error: BaseException, what: str = "") -> Textmil
 
 def seekable(file: InputFile) -> Any:
     """What a Parquet reader opens: the path, or the object in its bucket."""
-    return _bucket().seekable(file.path) if is_s3(file.path) else file.path
+    return _s3_module().seekable(file.path) if is_s3(file.path) else file.path
 
 
-def _gone(file: InputFile) -> InputError:
+def _deleted(file: InputFile) -> InputError:
     return InputError(f"{file.name}: changed while it was read (it is gone)")
 
 
-def _of_file(path: str) -> Fingerprint | None:
+def _file_fingerprint(path: str) -> Fingerprint | None:
     try:
-        return _fingerprint(Path(path).stat())
+        return _fingerprint_of(Path(path).stat())
     except OSError:
         return None
 
 
-def _of_object(told: tuple[int, int, str] | None) -> Fingerprint | None:
+def _object_fingerprint(told: tuple[int, int, str] | None) -> Fingerprint | None:
     return told and Fingerprint(told[0], told[1], etag=told[2])
 
 
@@ -218,11 +218,11 @@ def _glob(path: str) -> list[str]:
     return glob.glob(path, recursive=True)  # noqa: PTH207 (keeps the path as the user wrote it)
 
 
-def _fingerprint(status: os.stat_result) -> Fingerprint:
+def _fingerprint_of(status: os.stat_result) -> Fingerprint:
     return Fingerprint(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
-def _same(file: InputFile, now: Fingerprint) -> None:
+def _check_fingerprint(file: InputFile, now: Fingerprint) -> None:
     if now != file.fingerprint:
         raise InputError(
             f"{file.name}: changed while it was read",

@@ -38,7 +38,7 @@ class Misfit(Exception):
         return f"`{'.'.join(self.path[:8])[:200]}` {self.why}"
 
 
-def widened(known: JsonType, value: Any) -> JsonType:
+def widen(known: JsonType, value: Any) -> JsonType:
     """The type that holds what `known` holds and `value`; `known` itself where nothing changes.
 
     Invariant: a kind never changes but from integer to float; keys and elements are united.
@@ -65,7 +65,7 @@ def widened(known: JsonType, value: Any) -> JsonType:
         element = known.element if known is not None else None
         for each in value:
             try:
-                element = widened(element, each)
+                element = widen(element, each)
             except Misfit as misfit:
                 misfit.path.insert(0, "[]")
                 raise
@@ -73,11 +73,11 @@ def widened(known: JsonType, value: Any) -> JsonType:
     if known is not None and not isinstance(known, ObjectOf):
         raise Misfit(f"must be {_name(known)}, as in the rows before, got object")
     fields = known.fields if known is not None else {}
-    changes = changed_fields(fields, value)
+    changes = type_changes(fields, value)
     return known if known is not None and not changes else ObjectOf({**fields, **changes})
 
 
-def changed_fields(fields: Mapping[str, JsonType], row: dict[str, Any]) -> dict[str, JsonType]:
+def type_changes(fields: Mapping[str, JsonType], row: dict[str, Any]) -> dict[str, JsonType]:
     """What `row` adds to the types of its keys. Raises: Misfit, before anything has changed."""
     changes: dict[str, JsonType] = {}
     for key, value in row.items():
@@ -85,7 +85,7 @@ def changed_fields(fields: Mapping[str, JsonType], row: dict[str, Any]) -> dict[
         if known == "string" and type(value) is str:
             continue
         try:
-            new = widened(known, value)
+            new = widen(known, value)
         except Misfit as misfit:
             misfit.path.insert(0, key)
             raise

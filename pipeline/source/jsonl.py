@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 import msgspec
 
 from pipeline.source import identity
-from pipeline.source.blocks import Block, Chosen, handed_over
+from pipeline.source.blocks import Block, RowSelection, drain
 from pipeline.source.files import InputFile, InputSpec
 from pipeline.source.long_lines import LONG_BYTES, LongLine
 from pipeline.text import printable
@@ -54,7 +54,7 @@ def lines(stream: BinaryIO, max_row_bytes: int) -> Iterator[Line]:
         head = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
         if len(raw) == at_once and not raw.endswith(b"\n"):
             del raw
-            line = _long(number, head, stream, max_row_bytes)
+            line = _read_long(number, head, stream, max_row_bytes)
             del head
         else:
             bare = head.rstrip(b"\r\n")
@@ -66,7 +66,7 @@ def lines(stream: BinaryIO, max_row_bytes: int) -> Iterator[Line]:
         del line
 
 
-def _long(number: int, head: bytes, stream: BinaryIO, max_row_bytes: int) -> Line:
+def _read_long(number: int, head: bytes, stream: BinaryIO, max_row_bytes: int) -> Line:
     read = LongLine(head, stream, max_row_bytes)
     if read.is_too_long:
         return Line(number, None, read.digest)
@@ -94,7 +94,7 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _decode = msgspec.json.Decoder().decode
 
 
-def decoded(line: Line, max_row_bytes: int) -> tuple[dict[str, Any] | None, str | None]:
+def decode_line(line: Line, max_row_bytes: int) -> tuple[dict[str, Any] | None, str | None]:
     """The object on this line, or why there is none."""
     raw = line.raw
     if raw is None:
@@ -105,22 +105,22 @@ def decoded(line: Line, max_row_bytes: int) -> tuple[dict[str, Any] | None, str 
         row = _decode(raw)
         if type(row) is not dict:
             return None, f"the line must be a JSON object, got {json_name(row)}"
-        keys = _keys(row, 1)
+        keys = _count_keys(row, 1)
     except RecursionError:
         return None, f"malformed JSON: nested deeper than {MAX_DEPTH} levels"
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        why = _malformed(raw, error)
-        return None, f"malformed JSON: {line.long.told(why) if line.long else why}"
+        why = _json_error(raw, error)
+        return None, f"malformed JSON: {line.long.without_position(why) if line.long else why}"
     # Each key has a colon outside strings: as many colons as keys is proof that none came twice.
     if raw.count(b":") != keys and sum(1 for _ in _KEY.finditer(raw)) != keys:
         try:
-            json.loads(raw, object_pairs_hook=_distinct)
+            json.loads(raw, object_pairs_hook=_reject_duplicates)
         except KeyError as error:
             return None, f"malformed JSON: key `{printable(error.args[0], 60)}` comes twice"
-    return line.long.filled(row) if line.long else row, None
+    return line.long.restore(row) if line.long else row, None
 
 
-def _keys(value: Any, depth: int) -> int:
+def _count_keys(value: Any, depth: int) -> int:
     """How many keys lie in `value`. Raises: RecursionError above `MAX_DEPTH`."""
     if depth > MAX_DEPTH:
         raise RecursionError
@@ -128,11 +128,11 @@ def _keys(value: Any, depth: int) -> int:
     count = len(value) if type(value) is dict else 0
     for each in nested:
         if type(each) is dict or type(each) is list:
-            count += _keys(each, depth + 1)
+            count += _count_keys(each, depth + 1)
     return count
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> None:
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> None:
     seen = set()
     for key, _ in pairs:
         if key in seen:
@@ -144,11 +144,11 @@ class _Constant(Exception):
     """NaN, Infinity or -Infinity stood where a value must stand."""
 
 
-def _constant(name: str) -> None:
+def _reject_constant(name: str) -> None:
     raise _Constant(name)
 
 
-def _malformed(raw: bytes, error: Exception) -> str:
+def _json_error(raw: bytes, error: Exception) -> str:
     """What is wrong with the line; its content is not repeated."""
     if isinstance(error, UnicodeDecodeError):
         try:
@@ -156,7 +156,7 @@ def _malformed(raw: bytes, error: Exception) -> str:
         except UnicodeDecodeError as exact:
             return f"invalid UTF-8 at byte {exact.start + 1}"
     try:
-        json.loads(raw, parse_constant=_constant)
+        json.loads(raw, parse_constant=_reject_constant)
     except _Constant as constant:
         return f"{constant} is not JSON"
     except (ValueError, RecursionError):
@@ -177,22 +177,22 @@ def jsonl_blocks(
     spec: InputSpec,
     files: Sequence[InputFile],
     opened: Opener,
-    chosen: Chosen | None = None,
+    chosen: RowSelection | None = None,
     id_kind: type | None = None,
 ) -> Iterator[Block]:
     """All rows of all files, decoded; or only the chosen ones, then with the kind of the ids."""
-    named = _Named(spec, id_kind)
+    named = _BlockBuilder(spec, id_kind)
     for file in files:
         if chosen is not None and chosen.is_done:
             return
         with opened(file) as stream:
-            for group in _grouped(_chosen(lines(stream, spec.max_row_bytes), chosen)):
+            for group in _batches(_select(lines(stream, spec.max_row_bytes), chosen)):
                 block = named.block(file, group)
                 yield block
                 block.rows.clear()  # its user names it while the next one is read
 
 
-class _Named:
+class _BlockBuilder:
     """Decodes lines and names their rows; all ids are of the kind of the first one."""
 
     def __init__(self, spec: InputSpec, id_kind: type | None) -> None:
@@ -201,7 +201,7 @@ class _Named:
     def block(self, file: InputFile, group: list[Line]) -> Block:
         """The block of these lines; empties the list."""
         block = Block(file, [line.number for line in group], [], [], [], [], [])
-        for hashed, value, error, row in map(self._row, handed_over(group)):
+        for hashed, value, error, row in map(self._row, drain(group)):
             block.hashes.append(hashed)
             block.unique.append(value is not None)
             block.ids.append(value)
@@ -212,10 +212,10 @@ class _Named:
     def _row(self, line: Line) -> tuple[bytes, Any, str | None, dict[str, Any] | None]:
         """Hash, id, error and object of a line."""
         spec = self._spec
-        row, error = decoded(line, spec.max_row_bytes)
+        row, error = decode_line(line, spec.max_row_bytes)
         value = None
         if row is not None and spec.id is not None:
-            value, problem = _id(row, spec.id, self._id_kind)
+            value, problem = _row_id(row, spec.id, self._id_kind)
             error = error or problem
             if value is not None and self._id_kind is None:
                 self._id_kind = _ID_KINDS[type(value)]
@@ -232,7 +232,7 @@ class _Named:
         return hashed, value, error, row
 
 
-def _chosen(each: Iterator[Line], chosen: Chosen | None) -> Iterator[Line]:
+def _select(each: Iterator[Line], chosen: RowSelection | None) -> Iterator[Line]:
     if chosen is None:
         yield from each
         return
@@ -240,11 +240,11 @@ def _chosen(each: Iterator[Line], chosen: Chosen | None) -> Iterator[Line]:
         line = next(each, None)
         if line is None:
             return
-        if chosen.takes():
+        if chosen.take_row():
             yield line
 
 
-def _grouped(each: Iterator[Line]) -> Iterator[list[Line]]:
+def _batches(each: Iterator[Line]) -> Iterator[list[Line]]:
     group: list[Line] = []
     size = 0
     for line in each:
@@ -258,7 +258,7 @@ def _grouped(each: Iterator[Line]) -> Iterator[list[Line]]:
         yield group
 
 
-def _id(row: dict[str, Any], name: str, kind: type | None) -> tuple[Any, str | None]:
+def _row_id(row: dict[str, Any], name: str, kind: type | None) -> tuple[Any, str | None]:
     """The row's id, or why it cannot serve as one; `kind` is that of the first id."""
     value = row.get(name)
     if value is None:

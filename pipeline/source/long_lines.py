@@ -51,19 +51,19 @@ class LongLine:
                 self._some, self._at = b"", 0
         self.digest = self._digest.digest()
 
-    def filled(self, value: Any) -> Any:
+    def restore(self, value: Any) -> Any:
         """What the rest was decoded to, with the long strings in their places."""
         if type(value) is str and value.startswith(self._mark):
             return self._texts[int(value[len(self._mark) :])]
         if type(value) is list:
-            value[:] = map(self.filled, value)
+            value[:] = map(self.restore, value)
         elif type(value) is dict:
             for key in list(value):
-                whole = self.filled(key)
-                value[whole] = self.filled(value.pop(key) if whole is not key else value[key])
+                whole = self.restore(key)
+                value[whole] = self.restore(value.pop(key) if whole is not key else value[key])
         return value
 
-    def told(self, error: str) -> str:
+    def without_position(self, error: str) -> str:
         """What is wrong with the rest, without a place, which would be another in the line."""
         return _ANY_BYTE.sub("", error)
 
@@ -114,7 +114,7 @@ class LongLine:
             assert found is not None
             start, end = self._at, found.end()
             is_closed = self._some[end : end + 1] == b'"'
-            self._at = end if is_closed else _safe(self._some, start, end)
+            self._at = end if is_closed else _safe_cut(self._some, start, end)
             yield self._some[start : self._at]
             if is_closed or self.is_too_long or self.error is not None or not self._more():
                 return
@@ -132,7 +132,7 @@ class LongLine:
             return _decode(b'"' + content + b'"')
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             begin = self._end - len(self._some) + self._at - len(content)
-            self.error = self.error or _wrong(content, begin, error)
+            self.error = self.error or _string_error(content, begin, error)
             return ""
 
 
@@ -150,7 +150,7 @@ def _pieces(head: bytes, stream: BinaryIO) -> Iterator[bytes]:
             return
 
 
-def _safe(some: bytes, start: int, end: int) -> int:
+def _safe_cut(some: bytes, start: int, end: int) -> int:
     """Where the inside of a string may be cut at its end: in no character, in no escape, and
     between no two that are one character."""
     slash = some.rfind(b"\\", max(start, end - 12), end)
@@ -175,7 +175,7 @@ def _is_escape(some: bytes, start: int, slash: int) -> bool:
     return (slash - first) % 2 == 0
 
 
-def _wrong(content: bytes, begin: int, error: Exception) -> str:
+def _string_error(content: bytes, begin: int, error: Exception) -> str:
     try:
         content.decode()
     except UnicodeDecodeError as exact:

@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
 from pipeline.source import identity
-from pipeline.source.blocks import Block, Chosen, handed_over
+from pipeline.source.blocks import Block, RowSelection, drain
 from pipeline.source.files import InputFile, InputSpec, is_s3, seekable, unchanged, unreadable
 from pipeline.source.jsonl import BATCH_BYTES, BATCH_ROWS
-from pipeline.source.values import hashable, is_text
+from pipeline.source.values import identity_values, is_text
 from pipeline.text import agreeing, many, reason
 
 UNREADABLE = identity.of_bytes(sha256(b"a row in a damaged part of a Parquet file").digest())
@@ -49,7 +49,7 @@ def parquet_blocks(
     spec: InputSpec,
     files: Sequence[InputFile],
     columns: Sequence[str] | None,
-    chosen: Chosen | None,
+    chosen: RowSelection | None,
 ) -> Iterator[Block]:
     """All rows of all files, or only the chosen ones; of each row these columns."""
     for file in files:
@@ -59,16 +59,16 @@ def parquet_blocks(
             first = 0
             for group in range(parquet.num_row_groups):
                 rows = parquet.metadata.row_group(group).num_rows
-                if chosen is None or not chosen.skips(rows):
+                if chosen is None or not chosen.skip_rows(rows):
                     # A row without a readable id is named by all its values, read only then.
-                    contents = _contents(file, parquet, group, spec)
-                    named = _Named(spec, file, first, chosen, enumerate(contents, first))
+                    contents = _row_hashes(file, parquet, group, spec)
+                    named = _BlockBuilder(spec, file, first, chosen, enumerate(contents, first))
                     batches = _read_group(file, parquet, group, columns, spec)
                     yield from filter(None, map(named.block, batches))
                 first += rows
 
 
-class _Named:
+class _BlockBuilder:
     """Names the rows of a row group, batch by batch. Units: `first` and `contents` count rows of
     the file."""
 
@@ -77,7 +77,7 @@ class _Named:
         spec: InputSpec,
         file: InputFile,
         first: int,
-        chosen: Chosen | None,
+        chosen: RowSelection | None,
         contents: Iterator[tuple[int, bytes]],
     ) -> None:
         self._spec, self._file, self._chosen, self._contents = spec, file, chosen, contents
@@ -89,7 +89,7 @@ class _Named:
         numbers: Sequence[int] = range(self._next, self._next + len(batch))
         self._next += len(batch)
         if self._chosen is not None:
-            at = [n for n in range(len(batch)) if self._chosen.takes()]
+            at = [n for n in range(len(batch)) if self._chosen.take_row()]
             if not at:
                 return None
             batch, numbers = batch.take(pa.array(at, pa.int64())), [numbers[n] for n in at]
@@ -189,7 +189,7 @@ def _batches(
         batches = parquet.iter_batches(rows, row_groups=[group], columns=wanted, use_threads=False)
         if described.num_rows <= rows:
             # The reader is done with, and with it the pages that it unpacked.
-            batches = handed_over(list(batches))
+            batches = drain(list(batches))
         yield from map(selected, batches)
     except (pa.ArrowException, OSError) as error:
         raise unreadable(file, error, f"row group {group}") from error
@@ -198,7 +198,7 @@ def _batches(
         raise unreadable(file, short, f"row group {group}") from short
 
 
-def _contents(
+def _row_hashes(
     file: InputFile, parquet: pq.ParquetFile, group: int, spec: InputSpec
 ) -> Iterator[bytes]:
     for batch, damage in _read_group(file, parquet, group, None, spec):
@@ -210,7 +210,7 @@ def _contents(
 
 def _content_hashes(batch: pa.RecordBatch) -> Iterator[bytes]:
     names = batch.schema.names
-    for row in zip(*map(hashable, batch.columns), strict=True):
+    for row in zip(*map(identity_values, batch.columns), strict=True):
         yield identity.of_content(dict(zip(names, row, strict=True)))
 
 
@@ -219,7 +219,7 @@ def _parquet_ids(batch: pa.RecordBatch, name: str | None) -> tuple[list[Any], li
     if name is None:
         return [None] * len(batch), [None] * len(batch)
     column = batch.column(name)
-    values = hashable(column)
+    values = identity_values(column)
     problems: list[str | None] = []
     for value in values:
         bad = "is null" if value is None else "is not a number" if value != value else None

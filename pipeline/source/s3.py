@@ -64,15 +64,15 @@ def found(path: str) -> tuple[list[str], bool]:
     if (fault := fault_of(path)) is not None:
         raise UsageError(f"{SCHEME}...: input.path {fault}")
     name = path.removeprefix(SCHEME)
-    with _told(path):
-        server = _server()
+    with _s3_errors(path):
+        server = _filesystem()
         (info,) = server.get_file_info([name.rstrip("/")])
         if info.type == pafs.FileType.File and not name.endswith("/"):
             return [path], False
         if glob.has_magic(name):
             bucket, _, pattern = name.partition("/")
             return sorted(SCHEME + each for each in _glob(bucket, pattern.split("/"))), False
-        listed = _listed(name.rstrip("/"))
+        listed = _list_prefix(name.rstrip("/"))
         return sorted(SCHEME + each.path for each in listed if each.is_file), True
 
 
@@ -81,16 +81,16 @@ def stats(paths: Sequence[str]) -> list[tuple[int, int, str] | None]:
 
     Cost: one request each, some at once.
     """
-    with _told(paths[0] if paths else SCHEME), ThreadPoolExecutor(HEADS_AT_ONCE) as threads:
-        return list(threads.map(_stat, paths))
+    with _s3_errors(paths[0] if paths else SCHEME), ThreadPoolExecutor(HEADS_AT_ONCE) as threads:
+        return list(threads.map(_object_stat, paths))
 
 
 @contextmanager
 def stream(path: str) -> Iterator[Any]:
     """The object's bytes, from its first one on."""
     with (
-        _told(path),
-        _server().open_input_stream(
+        _s3_errors(path),
+        _filesystem().open_input_stream(
             path.removeprefix(SCHEME), compression=None, buffer_size=READ_BYTES
         ) as raw,
     ):
@@ -99,13 +99,13 @@ def stream(path: str) -> Iterator[Any]:
 
 def seekable(path: str) -> Any:
     """The object as a file in which Parquet can be looked up; to be closed."""
-    with _told(path):
-        return _server().open_input_file(path.removeprefix(SCHEME))
+    with _s3_errors(path):
+        return _filesystem().open_input_file(path.removeprefix(SCHEME))
 
 
 def refusal(path: str, error: BaseException, what: str = "") -> TextmillError:
     """What a failed request means for the run: an outage ends otherwise than a bad input."""
-    text = _masked(str(error))
+    text = _mask_secrets(str(error))
     where = printable(path, 4096)
     why = printable(text.splitlines()[0] if text else type(error).__name__, 300)
     if "NO_SUCH_BUCKET" in text or "bucket does not exist" in text:
@@ -124,7 +124,7 @@ def refusal(path: str, error: BaseException, what: str = "") -> TextmillError:
 
 
 @contextmanager
-def _told(path: str) -> Iterator[None]:
+def _s3_errors(path: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
@@ -133,9 +133,9 @@ def _told(path: str) -> Iterator[None]:
         raise refusal(path, error) from None
 
 
-def _stat(path: str) -> tuple[int, int, str] | None:
+def _object_stat(path: str) -> tuple[int, int, str] | None:
     try:
-        with _server().open_input_stream(path.removeprefix(SCHEME), compression=None) as raw:
+        with _filesystem().open_input_stream(path.removeprefix(SCHEME), compression=None) as raw:
             told = {name.lower(): value.decode("latin-1") for name, value in raw.metadata().items()}
     except (FileNotFoundError, IsADirectoryError):
         return None
@@ -155,12 +155,12 @@ def _glob(base: str, pattern: Sequence[str]) -> Iterator[str]:
     base, pattern = "/".join([base, *pattern[:fixed]]), pattern[fixed:]
     part, rest = pattern[0], pattern[1:]
     if part == "**":
-        for each in _listed(base, deep=True):
+        for each in _list_prefix(base, deep=True):
             below = each.path[len(base) + 1 :].split("/")
             if each.is_file and matches(below, pattern):
                 yield each.path
         return
-    for each in _listed(base):
+    for each in _list_prefix(base):
         if not matches([each.base_name], [part]):
             continue
         if not rest and each.is_file:
@@ -169,13 +169,13 @@ def _glob(base: str, pattern: Sequence[str]) -> Iterator[str]:
             yield from _glob(each.path, rest)
 
 
-def _listed(base: str, *, deep: bool = False) -> list[Any]:
+def _list_prefix(base: str, *, deep: bool = False) -> list[Any]:
     selector = pafs.FileSelector(base, allow_not_found=True, recursive=deep)
-    listed: list[Any] = _server().get_file_info(selector)
+    listed: list[Any] = _filesystem().get_file_info(selector)
     return listed
 
 
-def _server() -> Any:
+def _filesystem() -> Any:
     """The client, as the environment describes it now."""
     told = os.environ.get
     url = told("AWS_ENDPOINT_URL_S3") or told("AWS_ENDPOINT_URL") or ""
@@ -211,7 +211,7 @@ def _refuse(problem: str) -> NoReturn:
     raise UsageError(problem)
 
 
-def _masked(text: str) -> str:
+def _mask_secrets(text: str) -> str:
     for name in _SECRETS:
         value = os.environ.get(name, "")
         if len(value) >= 8:

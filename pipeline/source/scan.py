@@ -20,20 +20,20 @@ import numpy as np
 from pipeline.disk.spill import PACKED_ROWS, Packed, Spill
 from pipeline.errors import InputError
 from pipeline.source.blocks import Block
-from pipeline.source.columns import _carried, _json_schema, _parquet_schema
+from pipeline.source.columns import carried_schema, json_schema, parquet_schema
 from pipeline.source.files import InputFile, InputSpec, family, find
 from pipeline.source.identity import digest_of, encode
-from pipeline.source.json_types import MAX_KEYS, JsonType, Misfit, changed_fields, widens
+from pipeline.source.json_types import MAX_KEYS, JsonType, Misfit, type_changes, widens
 from pipeline.source.readers import blocks
-from pipeline.source.survey import _MARK, Occurrences, Survey
-from pipeline.source.values import hashable
+from pipeline.source.survey import MARK, Occurrences, Survey
+from pipeline.source.values import identity_values
 from pipeline.text import printable
 
 __all__ = ["InputSpec", "Occurrences", "Survey", "survey"]
 
 MIN_PART_ROWS = 250
 MAX_PART_ROWS = 4_000
-BORDER_ODDS = 750
+MEAN_ROWS_TO_BORDER = 750
 """One row in so many begins a part, which makes about 1,000 rows with the minimum before it."""
 
 
@@ -45,14 +45,14 @@ def survey(spec: InputSpec) -> Survey:
     Cost: one pass; of Parquet with an id only the columns used are read.
     """
     files = find(spec.path)
-    described = None if family(files[0].path) == "jsonl" else _parquet_schema(spec, files)
+    described = None if family(files[0].path) == "jsonl" else parquet_schema(spec, files)
     types: dict[str, JsonType] = {}
     hashes = _Hashes()
     part_rows, size = array("I"), 0
     keys: set[str] = set()
-    marks, widened, names = Packed(_MARK), set[str](), used_columns(spec)
+    marks, widened, names = Packed(MARK), set[str](), used_columns(spec)
     for block in blocks(spec, files, None if spec.id is None else names):
-        uses = used_by(block, names, is_named=spec.id is not None)
+        uses = used_hashes(block, names, is_named=spec.id is not None)
         for at, (hashed, unique) in enumerate(zip(block.hashes, block.unique, strict=True)):
             if size == MAX_PART_ROWS or (size >= MIN_PART_ROWS and _is_border(hashed)):
                 part_rows.append(size)
@@ -66,7 +66,7 @@ def survey(spec: InputSpec) -> Survey:
                 if not fits and unique and spec.id is not None:  # of an isolated row it stands
                     _learn(types, {spec.id: block.ids[at]}, widened)
                 if not fits:
-                    uses[at] = misfit(uses[at])
+                    uses[at] = misfit_hash(uses[at])
                 del row  # it may be 200 MB
             marks.add(hashed + (b"\1" if unique else b"\0") + uses[at])
     if size:
@@ -75,8 +75,8 @@ def survey(spec: InputSpec) -> Survey:
     if twice is not None:
         raise _not_unique(spec, files, twice)
     if described is None:
-        described = _json_schema(spec, types, keys)
-    schema = _carried(spec, described)
+        described = json_schema(spec, types, keys)
+    schema = carried_schema(spec, described)
     told = (f"{each.path.rpartition(os.sep)[2]}\n{tuple(each.fingerprint)}" for each in files)
     return Survey(
         spec=spec,
@@ -94,13 +94,13 @@ def survey(spec: InputSpec) -> Survey:
 
 
 def _is_border(hashed: bytes) -> bool:
-    return int.from_bytes(hashed[:4], "big") % BORDER_ODDS == 0
+    return int.from_bytes(hashed[:4], "big") % MEAN_ROWS_TO_BORDER == 0
 
 
 def _learn(types: dict[str, JsonType], row: dict[str, Any], widened: set[str]) -> bool:
     """Whether the row fits; the source isolates one that does not, for the same reason."""
     try:
-        changes = changed_fields(types, row)
+        changes = type_changes(types, row)
     except Misfit:
         return False
     if changes:
@@ -115,7 +115,7 @@ def _not_unique(spec: InputSpec, files: tuple[InputFile, ...], twice: bytes) -> 
     value: Any = None
     for block in blocks(spec, files, [spec.id] if spec.id else None):
         for at, hashed in enumerate(block.hashes):
-            if block.unique[at] and _packed(hashed, True) == twice:
+            if block.unique[at] and _tagged(hashed, True) == twice:
                 places.append(block.address(at))
                 value = block.ids[at]
         if len(places) > 1:
@@ -132,7 +132,7 @@ def _not_unique(spec: InputSpec, files: tuple[InputFile, ...], twice: bytes) -> 
 _HASH = np.dtype([("hash", "V16"), ("row", "<u8")])
 
 
-def _packed(hashed: bytes, unique: bool) -> bytes:
+def _tagged(hashed: bytes, unique: bool) -> bytes:
     """The hash with its last bit telling whether it must be unique."""
     return hashed[:15] + bytes([hashed[15] & 0xFE | unique])
 
@@ -146,7 +146,7 @@ class _Hashes:
         self._spill = Spill(_HASH)
 
     def add(self, hashed: bytes, unique: bool) -> None:
-        self._pending += _packed(hashed, unique)
+        self._pending += _tagged(hashed, unique)
         self.rows += 1
         if len(self._pending) == 16 * PACKED_ROWS:
             self._flush()
@@ -198,7 +198,7 @@ def used_columns(spec: InputSpec) -> tuple[str, ...] | None:
     return tuple(sorted(named))
 
 
-def used_by(block: Block, names: Sequence[str] | None, *, is_named: bool) -> list[bytes]:
+def used_hashes(block: Block, names: Sequence[str] | None, *, is_named: bool) -> list[bytes]:
     """One hash for each row of the block. Shape: 16 bytes.
 
     Where rows are named by their content (not `is_named`) that hash says enough.
@@ -209,32 +209,34 @@ def used_by(block: Block, names: Sequence[str] | None, *, is_named: bool) -> lis
         return [
             hashed
             if row is None
-            else _of((name, row.get(name)) for name in (sorted(row) if names is None else names))
+            else _hash_of_pairs(
+                (name, row.get(name)) for name in (sorted(row) if names is None else names)
+            )
             for hashed, row in zip(block.hashes, block.rows, strict=True)
         ]
     present = block.rows.schema.names
     wanted = sorted(present) if names is None else [name for name in names if name in present]
-    columns = [hashable(block.rows.column(name)) for name in wanted]
-    return [_of(zip(wanted, row, strict=True)) for row in zip(*columns, strict=True)]
+    columns = [identity_values(block.rows.column(name)) for name in wanted]
+    return [_hash_of_pairs(zip(wanted, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def misfit(used: bytes) -> bytes:
+def misfit_hash(used: bytes) -> bytes:
     """The hash of a row that does not fit its columns: it is unchanged only if it still does not,
     which depends on the rows before it."""
     return sha256(MISFIT + used).digest()[:16]
 
 
-def _of(pairs: Iterable[tuple[str, Any]]) -> bytes:
+def _hash_of_pairs(pairs: Iterable[tuple[str, Any]]) -> bytes:
     total = sha256()
     for name, value in pairs:
         if type(value) is str:  # without copies: a text may have 200 MB
-            total.update(_named(name) + b"s" + len(value).to_bytes(8, "big"))
+            total.update(_encode_name(name) + b"s" + len(value).to_bytes(8, "big"))
             for start in range(0, len(value), PIECE_CHARS):
                 piece = value if len(value) <= PIECE_CHARS else value[start : start + PIECE_CHARS]
                 total.update(piece.encode("utf-8", "surrogatepass"))
         elif value is not None:
-            total.update(_named(name) + encode(value))
+            total.update(_encode_name(name) + encode(value))
     return total.digest()[:16]
 
 
-_named = lru_cache(1_024)(encode)
+_encode_name = lru_cache(1_024)(encode)

@@ -12,7 +12,7 @@ from pipeline.disk.spill import PACKED_ROWS, Packed, Records, Spill
 from pipeline.source.files import InputFile, InputSpec
 from pipeline.source.json_types import JsonType
 
-_MARK = np.dtype([("hash", "V16"), ("unique", "?"), ("used", "V16")])
+MARK = np.dtype([("hash", "V16"), ("unique", "?"), ("used", "V16")])
 ROW = np.dtype([("hash", "V16"), ("nth", "<u8"), ("unique", "?"), ("used", "V16")])
 """What a row is known by: the hash of its id (`unique`) or of its content, how often that content
 came before, and the hash of the columns used."""

@@ -30,8 +30,8 @@ def arrow_type(known: JsonType) -> pa.DataType:
 
 def json_array(known: JsonType, values: list[Any]) -> pa.Array:
     """The column of these values, all of which fit."""
-    if _has_bare_object(known):
-        values = [_without_bare(known, value) for value in values]
+    if _has_empty_object(known):
+        values = [_replace_empty_objects(known, value) for value in values]
     return pa.array(values, arrow_type(known))
 
 
@@ -55,16 +55,16 @@ def is_text(kind: pa.DataType) -> bool:
     )
 
 
-def hashable(array: pa.Array) -> list[Any]:
+def identity_values(array: pa.Array) -> list[Any]:
     """The values by which rows are named: logical type and value, whatever the Arrow type.
 
     Text that is not UTF-8 comes as bytes, clocks as nanoseconds.
     """
     kind = array.type
     if pa.types.is_dictionary(kind):
-        return hashable(array.dictionary_decode())
+        return identity_values(array.dictionary_decode())
     if is_text(kind):
-        if readable(array):
+        if is_valid_utf8(array):
             return list(array.to_pylist())
         raw = array.cast(pa.large_string()).cast(pa.large_binary()).to_pylist()
         return [value and _text_or_bytes(value) for value in raw]
@@ -73,10 +73,10 @@ def hashable(array: pa.Array) -> list[Any]:
         wide = array.cast(pa.int32()) if kind.bit_width == 32 else array
         ticks = wide.cast(pa.int64()).to_pylist()
         return [None if v is None else Moment(name, v * tick) for v in ticks]
-    if readable(array):
+    if is_valid_utf8(array):
         return python_values(array)
     return [
-        python_values(one)[0] if readable(one) else b"not UTF-8"
+        python_values(one)[0] if is_valid_utf8(one) else b"not UTF-8"
         for one in (array.take(pa.array([at])) for at in range(len(array)))
     ]
 
@@ -98,7 +98,7 @@ def _clock(kind: pa.DataType) -> tuple[str, int]:
     return "time" if pa.types.is_time(kind) else "duration", tick
 
 
-def readable(array: pa.Array) -> bool:
+def is_valid_utf8(array: pa.Array) -> bool:
     """Whether all text in it, however deep, is UTF-8: Arrow does not check on reading."""
     try:
         array.validate(full=True)
@@ -107,20 +107,22 @@ def readable(array: pa.Array) -> bool:
     return True
 
 
-def _has_bare_object(known: JsonType) -> bool:
+def _has_empty_object(known: JsonType) -> bool:
     if isinstance(known, ListOf):
-        return _has_bare_object(known.element)
+        return _has_empty_object(known.element)
     if isinstance(known, ObjectOf):
-        return not known.fields or any(map(_has_bare_object, known.fields.values()))
+        return not known.fields or any(map(_has_empty_object, known.fields.values()))
     return False
 
 
-def _without_bare(known: JsonType, value: Any) -> Any:
+def _replace_empty_objects(known: JsonType, value: Any) -> Any:
     if isinstance(known, ListOf) and value is not None:
-        return [_without_bare(known.element, each) for each in value]
+        return [_replace_empty_objects(known.element, each) for each in value]
     if isinstance(known, ObjectOf) and value is not None:
         fields = known.fields
-        return {k: _without_bare(fields[k], v) for k, v in value.items()} if fields else None
+        return (
+            {k: _replace_empty_objects(fields[k], v) for k, v in value.items()} if fields else None
+        )
     return value
 
 

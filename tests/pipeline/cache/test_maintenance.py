@@ -117,12 +117,12 @@ def test_only_answers_that_are_older_are_prunable(cache, folder):
 
 def test_the_file_shrinks_when_answers_are_removed(cache):
     cache.put_many([(key(n), Answer(bytes(range(250)) * 16)) for n in range(500)])
-    cache.give_back()
+    cache.shrink_file()
     before = cache.file_bytes
     assert before > 2_000_000
     for run in find_older(cache, time.time() + 1):
         cache.remove(run)
-    cache.give_back()
+    cache.shrink_file()
     assert cache.file_bytes < before // 10
 
 
@@ -178,7 +178,7 @@ def filled(folder, count):
     cache.put_many([(key(n), Answer(b"\x00\x00\x80?" * 250)) for n in range(count)])
     cache.remember_prefix(PREFIX)
     cache.remember("http://127.0.0.1:8080", b"{}")
-    cache.give_back()
+    cache.shrink_file()
     pages = (folder / "cache.db").stat().st_size // 4096
     cache.close()
     return pages

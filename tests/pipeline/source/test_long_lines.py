@@ -9,7 +9,7 @@ from hypothesis import example, given
 
 from pipeline.source import identity, jsonl
 from pipeline.source import long_lines as longlines
-from pipeline.source.jsonl import decoded, lines
+from pipeline.source.jsonl import decode_line, lines
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=40) | st.text('\\"u\ud7ff😀é\n', max_size=30)
 VALUE = st.recursive(
@@ -21,7 +21,7 @@ ROW = st.dictionaries(TEXT, VALUE, min_size=1, max_size=4)
 
 
 def read(raw, most=10_000):
-    return [(line.number, *decoded(line, most)) for line in lines(io.BytesIO(raw), most)]
+    return [(line.number, *decode_line(line, most)) for line in lines(io.BytesIO(raw), most)]
 
 
 @pytest.fixture
