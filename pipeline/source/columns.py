@@ -1,5 +1,4 @@
-"""The columns that a job uses, checked against those of the input; the schema that is carried
-along."""
+"""Checks the columns that a job uses against the input; builds the schema of the kept columns."""
 
 from __future__ import annotations
 
@@ -18,13 +17,13 @@ from pipeline.text import printable, reason, shown
 
 
 def json_schema(spec: InputSpec, types: dict[str, JsonType], keys: set[str]) -> pa.Schema:
-    if keys:  # of a file without readable rows nothing can be missing
+    if keys:  # a file without readable rows shows no columns to check against
         require_columns(spec, shown(spec.path), [*types, *sorted(keys - types.keys())])
     needed = [name for name in spec.fields if name not in spec.optional]
     named = [spec.text, *([] if spec.id is None else [spec.id]), *needed, *(spec.keep or ())]
     for name in named:
         types.setdefault(name, None)
-    return pa.schema([(name, arrow_type(each)) for name, each in types.items()])
+    return pa.schema([(name, arrow_type(json_type)) for name, json_type in types.items()])
 
 
 def parquet_schema(spec: InputSpec, files: tuple[InputFile, ...]) -> pa.Schema:
@@ -34,8 +33,8 @@ def parquet_schema(spec: InputSpec, files: tuple[InputFile, ...]) -> pa.Schema:
             schemas.append(parquet.schema_arrow)
         names = schemas[-1].names
         if len(set(names)) < len(names):
-            again = next(name for name in names if names.count(name) > 1)
-            raise UsageError(f"{file.name}: two columns are called `{printable(again)}`")
+            duplicate = next(name for name in names if names.count(name) > 1)
+            raise UsageError(f"{file.name}: two columns are named `{printable(duplicate)}`")
         require_columns(spec if len(files) == 1 else replace(spec, keep=()), file.name, names)
     place = shown(spec.path)
     try:
@@ -48,12 +47,12 @@ def parquet_schema(spec: InputSpec, files: tuple[InputFile, ...]) -> pa.Schema:
         raise UsageError(f"{place}: input.text = `{spec.text}` is {text}, not string")
     if spec.id is not None and pa.types.is_nested(unified.field(spec.id).type):
         kind = unified.field(spec.id).type
-        raise UsageError(f"{place}: input.id = `{spec.id}` is {kind}, which names no row")
+        raise UsageError(f"{place}: input.id = `{spec.id}` is {kind}, which cannot identify rows")
     return pa.schema([_storable(field) for field in unified])
 
 
 def _unifiable(schemas: Sequence[pa.Schema]) -> list[pa.Schema]:
-    """The schemas, with dictionaries decoded where files differ: Arrow does not unite those."""
+    """The schemas, with dictionaries decoded where files differ, since Arrow cannot unify those."""
     kinds: dict[str, set[pa.DataType]] = {}
     for schema in schemas:
         for field in schema:
@@ -70,8 +69,8 @@ def _unifiable(schemas: Sequence[pa.Schema]) -> list[pa.Schema]:
 
 
 def _storable(field: pa.Field) -> pa.Field:
-    """The field, with dictionary indices wide enough for the values of all files, and views as
-    what they show: Arrow cannot take rows out of a view, and Parquet does not know them."""
+    """The field with dictionary indices wide enough for the values of all files, and with plain
+    types for views: Arrow cannot take rows from a view, and Parquet has no views."""
     return field.with_type(_storable_type(field.type))
 
 
@@ -91,29 +90,28 @@ def _storable_type(kind: pa.DataType) -> pa.DataType:
 
 
 FLAGS = {"input.text": "--text COLUMN", "input.id": "--id COLUMN", "input.keep": "--keep COLUMN"}
-"""What names another column, on the command line."""
+"""The command-line option that selects another column, by key."""
 
 
 def require_columns(spec: InputSpec, place: str, names: Sequence[str]) -> None:
-    """Raises: UsageError for a column that the job names and the input has not."""
+    """Checks that the input has every column the job names. Raises: UsageError."""
     wanted = [("input.text", spec.text), *(("input.keep", name) for name in spec.keep or ())]
     if spec.id is not None:
         wanted.insert(0, ("input.id", spec.id))
-    wanted += [("the job", name) for name in spec.fields if name not in spec.optional]
+    wanted += [("the prompt or a rule", name) for name in spec.fields if name not in spec.optional]
     for key, name in wanted:
         if name not in names:
             near = get_close_matches(name, names, 1)
             guess = f" (did you mean `{printable(near[0])}`?)" if near else ""
-            listed = ", ".join(f"`{printable(each, 60)}`" for each in names[:50]) or "none"
+            columns = ", ".join(f"`{printable(column, 60)}`" for column in names[:50]) or "none"
             raise UsageError(
-                f"{place}: {key} names the column `{printable(name)}`, which is not there{guess};"
-                f" columns: {listed}",
+                f"{place}: column `{printable(name)}` ({key}) not found{guess}; columns: {columns}",
                 hint=FLAGS.get(key),
             )
 
 
 def carried_schema(spec: InputSpec, described: pa.Schema) -> pa.Schema:
-    kept = [field for field in described if spec.keep is None or field.name in spec.keep]
-    if spec.id is not None and all(field.name != spec.id for field in kept):
-        kept.insert(0, described.field(spec.id))
-    return pa.schema(kept)
+    carried = [field for field in described if spec.keep is None or field.name in spec.keep]
+    if spec.id is not None and all(field.name != spec.id for field in carried):
+        carried.insert(0, described.field(spec.id))
+    return pa.schema(carried)

@@ -19,7 +19,7 @@ from pathlib import Path
 from pipeline.disk import locks
 way, path = sys.argv[1:]
 if way == "lock":
-    held = locks.lock(Path(path))
+    held = locks.lock_run_folder(Path(path))
     held.__enter__()
 elif way == "used":
     held = locks.used(Path(path), 0.0)
