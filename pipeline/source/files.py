@@ -91,8 +91,8 @@ def find(path: str) -> tuple[InputFile, ...]:
     if not is_s3(path):
         return tuple(InputFile(name, fingerprint(name)) for name in paths)
     files = []
-    for name, stat in zip(paths, _s3_module().stats(paths), strict=True):
-        if (current := _object_fingerprint(stat)) is None:
+    for name, figures in zip(paths, _s3_module().stats(paths), strict=True):
+        if (current := _object_fingerprint(figures)) is None:
             raise UsageError(f"{shown(name)}: no such object")
         files.append(InputFile(name, current))
     return tuple(files)
@@ -205,8 +205,8 @@ def _file_fingerprint(path: str) -> Fingerprint | None:
         return None
 
 
-def _object_fingerprint(stat: tuple[int, int, str] | None) -> Fingerprint | None:
-    return stat and Fingerprint(stat[0], stat[1], etag=stat[2])
+def _object_fingerprint(figures: tuple[int, int, str] | None) -> Fingerprint | None:
+    return figures and Fingerprint(figures[0], figures[1], etag=figures[2])
 
 
 def buffered(raw: BinaryIO) -> BinaryIO:

@@ -92,9 +92,9 @@ def type_changes(fields: Mapping[str, JsonType], row: dict[str, Any]) -> dict[st
         if new is not known or key not in fields:
             changes[key] = new
     if changes and len(fields) + sum(key not in fields for key in changes) > MAX_KEYS:
-        misfit = Misfit(f"is a new key after {MAX_KEYS:,} different ones")
-        misfit.path.append(next(key for key in changes if key not in fields))
-        raise misfit
+        too_many_keys = Misfit(f"is a new key after {MAX_KEYS:,} different ones")
+        too_many_keys.path.append(next(key for key in changes if key not in fields))
+        raise too_many_keys
     return changes
 
 

@@ -21,10 +21,10 @@ way, path = sys.argv[1:]
 if way == "lock":
     held = locks.lock_run_folder(Path(path))
     held.__enter__()
-elif way == "used":
-    held = locks.used(Path(path), 0.0)
+elif way == "shared":
+    held = locks.lock_cache_folder(Path(path), 0.0)
 elif way == "alone":
-    held = locks.used(Path(path), 0.0, alone=True)
+    held = locks.lock_cache_folder(Path(path), 0.0, alone=True)
 else:
     held = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     locks.acquire(held)
@@ -105,11 +105,11 @@ def test_who_waits_has_the_lock_once_its_owner_is_gone(tmp_path):
             assert locks.is_held(other.fileno()) is True
 
 
-def test_a_run_folder_has_one_run_which_the_second_one_is_told(tmp_path):
+def test_a_run_folder_has_one_run_which_the_second_one_names(tmp_path):
     folder = tmp_path / "o.run"
     with owner("lock", folder) as process:
-        told = json.loads((folder / "lock").read_bytes())
-        assert told["pid"] == process.pid
+        holder = json.loads((folder / "lock").read_bytes())
+        assert holder["pid"] == process.pid
         refused = pytest.raises(LockedError, match=rf"held by another run .*pid {process.pid}")
         with refused, locks.lock_run_folder(folder):
             pass
@@ -158,7 +158,7 @@ def test_a_lock_that_its_holder_removed_meanwhile_is_no_lock(tmp_path, monkeypat
 
 @pytest.mark.parametrize(
     ("way", "alone", "is_refused"),
-    [("used", False, False), ("used", True, True), ("alone", False, True), ("alone", True, True)],
+    [("shared", False, False), ("shared", True, True), ("alone", False, True), ("alone", True, True)],
 )
 def test_the_answers_are_shared_by_all_or_had_by_one_alone(
     tmp_path, monkeypatch, way, alone, is_refused
