@@ -407,7 +407,7 @@ def test_outputs_that_cannot_be_are_refused_before_anything_is_written(tmp_path)
     refuse(tmp_path, tmp_path / "plain/o.parquet", StorageError, "plain: cannot be written")
     with lock_run_folder(tmp_path / "x.parquet.run"):
         (tmp_path / "x.parquet.run" / "runs").mkdir()
-    refuse(tmp_path, tmp_path / "x.parquet.run/o.parquet", UsageError, "lies in a run folder")
+    refuse(tmp_path, tmp_path / "x.parquet.run/o.parquet", UsageError, "is in a run folder")
 
 
 def test_an_output_among_its_inputs_is_refused(tmp_path):
