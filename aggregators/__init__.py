@@ -1,4 +1,4 @@
-"""Ways of putting together: from a document's outcomes to its rows."""
+"""Aggregators: from a document's outcomes to its rows."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ AGGREGATORS: dict[str, Callable[[Column], Aggregator]] = {
     "text": text.Text,
 }
 REVISIONS = {"rows": vectors.REVISION, "mean": vectors.REVISION, "text": text.REVISION}
-"""Part of the job fingerprint: raised when the same answers give another result."""
+"""Part of the job fingerprint; incremented when the same answers give another result."""

@@ -1,4 +1,4 @@
-"""How a document came out: the same accounting for every way of putting together."""
+"""The status of a document: counts that every aggregator reports."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pipeline.records import Document, Failure, Outcome, Result, Row, Status
 class Account(Struct, frozen=True):
     """Counts over a document's outcomes.
 
-    Invariant: `failed` when the row is isolated or every request failed, `partial` when some did,
-    else `ok`; a document without chunks, such as a blank text, is ok.
+    Invariant: `failed` if the row is isolated or every request failed, `partial` if some requests
+    failed, else `ok`; a document without chunks, such as a blank text, is ok.
     """
 
     status: Status
@@ -29,14 +29,14 @@ class Account(Struct, frozen=True):
         chunks = failed = tokens = 0
         truncated = False
         model: str | None = None
-        first: str | None = None
+        first_error: str | None = None
         for outcome in outcomes:
             chunks += 1
             tokens += outcome.request.chunk.tokens
             settled = outcome.settled
             if isinstance(settled, Failure):
                 failed += 1
-                first = first or f"{settled.kind}: {settled.message}"
+                first_error = first_error or f"{settled.kind}: {settled.message}"
             else:
                 truncated = truncated or settled.truncated
                 model = model or settled.model or None
@@ -44,7 +44,11 @@ class Account(Struct, frozen=True):
             return cls("failed", document.error, 0, 0, False, None)
         if not failed:
             return cls("ok", None, chunks, tokens, truncated, model)
-        error = first if failed == chunks else f"{failed} of {chunks} chunks failed: {first}"
+        error = (
+            first_error
+            if failed == chunks
+            else f"{failed} of {chunks} chunks failed: {first_error}"
+        )
         status: Status = "failed" if failed == chunks else "partial"
         return cls(status, error, chunks, tokens, truncated, model)
 

@@ -1,4 +1,4 @@
-"""Texts put together: the answers to a document's chunks, in their order."""
+"""Joins the texts that answer a document's chunks, in order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ REVISION = 1
 
 
 class Text:
-    """One text per document: what was answered to each chunk, joined by a line break."""
+    """One text per document: the answers to its chunks, joined by line breaks."""
 
     per_chunk = False
 
@@ -21,9 +21,9 @@ class Text:
     def step(self, document: Document, outcomes: Iterable[Outcome]) -> Result:
         """One row; its text is None where the document has no chunk or no answer."""
         account = Account.of(document, outcomes)
-        told = [
+        texts = [
             outcome.settled.value
             for outcome in outcomes
             if isinstance(outcome.settled, Answer) and isinstance(outcome.settled.value, str)
         ]
-        return account.result([Row(("\n".join(told) if told else None,), None, account.error)])
+        return account.result([Row(("\n".join(texts) if texts else None,), None, account.error)])

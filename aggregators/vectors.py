@@ -1,4 +1,4 @@
-"""Vectors put together: one row per chunk, or one mean per document."""
+"""Aggregates vectors: one row per chunk, or one mean vector per document."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ REVISION = 1
 
 
 class Rows:
-    """One row per chunk, with the answer to it; a document without chunks has one row without."""
+    """One row per chunk, with its answer; a document without chunks has one row without an
+    answer."""
 
     per_chunk = True
 
@@ -21,7 +22,7 @@ class Rows:
         self.columns = (column,)
 
     def step(self, document: Document, outcomes: Iterable[Outcome]) -> Result:
-        """Rows in span order, made while they are read; the status is known before the rows are."""
+        """Rows in span order, produced while they are read; the status is computed before them."""
         account = Account.of(document, outcomes)
         return account.result(_rows(document, outcomes, account))
 
@@ -38,12 +39,12 @@ def _rows(document: Document, outcomes: Iterable[Outcome], account: Account) -> 
 
 
 class Mean:
-    """One vector per document: the mean over its chunks, in which each token weighs once.
+    """One vector per document: the mean over its chunks, in which each token counts once.
 
-    The tokens that a chunk shares with the one before are its share of characters.
+    The number of tokens that a chunk shares with the one before is proportional to the characters.
 
-    Invariant: unit length where every chunk's vector has it. Sums run in float64 in span order, so
-    that equal answers give equal bytes.
+    Invariant: unit length if every chunk's vector has unit length. Sums run in float64 in span
+    order, so that equal answers give equal bytes.
     """
 
     per_chunk = False
@@ -60,7 +61,7 @@ class Mean:
         covered = 0
         for outcome in outcomes:
             chunk, settled = outcome.request.chunk, outcome.settled
-            # A chunk's overlap was weighed with the chunk before it.
+            # The overlap was counted with the chunk before.
             new = max(0, chunk.end_char - max(covered, chunk.start_char))
             share = chunk.tokens * new / max(1, chunk.end_char - chunk.start_char)
             covered = max(covered, chunk.end_char)

@@ -1,6 +1,6 @@
-"""Ways of cutting a long text into chunks; every one is `(text, *, size, overlap, ...)`.
+"""Chunkers: functions `(text, *, size, overlap, ...)` that cut a long text into chunks.
 
-A way of cutting is imported when it is first used: `textmill --help` must be fast.
+A chunker is imported when it is first used, since `textmill --help` must be fast.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from pipeline.records import Chunk
 
 
 class Method(Struct, frozen=True):
-    """A way of cutting of this package, by the place of its function."""
+    """A chunker of this package, by the name of its function."""
 
     function: str
-    """`module:name`, relative to this package, whatever that is called where it is installed."""
+    """`module:name`, relative to this package, so that the package itself can be renamed."""
     revision: int
-    """Raised when the same text is cut differently than before: part of a job's fingerprint."""
+    """Incremented when the same text is cut differently than before: part of a job's
+    fingerprint."""
 
     def __call__(self, text: str, **options: Any) -> Iterator[Chunk]:
         """The chunks of a text."""
         module, _, name = self.function.partition(":")
-        found: Iterator[Chunk] = getattr(import_module(f"{__name__}.{module}"), name)(
+        chunks: Iterator[Chunk] = getattr(import_module(f"{__name__}.{module}"), name)(
             text, **options
         )
-        return found
+        return chunks
 
 
 CHUNKERS = {
@@ -38,14 +39,14 @@ CHUNKERS = {
     "markdown": Method("markdown:chunk_markdown", revision=1),
     "semantic": Method("semantic:chunk_semantic", revision=1),
 }
-"""By the name that `chunk.method` has in a job file."""
+"""The chunkers of this package, by the value of `chunk.method` in a job file."""
 
 GROUP = "textmill.chunkers"
-"""Entry points of this group are ways of cutting of other packages, named in a job file as ours."""
+"""The entry-point group for chunkers of other packages; a job file names them like ours."""
 
 
 def chunker(name: str) -> Callable[..., Iterator[Chunk]]:
-    """The way of cutting of this name, ours or that of an installed package.
+    """The chunker of this name, from this package or an installed one.
 
     Raises: UsageError where it is unknown or its package cannot be imported.
     """
@@ -55,21 +56,25 @@ def chunker(name: str) -> Callable[..., Iterator[Chunk]]:
         return CHUNKERS[name]
     for point in entry_points(group=GROUP, name=name):
         try:
-            return _checked(name, point.load())
+            return _with_checked_spans(name, point.load())
         except (Exception, SystemExit) as error:  # whatever the other package raises
             raise UsageError(f"chunker `{name}` cannot be loaded: {error}") from None
     raise UsageError(f"no chunker `{name}`", hint=", ".join(CHUNKERS))
 
 
-def _checked(name: str, cut: Callable[..., Iterator[Chunk]]) -> Callable[..., Iterator[Chunk]]:
-    """The same, held to what every chunker promises: a wrong span would be a wrong answer."""
+def _with_checked_spans(
+    name: str, cut: Callable[..., Iterator[Chunk]]
+) -> Callable[..., Iterator[Chunk]]:
+    """The chunker, with each chunk checked: a wrong span would cause a wrong answer."""
 
     def chunks(text: str, **options: Any) -> Iterator[Chunk]:
         try:
             for chunk in cut(text, **options):
-                spans = isinstance(chunk, Chunk) and 0 <= chunk.start_char < chunk.end_char
-                if not spans or chunk.end_char > len(text) or chunk.tokens < 1:
-                    raise ValueError(f"{chunk!r} is no chunk of {len(text):,} characters")
+                is_span = isinstance(chunk, Chunk) and 0 <= chunk.start_char < chunk.end_char
+                if not is_span or chunk.end_char > len(text) or chunk.tokens < 1:
+                    raise ValueError(
+                        f"{chunk!r} is not a chunk of a text of {len(text):,} characters"
+                    )
                 yield chunk
         except (Exception, SystemExit) as error:
             raise UsageError(f"chunker `{name}`: {error or type(error).__name__}") from None
@@ -78,7 +83,7 @@ def _checked(name: str, cut: Callable[..., Iterator[Chunk]]) -> Callable[..., It
 
 
 def revision(name: str) -> int | str:
-    """What a fingerprint holds for this way of cutting: of another package, its version."""
+    """The chunker's part of a fingerprint: its revision, or the version of its package."""
     from importlib.metadata import entry_points
 
     if name in CHUNKERS:

@@ -1,4 +1,4 @@
-"""Windows of equally many tokens: the plain baseline, exact in offsets and overlap."""
+"""Windows of equal token count: the plain baseline, exact in offsets and overlap."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.records import Chunk
 def chunk_fixed(
     text: str, *, size: int = 512, overlap: int = 0, tokenizer: str | Tokenizer = "o200k_base"
 ) -> Iterator[Chunk]:
-    """Chunks of `size` tokens, a few fewer where a grapheme cluster would be torn.
+    """Chunks of `size` tokens, a few fewer where the cut would split a grapheme cluster.
 
     Units: `size` and `overlap` in tokens of `tokenizer`; `size` includes the overlap.
     Invariant: as for `chunk_structure`.
@@ -45,10 +45,10 @@ def _windows(text: str, tokenizer: Tokenizer, size: int, overlap: int) -> Iterat
 
 
 def _overlap_start(encoded: Encoded, previous: int, cut: int, overlap: int) -> int:
-    """The first place after `previous` from which at most `overlap` tokens lead to `cut`."""
+    """The first place after `previous` with at most `overlap` tokens from there to `cut`."""
     place = max(previous + 1, encoded.place(encoded.locate(cut)[0] - overlap))
     while place < cut:
-        if is_break(encoded.text, place) and encoded.alone(place, cut) <= overlap:
+        if is_break(encoded.text, place) and encoded.count_alone(place, cut) <= overlap:
             return place
         place += 1
     return cut

@@ -1,4 +1,4 @@
-"""Chunks that keep sections apart and know the path of headings that they stand under."""
+"""Chunks that keep sections apart, each with the path of headings above it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from chunkers.units import Units
 from pipeline.records import Chunk
 
 SMALL = 0.125
-"""Share of `size` below which a section may stand in one chunk with the next."""
+"""Share of `size` below which a section may share a chunk with the next one."""
 
 SEPARATOR = " > "
 
@@ -41,13 +41,14 @@ def chunk_markdown(
 ) -> Iterator[Chunk]:
     """Chunks with `section`, the headings above them, as in `Guide > Install`.
 
-    A section that fits is one chunk; sections are mixed only while they fill less than an eighth
-    of the size, and then `section` is the first one's. Long sections are cut as by `structure`.
+    A section that fits is one chunk. Sections share a chunk only while they fill less than an
+    eighth of the size; then `section` is that of the first. Long sections are cut as by
+    `structure`.
 
     Units: `size` and `overlap` in tokens of `tokenizer`; `size` includes the overlap.
     Invariant: as for `chunk_structure`.
     Raises: UsageError for a size below 8, an overlap not below the size, an unknown tokenizer.
-    Cost: one encode pass, and some tokens per cut that are encoded again; memory for one segment.
+    Cost: one encode pass, and a few tokens per cut that are encoded again; memory for one segment.
     """
     figures = limits(size, overlap, CLOSE_AT, CUT_FROM)
     named = tokenizer_named(tokenizer) if isinstance(tokenizer, str) else tokenizer
@@ -67,7 +68,7 @@ def _chunks(text: str, tokenizer: Tokenizer, figures: Limits) -> Iterator[Chunk]
             units.reach(cut.tokens_before_end + 2 * figures.size + 64, previous.at)
             while heading < len(units.headings) and units.headings[heading] <= cut.at:
                 level, title = read_heading(text, units.headings[heading])
-                path = [above for above in path if above[0] < level]
+                path = [parent for parent in path if parent[0] < level]
                 path.append((level, title))
                 heading += 1
             start = cut
@@ -86,7 +87,7 @@ def _chunks(text: str, tokenizer: Tokenizer, figures: Limits) -> Iterator[Chunk]
 
 
 def _section_end(units: Units, start: Cut, cut: Cut, size: int, small: int) -> tuple[Cut, int]:
-    """The end of the section that begins at `cut` and the tokens, 0 if it is small or too long."""
+    """The end of the section that begins at `cut`, and its tokens: 0 if it is small or too long."""
     encoded = units.encoded
     index = bisect_left(units.tokens_before_start, cut.tokens_before_end + small)
     while (
@@ -94,7 +95,7 @@ def _section_end(units: Units, start: Cut, cut: Cut, size: int, small: int) -> t
     ):
         end = units.at[index]
         if end > cut.at and units.level[index] == HEADING:
-            tokens = encoded.alone(start.at, end)
+            tokens = encoded.count_alone(start.at, end)
             return cut_at(units, end), tokens * (tokens <= size)
         index += 1
     return cut, 0
@@ -102,15 +103,15 @@ def _section_end(units: Units, start: Cut, cut: Cut, size: int, small: int) -> t
 
 def read_heading(text: str, place: int) -> tuple[int, str]:
     """The level, from 1, and the title of the heading that begins at `place`."""
-    found = _HEADING.match(text, place)
-    if not found:
+    match = _HEADING.match(text, place)
+    if not match:
         return 1, ""
-    if found["hashes"]:
-        return len(found["hashes"]), found["title"]
-    if found["equals"]:
-        return len(found["equals"]), found["wiki"].strip()
-    under = _UNDERLINE.match(text, found.end())
-    line = found["line"].strip()
+    if match["hashes"]:
+        return len(match["hashes"]), match["title"]
+    if match["equals"]:
+        return len(match["equals"]), match["wiki"].strip()
+    under = _UNDERLINE.match(text, match.end())
+    line = match["line"].strip()
     if under:
         return (1 if under["kind"] == "=" else 2), line
     return (2 if line.partition("节")[1] and line.startswith("第") else 1), line

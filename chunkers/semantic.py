@@ -1,8 +1,8 @@
-"""Chunks that keep to one subject: the best way of joining sentences, by an embedded model.
+"""Chunks about one subject: sentences joined by the similarity of their embeddings.
 
-`structure` reads the marks that a writer left; this one reads what the sentences say, and pays for
-it. A dynamic program weighs, for every run of sentences that fits, how alike they are, how near its
-length is to what is aimed at, and how good a place its end is; no run is taken greedily.
+`structure` uses the layout of a text; this chunker uses the content of its sentences, at a cost.
+For every run of sentences that fits, a dynamic program scores their similarity, the distance of
+their length from the target, and the quality of the end; it finds the best sum and is not greedy.
 """
 
 from __future__ import annotations
@@ -35,36 +35,36 @@ from pipeline.errors import UsageError
 from pipeline.records import Chunk
 
 Embed = Callable[[Sequence[str]], Any]
-"""Texts, none of them empty -> their vectors. Shape: (len(texts), dimension)."""
+"""From texts, none empty, to their vectors. Shape: (len(texts), dimension)."""
 
 FOCUS = 0.75
 
 WINDOW = 64
-"""Sizes that are weighed at once; those in the last `TAIL` sizes are weighed again with what
-follows them, so that where a window ends changes no cut."""
+"""The length, in multiples of `size`, of one dynamic program. The last `TAIL` of them are planned
+again together with the following text, so that the end of a window changes no cut."""
 TAIL = 6
 
-MOST_PIECES = 32
-"""Sentences of less than that share of `size` are joined first: no run has more pieces."""
+MAX_PIECES = 32
+"""Sentences below `size / MAX_PIECES` are joined first, so that no run has more pieces."""
 
 HEAD_CHARS = 80
-"""The model reads so much of a piece. Its tokenizer alone costs 11 to 14 encode passes on whole
-texts; the beginnings of sentences cost a third."""
+"""Characters of a piece that the model reads. On whole texts its tokenizer alone costs 11 to 14
+encode passes; on the beginnings of sentences it costs a third."""
 
-# What follows is in units of cohesion, the mean cosine of two pieces of a chunk. Chosen on the
-# questions of benchmarks/retrieval.py and of sample_data together: half or double of LENGTH, PRICE
-# or PRIOR costs at most 2.2 points of recall at 1,000 tokens, of ENDS 4.
+# The following weights are in units of cohesion, the mean cosine of two pieces of a chunk. They
+# were chosen on the questions of benchmarks/retrieval.py and of sample_data together: half or
+# double of LENGTH, PRICE or PRIOR costs at most 2.2 points of recall at 1,000 tokens, of ENDS 4.
 LENGTH = 0.1
-"""Lost by a chunk e times longer or shorter than aimed at."""
+"""Penalty for a chunk that is e times longer or shorter than its target."""
 PRICE = 0.3
-"""Of each chunk, where the knob stands at 0."""
+"""Price of each chunk at focus 0."""
 ENDS = {SENTENCE: -0.4, ROW: -0.3, LINE: 0.0, BLANK_LINE: 0.1, HEADING: 0.2}
-"""What a chunk's end is worth."""
+"""Worth of a chunk's end, by its level."""
 NUDGE = 0.02
-"""At most added to it by the characters around it: of equal ways of cutting, the same one is found
-before and after an edit."""
+"""Largest bonus of an end from the characters around it, so that the same one of several equal cuts
+is chosen before and after an edit."""
 PRIOR = 0.25
-"""How much of the text's usual cohesion is mixed in, so that one sentence alone is no ideal."""
+"""Weight of the text's mean cohesion, so that a single sentence does not score best."""
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _WORDS = re.compile(r"[^\W_]{2,}|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]")
@@ -72,24 +72,24 @@ Floats = NDArray[np.float64]
 
 
 class Aim(NamedTuple):
-    """What the knob says."""
+    """The targets that follow from `focus`."""
 
     tokens: float
     price: float
-    """Of every chunk, in cohesion of a chunk of that many tokens."""
+    """Of every chunk, in cohesion of a chunk of `tokens` tokens."""
 
 
 class Pieces(NamedTuple):
-    """Runs of units that no cut tears, as columns with one entry for each piece's end."""
+    """Runs of units that no cut splits, as columns with one entry for each piece."""
 
     unit: list[int]
-    """Index of the unit that each ends with."""
+    """Index of the last unit of each piece."""
     tokens_before_start: list[int]
     tokens_before_end: list[int]
 
 
 def shared_words(texts: Sequence[str]) -> Floats:
-    """Unit vectors of the words, so that texts with the same words are alike; needs no model.
+    """Unit vectors of the words, so that texts with the same words are similar; needs no model.
 
     Shape: (len(texts), 128) float64.
     """
@@ -113,10 +113,10 @@ def chunk_semantic(
     embed: Embed = shared_words,
     focus: float = FOCUS,
 ) -> Iterator[Chunk]:
-    """Chunks of whole sentences that are alike, by the vectors of `embed`.
+    """Chunks of whole sentences that are similar, by the vectors of `embed`.
 
-    `focus` is the knob between recall and precision: at 0 a chunk aims at three quarters of `size`
-    and holds an answer with what surrounds it, at 1 at a seventh and holds little else.
+    `focus` trades recall for precision: at 0 the target is three quarters of `size`, and a chunk
+    holds an answer with its context; at 1 the target is a seventh, and it holds little else.
 
     Units: `size` and `overlap` in tokens of `tokenizer`; `size` includes the overlap.
     Invariant: as for `chunk_structure`.
@@ -152,9 +152,9 @@ def _chunks(
             end, tokens = cut, 0
             if planned:
                 end = cut_at(units, planned.pop())
-                tokens = encoded.alone(start.at, end.at, start.clean)
+                tokens = encoded.count_alone(start.at, end.at, start.clean)
             if not 0 < tokens <= figures.size:
-                # A sentence that is too long, or a chunk that has more tokens alone than in place.
+                # The sentence is too long, or the chunk has more tokens alone than in place.
                 planned = []
                 units.reach(cut.tokens_before_end + 2 * figures.size + 64, previous.at)
                 end, tokens = next_cut(units, start, cut, figures)
@@ -166,9 +166,9 @@ def _chunks(
 
 
 def plan(units: Units, cut: Cut, figures: Limits, embed: Embed, aim: Aim) -> list[int]:
-    """The ends of the next chunks after `cut`, as far as what follows cannot change them.
+    """The ends of the next chunks after `cut`, up to where the following text could change them.
 
-    Empty if the sentence at `cut` alone does not fit.
+    Empty if even the sentence at `cut` alone does not fit.
     """
     room = figures.size - (figures.overlap if cut.at else 0)
     pieces, complete = join(units, cut, room, WINDOW * figures.size, figures.size)
@@ -176,55 +176,57 @@ def plan(units: Units, cut: Cut, figures: Limits, embed: Embed, aim: Aim) -> lis
         return []
     text, at = units.encoded.text, units.at
     edges = [cut.at, *(at[unit] for unit in pieces.unit)]
-    vectors = _vectors(text, edges, embed)
+    vectors = _embed_pieces(text, edges, embed)
     worth = np.array([ENDS.get(units.level[unit], 0.0) for unit in pieces.unit])
-    marks = np.array([units.choice[unit] & 0xFFFFFFFF for unit in pieces.unit])
+    marks = np.array([units.preference[unit] & 0xFFFFFFFF for unit in pieces.unit])
     worth += NUDGE / 2**32 * marks - aim.price
-    ended = np.array([cut.tokens_before_end, *pieces.tokens_before_end])
-    begun = np.array([cut.tokens_before_end, *pieces.tokens_before_start])
-    ends = best_ends(vectors, ended, begun, worth, room, aim.tokens)
+    before_end = np.array([cut.tokens_before_end, *pieces.tokens_before_end])
+    before_start = np.array([cut.tokens_before_end, *pieces.tokens_before_start])
+    ends = best_ends(vectors, before_end, before_start, worth, room, aim.tokens)
     if not complete:
-        last = int(begun[-1]) - TAIL * figures.size
-        ends = [end for end in ends if begun[end] <= last] or ends[:1]
+        last = int(before_start[-1]) - TAIL * figures.size
+        ends = [end for end in ends if before_start[end] <= last] or ends[:1]
     return [edges[end] for end in ends]
 
 
 def join(units: Units, cut: Cut, room: int, window: int, size: int) -> tuple[Pieces, bool]:
-    """The pieces that follow `cut`, and whether nothing that could change their use follows them.
+    """The pieces that follow `cut`, and whether they are final: no later text can change their use.
 
     Invariant: each piece has at most `room` tokens; they end before a unit that has more.
     """
-    least = max(1, size // MOST_PIECES)
-    most = max(least, size // 8)
+    min_tokens = max(1, size // MAX_PIECES)
+    max_tokens = max(min_tokens, size // 8)
     pieces = Pieces([], [], [])
     start = last_start = cut.tokens_before_end
     place = cut.at
     is_open = False
     for unit in range(bisect_right(units.at, cut.at), len(units.at)):
-        end, begun, ended = (
+        end, before_start, before_end = (
             units.at[unit],
             units.tokens_before_start[unit],
             units.tokens_before_end[unit],
         )
-        if begun - cut.tokens_before_end > window:
+        if before_start - cut.tokens_before_end > window:
             return pieces, False
-        if begun - start > room:
+        if before_start - start > room:
             return pieces, True
         strength = units.level[unit]
-        if begun - start >= least or not pieces.unit:
+        if before_start - start >= min_tokens or not pieces.unit:
             last_start = start
             pieces.unit.append(unit)
-            pieces.tokens_before_start.append(begun)
-            pieces.tokens_before_end.append(ended)
-            start, place, is_open = ended, end, False
-        elif strength >= LINE and begun - last_start <= min(most, room) and not is_open:
-            # The short last sentence of a paragraph goes with the one before it.
+            pieces.tokens_before_start.append(before_start)
+            pieces.tokens_before_end.append(before_end)
+            start, place, is_open = before_end, end, False
+        elif (
+            strength >= LINE and before_start - last_start <= min(max_tokens, room) and not is_open
+        ):
+            # The short last sentence of a paragraph joins the one before it.
             pieces.unit[-1], pieces.tokens_before_start[-1], pieces.tokens_before_end[-1] = (
                 unit,
-                begun,
-                ended,
+                before_start,
+                before_end,
             )
-            start, place = ended, end
+            start, place = before_end, end
         else:
             is_open = True
     if place < len(units.encoded.text) and units.at and units.at[-1] > place:
@@ -235,55 +237,58 @@ def join(units: Units, cut: Cut, room: int, window: int, size: int) -> tuple[Pie
     return pieces, units.encoded.complete
 
 
-def _vectors(text: str, edges: list[int], embed: Embed) -> Floats:
-    """What the pieces between these places say; zeros for what says nothing."""
+def _embed_pieces(text: str, edges: list[int], embed: Embed) -> Floats:
+    """The vectors of the pieces between these places; zeros for blank pieces."""
     heads = []
     for start, end in pairwise(edges):
         head = text[start : min(end, start + 2 * HEAD_CHARS)].strip()[:HEAD_CHARS]
         heads.append(_SURROGATES.sub("\ufffd", head))
-    # In the order of their lengths: models pad a batch to its longest text.
+    # Sorted by length, since models pad a batch to its longest text.
     order = sorted((row for row, head in enumerate(heads) if head), key=lambda row: len(heads[row]))
     if not order:
         return np.zeros((len(heads), 1))
-    found = np.nan_to_num(np.asarray(embed([heads[row] for row in order]), np.float64))
-    vectors = np.zeros((len(heads), found.shape[1]))
-    # Rounded, since the last bits depend on the batch, and cuts must not.
-    vectors[order] = found.round(4)
+    embedded = np.nan_to_num(np.asarray(embed([heads[row] for row in order]), np.float64))
+    vectors = np.zeros((len(heads), embedded.shape[1]))
+    # Rounded: the last bits depend on the batch, and cuts must not.
+    vectors[order] = embedded.round(4)
     return vectors
 
 
 def best_ends(
     vectors: Floats,
-    ended: NDArray[np.int64],
-    begun: NDArray[np.int64],
+    before_end: NDArray[np.int64],
+    before_start: NDArray[np.int64],
     worth_of_end: Floats,
     room: int,
     aim: float,
 ) -> list[int]:
-    """Which pieces end a chunk, by number from 1: those with the highest sum of worth.
+    """The pieces that end a chunk, by number from 1: those with the highest total worth.
 
-    Cost: O(pieces × pieces in a chunk), in numpy but for one step per piece.
+    Cost: O(pieces × pieces in a chunk), in numpy except for one step per piece.
     """
     count = len(vectors)
-    weight = np.diff(ended).astype(np.float64)
+    weight = np.diff(before_end).astype(np.float64)
     sums = np.zeros((count + 1, vectors.shape[1]))
     np.cumsum(vectors * weight[:, None], axis=0, out=sums[1:])
     squares = np.concatenate(([0.0], np.cumsum(weight**2)))
-    alike = np.einsum("ij,ij->i", vectors[1:], vectors[:-1]).mean() if count > 1 else 0.0
+    mean_cohesion = np.einsum("ij,ij->i", vectors[1:], vectors[:-1]).mean() if count > 1 else 0.0
     at_end = np.concatenate(([0.0], worth_of_end * aim))
     longest = 1
-    while longest < count and (begun[longest + 1 :] - ended[: count - longest] <= room).any():
+    while (
+        longest < count
+        and (before_start[longest + 1 :] - before_end[: count - longest] <= room).any()
+    ):
         longest += 1
     worth = np.full((count + 1, longest), -np.inf)
     norms = np.einsum("ij,ij->i", sums, sums)
     prior = PRIOR * aim**2
     for run in range(1, longest + 1):
         first, last = slice(0, count + 1 - run), slice(run, count + 1)
-        tokens = np.maximum(begun[last] - ended[first], 1).astype(np.float64)
+        tokens = np.maximum(before_start[last] - before_end[first], 1).astype(np.float64)
         inside = norms[last] + norms[first] - 2 * np.einsum("ij,ij->i", sums[last], sums[first])
         own = squares[last] - squares[first]
-        pairs = np.maximum((ended[last] - ended[first]) ** 2 - own, 0)
-        cohesion = (inside - own + prior * alike) / (pairs + prior)
+        pairs = np.maximum((before_end[last] - before_end[first]) ** 2 - own, 0)
+        cohesion = (inside - own + prior * mean_cohesion) / (pairs + prior)
         length = np.log(tokens / aim) ** 2
         value = tokens * (cohesion - LENGTH * length) + at_end[last]
         worth[last, run - 1] = np.where(tokens <= room, value, -np.inf)
@@ -293,9 +298,9 @@ def best_ends(
     for end in range(1, count + 1):
         width = min(end, longest)
         values = best[end - width : end] + reverse[end, longest - width :]
-        found = int(values.argmax())
-        best[end] = values[found]
-        begin[end] = end - width + found
+        choice = int(values.argmax())
+        best[end] = values[choice]
+        begin[end] = end - width + choice
     ends = []
     end = count
     while end:

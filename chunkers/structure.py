@@ -1,8 +1,8 @@
-"""Chunks that end where the text does: at headings, paragraphs and lines, else at sentences.
+"""Chunks that end at headings, paragraphs and lines, else at sentences.
 
-The default way of cutting. A document is encoded once and scanned once; whether a chunk fits is
-then a subtraction. Among ends that are equally good the characters around them decide, not their
-distance from the last cut: after an edit the cuts fall back into step within a few chunks.
+This is the default chunker. It encodes and scans a document once; whether a chunk fits is then a
+subtraction. Among equally good ends the characters around them decide, not their distance from the
+last cut, so that after an edit the cuts realign within a few chunks.
 """
 
 from __future__ import annotations
@@ -22,17 +22,16 @@ from chunkers.units import Units
 from pipeline.records import Chunk
 
 CLOSE_AT = 0.25
-"""Share of `size` at which a chunk closes at the end of a line or paragraph, half of that more or
-less: with the least distance between two cuts small against the choice, an edit is soon forgotten
-(measured: 95 % of edits change at most 3 chunks; at most 13 if the first end after a quarter is
-taken)."""
+"""Share of `size` at which a chunk closes at the end of a line or paragraph, plus or minus half of
+it. The minimum chunk is small against this range, so cuts realign soon after an edit (measured: 95
+% of edits change at most 3 chunks; up to 13 if the first end after a quarter is used)."""
 
 CUT_FROM = 0.5
-"""Share of `size` from which a chunk may close at the end of a sentence, where no line ends."""
+"""Share of `size` from which a chunk may close at the end of a sentence, if no line ends there."""
 
 
 class Limits(NamedTuple):
-    """The figures of one job, in tokens."""
+    """The limits of one job, in tokens."""
 
     size: int
     overlap: int
@@ -42,23 +41,23 @@ class Limits(NamedTuple):
 
 
 class Cut(Struct, frozen=True, gc=False):
-    """A place between two chunks, with what is known of the tokens there."""
+    """A place between two chunks, with its token counts."""
 
     at: int
     tokens_before_end: int
     """Tokens that end here or before."""
     whole: bool
-    """A token ends here."""
+    """Whether a token ends here."""
     clean: bool
-    """A chunk that begins here has alone the tokens that it has in place."""
+    """Whether a chunk that begins here has the same tokens alone as in place."""
     unit: int
     """The first unit that ends after it, counted from the beginning of the text."""
 
 
 def limits(size: int, overlap: int, close_at: float, cut_from: float) -> Limits:
-    """The figures in tokens.
+    """The limits in tokens.
 
-    Raises: UsageError for a figure out of its bounds.
+    Raises: UsageError for a value out of bounds.
     """
     check_sizes(size, overlap, close_at=close_at, cut_from=cut_from)
     return Limits(
@@ -87,7 +86,7 @@ def chunk_structure(
         `tokens` tokens, and `tokens` is at most `size`; a chunk begins before the last one ends
         by at most `overlap` tokens.
     Raises: UsageError for a size below 8, an overlap not below the size, an unknown tokenizer.
-    Cost: one encode pass, and some tokens per cut that are encoded again; memory for one segment.
+    Cost: one encode pass, and a few tokens per cut that are encoded again; memory for one segment.
     """
     figures = limits(size, overlap, close_at, cut_from)
     named = tokenizer_named(tokenizer) if isinstance(tokenizer, str) else tokenizer
@@ -108,7 +107,7 @@ def _chunks(text: str, tokenizer: Tokenizer, figures: Limits) -> Iterator[Chunk]
         ahead = 2 * figures.size + 64
         overlap = figures.overlap
         while cut.at < len(text):
-            if units.known < cut.tokens_before_end + ahead:
+            if units.tokens_read < cut.tokens_before_end + ahead:
                 units.reach(cut.tokens_before_end + ahead, previous.at)
             start = overlap_start(units, previous, cut, overlap) if overlap and cut.at else cut
             end, tokens = next_cut(units, start, cut, figures)
@@ -120,15 +119,15 @@ def _chunks(text: str, tokenizer: Tokenizer, figures: Limits) -> Iterator[Chunk]
 
 
 def _is_one_line(text: str, size: int) -> bool:
-    """Whether the text is one line that hardly has more than `size` tokens: a short row, for which
-    the scan for boundaries would cost ten times the encoding."""
+    """Whether the text is one line of roughly at most `size` tokens. For such a short row the scan
+    for boundaries would cost ten times the encoding."""
     return len(text) <= (3 * size if text.isascii() else size) and len(text.splitlines()) == 1
 
 
 def next_cut(units: Units, start: Cut, cut: Cut, figures: Limits) -> tuple[Cut, int]:
-    """Where the chunk that begins at `start`, new from `cut` on, ends; and its tokens.
+    """The end of the chunk that begins at `start` and has new text from `cut` on, and its tokens.
 
-    Invariant: the end is `cut` only if `start` is before it, and no character fits.
+    Invariant: the end is `cut` only if `start` is before it and not one character fits.
     """
     encoded = units.encoded
     room = figures.size
@@ -136,28 +135,28 @@ def next_cut(units: Units, start: Cut, cut: Cut, figures: Limits) -> tuple[Cut, 
         index = choose(units, start.tokens_before_end, cut, room, figures)
         if index < 0:
             break
-        end, ended = units.at[index], units.tokens_before_end[index]
-        whole = ended == units.tokens_before_start[index]
-        if start.clean and whole and not encoded.torn:
-            tokens = ended - start.tokens_before_end
+        end, before_end = units.at[index], units.tokens_before_end[index]
+        whole = before_end == units.tokens_before_start[index]
+        if start.clean and whole and not encoded.non_seams:
+            tokens = before_end - start.tokens_before_end
         else:
-            tokens = encoded.alone(start.at, end, start.clean)
+            tokens = encoded.count_alone(start.at, end, start.clean)
         if tokens <= figures.size:
             unit = units.dropped + index + 1
-            return Cut(end, ended, whole, units.clean[index] == 1, unit), tokens
-        # Encoded by itself it is longer than in place: leave that much more room, at least.
+            return Cut(end, before_end, whole, units.clean[index] == 1, unit), tokens
+        # It has more tokens alone than in place: reduce the room by at least the difference.
         room -= tokens - figures.size
     return _inner_cut(units, start, cut, figures.size)
 
 
 def _inner_cut(units: Units, start: Cut, cut: Cut, size: int) -> tuple[Cut, int]:
-    """As `next_cut`, inside a unit that is too long."""
+    """The same as `next_cut`, inside a unit that is too long."""
     encoded = units.encoded
     high = encoded.reach_of(start.tokens_before_end + size)
     if high > cut.at:
         ends = encoded.last_ends(high, TOKENS_BACK)
         end = last_cut(encoded.text, cut.at, high, ends, encoded.is_clean_end)
-        tokens = encoded.alone(start.at, end)
+        tokens = encoded.count_alone(start.at, end)
         if tokens <= size:
             return cut_at(units, end), tokens
     end, tokens = encoded.fill(start.at, cut.at, size)
@@ -165,22 +164,26 @@ def _inner_cut(units: Units, start: Cut, cut: Cut, size: int) -> tuple[Cut, int]
 
 
 def cut_at(units: Units, place: int) -> Cut:
-    """What is known of any place."""
+    """The cut at any place, with its token counts."""
     encoded = units.encoded
-    ended, whole = encoded.locate(place)
+    before_end, whole = encoded.locate(place)
     unit = units.dropped + bisect_right(units.at, place)
-    return Cut(place, ended, whole, encoded.is_clean(place, whole), unit)
+    return Cut(place, before_end, whole, encoded.is_clean(place, whole), unit)
 
 
 def choose(units: Units, base: int, cut: Cut, room: int, figures: Limits) -> int:
-    """The unit to end with, for a chunk of at most `room` tokens after the first `base`; or -1."""
+    """The last unit of a chunk of at most `room` tokens after the first `base`; or -1."""
     full = base + room
-    begun = units.tokens_before_start
-    if not begun:
+    before_start = units.tokens_before_start
+    if not before_start:
         return -1
-    if begun[-1] <= full and begun[-1] - base <= figures.close_from and units.encoded.complete:
-        return len(begun) - 1
-    strong = units.strong_begun
+    if (
+        before_start[-1] <= full
+        and before_start[-1] - base <= figures.close_from
+        and units.encoded.complete
+    ):
+        return len(before_start) - 1
+    strong = units.strong_tokens_before_start
     near, far = cut.tokens_before_end + figures.close_from, cut.tokens_before_end + figures.close_to
     low = bisect_left(strong, near if near < full else full)
     high = bisect_right(strong, far if far < full else full, low)
@@ -189,26 +192,29 @@ def choose(units: Units, base: int, cut: Cut, room: int, figures: Limits) -> int
     if high - low == 1:
         return units.strong[low]
     if low < high:
-        return min(units.strong[low:high], key=units.choice.__getitem__)
+        return min(units.strong[low:high], key=units.preference.__getitem__)
     if high < len(strong) and strong[high] <= full and units.at[units.strong[high]] > cut.at:
         return units.strong[high]
     first = cut.unit - units.dropped
-    last = bisect_right(begun, full, first)
+    last = bisect_right(before_start, full, first)
     if last == first:
         return -1
-    if begun[-1] <= full and units.encoded.complete and not strong[high:]:
-        return len(begun) - 1  # the rest fits: no sentence of it goes alone
+    if before_start[-1] <= full and units.encoded.complete and not strong[high:]:
+        return len(before_start) - 1  # the rest fits, so that no sentence is left over
     before = _before_block(units, high, first, figures.size)
     if before >= 0:
         return before
     low = bisect_left(
-        begun, min(cut.tokens_before_end + figures.cut_from, begun[last - 1]), first, last
+        before_start,
+        min(cut.tokens_before_end + figures.cut_from, before_start[last - 1]),
+        first,
+        last,
     )
     return units.best(low, last)
 
 
 def _before_block(units: Units, high: int, first: int, size: int) -> int:
-    """The unit before a table or code fence that would fit into a chunk of its own; or -1."""
+    """The unit before a table or code fence that fits into a chunk of its own; or -1."""
     if not 0 < high < len(units.strong) or units.strong[high - 1] < first:
         return -1
     before, after = units.strong[high - 1], units.strong[high]
@@ -219,27 +225,27 @@ def _before_block(units: Units, high: int, first: int, size: int) -> int:
 
 
 def overlap_start(units: Units, previous: Cut, cut: Cut, overlap: int) -> Cut:
-    """Where the overlap before `cut` begins: after `previous`, at a sentence where one fits."""
+    """The start of the overlap before `cut`: after `previous`, at a sentence if one fits."""
     encoded = units.encoded
     floor = cut.tokens_before_end - overlap
-    at, ended = units.at, units.tokens_before_end
+    at, before_end = units.at, units.tokens_before_end
     last = cut.unit - units.dropped
     if last and at[last - 1] == cut.at:
         last -= 1
-    first = bisect_left(ended, floor, previous.unit - units.dropped, last)
+    first = bisect_left(before_end, floor, previous.unit - units.dropped, last)
     for index in range(first, min(last, first + 4)):
         clean = units.clean[index] == 1
-        if (clean and cut.whole and not encoded.torn) or (
-            encoded.alone(at[index], cut.at, clean) <= overlap
+        if (clean and cut.whole and not encoded.non_seams) or (
+            encoded.count_alone(at[index], cut.at, clean) <= overlap
         ):
-            whole = ended[index] == units.tokens_before_start[index]
-            return Cut(at[index], ended[index], whole, clean, units.dropped + index + 1)
+            whole = before_end[index] == units.tokens_before_start[index]
+            return Cut(at[index], before_end[index], whole, clean, units.dropped + index + 1)
     begin = max(previous.at + 1, encoded.place(floor))
     while begin < cut.at:
         place = first_cut(encoded.text, begin, cut.at, encoded.is_clean_at)
         if place >= cut.at:
             break
-        tokens = encoded.alone(place, cut.at)
+        tokens = encoded.count_alone(place, cut.at)
         if tokens <= overlap:
             return cut_at(units, place)
         begin = max(place + 1, encoded.place(encoded.locate(place)[0] + tokens - overlap))

@@ -1,4 +1,4 @@
-"""A text as units, sentences and lines, each with the tokens before it: read as far as needed."""
+"""A text as units (sentences and lines) with token counts, read as far as needed."""
 
 from __future__ import annotations
 
@@ -25,98 +25,104 @@ class Figures(Protocol):
 
 
 class LazyFigures:
-    """Figures that are found out when they are asked for."""
+    """Figures that are computed on access."""
 
-    def __init__(self, look: Callable[[int], int]) -> None:
-        self.look = look
+    def __init__(self, compute: Callable[[int], int]) -> None:
+        self.compute = compute
 
     def __getitem__(self, index: int, /) -> int:
-        return self.look(index)
+        return self.compute(index)
 
 
 class Units:
     """The unit ends from the chunk being cut to the last segment read, as parallel arrays.
 
-    Invariant: `at`, `ended` and `begun` ascend; the arrays that begin with `strong_` hold the ends
-        of lines, paragraphs and sections only.
+    Invariant: `at`, `tokens_before_end` and `tokens_before_start` ascend; arrays that begin with
+        `strong` hold only the ends of lines, paragraphs and sections.
     """
 
     def __init__(self, encoded: Encoded, *, whole_to: int = 0) -> None:
         self.encoded = encoded
         self.at = array("q")
         self.tokens_before_end = array("q")
-        """Tokens that end at each place or before it."""
+        """Tokens that end at or before each place."""
         self.tokens_before_start = array("q")
-        """Tokens that begin before each place: what a chunk that ends here is charged."""
+        """Tokens that begin before each place: those that count for a chunk that ends here."""
         self.clean: Figures = bytearray()
-        """1: a chunk that begins here has alone the tokens that it has in place."""
-        self.choice: Figures = array("q")
-        """The smallest one of several is to be preferred: stronger first, then by content."""
+        """1: a chunk that begins here has the same tokens alone as in place."""
+        self.preference: Figures = array("q")
+        """The smallest value is preferred: stronger ends first, then by content."""
         self.level = bytearray()
         self.strong = array("q")
         """Their indices."""
-        self.strong_begun = array("q")
+        self.strong_tokens_before_start = array("q")
         self.headings: list[int] = []
-        """Where each heading begins; never forgotten."""
+        """The start of each heading; these are never dropped."""
         self.dropped = 0
-        """Units forgotten, all before these."""
-        self.known = 0
-        """Tokens read, without bound when all are."""
+        """Number of dropped units, all before these."""
+        self.tokens_read = 0
+        """Tokens read so far; `sys.maxsize` once all are."""
         self._in_fence = False
         self._whole_to = whole_to
-        """A short text of at most so many tokens is cut at line ends only."""
+        """Short texts of at most this many tokens are cut only at line ends."""
 
     def reach(self, tokens: int, position: int) -> None:
         """Read until `tokens` tokens, counted from the beginning of the text, are known.
 
-        What ends before `position` may be forgotten.
+        Units that end before `position` may be dropped.
         """
         encoded = self.encoded
-        while self.known < tokens:
+        while self.tokens_read < tokens:
             self._forget(position)
             start, end = encoded.read()
-            if not (end - start == len(encoded.text) <= SHORT_CHARS and self._take_short()):
-                found = scan(encoded.text, start, end, in_fence=self._in_fence)
-                self._take(found)
-            self.known = sys.maxsize if encoded.complete else encoded.total()
+            if not (end - start == len(encoded.text) <= SHORT_CHARS and self._append_short()):
+                boundaries = scan(encoded.text, start, end, in_fence=self._in_fence)
+                self._append(boundaries)
+            self.tokens_read = sys.maxsize if encoded.complete else encoded.total()
 
     def best(self, low: int, high: int) -> int:
-        """The unit in [low, high) with the smallest choice, of equals the first."""
-        if isinstance(self.choice, array):
-            window = self.choice[low:high]
+        """The unit in [low, high) with the smallest preference value; the first of equal ones."""
+        if isinstance(self.preference, array):
+            window = self.preference[low:high]
             return low + window.index(min(window))
-        return min(range(low, high), key=self.choice.__getitem__)
+        return min(range(low, high), key=self.preference.__getitem__)
 
-    def _take(self, found: Boundaries) -> None:
-        ended, begun = self.encoded.before(found.at)
-        strong = np.flatnonzero(found.level >= LINE)
+    def _append(self, boundaries: Boundaries) -> None:
+        before_end, before_start = self.encoded.before(boundaries.at)
+        strong = np.flatnonzero(boundaries.level >= LINE)
         self.strong.frombytes((strong + len(self.at)).tobytes())
-        self.strong_begun.frombytes(begun.take(strong).tobytes())
-        self.at.frombytes(found.at.tobytes())
-        self.tokens_before_end.frombytes(ended.tobytes())
-        self.tokens_before_start.frombytes(begun.tobytes())
-        clean = found.clean & (ended == begun) & self.encoded.tokenizer.additive
-        rank = (HEADING - found.level.astype(np.int64)) << 32
-        rank += found.mark
-        assert isinstance(self.clean, bytearray) and isinstance(self.choice, array)
+        self.strong_tokens_before_start.frombytes(before_start.take(strong).tobytes())
+        self.at.frombytes(boundaries.at.tobytes())
+        self.tokens_before_end.frombytes(before_end.tobytes())
+        self.tokens_before_start.frombytes(before_start.tobytes())
+        clean = boundaries.clean & (before_end == before_start) & self.encoded.tokenizer.additive
+        rank = (HEADING - boundaries.level.astype(np.int64)) << 32
+        rank += boundaries.mark
+        assert isinstance(self.clean, bytearray) and isinstance(self.preference, array)
         self.clean += clean.tobytes()
-        self.choice.frombytes(rank.tobytes())
-        self.level += found.level.tobytes()
-        self.headings += found.headings.tolist()
-        self._in_fence = found.in_fence
+        self.preference.frombytes(rank.tobytes())
+        self.level += boundaries.level.tobytes()
+        self.headings += boundaries.headings.tolist()
+        self._in_fence = boundaries.in_fence
 
-    def _take_short(self) -> bool:
-        """The whole text without arrays of what is hardly asked for; false if it needs them."""
+    def _append_short(self) -> bool:
+        """Reads a whole short text without arrays for rarely used figures; false if it needs
+        them."""
         encoded = self.encoded
-        found = scan_short(encoded.text, with_sentences=encoded.total() > self._whole_to)
-        if found is None:
+        short = scan_short(encoded.text, with_sentences=encoded.total() > self._whole_to)
+        if short is None:
             return False
-        at, strength, self.headings = found
-        ended, begun = encoded.before(np.array(at))
-        self.at, self.tokens_before_end = array("q", at), array("q", ended.tobytes())
-        self.tokens_before_start, self.level = array("q", begun.tobytes()), bytearray(strength)
-        self.strong = array("q", [index for index, one in enumerate(strength) if one >= LINE])
-        self.strong_begun = array("q", map(self.tokens_before_start.__getitem__, self.strong))
+        at, strength, self.headings = short
+        before_end, before_start = encoded.before(np.array(at))
+        self.at, self.tokens_before_end = array("q", at), array("q", before_end.tobytes())
+        self.tokens_before_start, self.level = (
+            array("q", before_start.tobytes()),
+            bytearray(strength),
+        )
+        self.strong = array("q", [index for index, level in enumerate(strength) if level >= LINE])
+        self.strong_tokens_before_start = array(
+            "q", map(self.tokens_before_start.__getitem__, self.strong)
+        )
 
         def clean(index: int) -> int:
             whole = (
@@ -125,23 +131,23 @@ class Units:
             )
             return int(whole and clean_at(encoded.text, at[index]))
 
-        def choice(index: int) -> int:
+        def preference(index: int) -> int:
             return (HEADING - strength[index] << 32) + mark_at(encoded.text, at[index])
 
-        self.clean, self.choice = LazyFigures(clean), LazyFigures(choice)
+        self.clean, self.preference = LazyFigures(clean), LazyFigures(preference)
         return True
 
     def _forget(self, position: int) -> None:
-        """Drop the tokens before `position`, and the units, if they are many."""
+        """Drop the tokens before `position`, and the units before it once they are many."""
         self.encoded.forget(position)
         count = bisect_right(self.at, position) - 1
         if count < KEPT:
             return
-        assert isinstance(self.clean, bytearray) and isinstance(self.choice, array)
-        for units in (self.at, self.tokens_before_end, self.tokens_before_start, self.choice):
+        assert isinstance(self.clean, bytearray) and isinstance(self.preference, array)
+        for units in (self.at, self.tokens_before_end, self.tokens_before_start, self.preference):
             del units[:count]
         self.dropped += count
         del self.clean[:count], self.level[:count]
         first = bisect_left(self.strong, count)
-        self.strong_begun = self.strong_begun[first:]
+        self.strong_tokens_before_start = self.strong_tokens_before_start[first:]
         self.strong = array("q", [index - count for index in self.strong[first:]])

@@ -115,7 +115,7 @@ def explain(
             state: State = "cached" if request.dedup_key in found else "missing"
             differs: list[Difference] = []
             why = None
-            if state == "missing" and cache is not None and cache.holds(request.key):
+            if state == "missing" and cache is not None and cache.contains(request.key):
                 state, why = "damaged", "it will be asked for again"
             elif state == "missing" and failure is not None:
                 why = f"failed in the last run: {failure.get('reason')}"

@@ -26,8 +26,8 @@ from msgspec.structs import asdict, replace
 from pipeline import events
 from pipeline.cache.keys import model_name, prefix
 from pipeline.cache.store import AnswerCache
-from pipeline.disk.locks import lock
-from pipeline.disk.memory import give_back
+from pipeline.disk.locks import lock_run_folder
+from pipeline.disk.memory import return_freed_memory
 from pipeline.disk.output_path import run_folder
 from pipeline.dispatch.dispatch import Dispatch
 from pipeline.endpoints.connect import Connections, connect
@@ -64,7 +64,7 @@ async def run(pipeline: Pipeline, emit: events.Emit, retry_failed: str | None = 
 
     `retry_failed`: the class of failures that an open run is to try again, or `all`.
     """
-    give_back()
+    return_freed_memory()
     started, error = time.monotonic(), None
     execution = _Run(pipeline, emit, retry_failed, Interrupts(), Stages())
     try:
@@ -93,7 +93,7 @@ class _Run(NamedTuple):
         """The run from its lock to its commit."""
         pipeline = self.pipeline
         async with AsyncExitStack() as stack:
-            stack.enter_context(lock(run_folder(pipeline.output.path)))
+            stack.enter_context(lock_run_folder(run_folder(pipeline.output.path)))
             surveyed = await self.survey_input()
             cache = await run_sync(AnswerCache, pipeline.answers)
             stack.enter_context(closing(cache))
@@ -116,7 +116,7 @@ class _Run(NamedTuple):
                 await self.check_budget(surveyed, factory, cache, reuse)
                 await self.process(surveyed, factory, cache, connections, target, record)
                 recheck(surveyed.files)
-                sink.check_loss()
+                sink.refuse_empty_output()
                 record.close()
             await self.commit(target, record)
 
@@ -157,9 +157,9 @@ class _Run(NamedTuple):
             sink.snapshot,
             abandon_on_cancel=True,
         )
-        if surveyed.rows:  # of an empty input `Sink.check_loss` tells what is wrong
+        if surveyed.rows:  # of an empty input `Sink.refuse_empty_output` tells what is wrong
             check_removed(reuse, self.pipeline.guard.max_removed, self.pipeline.output.path)
-        sink.plan_for(reuse)
+        sink.use_plan(reuse)
         return reuse
 
     def open_record(self, surveyed: Survey, factory: RequestFactory, sink: Sink) -> RunRecord:

@@ -1,4 +1,4 @@
-"""Every character as a class number, in arrays that can be looked into a little past both ends.
+"""Every character as a class number, in arrays padded at both ends.
 
 A plain-Python scan of a text costs three to four encode passes; with one number per character the
 scans for sentences and lines are a few passes of numpy over bytes.
@@ -41,7 +41,7 @@ Flags = NDArray[np.bool_]
 class Characters(NamedTuple):
     """A window of a text, with `PAD` zeros (class NEWLINE) before and after it.
 
-    Looking a few characters back or ahead needs no bounds check.
+    The padding makes bounds checks unnecessary for the few characters before and after a place.
     """
 
     points: Array
@@ -93,7 +93,7 @@ def classify(text: str) -> Characters:
         low = points.astype(np.uint8)
         wide = points > 0xFF
         if np.count_nonzero(wide) * _MOSTLY < len(points):
-            # A table of bytes is twice as fast, and few characters must be put right.
+            # A table of bytes is twice as fast, and few characters need correction.
             classes = np.frombuffer(bytearray(low).translate(_latin_table()), np.uint8)
             place = np.flatnonzero(wide)
             classes[place] = class_table().take(points.take(place))
@@ -103,24 +103,24 @@ def classify(text: str) -> Characters:
     return Characters(points, classes, low)
 
 
-def eights(values: Array) -> NDArray[np.uint64]:
-    """Eight bytes as one number, beginning at each byte; the first is the lowest.
+def eight_byte_windows(values: Array) -> NDArray[np.uint64]:
+    """The eight bytes from each byte on as one little-endian number.
 
-    To be indexed by brackets: `take` would copy the whole of it.
+    Index it with brackets: `take` would copy all of it.
     """
     return np.ndarray(len(values) - 7, "<u8", values.data, strides=(1,))
 
 
-def ones(byte: int) -> np.uint64:
-    """A byte eight times."""
+def repeat_byte(byte: int) -> np.uint64:
+    """A number made of this byte eight times."""
     return np.uint64(byte * 0x0101010101010101)
 
 
-def run_of(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """How many of the eight flags in each row are false before the first that is true."""
+def leading_false_counts(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The number of false flags before the first true one, in each row of eight."""
     row = flags.view(np.uint64).ravel()
-    below = (row & (~row + np.uint64(1))) - np.uint64(1)  # all ones where no flag is true
-    return (((below & ones(1)) * ones(1)) >> np.uint64(56)).astype(np.int64)
+    below = (row & (~row + np.uint64(1))) - np.uint64(1)  # all bits set where no flag is true
+    return (((below & repeat_byte(1)) * repeat_byte(1)) >> np.uint64(56)).astype(np.int64)
 
 
 @lru_cache(maxsize=1)
@@ -147,15 +147,15 @@ def _latin_table() -> bytes:
 
 
 def is_clean(characters: Characters, place: Array) -> Flags:
-    """Whether a text that starts here is encoded as it is in place, if a token ends here.
+    """Whether a text that starts at each place is encoded alone as in place, if a token ends there.
 
-    The same rule as `encoded.CLEAN`, for many places; these are indices into the arrays.
+    The same rule as `encoded.CLEAN`, for many places, which are indices into the arrays.
     """
     following, before = characters.classes.take(place), characters.classes.take(place - 1)
     next_point, point = characters.points.take(place), characters.points.take(place - 1)
     letter = ((following == LOWER) | (following == UPPER)) & (next_point < 0x250)
     letter |= (following == CJK) & (next_point >= 0x3041) & (next_point < 0xA000)
-    letter &= before != CLOSER  # an apostrophe would take the letter with it
+    letter &= before != CLOSER  # an apostrophe would join the letter to its token
     new_line = ((point == 10) | (point == 13)) & (following != NEWLINE) & (next_point != ord("/"))
     blank = (following == BLANK) & (before != BLANK) & (before != NEWLINE)
     clean: Flags = letter | new_line | blank
@@ -166,7 +166,7 @@ MARK_OFFSETS = (-13, -9, -6, -4, -3, -2, 1, 2, 3, 4, 6, 9)
 
 
 def marks(points: Array, place: Array) -> NDArray[np.uint32]:
-    """A number made of the characters around each place and of nothing else."""
+    """A hash of only the characters around each place."""
     mark = np.zeros(len(place), np.uint32)
     for offset in MARK_OFFSETS:
         mark += points.take(place + offset)

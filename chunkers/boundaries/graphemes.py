@@ -1,7 +1,7 @@
 """Cuts inside a sentence: at a clause, else between words, else between grapheme clusters.
 
-They are looked for only where no sentence end fits, in one window at a time, so they are allowed
-to cost more per character than the scan.
+They are needed only where no sentence end fits, in one window at a time, so they may cost more per
+character than the scan.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from zlib import crc32
 
-# Each begins with one set of characters: the engine skips to the next member of it.
+# Each pattern begins with one set of characters: the engine skips to the next member of it.
 _CLAUSE = re.compile(r"[,;:–—،؛，、：；](?:(?=\s)|(?<=[，、：；—])(?=[^\s\"'”’」』）]))")
 _GAP = re.compile(r"\s+")
 
 TOKENS_BACK = 32
-"""Token ends looked at for the end of a word: where none is, there are no words."""
+"""Token ends to try for the end of a word; if none is one, the text has no words."""
 
 _JOINER = "\u200d"
 
 
 def is_break(text: str, position: int) -> bool:
-    """Whether no grapheme cluster is cut here.
+    """Whether a cut here splits no grapheme cluster.
 
-    Invariant: false wherever Unicode's rules forbid a break (UAX 29, revision 45); a little
+    Invariant: false wherever Unicode's rules forbid a break (UAX 29, revision 45); slightly
         stricter after a joiner or a virama.
     """
     if position <= 0 or position >= len(text):
@@ -33,7 +33,7 @@ def is_break(text: str, position: int) -> bool:
     before, after = text[position - 1], text[position]
     if before < "\u0300" and after < "\u0300":
         return before != "\r" or after != "\n"
-    between = _between(before, after)
+    between = _pair_rule(before, after)
     if between == _FLAGS:
         return _flags_before(text, position) % 2 == 0
     if between == _CONJUNCT:
@@ -50,9 +50,9 @@ _JOINED, _BREAK, _FLAGS, _CONJUNCT = range(4)
 
 
 @lru_cache(maxsize=4096)
-def _between(before: str, after: str) -> int:
-    """What two characters alone tell; for two letters of flags and before the consonant of a
-    conjunct it depends on what stands before them."""
+def _pair_rule(before: str, after: str) -> int:
+    """The rule for these two characters; between flag letters and before the consonant of a
+    conjunct the result depends on the characters before them."""
     if before in "\r\n" or after in "\r\n":
         return _BREAK
     if unicodedata.category(before) == "Cc" or before in "\u2028\u2029":
@@ -73,7 +73,7 @@ _BLOCK, _STRIDE = 128, 64
 
 
 def _flags_before(text: str, position: int) -> int:
-    """How many of the letters that make flags stand in a row before this place."""
+    """The number of consecutive flag letters before this place."""
     block = (position - 1) // _BLOCK
     begin = block * _BLOCK
     rest = len(text[begin:position].rstrip(_FLAG_LETTERS))
@@ -82,7 +82,8 @@ def _flags_before(text: str, position: int) -> int:
 
 @lru_cache(maxsize=4)
 def _flags_before_block(text: str, block: int) -> int:
-    """As `_flags_before`; kept, so that a long row of flags is walked once, not for every cut."""
+    """The same as `_flags_before`, cached so that a long run of flags is read once, not for every
+    cut."""
     if block <= 0:
         return 0
     count = 0
@@ -99,7 +100,7 @@ def _extends(character: str) -> bool:
     point = ord(character)
     if point < 0x300:
         return False
-    # Cn: marks that are younger than this Python's tables.
+    # Cn: marks newer than this Python's tables.
     if unicodedata.category(character) in ("Mn", "Me", "Mc", "Cn"):
         return True
     return (
@@ -126,7 +127,7 @@ def _hangul(point: int) -> bool:
 
 
 def _joins_hangul(before: int, after: int) -> bool:
-    """No break between the jamo of one syllable."""
+    """Whether both are jamo of one syllable, so that there is no break between them."""
     leading = 0x1100 <= before <= 0x115F or 0xA960 <= before <= 0xA97C
     vowel_after = 0x1160 <= after <= 0x11A7 or 0xD7B0 <= after <= 0xD7C6
     trail_after = 0x11A8 <= after <= 0x11FF or 0xD7CB <= after <= 0xD7FB
@@ -139,16 +140,16 @@ def _joins_hangul(before: int, after: int) -> bool:
 
 
 def in_word(text: str, position: int) -> bool:
-    """Whether a word of a script with blanks is cut here."""
+    """Whether a cut here splits a word, in a script that separates words by blanks."""
     if position <= 0 or position >= len(text):
         return False
     before, after = text[position - 1], text[position]
-    if not (_of_word(before) and _of_word(after)):
+    if not (_is_word_character(before) and _is_word_character(after)):
         return False
     return not (_is_cjk(before) or _is_cjk(after))
 
 
-def _of_word(character: str) -> bool:
+def _is_word_character(character: str) -> bool:
     return character.isalnum() or character in "_'’" or unicodedata.category(character)[0] == "M"
 
 
@@ -168,30 +169,30 @@ def _clauses(text: str, low: int, high: int) -> Iterator[int]:
 
 
 def _words(text: str, low: int, high: int) -> Iterator[int]:
-    """Before the blanks between two words, or after them where a line ends."""
+    """The places before the blanks between two words, or after them at a line end."""
     for match in _GAP.finditer(text, low, high):
         yield match.end() if "\n" in match[0] else match.start()
 
 
 Clean = Callable[[int], bool]
-"""Whether a text that starts at a place is encoded as it is in place: such cuts cost nothing."""
+"""Whether a text that starts at a place is encoded alone as in place; such cuts cost nothing."""
 
 
 def last_cut(text: str, low: int, high: int, ends: list[int], clean: Clean) -> int:
     """The best place in (low, high] to end a chunk inside a sentence.
 
-    A clause in the upper half, else a word, both chosen by what stands there, so that an edit far
-    before does not move them; else a late token end that tears no grapheme cluster.
+    The end of a clause in the upper half, else of a word, both chosen by the characters there, so
+    that an earlier edit does not move them; else a late token end that splits no grapheme cluster.
     """
     middle = low + (high - low) // 2
     for places in (_clauses, _words):
-        found = [
+        candidates = [
             place
             for place in places(text, middle, high)
             if low < place < high and is_break(text, place)
         ]
-        if found:
-            return min(found, key=lambda place: _mark(text, place))
+        if candidates:
+            return min(candidates, key=lambda place: _mark(text, place))
     return cluster_cut(text, low, high, ends, clean)
 
 
@@ -200,7 +201,8 @@ def _mark(text: str, place: int) -> int:
 
 
 def cluster_cut(text: str, low: int, high: int, ends: list[int], clean: Clean) -> int:
-    """A late token end in (low, high]: clean and in no word, else in no cluster, else any."""
+    """A late token end in (low, high]: a clean one outside words, else outside clusters, else
+    any."""
     whole = outside = 0
     for place in reversed(ends):
         if low < place <= high and is_break(text, place):

@@ -1,4 +1,4 @@
-"""What a line break is worth: headings, list items, tables, code fences and plain lines."""
+"""The strength of line breaks: headings, list items, tables, code fences and plain lines."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from chunkers.boundaries.characters import (
     Array,
     Characters,
     Flags,
-    eights,
-    run_of,
+    eight_byte_windows,
+    leading_false_counts,
 )
 from chunkers.boundaries.wrapping import soft_breaks
 
 SENTENCE, ROW, LINE, BLANK_LINE, HEADING = 2, 3, 4, 5, 6
-"""Strengths, ascending. ROW is between the rows of a table and the lines of a code fence, which
-stay together where they fit."""
+"""Strengths, ascending. ROW is that of breaks inside a table or a code fence, which are kept whole
+where they fit."""
 
 SETEXT = re.compile(r"(?:=+|-{2,})[ \t]*(?:\r?\n|\r|\Z)")
 WIKI = re.compile(r"=[^\r\n]{3,}=[ \t]*$", re.MULTILINE)
@@ -38,11 +38,11 @@ class Lines(NamedTuple):
     """The lines of a window; all but `breaks` and `opens` are indices into its characters."""
 
     breaks: Array
-    """Where each line but the last ends: its line break."""
+    """The line break of each line except the last."""
     opens: Array
-    """Where each line begins."""
+    """The start of each line."""
     first: Array
-    """Its first character that is no blank, with the pad."""
+    """The first character of each line that is not a blank; the index includes the padding."""
     lead: Array
     """That character's code point."""
     empty: Flags
@@ -65,15 +65,15 @@ def split(characters: Characters) -> Lines:
 
 
 def _skip_blanks(classes: Array, first: Array) -> Array:
-    """The classes of the first characters that are no blanks; `first` is moved to them."""
-    windows = eights(classes)
+    """The classes of the first characters that are not blanks; moves `first` to them."""
+    windows = eight_byte_windows(classes)
     kind = classes.take(first)
     moving = np.flatnonzero(kind == BLANK)
     for _ in range(_DEEPEST // 8):
         if not len(moving):
             break
         place = first.take(moving)
-        step = run_of(windows[place].view(np.uint8) != BLANK)
+        step = leading_false_counts(windows[place].view(np.uint8) != BLANK)
         place += step
         first[moving] = place
         kind[moving] = classes.take(place)
@@ -82,7 +82,7 @@ def _skip_blanks(classes: Array, first: Array) -> Array:
 
 
 _DEEPEST = 256
-"""A line that is still blank after that many characters is taken for an empty one."""
+"""A line that is still blank after this many characters counts as empty."""
 
 
 def mark_lines(
@@ -94,9 +94,10 @@ def mark_lines(
     end: int,
     in_fence: bool,
 ) -> tuple[Array, bool]:
-    """Write the strength of every line break; where headings begin, and the state of the fence.
+    """Write the strength of every line break. Returns: the starts of headings, and whether a code
+    fence is open at `end`.
 
-    `start` and `end` are the segment in this window, which begins at `low` of the text.
+    The segment is [start, end) of this window, which begins at `low` of the text.
     """
     classes = characters.classes
     lines = split(characters)
@@ -110,17 +111,17 @@ def mark_lines(
     marked = _items(characters, lines) | heading | rows | fence
     soft = soft_breaks(classes, opens, breaks, lines.first, empty, marked)
 
-    # The break before line i, for every line but the first.
+    # The break before each line except the first.
     level = np.where(empty[:-1], np.uint8(BLANK_LINE), np.uint8(LINE))
     level[heading[1:]] = HEADING
     level[soft] = 0
-    # A heading stays with what follows it, a fence and a table stay whole.
+    # A heading stays with the following line; a fence and a table stay whole.
     if title.any():
         filled = np.maximum.accumulate(np.where(empty, 0, np.arange(len(empty))))
         level[title.take(filled[:-1]) & ~fence[1:]] = 0
     level[(fence[1:] & fence[:-1]) | (rows[1:] & rows[:-1])] = ROW
-    # A sentence that ends before a line break ends after it.
-    ended = _ended_before(classes, strength, breaks)
+    # A sentence that ends before a line break is cut after the break.
+    ended = _take_out_sentence_ends(classes, strength, breaks)
     if fence.any():
         _clear_fences(strength, opens, fence)
     level[soft & ended] = SENTENCE
@@ -129,15 +130,15 @@ def mark_lines(
     return opens[heading], in_fence
 
 
-def _ended_before(classes: Array, strength: Array, breaks: Array) -> Flags:
-    """Which line breaks follow the end of a sentence; there it is taken out."""
-    found = np.zeros(len(breaks), bool)
+def _take_out_sentence_ends(classes: Array, strength: Array, breaks: Array) -> Flags:
+    """Which line breaks follow the end of a sentence; removes those sentence ends."""
+    follows = np.zeros(len(breaks), bool)
     place = breaks
     moving = np.arange(len(breaks))
     ended: list[Array] = []
     for _ in range(8):
         hit = strength.take(place) == SENTENCE
-        found[moving[hit]] = True
+        follows[moving[hit]] = True
         ended.append(place[hit])
         kind = classes.take(place + (PAD - 1))
         on = np.flatnonzero(~hit & (kind - np.uint8(BLANK) <= NEWLINE - BLANK) & (place > 1))
@@ -145,11 +146,11 @@ def _ended_before(classes: Array, strength: Array, breaks: Array) -> Flags:
             break
         moving, place = moving.take(on), place.take(on) - 1
     strength[np.concatenate(ended)] = 0
-    return found
+    return follows
 
 
 def _headings(text: str, low: int, characters: Characters, lines: Lines) -> tuple[Flags, Flags]:
-    """Which lines begin a heading, and which belong to one.
+    """Which lines begin a heading, and which are part of one.
 
     Headings are `# x`, `= x =`, underlined lines, and `第三章`.
     """
@@ -165,7 +166,7 @@ def _headings(text: str, low: int, characters: Characters, lines: Lines) -> tupl
         kind = classes[np.minimum(place, len(classes) - 1)]
         heading[hashes] = ((kind == BLANK) | (kind == NEWLINE)) & (place - first[hashes] <= 6)
     under_marks = (lead == ord("=")) | (lead == ord("-"))
-    for index in _doubled(points, lines, under_marks, ord("-")).tolist():
+    for index in _with_doubled_mark(points, lines, under_marks, ord("-")).tolist():
         at = low + int(first[index]) - PAD
         if SETEXT.match(text, at):
             if index and not lines.empty[index - 1] and _short(opens, index - 1):
@@ -178,11 +179,11 @@ def _headings(text: str, low: int, characters: Characters, lines: Lines) -> tupl
     return heading, heading | under
 
 
-def _doubled(points: Array, lines: Lines, chosen: Flags, mark: int) -> Array:
-    """The chosen lines; those that begin with this mark only if they begin with two."""
-    some = np.flatnonzero(chosen)
-    doubled = points.take(lines.first.take(some) + 1) == mark
-    kept: Array = some[(lines.lead.take(some) != mark) | doubled]
+def _with_doubled_mark(points: Array, lines: Lines, chosen: Flags, mark: int) -> Array:
+    """The chosen lines, except those that begin with a single one of this mark."""
+    candidates = np.flatnonzero(chosen)
+    doubled = points.take(lines.first.take(candidates) + 1) == mark
+    kept: Array = candidates[(lines.lead.take(candidates) != mark) | doubled]
     return kept
 
 
@@ -193,15 +194,19 @@ def _short(opens: Array, index: int, chars: int = 100) -> bool:
 def _fences(
     characters: Characters, lines: Lines, start: int, end: int, in_fence: bool
 ) -> tuple[Flags, bool]:
-    """Which lines lie in a code fence, its marks included, and whether one is open at `end`."""
+    """Which lines are in a code fence, including its marks, and whether one is open at `end`."""
     points, classes, _ = characters
     fence = np.zeros(len(lines.opens), bool)
-    first = int(np.searchsorted(lines.opens, start, "right")) - 1  # the segment begins in it
+    first = (
+        int(np.searchsorted(lines.opens, start, "right")) - 1
+    )  # the line in which the segment begins
     marks = np.flatnonzero((lines.lead == ord("`")) | (lines.lead == ord("~")))
     if len(marks):
         place, lead = lines.first.take(marks), lines.lead.take(marks)
         marks = marks[(points.take(place + 1) == lead) & (points.take(place + 2) == lead)]
-        fence[first] = first in marks  # also where it ends a fence: `in_fence` tells what follows
+        fence[first] = (
+            first in marks
+        )  # also where it ends a fence: `in_fence` is the state after it
         marks = marks[lines.opens.take(marks) >= start]  # counted by the segment before
     inside, last = in_fence, first
     opens = lines.opens.take(marks).tolist()
@@ -209,7 +214,7 @@ def _fences(
     for mark, at, has_name in zip(marks.tolist(), opens, named, strict=True):
         if inside:
             fence[last : mark + 1] = True
-        # A mark with a language opens: a fence that was left open ends before it.
+        # A mark with a language opens a fence; an unclosed fence ends before it.
         inside = not inside or has_name
         last = mark
         if at < end:
@@ -220,7 +225,7 @@ def _fences(
 
 
 def _clear_fences(strength: Array, opens: Array, fence: Flags) -> None:
-    """A stop inside a code fence ends no sentence."""
+    """Remove sentence ends inside code fences."""
     edges = np.flatnonzero(np.diff(fence, prepend=False, append=False))
     stops = np.append(opens, len(strength)).take(edges[1::2])
     for begin, stop in zip(opens.take(edges[::2]).tolist(), stops.tolist(), strict=True):
@@ -255,18 +260,18 @@ def _items(characters: Characters, lines: Lines) -> Flags:
     table = _item_table()
     kind = table.take(lines.lead, mode="clip")
     item: Flags = kind == _CIRCLED
-    some = np.flatnonzero(kind - np.uint8(_BULLET) <= _NUMERAL - _BULLET)
-    if len(some):
-        second = first.take(some) + 1
+    candidates = np.flatnonzero(kind - np.uint8(_BULLET) <= _NUMERAL - _BULLET)
+    if len(candidates):
+        second = first.take(candidates) + 1
         following, point = classes.take(second), points.take(second)
         number = (following == DIGIT) | (table.take(point, mode="clip") == _NUMERAL)
-        item[some] = np.choose(
-            kind.take(some) - 1, (following == BLANK, number, point == ord("、"))
+        item[candidates] = np.choose(
+            kind.take(candidates) - 1, (following == BLANK, number, point == ord("、"))
         )
-    some = np.flatnonzero(classes.take(first) == DIGIT)
-    if len(some):
-        place = first.take(some) + 1
+    candidates = np.flatnonzero(classes.take(first) == DIGIT)
+    if len(candidates):
+        place = first.take(candidates) + 1
         for _ in range(2):
             place += classes.take(place) == DIGIT
-        item[some] |= table.take(points.take(place), mode="clip") >= _CLOSING
+        item[candidates] |= table.take(points.take(place), mode="clip") >= _CLOSING
     return item

@@ -1,4 +1,4 @@
-"""Places where a text may be cut, with their strength, found in one vectorised scan."""
+"""The places where a text may be cut, with their strength, from one vectorised scan."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ __all__ = [
 ]  # fmt: skip
 
 MARGIN = 2048
-"""Code points read before and after a segment, so that its edges are judged like its middle."""
+"""Code points of context before and after a segment, so that its edges are treated like its
+middle."""
 
 
 class Boundaries(NamedTuple):
@@ -28,20 +29,20 @@ class Boundaries(NamedTuple):
     at: NDArray[np.int64]
     level: NDArray[np.uint8]
     clean: NDArray[np.bool_]
-    """If a token ends here, then what follows is encoded alone as it is in place."""
+    """Whether, if a token ends here, the following text is encoded alone as in place."""
     mark: NDArray[np.uint32]
-    """A number made of the characters around the place and of nothing else."""
+    """A hash of only the characters around the place."""
     headings: NDArray[np.int64]
-    """Where each heading begins, also those at 0 and those that follow another heading."""
+    """The start of each heading, also at 0 and directly after another heading."""
     in_fence: bool
-    """The segment ends inside a code fence."""
+    """Whether the segment ends inside a code fence."""
 
 
 def scan(text: str, start: int, end: int, *, in_fence: bool = False) -> Boundaries:
-    """The boundaries in (start, end], judged with some context on either side.
+    """The boundaries in (start, end], with context on both sides.
 
-    Invariant: a boundary stands before the blanks that follow a sentence and after the line
-        breaks that end a line, so that no word and no blank is torn from its token.
+    Invariant: a boundary is before the blanks that follow a sentence and after the line breaks
+        that end a line, so that no word and no blank is separated from its token.
     Cost: O(end - start), a few nanoseconds a code point.
     """
     low = max(0, start - MARGIN)
@@ -75,7 +76,7 @@ def scan(text: str, start: int, end: int, *, in_fence: bool = False) -> Boundari
 def sentences(text: str) -> list[tuple[int, int]]:
     """The spans of the text's sentences, in order, without the blanks around them.
 
-    Invariant: every character that is not white space lies in exactly one span.
+    Invariant: every character that is not white space is in exactly one span.
     """
     spans: list[tuple[int, int]] = []
     last = 0

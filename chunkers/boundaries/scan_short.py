@@ -1,8 +1,8 @@
-"""The boundaries of a short text in plain Python: the same as `boundaries.scan` finds.
+"""The boundaries of a short text in plain Python, equal to those of `boundaries.scan`.
 
-An array costs a microsecond before it does anything, and the scan for boundaries has hundreds of
-them: for a text of some hundred characters that is ten times what its encoding costs. Here a line
-costs a microsecond and a sentence two. Hard-wrapped text is left to the arrays.
+Each numpy call costs a microsecond, and the scan for boundaries has hundreds of them: for a text of
+a few hundred characters that is ten times the cost of encoding. Here a line costs a microsecond and
+a sentence two. Hard-wrapped text is left to numpy. A property test holds the two equal.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from chunkers.boundaries.sentences import LATIN, NO, WORD_CHARS, abbreviations, 
 from chunkers.boundaries.wrapping import NARROWEST, pairs
 
 SHORT_CHARS, SHORT_LINES = 4096, 64
-"""Above either of these the arrays are faster."""
+"""Above either of these numpy is faster."""
 
 _DEEP = 200
 _TITLE_CHARS, _UNDER_CHARS = 40, 100
@@ -55,26 +55,25 @@ _LEADS = frozenset("#第`~=-(（" + _BULLETS + _NUMERALS + _CIRCLED)
 
 
 class Line:
-    """A line with its break, and what it is."""
+    """A line with its break, and its kind."""
 
     __slots__ = ("at", "body", "empty", "fence", "heading", "marked", "row", "stop", "under")
 
     def __init__(self, at: int, stop: int, body: str, empty: bool, fence: bool) -> None:
         self.at, self.stop = at, stop
         self.body = body
-        """From its first character that is no blank."""
+        """The line from its first character that is not a blank."""
         self.empty, self.fence = empty, fence
         self.heading = self.under = self.marked = self.row = False
 
 
-Found = tuple[list[int], bytes, list[int]]
+ShortBoundaries = tuple[list[int], bytes, list[int]]
 
 
-def scan_short(text: str, *, with_sentences: bool) -> Found | None:
-    """The places, their strengths, and where headings begin, as `scan` of the whole text.
+def scan_short(text: str, *, with_sentences: bool) -> ShortBoundaries | None:
+    """The places, their strengths, and the starts of headings, as from `scan` of the whole text.
 
-    Without sentences the places inside paragraphs are left out. None for a text that must be
-    looked at by arrays.
+    Without sentences it omits the places inside paragraphs. None for a text that needs `scan`.
     """
     lines = _lines(text)
     if lines is None:
@@ -178,7 +177,7 @@ def _is_item(body: str, kinds: bytes) -> bool:
 
 
 def _is_wrapped(text: str, lines: list[Line], kinds: bytes) -> bool:
-    """Whether `wrapping.soft_breaks` would look closer at a block of these lines."""
+    """Whether `wrapping.soft_breaks` would examine a block of these lines."""
     block: list[Line] = []
     is_first = True
     for line in [*lines, Line(len(text), len(text), "", True, False)]:
@@ -209,7 +208,8 @@ def _may_be_wrapped(text: str, block: list[Line], kinds: bytes) -> bool:
 
 
 def _sentence_ends(text: str) -> list[int]:
-    """As `stops.sentence_ends`, without those before a line break, which end there."""
+    """The same as `sentences.sentence_ends`, without those before a line break, which are line
+    ends."""
     kinds, first, verdict, _ = _tables()
     padding = "\x0b" * PAD
     padded = f"{padding}{text}{padding}"
@@ -247,7 +247,7 @@ def _sentence_ends(text: str) -> list[int]:
 
 
 def _ends_latin(padded: str, stop: int, after: int, closed: bool, kinds: bytes) -> bool:
-    """As `stops._ends_latin`, for one stop."""
+    """The same as `sentences._ends_latin`, for one stop."""
     for ahead in range(after + 1, min(after + 5, len(padded))):
         following = kinds[ord(padded[ahead])]
         if following not in (BLANK, NEWLINE):
@@ -282,7 +282,7 @@ def _ends_latin(padded: str, stop: int, after: int, closed: bool, kinds: bytes) 
 
 
 def clean_at(text: str, place: int) -> bool:
-    """As `characters.is_clean`, for one place."""
+    """The same as `characters.is_clean`, for one place."""
     kinds = _tables()[0]
     point, next_point = ord(text[place - 1]), ord(text[place]) if place < len(text) else 0
     before, following = kinds[point], kinds[next_point] if place < len(text) else NEWLINE
@@ -297,7 +297,7 @@ def clean_at(text: str, place: int) -> bool:
 
 
 def mark_at(text: str, place: int) -> int:
-    """As `characters.marks`, for one place."""
+    """The same as `characters.marks`, for one place."""
     mark = 0
     for offset in MARK_OFFSETS:
         if 0 <= place + offset < len(text):
@@ -309,6 +309,7 @@ def mark_at(text: str, place: int) -> int:
 
 @lru_cache(maxsize=1)
 def _tables() -> tuple[bytes, bytes, bytes, bytes]:
-    """The classes of characters, both decisions at stops, and pairs; an index costs less so."""
+    """The classes of characters, both decisions at stops, and pairs, as bytes: indexing is
+    faster."""
     first, verdict = decisions()
     return class_table().tobytes(), first.tobytes(), verdict.tobytes(), pairs().tobytes()

@@ -1,4 +1,4 @@
-"""Where sentences end: at stops, in Latin and other spaced scripts, in Chinese and in Japanese."""
+"""The ends of sentences: at stops, in Latin and other spaced scripts, in Chinese and Japanese."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from chunkers.boundaries.characters import (
     UPPER,
     Array,
     Characters,
-    eights,
-    ones,
+    eight_byte_windows,
+    repeat_byte,
 )
 
-# A point after these is no end of a sentence: before anything, before a digit, before lower case.
+# A point after these does not end a sentence: before anything, before a digit, before lower case.
 _TITLES = (
     "mr mrs ms dr prof st rev hon gov sen rep capt lt col gen sgt messrs mme mlle vs cf viz approx "
     "ca nr hr fr bzw vgl"
@@ -46,15 +46,19 @@ _BYTE, _LAST = np.uint64(8), np.uint64(56)
 
 
 def sentence_ends(characters: Characters) -> Array:
-    """The places where sentences end, before the blanks that follow; ascending."""
+    """The places where sentences end, before the following blanks; ascending."""
     classes = characters.classes
     first, verdict = decisions()
     stops = np.flatnonzero((classes - np.uint8(POINT)) <= ELLIPSIS - POINT)
     kind = classes.take(stops) - POINT
     following = classes.take(stops + 1)
-    some = np.flatnonzero(first.take(kind * np.uint8(CLASSES) + following))
-    stops, kind, following = stops.take(some), kind.take(some), following.take(some)
-    # Quotes and brackets that close after the stop belong to it.
+    candidates = np.flatnonzero(first.take(kind * np.uint8(CLASSES) + following))
+    stops, kind, following = (
+        stops.take(candidates),
+        kind.take(candidates),
+        following.take(candidates),
+    )
+    # Closing quotes and brackets after the stop are part of the end.
     after = stops + 1
     closed = following == CLOSER
     moving = np.flatnonzero(closed)
@@ -67,35 +71,36 @@ def sentence_ends(characters: Characters) -> Array:
     code = classes.take(stops - 1) * np.int64(4) + kind
     code *= CLASSES
     code += following
-    found = verdict.take(code)
-    latin = np.flatnonzero(found == LATIN)
+    decided = verdict.take(code)
+    latin = np.flatnonzero(decided == LATIN)
     if len(latin):
-        found[latin] = _ends_latin(
+        decided[latin] = _ends_latin(
             characters, stops.take(latin), after.take(latin), closed.take(latin), kind.take(latin)
         )
-    places = after[found == YES] - PAD
+    places = after[decided == YES] - PAD
     ends: Array = places[: places.searchsorted(len(classes) - 2 * PAD, "right")]
     return ends
 
 
 @lru_cache(maxsize=1)
 def decisions() -> tuple[Array, Array]:
-    """By a stop and what follows: whether it may end a sentence.
+    """Two tables of decisions at stops.
 
-    By what is before it, the stop, and what follows its quotes and brackets: whether it does.
+    The first, by a stop and the following class: whether it may end a sentence. The second, by the
+    class before it, the stop, and the class after its quotes and brackets: whether it does.
     """
     first = np.zeros((4, CLASSES), np.uint8)
     verdict = np.zeros((CLASSES, 4, CLASSES), np.uint8)
     for following in range(CLASSES):
         if POINT <= following <= ELLIPSIS:
-            continue  # of a run of stops the last one counts
+            continue  # in a run of stops only the last one counts
         first[:, following] = 1
         first[0, following] = following in (BLANK, NEWLINE, CLOSER)
         joined = following in (COMMA, COMMA_CJK)
         spaced = following in (BLANK, NEWLINE)
         for before in range(CLASSES):
             for kind in range(POINT, ELLIPSIS + 1):
-                # An ellipsis or mark before or after Chinese text needs no blank.
+                # Next to Chinese text an ellipsis or mark needs no following blank.
                 is_cjk = kind == STOP_CJK or (
                     kind != POINT and (CJK <= before <= MARK or following == CJK)
                 )
@@ -109,7 +114,8 @@ def _ends_latin(
 ) -> Array:
     """Whether a sentence ends at a stop that is followed by a blank or a line break."""
     classes = characters.classes
-    # The first character of the next word; a deeper indent counts as a new line, thus as upper.
+    # The first character of the next word; a deeper indent counts as a new line, hence as upper
+    # case.
     ahead = after + 1
     following = classes.take(ahead)
     moving = np.flatnonzero(following - np.uint8(BLANK) <= NEWLINE - BLANK)
@@ -126,28 +132,28 @@ def _ends_latin(
     ends[lower & (closed | (kind == ELLIPSIS - POINT) | ((kind == 0) & ~point))] = NO
     word = np.flatnonzero(point & (ends == YES))
     if len(word):
-        ends[word[_goes_on(characters, stops.take(word), following.take(word))]] = NO
+        ends[word[_non_ends(characters, stops.take(word), following.take(word))]] = NO
     return ends
 
 
-def _goes_on(characters: Characters, stops: Array, following: Array) -> Array:
-    """Indices of the single points after a word that end no sentence.
+def _non_ends(characters: Characters, stops: Array, following: Array) -> Array:
+    """Indices of the single points after a word that do not end a sentence.
 
-    These are abbreviations, initials and the numbers of a list.
+    These follow abbreviations, initials and list numbers.
     """
     points, classes, low = characters
     before = stops - 8
-    kinds = eights(classes)[before]
-    # From the point backwards while there are letters, at most six: the highest byte is nearest.
+    kinds = eight_byte_windows(classes)[before]
+    # Up to six letters before the point; the highest byte is the nearest.
     rows = kinds.view(np.uint8)
     rest = ((rows - np.uint8(LOWER)) > UPPER - LOWER).view(np.uint64)
     rest |= np.uint64(0x0101)
     rest |= rest >> _BYTE
     rest |= rest >> np.uint64(16)
     rest |= rest >> np.uint64(32)
-    letters = rest ^ ones(1)
-    length = (letters * ones(1)) >> _LAST
-    code = eights(low)[before] & ones(0x5F) & (letters * np.uint64(0xFF))
+    letters = rest ^ repeat_byte(1)
+    length = (letters * repeat_byte(1)) >> _LAST
+    code = eight_byte_windows(low)[before] & repeat_byte(0x5F) & (letters * np.uint64(0xFF))
     words, allowed = _abbreviation_codes()
     index = words.searchsorted(code)
     index[index == len(words)] = 0
@@ -162,7 +168,7 @@ def _goes_on(characters: Characters, stops: Array, following: Array) -> Array:
     dotted = classes.take(place - 2) == POINT
     capital = (classes.take(place - 1) == UPPER) & (points.take(place - 1) != ord("I"))
     going.append(single[dotted | capital])
-    # "3." that opens a line is a list number.
+    # "3." at the start of a line is a list number.
     numbered = np.flatnonzero(length == 0)
     numbered = numbered[classes.take(stops.take(numbered) - 1) == DIGIT]
     if len(numbered):
@@ -177,15 +183,15 @@ def _goes_on(characters: Characters, stops: Array, following: Array) -> Array:
 
 @lru_cache(maxsize=1)
 def abbreviations() -> dict[str, int]:
-    """By abbreviation in capitals: before what it ends no sentence.
+    """By abbreviation in capitals: the classes before which it does not end a sentence.
 
-    Bits: 1 before anything else, 2 before a digit, 4 before a small letter.
+    Bits: 1 before anything else, 2 before a digit, 4 before a lower-case letter.
     """
-    found: dict[str, int] = {}
+    bits_by_word: dict[str, int] = {}
     for words, bits in ((_TITLES, 7), (_BEFORE_DIGIT, 2), (_BEFORE_LOWER, 6)):
         for word in words.upper().split():
-            found[word] = found.get(word, 0) | bits
-    return found
+            bits_by_word[word] = bits_by_word.get(word, 0) | bits
+    return bits_by_word
 
 
 @lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""Hard-wrapped text: line breaks that are there only because the line was full."""
+"""Hard-wrapped text: line breaks inserted only because the line was full."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from chunkers.boundaries.characters import (
     UPPER,
     Array,
     Flags,
-    eights,
-    run_of,
+    eight_byte_windows,
+    leading_false_counts,
 )
 
 
 def soft_breaks(
     classes: Array, opens: Array, breaks: Array, first: Array, empty: Flags, marked: Flags
 ) -> Flags:
-    """Which line breaks are there only because the line was full: those of hard-wrapped blocks.
+    """Which line breaks were inserted only because the line was full: those of hard-wrapped blocks.
 
-    A break is one if the first word of the next line had no room, given the longest line of the
-    block. A block counts as wrapped if nearly all its inner breaks pass that test and sentences
-    run over some of them; code, verse and tables do not.
+    A break is soft if the first word of the next line had no room, given the longest line of the
+    block. A block counts as wrapped if nearly all its inner breaks pass this test and sentences
+    run across some of them; code, verse and tables do not.
     """
     soft = np.zeros(len(breaks), bool)
     if len(breaks) < 2:
@@ -49,15 +49,17 @@ def soft_breaks(
     blocks = np.flatnonzero((lines >= 2) & (width >= NARROWEST))
     if not len(blocks):
         return soft
-    # Only the lines of these blocks from here on, without the last of each.
+    # From here on only the lines of these blocks, without the last of each.
     inner = lines.take(blocks) - 1
     owner = np.repeat(np.arange(len(blocks)), inner)
     shift = begins.take(blocks) - (np.cumsum(inner) - inner)
-    line = np.arange(len(owner)) + shift.take(owner)  # another line of its block follows it
+    line = np.arange(len(owner)) + shift.take(
+        owner
+    )  # each is followed by another line of its block
     last_kind = classes.take(stops.take(line) + (PAD - 1))
     next_kind = classes.take(first.take(line + 1))
     runs_over = pairs().take(last_kind * np.int64(CLASSES) + next_kind)
-    # What is cheap to see first: sentences run over, and the indent stays, as it does not in code.
+    # The cheap tests first: sentences run over, and the indent is steady, unlike in code.
     indent = first - opens
     steady = indent.take(line) == indent.take(line + 1)
     count = len(blocks)
@@ -70,7 +72,7 @@ def soft_breaks(
     if not usual:
         return soft
     soft[line[chosen[full]]] = True
-    # A block of two lines proves nothing by itself: it is judged by the width of the others.
+    # A block of two lines is no evidence by itself: it is compared with the width of the others.
     doubles = line[(inner == 1)[owner] & runs_over & (length[line] <= usual + 2)]
     soft[doubles] = _is_full(classes, first, length, doubles, np.full(len(doubles), usual))
     return soft
@@ -79,7 +81,7 @@ def soft_breaks(
 def _judge(
     classes: Array, first: Array, length: Array, line: Array, owner: Array, runs_over: Flags
 ) -> tuple[int, Flags]:
-    """The usual width of the blocks that are wrapped, 0 if none is, and which lines are full.
+    """The usual width of the wrapped blocks, 0 if none is wrapped, and which lines are full.
 
     `line`, `owner` and `runs_over`: the inner lines of blocks of three lines or more.
     """
@@ -87,7 +89,7 @@ def _judge(
     inner = inner[inner > 0]
     count = len(inner)
     owner = np.repeat(np.arange(count), inner)
-    # The width is a high percentile, so that one long line put in by an edit changes nothing.
+    # The width is a high percentile, so that one long line from an edit changes nothing.
     order = np.argsort(owner * np.int64(_WIDEST * 8) + np.minimum(length.take(line), _WIDEST * 4))
     rank = np.cumsum(inner) - inner + (inner - 1) * 9 // 10
     width = length[line[order[rank]]]
@@ -106,10 +108,10 @@ _LONGEST_WORD = 30
 
 
 def _is_full(classes: Array, first: Array, length: Array, line: Array, width: Array) -> Flags:
-    """Whether the first word of the next line would have had no room at the end of this one.
+    """Whether the first word of the next line would not have fitted at the end of this one.
 
-    A little less than the width counts as full: a character of Chinese that must not begin a line,
-    or a line end that an edit has moved.
+    A line slightly shorter than the width counts as full, because of Chinese characters that must
+    not begin a line and of line ends that an edit has moved.
     """
     short = width * 9 // 10 - 1 - length.take(line)
     full: Flags = short < 0
@@ -121,14 +123,14 @@ def _is_full(classes: Array, first: Array, length: Array, line: Array, width: Ar
 
 
 def _word_length(classes: Array, begin: Array) -> Array:
-    """The characters up to a blank or line break, or up to and with the first one of Chinese."""
-    windows = eights(classes)
+    """The characters up to a blank or line break, or through the first Chinese one."""
+    windows = eight_byte_windows(classes)
     length = np.zeros(len(begin), np.int64)
     moving = np.arange(len(begin))
     for _ in range(-(-_LONGEST_WORD // 8)):
         kinds = windows[begin.take(moving) + length.take(moving)].view(np.uint8)
-        blank = run_of(kinds - np.uint8(BLANK) <= NEWLINE - BLANK)
-        chinese = run_of(kinds == CJK)
+        blank = leading_false_counts(kinds - np.uint8(BLANK) <= NEWLINE - BLANK)
+        chinese = leading_false_counts(kinds == CJK)
         length[moving] += np.minimum(np.minimum(blank, chinese + 1), 8)
         moving = moving[(blank == 8) & (chinese == 8)]
         if not len(moving):
@@ -138,7 +140,7 @@ def _word_length(classes: Array, begin: Array) -> Array:
 
 @lru_cache(maxsize=1)
 def pairs() -> NDArray[np.bool_]:
-    """By the last character of a line and the first of the next: whether a sentence runs over."""
+    """Whether a sentence runs over, by the last character of a line and the first of the next."""
     table = np.zeros((CLASSES, CLASSES), bool)
     table[:, LOWER] = True
     table[[CJK, COMMA_CJK], CJK] = True

@@ -1,8 +1,8 @@
-"""Tokenizers that say where every token of a text ends, so that a chunk's size is a subtraction.
+"""Tokenizers that report the end of every token, so that a chunk's size is a subtraction.
 
-Chunkers need one encode pass over a document and no further call per chunk. Two facts carry that:
-an encoding can be put together from segments cut at *seams* (places that no token and no
-pre-token ever crosses), and a token's length in code points stands in a table.
+Chunkers need one encode pass over a document and no further call per chunk. Two facts make this
+possible: an encoding is the concatenation of those of segments cut at *seams* (places that no token
+and no pre-token crosses), and a table holds each token's length in code points.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 Ends = NDArray[np.int64]
 
 SEGMENT_CHARS = 1 << 18
-"""Long enough to hide the cost of a call; a run without any seam is encoded in pieces so long:
-the encoder takes more than linear time for it."""
+"""Long enough to hide the cost of a call. It also bounds a run without any seam, for which the
+encoder takes more than linear time."""
 
 RANKS = {
     "o200k_base": "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
@@ -72,7 +72,7 @@ LETTER = (
     "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02af\u0391-\u03a1\u03a3-\u03c9\u0400-\u0481"
     "\u05d0-\u05ea\u0621-\u063f\u0641-\u064a\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff\uac00-\ud7a3"
 )
-# Every pre-token pattern of tiktoken ends a match at these places, whatever stands around them:
+# Every pre-token pattern of tiktoken ends a match at these places, in any context:
 # before one blank and a letter, before a letter after one newline, before a stop after a letter.
 SEAM = re.compile(
     rf"(?<=\S)(?= [{LETTER}])|(?<=\S\n)(?=[{LETTER}])|(?<=[{LETTER}])(?=[,.;:!?)，。！？；：、）])"
@@ -82,18 +82,18 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class Tokenizer(Protocol):
-    """Counts tokens, and says where each of them ends."""
+    """Counts tokens and reports the end of each."""
 
     @property
     def name(self) -> str:
-        """As the user typed it."""
+        """The name as the user typed it."""
 
     @property
     def additive(self) -> bool:
-        """True: between two clean cuts the text alone has exactly the tokens it has in place."""
+        """Whether a text between two clean cuts has exactly the same tokens alone as in place."""
 
     def count(self, text: str) -> int:
-        """The number of tokens of a text that stands alone."""
+        """The number of tokens of a text by itself."""
 
     def encode_ends(self, text: str) -> Ends:
         """The end of each token, ascending.
@@ -126,7 +126,7 @@ def segments(text: str, chars: int = SEGMENT_CHARS) -> Iterator[tuple[int, int]]
 
 
 def _last_seam(text: str, low: int, end: int) -> int:
-    """The last seam in [low, end), or 0; `SEAM` is tried only where one of its characters is."""
+    """The last seam in [low, end), or 0; tries `SEAM` only at its own characters."""
     for match in reversed([*_SEAM_MARK.finditer(text, low - 1, end)]):
         place = match.end() if match[0] == "\n" else match.start()
         if place >= low and SEAM.match(text, place, end):
@@ -134,10 +134,10 @@ def _last_seam(text: str, low: int, end: int) -> int:
     return 0
 
 
-def joined(text: str, spans: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Each two spans of `segments` as one, where they meet at a seam: the same tokens.
+def merge_segments(text: str, spans: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The spans of `segments`, merged in pairs where two meet at a seam; the tokens are the same.
 
-    Cost: a scan costs half a millisecond for each span beside its length (measured on code: 1.51
+    Cost: a scan costs half a millisecond for each span besides its length (measured on code: 1.51
         encode passes with 1 << 17 code points, 1.38 with 1 << 18, 1.31 with 1 << 19, no fewer
         above).
     """
@@ -157,7 +157,7 @@ class RankTokenizer:
         self._table: NDArray[np.uint16] | None = None
 
     def count(self, text: str) -> int:
-        """The number of tokens of a text that stands alone."""
+        """The number of tokens of a text by itself."""
         if len(text) <= SEGMENT_CHARS:
             return len(self._encode(text))
         return sum(len(self._encode(text[start:end])) for start, end in segments(text))
@@ -189,20 +189,20 @@ class RankTokenizer:
 
     @property
     def _codes(self) -> NDArray[np.uint16]:
-        """Per token: the code points that begin in it, + `_INSIDE` if it begins inside one."""
+        """For each token: the code points that begin in it, + `_INSIDE` if it begins inside one."""
         if self._table is None:
             ranks = self._encoding._mergeable_ranks
             lengths = np.fromiter(map(len, ranks), np.int64, len(ranks))
             offsets = np.cumsum(lengths) - lengths
-            joined = np.frombuffer(b"".join(ranks), np.uint8)
-            leads = (joined & 0xC0) != 0x80
+            merge_segments = np.frombuffer(b"".join(ranks), np.uint8)
+            leads = (merge_segments & 0xC0) != 0x80
             codes = np.add.reduceat(leads, offsets, dtype=np.int64)
             codes += np.where(leads[offsets], 0, _INSIDE)
             table = np.zeros(max(ranks.values()) + 1, np.uint16)
             table[np.fromiter(ranks.values(), np.int64, len(ranks))] = codes
             self._table = table
             if self.name in RANKS:
-                self._encoding._mergeable_ranks = {}  # nobody else's, and 35 MB
+                self._encoding._mergeable_ranks = {}  # used by nothing else, and 35 MB
         return self._table
 
 
@@ -215,8 +215,8 @@ FILE_SEGMENT_CHARS = 1 << 12
 class FileTokenizer:
     """A `tokenizer.json`, run by the package `tokenizers`; no special tokens are added.
 
-    A longer text than `FILE_SEGMENT_CHARS` has the ends of its segments, each encoded as a text of
-    its own: a cut may give a token more or less than `count`, which is why it is not additive.
+    A text longer than `FILE_SEGMENT_CHARS` is encoded in segments, each as a text of its own. A cut
+    between them may change the count by a token, so the tokenizer is not additive.
     """
 
     additive = False
@@ -239,7 +239,7 @@ class FileTokenizer:
         self._model.no_padding()
 
     def count(self, text: str) -> int:
-        """The number of tokens of a text that stands alone."""
+        """The number of tokens of a text by itself."""
         if len(text) <= SEGMENT_CHARS:
             return len(self._encode(text))
         return len(self.encode_ends(text))
@@ -253,7 +253,8 @@ class FileTokenizer:
             ends = np.fromiter((stop for _, stop in offsets), np.int64, len(offsets))
             if len(ends):
                 # Tokens of one code point (byte fallback) share its end, so ends never fall;
-                # what a normaliser drops at the end of a segment belongs to its last token.
+                # characters that a normaliser drops at the end of a segment count for its last
+                # token.
                 ends = np.maximum.accumulate(ends)
                 ends[ends == ends[-1]] = end - start
                 parts.append(ends + start)
@@ -316,7 +317,7 @@ def _from_package(name: str) -> tiktoken.Encoding:
     fields = table.split()
     ranks = dict(zip(map(a2b_base64, fields[::2]), map(int, fields[1::2]), strict=True))
     # Built directly: tiktoken's registry would download these two.
-    # One special token, never asked for: without any tiktoken looks for the empty string.
+    # One special token, which is never used: without any, tiktoken searches for the empty string.
     special = {"<|endoftext|>": max(ranks.values()) + 1}
     return tiktoken.Encoding(
         name, pat_str=PATTERNS[name], mergeable_ranks=ranks, special_tokens=special
@@ -354,7 +355,7 @@ def _from_tiktoken(name: str) -> Tokenizer:
 
 
 def _wordllama_file() -> Path:
-    # Found without importing it: the import loads its compiled parts.
+    # Located without an import, which would load its compiled parts.
     spec = util.find_spec("wordllama")
     if spec is None or not spec.submodule_search_locations:
         raise UsageError(
@@ -362,11 +363,11 @@ def _wordllama_file() -> Path:
             hint="pip install textmill[local]",
         )
     folder = Path(spec.submodule_search_locations[0])
-    found = sorted(folder.glob("tokenizers/*.json"))
-    preferred = [path for path in found if path.name == "l2_supercat_tokenizer_config.json"]
-    if not found:
+    files = sorted(folder.glob("tokenizers/*.json"))
+    preferred = [path for path in files if path.name == "l2_supercat_tokenizer_config.json"]
+    if not files:
         raise UsageError(
-            f"tokenizer `wordllama`: no tokenizer lies in {folder}",
+            f"tokenizer `wordllama`: no tokenizer in {folder}",
             hint="pip install --force-reinstall wordllama",
         )
-    return (preferred or found)[0]
+    return (preferred or files)[0]

@@ -62,9 +62,9 @@ def stats(as_json: bool) -> int:
         what = "texts" if kind.dimension is None else f"vectors of {kind.dimension:,}"
         model = printable(kind.model, 60) or "no model named"
         lines.append(f"  {kind.answers:>12,}  {what:<17}  {byte_size(kind.bytes):>9}  {model}")
-    if found.asked:
+    if found.request_settings:
         lines.append("asked for so far:")
-    for parts in found.asked:
+    for parts in found.request_settings:
         lines.append(f"  {_asked(parts)}")
     if found.damaged:
         lines.append(f"{_damaged(found.damaged)}: textmill cache verify")
@@ -114,7 +114,7 @@ def verify(repair: bool, as_json: bool) -> int:
             with closing(AnswerCache(folder)) as answers:
                 faults = answers.faults()
                 if not faults:
-                    good, bad, removed = find_damage(answers, repair=repair, tell=tell)
+                    good, bad, removed = find_damage(answers, repair=repair, report=tell)
         except StateError as error:
             faults = [str(error)]
         for fault in faults[:TOLD]:
@@ -143,7 +143,7 @@ def verify(repair: bool, as_json: bool) -> int:
             f"new file; the old one: {aside}"
         )
     elif faults:
-        print("the file of answers is damaged; --repair keeps what can be read")
+        print("the cache file is damaged; --repair keeps what can be read")
     else:
         they = agreeing(removed, "it", "they")
         end = f", {removed:,} of them removed: {they} will be asked for again" if removed else ""
@@ -171,7 +171,7 @@ def prune(older_than: str, dry_run: bool, as_json: bool) -> int:
                 count += len(old) if dry_run else answers.remove(old)
                 size += sum(len(entry.encoded or b"") for entry in old)
             if count and not dry_run:
-                answers.give_back()
+                answers.shrink_file()
                 freed = max(0, before - answers.file_bytes)
     what = f"{many(count, 'answer')}, {byte_size(size)}"
     if as_json:

@@ -1,4 +1,4 @@
-"""An answer as it stands in the file: its bytes, sealed with a checksum over key and value.
+"""The stored form of an answer: its bytes with a checksum over key and value.
 
 SQLite does not notice a flipped bit in a value, and a wrong vector looks like any other.
 """
@@ -14,13 +14,13 @@ from msgspec import Struct
 from pipeline.records import Answer, Split
 
 SERVER, PREFIX = b"server ", b"prefix "
-"""How the names of what is no answer begin."""
+"""Prefixes of the keys that are names of other remembered values, not answers."""
 
 MARK = b"textmill"
-"""Written at every start, to see whether the file can be written."""
+"""The key written at every start, to check that the file is writable."""
 
 RAW = 1
-"""diskcache's mode of a value that is stored as it is."""
+"""diskcache's mode for a value stored as raw bytes."""
 
 _SPLIT = (None, 0, 0, False, "")
 _encode = msgspec.msgpack.Encoder().encode
@@ -28,12 +28,13 @@ _decode = msgspec.msgpack.Decoder(tuple[Any, int, int, bool, str]).decode
 
 
 def encode_entry(key: bytes, answer: Answer | Split) -> bytes:
-    """The value to keep under this key."""
+    """The bytes to store under this key."""
     body = _encode(_SPLIT if isinstance(answer, Split) else answer)
     return zlib.crc32(body, zlib.crc32(key)).to_bytes(4, "little") + body
 
 
 def decode_entry(key: bytes, encoded: bytes) -> Answer | Split | None:
+    """The stored answer; None where it is damaged."""
     body = encoded[4:]
     if zlib.crc32(body, zlib.crc32(key)).to_bytes(4, "little") != encoded[:4]:
         return None
@@ -49,7 +50,7 @@ def decode_entry(key: bytes, encoded: bytes) -> Answer | Split | None:
 
 
 class Entry(Struct, frozen=True):
-    """A row of the file as it stands. `sealed` is None where it is not raw bytes.
+    """A row of the file. `encoded` is None where the value is not raw bytes.
 
     Units: `stored` in seconds since 1970.
     """
@@ -61,7 +62,7 @@ class Entry(Struct, frozen=True):
 
     @property
     def is_name(self) -> bool:
-        """What a server said of itself, or another remembered thing with a name."""
+        """Whether it is a server's identity or a key prefix rather than an answer."""
         return self.key.startswith((SERVER, PREFIX))
 
     @property
@@ -70,12 +71,12 @@ class Entry(Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """How people and programs call it: the key in hex, or the name."""
+        """The key in hex, or the name, as shown to users."""
         return self.key.decode("utf-8", "replace") if self.is_name else self.key.hex()
 
     @property
     def answer(self) -> Answer | Split | None:
-        """None: it is damaged."""
+        """None where it is damaged."""
         return None if self.encoded is None else decode_entry(self.key, self.encoded)
 
 

@@ -1,6 +1,6 @@
-"""The key of a request: what makes two requests the same.
+"""The key of a request: two requests are the same if their keys are equal.
 
-A key that misses something hands out a wrong answer; a key that holds too much pays twice. So it
+A key that covers too little returns a wrong answer; one that covers too much pays twice. So it
 covers task, model identity, answer-affecting parameters and the rendered input, and nothing else:
 not the URL, the endpoint's name, batch size, concurrency, price, route or the order of parameters.
 """
@@ -19,37 +19,38 @@ _Prefix = tuple[int, str, list[str], dict[str, Any]]
 
 _IDENTITIES = {
     2: ("kind", "model"),
-    3: ("kind", "provider", "url"),  # nothing names the model but where it is
+    3: ("kind", "provider", "url"),  # only the URL identifies the model
     4: ("kind", "provider", "model", "revision"),
 }
 
 REVISION = 1
-"""Raised when the meaning of a stored answer changes; every older answer is then a miss."""
+"""Incremented when the meaning of a stored answer changes; every older answer is then a miss."""
 
 
 def model_name(endpoint: Endpoint) -> str:
-    """The model as an output names it: kind, provider, model, and the revision if it is not main.
+    """The name of the model in an output: kind, provider, model, and the revision unless it is
+    main.
 
-    A server that names no model gives only its kind: an output holds no host.
+    For a server that reports no model it is the kind alone, since an output holds no host.
     """
-    kind, *named = endpoint.identity
-    *parts, revision = [*named, ""] if len(named) < 3 else named
-    told = "/".join([kind, *(part for part in parts if part and "://" not in part)])
-    return told if revision in ("", "main") else f"{told}@{revision}"
+    kind, *fields = endpoint.identity
+    *parts, revision = [*fields, ""] if len(fields) < 3 else fields
+    name = "/".join([kind, *(part for part in parts if part and "://" not in part)])
+    return name if revision in ("", "main") else f"{name}@{revision}"
 
 
 def prefix(endpoint: Endpoint) -> bytes:
-    """What stands before the input in every key of this endpoint: JSON of the revision of keys,
-    task, model identity and parameters. It holds no secret, and a URL only as the identity does."""
+    """The part of the cache key that all requests of this endpoint share: JSON of key revision,
+    task, model identity and parameters. It holds no secret, and a URL only if the identity does."""
     return msgspec.json.encode(
         [REVISION, endpoint.task, endpoint.identity, endpoint.parameters], order="sorted"
     )
 
 
 def parts_of(prefix: bytes) -> dict[str, object] | None:
-    """The parts of a prefix by the names that the job file has for them; None: it is none.
+    """The parts of a prefix by their names in the job file; None where it is not a prefix.
 
-    A nested parameter stands under its path: `parameters.response_format.type`.
+    A nested parameter is named by its path: `parameters.response_format.type`.
     """
     try:
         revision, task, identity, parameters = msgspec.json.decode(prefix, type=_Prefix)
@@ -59,14 +60,14 @@ def parts_of(prefix: bytes) -> dict[str, object] | None:
     names = _IDENTITIES.get(len(identity), ())
     parts |= {f"endpoint.{name}": part for name, part in zip(names, identity, strict=False)}
     for name, value in parameters.items():
-        _flatten(f"parameters.{name}", value, parts)
+        _add_flattened(f"parameters.{name}", value, parts)
     return parts
 
 
-def _flatten(path: str, value: object, into: dict[str, object]) -> None:
+def _add_flattened(path: str, value: object, into: dict[str, object]) -> None:
     if isinstance(value, dict) and value:
-        for name, each in value.items():
-            _flatten(f"{path}.{name}", each, into)
+        for name, item in value.items():
+            _add_flattened(f"{path}.{name}", item, into)
     else:
         into[path] = value
 
@@ -75,14 +76,14 @@ def request_key(endpoint: Endpoint) -> Callable[[str], bytes]:
     """The function from a rendered input to its key, 32 bytes of SHA-256.
 
     Invariant: equal for equal (task, model identity, parameters, input), else different: the first
-    three stand length-prefixed before the input.
+    three precede the input, with their length.
     Cost: O(len(input)); the common prefix is hashed once.
     """
     return key_function(prefix(endpoint))
 
 
 def key_function(prefix: bytes) -> Callable[[str], bytes]:
-    """The same for a prefix, of this endpoint or of one that was asked long ago."""
+    """The same for a prefix, also for one of an endpoint of an earlier run."""
     common = hashlib.sha256(len(prefix).to_bytes(8, "big") + prefix)
 
     def key(rendered: str) -> bytes:
@@ -96,24 +97,24 @@ def key_function(prefix: bytes) -> Callable[[str], bytes]:
 class Keys:
     """The keys of a job's requests, under each of its endpoints.
 
-    Endpoints of one identity and the same parameters, such as replicas, share their keys.
+    Endpoints with the same identity and parameters, such as replicas, share their keys.
     """
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         kinds: dict[bytes, Callable[[str], bytes]] = {}
-        self._of = [kinds.setdefault((key := request_key(each))(""), key) for each in endpoints]
+        self._of = [kinds.setdefault((key := request_key(e))(""), key) for e in endpoints]
         self.is_one = len(kinds) == 1
-        """All endpoints answer under one key."""
+        """Whether all endpoints share one key."""
         self._others: dict[Route, tuple[Callable[[str], bytes], ...]] = {}
 
     def first(self, route: Route) -> Callable[[str], bytes]:
-        """The key under the first endpoint, in job-file order, that may answer."""
+        """The key function of the first endpoint of the route, in job-file order."""
         return self._of[route.positions[0]]
 
     def others(self, request: Request) -> list[bytes]:
-        """Its keys under the other models that may answer it, in job-file order.
+        """The request's keys under the other models of its route, in job-file order.
 
-        An answer under any of its keys is an answer to it; the first one counts.
+        An answer under any of its keys settles the request; the first one counts.
         """
         route = request.route
         if (keys := self._others.get(route)) is None:
@@ -122,7 +123,7 @@ class Keys:
         return [key(request.input) for key in keys]
 
     def under(self, position: int, request: Request) -> bytes:
-        """Its key under the endpoint at this position."""
+        """The request's key under the endpoint at this position."""
         key = self._of[position]
         is_first = self.is_one or key is self.first(request.route)
         return request.key if is_first else key(request.input)

@@ -1,7 +1,7 @@
-"""What is settled already: the one place that walks the keys of requests through the cache.
+"""Looks requests up in the cache, under every model that may answer them.
 
-A request may have been answered by any model that its route allows. Its keys are looked up in
-job-file order, and the first outcome counts, so that every run sees the same one.
+Any model that a request's route allows may have answered it. Its keys are looked up in job-file
+order and the first outcome counts, so that every run uses the same one.
 """
 
 from __future__ import annotations
@@ -15,35 +15,39 @@ from pipeline.errors import StateError
 from pipeline.records import Answer, Failure, Outcome, Request, Split
 
 
-class Found(NamedTuple):
-    """An outcome that stands in the cache."""
+class CachedOutcome(NamedTuple):
+    """A settled outcome from the cache."""
 
     settled: Answer | Split
     is_first: bool
-    """It stands under the first model that may answer the request."""
+    """Whether it is an answer of the first model that may answer the request."""
 
 
-def look_up(cache: AnswerCache, keys: Keys, requests: Sequence[Request]) -> dict[bytes, Found]:
-    """The outcomes there are, by flight. Blocks on the cache."""
-    stored = cache.get_many([each.key for each in requests])
-    found = {e.dedup_key: Found(stored[e.key], True) for e in requests if e.key in stored}
+def look_up(
+    cache: AnswerCache, keys: Keys, requests: Sequence[Request]
+) -> dict[bytes, CachedOutcome]:
+    """The cached outcomes, by `dedup_key`. Blocks on the cache."""
+    stored = cache.get_many([request.key for request in requests])
+    outcomes = {
+        e.dedup_key: CachedOutcome(stored[e.key], True) for e in requests if e.key in stored
+    }
     if keys.is_one:
-        return found
-    others = {each.dedup_key: keys.others(each) for each in requests if each.dedup_key not in found}
-    stored = cache.get_many([key for some in others.values() for key in some])
-    for flight, some in others.items():
-        settled = next((stored[key] for key in some if key in stored), None)
+        return outcomes
+    other_keys = {r.dedup_key: keys.others(r) for r in requests if r.dedup_key not in outcomes}
+    stored = cache.get_many([key for candidates in other_keys.values() for key in candidates])
+    for dedup_key, candidates in other_keys.items():
+        settled = next((stored[key] for key in candidates if key in stored), None)
         if settled is not None:
-            found[flight] = Found(settled, False)
-    return found
+            outcomes[dedup_key] = CachedOutcome(settled, False)
+    return outcomes
 
 
-AT_ONCE = 1_024
-"""Answers read back at once: those of a document of a million chunks are never all in memory."""
+BATCH_REQUESTS = 1_024
+"""Answers read at a time; those of a document of a million chunks are never all in memory."""
 
 
 class Outcomes:
-    """A document's outcomes in span order, read back from the cache; can be iterated again."""
+    """A document's outcomes in span order, read from the cache; can be iterated repeatedly."""
 
     def __init__(
         self,
@@ -53,7 +57,7 @@ class Outcomes:
         keys: Keys,
     ) -> None:
         self.is_first = True
-        """Every answer that was read stands under the first model that could give it."""
+        """Whether every answer read so far is from the first model that may answer its request."""
         self._requests = requests
         self._cache = cache
         self._failures = failures
@@ -61,14 +65,14 @@ class Outcomes:
         self._small: list[Outcome] | None = None
 
     def __iter__(self) -> Iterator[Outcome]:
-        if len(self._requests) > AT_ONCE:
+        if len(self._requests) > BATCH_REQUESTS:
             return self._read()
         if self._small is None:
             self._small = list(self._read())
         return iter(self._small)
 
     def failed(self) -> Iterator[tuple[int, Outcome]]:
-        """The outcomes that are failures, with their positions."""
+        """The failed outcomes, with their positions."""
         if not self._failures:
             return
         for position, request in enumerate(self._requests):
@@ -77,19 +81,19 @@ class Outcomes:
                 yield position, Outcome(request, failure)
 
     def _read(self) -> Iterator[Outcome]:
-        for start in range(0, len(self._requests), AT_ONCE):
-            some = self._requests[start : start + AT_ONCE]
-            asked = [request for request in some if request.dedup_key not in self._failures]
-            found = look_up(self._cache, self._keys, asked)
-            self.is_first = self.is_first and all(each.is_first for each in found.values())
-            for request in some:
+        for start in range(0, len(self._requests), BATCH_REQUESTS):
+            batch = self._requests[start : start + BATCH_REQUESTS]
+            pending = [request for request in batch if request.dedup_key not in self._failures]
+            cached = look_up(self._cache, self._keys, pending)
+            self.is_first = self.is_first and all(c.is_first for c in cached.values())
+            for request in batch:
                 settled: Answer | Split | Failure | None = self._failures.get(request.dedup_key)
-                if settled is None and request.dedup_key in found:
-                    settled = found[request.dedup_key].settled
+                if settled is None and request.dedup_key in cached:
+                    settled = cached[request.dedup_key].settled
                 if settled is None or isinstance(settled, Split):
                     raise StateError(
                         f"{self._cache.folder}: a settled answer cannot be read back "
                         f"(key {request.key.hex()[:12]})",
-                        hint="run again: it is the only one that will be asked for again",
+                        hint="run again: only this request is sent again",
                     )
                 yield Outcome(request, settled)

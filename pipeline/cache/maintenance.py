@@ -1,7 +1,7 @@
-"""What can be told of the answers that are kept, and what may be removed: nothing by itself.
+"""Statistics, verification and pruning of the cache; nothing is removed automatically.
 
-Nothing else in textmill removes an answer. All of it reads row by row, so that memory stays small
-and a run that writes meanwhile waits for nothing longer than some milliseconds.
+Only the commands that use this module remove answers. They read row by row, so that memory stays
+small and a run that writes meanwhile waits at most a few milliseconds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.records import Split
 
 
 class Kind(Struct, frozen=True):
-    """Answers of one sort: vectors of so many dimensions (None: texts), and who said to be it."""
+    """Answers of one model with one dimension; None is for texts."""
 
     model: str
     dimension: int | None
@@ -28,8 +28,8 @@ class Kind(Struct, frozen=True):
     bytes: int
 
 
-class CacheStats(Struct, frozen=True):
-    """What is kept. Units: bytes; seconds since 1970, None where nothing is kept."""
+class CacheStats(Struct, frozen=True, rename={"request_settings": "asked"}):
+    """Statistics of the cache. Units: bytes; seconds since 1970, None for an empty cache."""
 
     answers: int = 0
     splits: int = 0
@@ -40,13 +40,13 @@ class CacheStats(Struct, frozen=True):
     file_bytes: int = 0
     free_bytes: int = 0
     kinds: list[Kind] = []
-    """The most answers first."""
-    asked: list[dict[str, object]] = []
-    """Task, model and parameters of everything that was ever asked for, the oldest first."""
+    """Sorted by the number of answers, largest first."""
+    request_settings: list[dict[str, object]] = []
+    """Task, model and parameters of every kind of request ever sent, the oldest first."""
 
 
 class Damage(Struct, frozen=True):
-    """An entry that counts as absent."""
+    """A damaged entry, which counts as absent."""
 
     key: str
     stored: float
@@ -54,7 +54,7 @@ class Damage(Struct, frozen=True):
 
 
 def cache_stats(cache: AnswerCache) -> CacheStats:
-    """What is kept. Cost: reads every answer; memory for some hundred of them."""
+    """Statistics of the cache. Cost: reads every answer; memory for a few hundred of them."""
     counts: dict[tuple[str, int | None], list[int]] = defaultdict(lambda: [0, 0])
     splits = size = damaged = 0
     times: list[float] = []
@@ -84,25 +84,24 @@ def cache_stats(cache: AnswerCache) -> CacheStats:
         file_bytes=cache.file_bytes,
         free_bytes=shutil.disk_usage(cache.folder).free,
         kinds=sorted(kinds, key=lambda kind: (-kind.answers, kind.model, kind.dimension or 0)),
-        asked=[parts for each in cache.prefixes() if (parts := parts_of(each))],
+        request_settings=[parts for prefix in cache.prefixes() if (parts := parts_of(prefix))],
     )
 
 
 def find_damage(
-    cache: AnswerCache, *, repair: bool, tell: Callable[[Damage], None]
+    cache: AnswerCache, *, repair: bool, report: Callable[[Damage], None]
 ) -> tuple[int, int, int]:
-    """How many entries are good, how many are not, and how many of these were removed.
+    """The numbers of good, damaged and removed entries.
 
-    Every damaged one is told as it is found. Removed, it is asked for again by the next run.
+    Calls `report` for each damaged entry. The next run requests the removed ones again.
     """
     good = bad = removed = 0
     for entries in cache.entries():
         damaged = [(entry, why) for entry in entries if (why := _damage(entry)) is not None]
         for entry, why in damaged:
-            tell(Damage(entry.name, entry.stored, why))
-        good += len([each for each in entries if each.is_answer]) - len(
-            [each for each, _ in damaged if each.is_answer]
-        )
+            report(Damage(entry.name, entry.stored, why))
+        good += sum(entry.is_answer for entry in entries)
+        good -= sum(entry.is_answer for entry, _ in damaged)
         bad += len(damaged)
         if repair and damaged:
             removed += cache.remove([entry for entry, _ in damaged])
@@ -110,7 +109,7 @@ def find_damage(
 
 
 def find_older(cache: AnswerCache, before: float) -> Iterator[list[Entry]]:
-    """The answers that were stored before that time, in runs."""
+    """The answers that were stored before that time, in batches."""
     for entries in cache.entries():
         if old := [entry for entry in entries if entry.is_answer and entry.stored < before]:
             yield old
@@ -123,13 +122,13 @@ def _damage(entry: Entry) -> str | None:
         return None
     if entry.is_name:
         is_prefix = entry.key.startswith(PREFIX)
-        return None if (parts_of if is_prefix else _json)(entry.encoded) else "not readable"
+        return None if (parts_of if is_prefix else _is_json)(entry.encoded) else "not readable"
     if not entry.is_answer:
         return "not a key of textmill"
-    return None if entry.answer is not None else "its checksum does not fit"
+    return None if entry.answer is not None else "its checksum does not match"
 
 
-def _json(value: bytes) -> bool:
+def _is_json(value: bytes) -> bool:
     try:
         msgspec.json.decode(value)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -1,6 +1,6 @@
-"""A file of answers that SQLite cannot read any more, read as far as it goes.
+"""Recovers the readable answers of a cache file that SQLite rejects as damaged.
 
-A damaged page costs the answers that lie on it, not the others: they were paid for.
+A damaged page costs the answers on it, but not the others, which were paid for.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ from pipeline.cache.keys import parts_of
 from pipeline.cache.sql import READ
 from pipeline.cache.store import AnswerCache
 from pipeline.disk.durable import rename, storage_errors
-from pipeline.disk.locks import used
+from pipeline.disk.locks import lock_cache_folder
 from pipeline.errors import StateError
 from pipeline.text import shown
 
-AT_ONCE = 256
+BATCH_ROWS = 256
 GIVE_UP_AFTER = 1 << 20
-"""So many rows in a row that cannot be read, where the file does not say how many there are."""
+"""Consecutive unreadable rows after which to stop, where the file does not hold the last row
+number."""
 
 
 def salvage(folder: Path) -> tuple[int, Path]:
-    """Put what can be read into a new file in the place of the damaged one; how many answers, and
-    where the damaged file lies now.
+    """Replace the damaged file by a new one with all readable answers; returns their number and the
+    new place of the damaged file.
 
-    Raises: LockedError while others use it; StateError where nothing can be read at all.
-    Cost: as much space as the readable answers take.
+    Raises: LockedError while other processes use the cache; StateError where nothing is readable.
+    Cost: disk space for the readable answers.
     """
-    lock = used(folder, 0.0, alone=True)
+    lock = lock_cache_folder(folder, 0.0, alone=True)
     try:
         return _salvage(folder)
     finally:
@@ -50,7 +51,7 @@ def _salvage(folder: Path) -> tuple[int, Path]:
         shutil.rmtree(fresh, ignore_errors=True)
     answers = 0
     with closing(AnswerCache(fresh)) as cache:
-        # The last one to close it writes the log back, so that no row is only there.
+        # Closing the last connection writes the log back, so that no row is only in the log.
         with closing(sqlite3.connect(folder / "cache.db", isolation_level=None)) as damaged:
             try:
                 damaged.execute("SELECT count(*) FROM sqlite_master").fetchall()
@@ -64,7 +65,7 @@ def _salvage(folder: Path) -> tuple[int, Path]:
                 answers += cache.add_many([e for e in entries if e.is_answer and e.answer])[0]
                 for entry in entries:
                     _remember(cache, entry)
-        cache.give_back()
+        cache.shrink_file()
     with storage_errors(folder):
         aside.mkdir(mode=0o700)
         (aside / "cache.db").hardlink_to(folder / "cache.db")
@@ -87,28 +88,29 @@ def _remember(cache: AnswerCache, entry: Entry) -> None:
 
 
 def _readable(damaged: sqlite3.Connection) -> Iterator[list[Entry]]:
-    """The rows that can be read, in runs; around those that cannot, one by one."""
+    """The readable rows, in batches; near unreadable ones row by row."""
     last = _last_row(damaged)
     row = skipped = 0
     while (row < last) if last is not None else (skipped < GIVE_UP_AFTER):
         try:
-            found = damaged.execute(READ + f" LIMIT {AT_ONCE}", (row, 1 << 62)).fetchall()
-            if not found:
+            rows = damaged.execute(READ + f" LIMIT {BATCH_ROWS}", (row, 1 << 62)).fetchall()
+            if not rows:
                 return
-            row, skipped = found[-1][0], 0
-            yield [entry_of(*each) for each in found]
+            row, skipped = rows[-1][0], 0
+            yield [entry_of(*columns) for columns in rows]
         except sqlite3.DatabaseError:
-            for each in range(row + 1, row + 1 + AT_ONCE):
+            for number in range(row + 1, row + 1 + BATCH_ROWS):
                 with suppress(sqlite3.DatabaseError):
-                    if one := damaged.execute(READ, (each - 1, each)).fetchall():
+                    if rows := damaged.execute(READ, (number - 1, number)).fetchall():
                         skipped = 0
-                        yield [entry_of(*one[0])]
-            row += AT_ONCE
-            skipped += AT_ONCE
+                        yield [entry_of(*rows[0])]
+            row += BATCH_ROWS
+            skipped += BATCH_ROWS
 
 
 def _last_row(damaged: sqlite3.Connection) -> int | None:
-    """The last row, from the table or else from its index; None: neither says it."""
+    """The number of the last row, from the table or else its index; None where both are
+    unreadable."""
     for source in ("Cache NOT INDEXED", "Cache INDEXED BY Cache_key_raw"):
         with suppress(sqlite3.DatabaseError):
             ((last,),) = damaged.execute(f"SELECT max(rowid) FROM {source}").fetchall()

@@ -1,8 +1,8 @@
 """SQL against diskcache's schema, for many rows at once.
 
-diskcache's own `set` and `get` are some six steps of sqlite3 for each entry. sqlite3 gives up the
-GIL at every step and has to win it back from a busy loop, which takes up to 5 ms. So here a step is
-for many rows; what is in the file afterwards is what diskcache would have put there.
+diskcache's own `set` and `get` take about six sqlite3 steps for each entry. sqlite3 releases the
+GIL at every step and must reacquire it from a busy loop, which takes up to 5 ms. So here one step
+handles many rows; the file's content is the same as diskcache would have written.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TypeVar
 
 STORED_ROWS = 64
 LOOK_UP_KEYS = 32
-"""Rows of one statement."""
+"""Largest number of rows, or keys, of one statement."""
 
 HOLDS = "SELECT 1 FROM Cache WHERE key = ? AND raw = 1"
 READ_SIZES = """SELECT rowid, length(value) FROM Cache WHERE rowid > ? AND rowid <= ?
@@ -21,24 +21,25 @@ READ_SIZES = """SELECT rowid, length(value) FROM Cache WHERE rowid > ? AND rowid
 READ = """SELECT rowid, key, raw, store_time, mode, filename, value FROM Cache
     WHERE rowid > ? AND rowid <= ? ORDER BY rowid"""
 REMOVE = "DELETE FROM Cache WHERE rowid = ? AND (typeof(store_time) <> 'real' OR store_time = ?)"
-"""A row that was stored again since it was read has another time, and stays."""
+"""A row that was stored again since it was read has another time, and is kept."""
 
 _T = TypeVar("_T")
 
 
-def in_statements(rows: Sequence[_T], most: int) -> Iterator[Sequence[_T]]:
-    """The rows in runs of `most`, then of powers of two: few different statements to prepare."""
+def batches(rows: Sequence[_T], max_rows: int) -> Iterator[Sequence[_T]]:
+    """The rows in batches of `max_rows`, then of powers of two: few distinct statements to
+    prepare."""
     at = 0
     while at < len(rows):
-        while most > len(rows) - at:
-            most //= 2
-        yield rows[at : at + most]
-        at += most
+        while max_rows > len(rows) - at:
+            max_rows //= 2
+        yield rows[at : at + max_rows]
+        at += max_rows
 
 
 @cache
 def upsert(rows: int) -> str:
-    """What `diskcache.Cache.set` does to a row, for so many rows at once.
+    """The statement that does what `diskcache.Cache.set` does, for this number of rows.
 
     Parameters: key, time, length and value of each row.
     """
@@ -57,7 +58,8 @@ def upsert(rows: int) -> str:
 
 @cache
 def look_up(keys: int) -> str:
-    """What `diskcache.Cache.get` does for a key, for so many keys in one row: value or NULL.
+    """The statement that does what `diskcache.Cache.get` does, for this number of keys; its one row
+    holds the values or NULL.
 
     Parameters: the keys, then the time.
     """

@@ -1,5 +1,4 @@
-"""Durable writes: what the system refuses becomes a StorageError, files are private, names are
-synced."""
+"""Durable writes: atomic replacement, synced folders, private files, errors as StorageError."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from pipeline.text import reason, shown
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turns what the system refuses into a StorageError that names the path."""
+    """Turns an OSError into a StorageError that names the path."""
     try:
         yield
     except OSError as error:
@@ -28,20 +27,21 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def temporary_path(path: Path) -> Path:
-    """Where a file is written before it takes the name `path`.
+    """The path under which a file is written before it is renamed to `path`.
 
-    Beside it, so that the rename stays in one file system; the same for every writer, so that the
-    next one removes what a kill left; hidden, so that no folder read as input gives it.
+    It is in the same folder, so that the rename stays in one file system; the same for every
+    writer, so that the next one removes what a kill left; and hidden, so that an input folder does
+    not include it.
     """
     return path.with_name(f".{path.name}.textmill.tmp")
 
 
 @contextmanager
 def replaced(path: Path, *, is_private: bool = False) -> Iterator[BinaryIO]:
-    """A file to write, which replaces `path` when the block ends; private ones have mode 0600.
+    """A file to write, which replaces `path` when the block ends; a private one has mode 0600.
 
-    Invariant: a reader, also after a crash, sees the old file or the new one, each of them whole;
-        the new one is durable when the block has ended. An error leaves the old one alone.
+    Invariant: a reader, also after a crash, sees the complete old file or the complete new one;
+        the new one is durable when the block has ended. An error leaves the old one unchanged.
     Raises: OSError.
     """
     temporary = temporary_path(path)
@@ -58,7 +58,7 @@ def replaced(path: Path, *, is_private: bool = False) -> Iterator[BinaryIO]:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Gives a file, or a link, its name; the name is durable when this returns."""
+    """Renames a file or a link; the new name is durable when this returns."""
     source.replace(target)
     sync_folder(target.parent)
 
@@ -73,13 +73,14 @@ def sync_folder(folder: Path) -> None:
 
 
 def open_private(path: Path) -> IO[bytes]:
-    """The file, opened anew for writing; who may read the output need not read the run's state."""
+    """The file, emptied and opened for writing, readable by its owner only: readers of the output
+    need not read the run's state."""
     return open(path, "wb", opener=_open_private)
 
 
 def _create(path: Path, *, is_private: bool) -> BinaryIO:
-    """A new file. Exclusive, so that a link under this name is not followed, and the mode of what
-    a kill left is not inherited."""
+    """A new file. It is created exclusively, so that a link under this name is not followed and the
+    mode of a leftover file is not inherited."""
     opener = _open_private if is_private else None
     try:
         return open(path, "xb", opener=opener)

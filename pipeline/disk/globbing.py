@@ -1,4 +1,4 @@
-"""Glob patterns, for names that no file system lists: of objects in a bucket, of files to come."""
+"""Glob matching for names that no file system lists: objects in a bucket, files yet to exist."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from fnmatch import fnmatchcase
 
 
 def matches(parts: Sequence[str], pattern: Sequence[str], *, or_folder: bool = False) -> bool:
-    """Whether a path fits a glob pattern, both given in parts; with `or_folder` also where a folder
-    around it does.
+    """Whether a path matches a glob pattern, both as parts; with `or_folder` also whether a folder
+    above it does.
 
-    As `glob` reads a pattern: `**` stands for any number of folders, also none, and at its end for
-    everything below them; a name that begins with a dot fits only a part that does.
+    The rules are those of `glob`: `**` matches any number of folders, also none, and at the end of
+    a pattern everything below them; a name that begins with a dot matches only a part that does.
     Cost: O(parts x pattern), whatever the number of `**`.
     """
     if pattern and pattern[-1] == "**":
         pattern = [*pattern, "*"]
 
-    def closed(reached: set[int]) -> set[int]:
-        for at, each in enumerate(pattern):
-            if at in reached and each == "**":
+    def skip_stars(reached: set[int]) -> set[int]:
+        for at, part_pattern in enumerate(pattern):
+            if at in reached and part_pattern == "**":
                 reached.add(at + 1)
         return reached
 
-    reached = closed({0})
+    reached = skip_stars({0})
     for part in parts:
         if or_folder and len(pattern) in reached:
             return True
@@ -34,5 +34,5 @@ def matches(parts: Sequence[str], pattern: Sequence[str], *, or_folder: bool = F
                 after.add(at)
             elif not is_hidden and fnmatchcase(part, pattern[at]):
                 after.add(at + 1)
-        reached = closed(after)
+        reached = skip_stars(after)
     return len(pattern) in reached

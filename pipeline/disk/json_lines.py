@@ -1,7 +1,7 @@
-"""Files of JSON lines, read back after whatever ended their writer.
+"""Reads files of JSON lines, also after a crash of their writer.
 
-A crash cuts the last line, and a later writer may go on behind it. Every reader of such a file
-passes over what is no record, and the one that must say so counts it.
+A crash may cut the last line, and a later writer may append to it. Every reader of such a file
+skips the lines that are not records and counts them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ T = TypeVar("T")
 class JsonLines(Generic[T]):
     """The records of a file, in order, as values of one type.
 
-    `unreadable` counts the lines passed over so far, blank ones not included. `containing` leaves
-    out, undecoded, every line without these bytes.
+    `unreadable` counts the lines skipped so far, except blank ones. `containing` skips, without
+    decoding, every line that does not contain these bytes.
     Raises: OSError, while it is read.
     Cost: memory for one line.
     """

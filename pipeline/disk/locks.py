@@ -1,4 +1,4 @@
-"""File locks that the kernel releases when their process ends, however it ends."""
+"""File locks, which the kernel releases when their process ends, also on kill -9."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ALONE_SECONDS = 0.5
 
 
 def acquire(descriptor: int, *, is_shared: bool = False) -> None:
-    """Takes the lock of an open file at once, until the descriptor is closed.
+    """Takes the lock of an open file, without waiting, until the descriptor is closed.
 
     Raises: BlockingIOError where another process holds it; OSError where locks do not work.
     """
@@ -28,16 +28,16 @@ def acquire(descriptor: int, *, is_shared: bool = False) -> None:
 
 
 def wait_for(descriptor: int) -> None:
-    """Takes the lock of an open file as soon as its holder releases it. Raises: OSError."""
+    """Takes the lock of an open file, waiting until its holder releases it. Raises: OSError."""
     fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def is_held(descriptor: int) -> bool | None:
-    """Whether a living process holds the lock of an open file for itself alone.
+    """Whether a living process holds the exclusive lock of an open file; None where the file system
+    has no locks.
 
-    `descriptor` holds no lock itself. The question takes a shared lock for a moment; an owner that
+    `descriptor` holds no lock itself. The check takes a shared lock for a moment; an owner that
     must not be refused in that moment calls `wait_for`.
-    None: the file system has no locks, so the answer is unknown.
     """
     try:
         acquire(descriptor, is_shared=True)
@@ -50,27 +50,31 @@ def is_held(descriptor: int) -> bool | None:
 
 
 @contextmanager
-def lock(run_folder: Path) -> Iterator[None]:
-    """Holds the run folder; the kernel lets go of it also on kill -9.
+def lock_run_folder(run_folder: Path) -> Iterator[None]:
+    """Holds the lock of the run folder; the kernel releases it also on kill -9.
 
-    A folder in which nothing but the lock was ever written is removed again.
-    Raises: LockedError at once where another run holds it.
+    A folder that holds nothing but the lock file is removed afterwards.
+    Raises: LockedError, without waiting, where another run holds it.
     """
     path = Path(run_folder) / "lock"
-    descriptor = _opened(path)
+    descriptor = _open_lock_file(path)
     try:
         try:
             acquire(descriptor)
         except BlockingIOError:
-            holder = os.pread(descriptor, 4096, 0)
-            raise LockedError(f"{shown(str(run_folder))}: held by {_holder(holder)}") from None
+            raw = os.pread(descriptor, 4096, 0)
+            raise LockedError(f"{shown(str(run_folder))}: held by {_holder_name(raw)}") from None
         except OSError as error:
             raise StorageError(f"{shown(str(path))}: {reason(error)}") from None
-        mine = {"host": socket.gethostname(), "pid": os.getpid(), "since": int(time.time())}
+        holder_record = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "since": int(time.time()),
+        }
         with storage_errors(path):
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, msgspec.json.encode(mine), 0)
-        if not _is_same(path, descriptor):  # its last holder removed it meanwhile
+            os.pwrite(descriptor, msgspec.json.encode(holder_record), 0)
+        if not _is_same(path, descriptor):  # its last holder removed the file meanwhile
             raise LockedError(f"{shown(str(run_folder))}: held by another run")
         yield
         _remove_unused(path)
@@ -83,33 +87,38 @@ def lock(run_folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def used(folder: Path, patience_seconds: float, *, alone: bool = False) -> int:
-    """A descriptor that says, as long as it is open, that this process uses the cache's folder.
+def lock_cache_folder(folder: Path, patience_seconds: float, *, alone: bool = False) -> int:
+    """A descriptor that holds the lock of the cache folder until it is closed.
 
-    Who wants it alone is refused while others have it; the others wait for who has it alone.
+    `alone` takes the lock exclusively and fails while other processes share it; without it the lock
+    is shared and waits for an exclusive holder.
     Raises: LockedError, OSError.
     """
-    file = os.open(folder / "cache.db.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    ends = time.monotonic() + (ALONE_SECONDS if alone else patience_seconds)
+    descriptor = os.open(folder / "cache.db.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + (ALONE_SECONDS if alone else patience_seconds)
     try:
         while True:
             try:
-                acquire(file, is_shared=not alone)
-                return file
+                acquire(descriptor, is_shared=not alone)
+                return descriptor
             except BlockingIOError:
-                if time.monotonic() > ends:
-                    why = "by a run or another command" if alone else "by what removes answers"
+                if time.monotonic() > deadline:
+                    user = (
+                        "by a run or another command"
+                        if alone
+                        else "by a command that removes answers"
+                    )
                     raise LockedError(
-                        f"{shown(str(folder))}: the answers are in use {why}",
+                        f"{shown(str(folder))}: the answers are in use {user}",
                         hint="try again when it has ended",
                     ) from None
             time.sleep(0.02)
     except BaseException:
-        os.close(file)
+        os.close(descriptor)
         raise
 
 
-def _opened(path: Path) -> int:
+def _open_lock_file(path: Path) -> int:
     with storage_errors(path):
         path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -124,7 +133,7 @@ def _is_same(path: Path, descriptor: int) -> bool:
 
 def _remove_unused(path: Path) -> None:
     with suppress(OSError):
-        if [each.name for each in path.parent.iterdir()] == [path.name]:
+        if [file.name for file in path.parent.iterdir()] == [path.name]:
             path.unlink()
             path.parent.rmdir()
 
@@ -135,7 +144,7 @@ class _Holder(msgspec.Struct):
     since: int
 
 
-def _holder(raw: bytes) -> str:
+def _holder_name(raw: bytes) -> str:
     try:
         holder = msgspec.json.decode(raw, type=_Holder)
         since = time.localtime(holder.since)

@@ -1,8 +1,8 @@
-"""The path of an output: what is written under it, and what it must not be to its input.
+"""The path of an output: its run folder, and checks against the input's path.
 
-An output that overwrites its input, or becomes a part of it, is found by the paths alone. So a job
-that would do that is refused when it is read, before any row is, and again when the run knows the
-input's files.
+The paths alone show whether an output would overwrite its input or become part of it. So such a
+job is rejected when it is loaded, before any row is read, and again when the run knows the input's
+files.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _FILES = (".parquet", ".jsonl")
 
 
 class Fault(NamedTuple):
-    """Why an output cannot be written: `problem` follows the words `output.path`."""
+    """Why an output cannot be written; `problem` continues a message after `output.path`."""
 
     problem: str
     concerns_input: bool = False
 
 
 def output_suffix(path: str | Path) -> Literal[".parquet", ".jsonl", ""]:
-    """How an output's file ends; empty for a directory."""
+    """The suffix of an output file; empty for a directory."""
     match Path(path).suffix:
         case ".parquet":
             return ".parquet"
@@ -37,12 +37,12 @@ def output_suffix(path: str | Path) -> Literal[".parquet", ".jsonl", ""]:
 
 
 def run_folder(output: str | Path) -> Path:
-    """The folder in which the runs of this output keep their state."""
+    """The folder that holds the state of this output's runs."""
     return Path(f"{Path(output)}.run")
 
 
 def is_in_run_folder(path: Path) -> bool:
-    """Whether a folder around the path keeps the state of runs."""
+    """Whether a folder above the path is a run folder."""
     return any(
         folder.suffix == ".run"
         and (folder.stem.endswith(_FILES) or any((folder / n).exists() for n in ("runs", "lock")))
@@ -51,19 +51,19 @@ def is_in_run_folder(path: Path) -> bool:
 
 
 def is_within(path: str, folder: str) -> bool:
-    """Whether a path is the folder or lies in it; both are resolved."""
+    """Whether a path is the folder or is inside it; both are resolved."""
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def output_fault(
     output: Path, source: str | None, files: Sequence[str] = (), *, shown: str, got: str = ""
 ) -> Fault | None:
-    """Why the output cannot be written, or None; looks at the file system and changes nothing.
+    """Why the output cannot be written, or None; reads the file system and changes nothing.
 
-    `source` is the input's path as the job names it, None where it is none of this machine; `shown`
-    is how messages write it; `files` are those that it stands for, where they are known. `got` ends
-    the messages that are about the output. An input directory is taken as read at any depth.
-    Raises: OSError where the output's path cannot be looked at.
+    `source` is the input's path as in the job file, None where it is not local; `shown` is its form
+    in messages; `files` are the input's files, where they are known. `got` ends the messages that
+    are about the output. An input directory counts as read at any depth.
+    Raises: OSError where the output's path cannot be read.
     """
     is_file, got = bool(output_suffix(output)), got and f", {got}"
     real = os.path.join(os.path.realpath(output.parent), output.name)  # noqa: PTH118
@@ -74,27 +74,27 @@ def output_fault(
     elif output.exists() and not (output.is_file() if is_file else output.is_dir()):
         return Fault(f"exists and is no {'file' if is_file else 'directory'}{got}")
     if is_in_run_folder(Path(real)) or is_within(real, os.path.realpath(run_folder(real))):
-        return Fault(f"lies in a run folder{got}")
+        return Fault(f"is in a run folder{got}")
     if source is None:
         return None
     if os.path.realpath(source) == real or any(
-        _same(output, path) for path in (*files, *_found(source, output))
+        _is_same_file(output, path) for path in (*files, *_input_files(source, output))
     ):
         return Fault(f"is the input, {shown}", concerns_input=True)
     if not is_file:
-        named = _glob(source) if glob.has_magic(source) else [source]
+        matched = _glob(source) if glob.has_magic(source) else [source]
         folders = (real, os.path.realpath(output))
-        inputs = map(os.path.realpath, (*named, *files))
+        inputs = map(os.path.realpath, (*matched, *files))
         if any(is_within(path, folder) for path in inputs for folder in folders):
             return Fault(f"is a directory that holds the input, {shown}", concerns_input=True)
     if _would_be_read(Path(real), source):
-        problem = f"lies where input.path = {shown} would read it the next time{got}"
+        problem = f"is where input.path = {shown} would read it the next time{got}"
         return Fault(problem, concerns_input=True)
     return None
 
 
-def _found(path: str, output: Path) -> Iterator[str]:
-    """The files that an input path names now; none while there is no output to compare with."""
+def _input_files(path: str, output: Path) -> Iterator[str]:
+    """The files that an input path names now; none if there is no output to compare with."""
     if not output.exists():
         return
     yield path
@@ -106,7 +106,7 @@ def _found(path: str, output: Path) -> Iterator[str]:
 
 
 def _would_be_read(output: Path, path: str) -> bool:
-    """Whether a resolved `output` would be among the inputs, though it need not exist yet."""
+    """Whether a resolved `output`, which need not exist, would be among the inputs."""
     if _is_folder(path):
         return is_within(str(output), os.path.realpath(path))
     if not glob.has_magic(path):
@@ -115,7 +115,7 @@ def _would_be_read(output: Path, path: str) -> bool:
     fixed = next(at for at, part in enumerate(parts) if glob.has_magic(part))
     base = os.path.realpath(Path(*parts[:fixed]))
     below = Path(os.path.relpath(output, base)).parts
-    # Links below the fixed part lead elsewhere: compare the folders that are matched now, too.
+    # Links below the fixed part lead elsewhere, so compare the folders that match now, too.
     return matches(below, parts[fixed:], or_folder=True) or (
         matches([output.name], [parts[-1]])
         and str(output.parent) in map(os.path.realpath, _glob(str(Path(path).parent)))
@@ -127,16 +127,16 @@ def _glob(path: str) -> Iterator[str]:
 
 
 def _is_folder(path: str) -> bool:
-    """Whether it is a directory; an input that cannot be looked at is for the survey to report."""
+    """Whether it is a directory; False for an unreadable path, which the survey reports."""
     try:
         return Path(path).is_dir()
     except OSError:
         return False
 
 
-def _same(one: Path, other: str) -> bool:
-    """Whether it is one file under two names, hard and symbolic links included."""
+def _is_same_file(output: Path, path: str) -> bool:
+    """Whether both paths name one file, also through hard or symbolic links."""
     try:
-        return one.samefile(other)
+        return output.samefile(path)
     except OSError:
         return False

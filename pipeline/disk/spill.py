@@ -1,7 +1,7 @@
-"""Packed records in buckets of a temporary file: what a pass knows of every row, in little memory.
+"""Packed records in buckets of a temporary file: figures of every row in little memory.
 
-A hash of 16 bytes costs 100 as a Python object, and a table of all rows in memory would end a run
-of 10^8 rows. Here records are numpy arrays, in memory while few and on disk above 100,000.
+A hash of 16 bytes takes 100 bytes as a Python object, and a table of all rows in memory would end a
+run over 10^8 rows. Here records are numpy arrays, in memory up to 100,000 and on disk above.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from pipeline.errors import StorageError
 from pipeline.text import reason
 
 PACKED_ROWS = 100_000
-TOGETHER = 50_000
+FLUSH_ROWS = 50_000
 
 Records = npt.NDArray[Any]
 
 
 class Spill:
-    """Records of one type in buckets, each read back in the order in which they came.
+    """Records of one type in buckets, each read back in the order of insertion.
 
-    Raises: StorageError where the temporary folder takes no more.
+    Raises: StorageError where the temporary folder cannot be written.
     """
 
     def __init__(self, kind: np.dtype[Any]) -> None:
@@ -38,38 +38,39 @@ class Spill:
         self._segments: dict[int, list[_Segment]] = {}
         self._end = 0
         self._pending: list[tuple[npt.NDArray[Any], Records]] = []
-        self._waiting = 0
+        self._pending_rows = 0
 
     def add(self, buckets: npt.NDArray[Any], records: Records) -> None:
         """Adds each record to its bucket."""
         self._pending.append((buckets, records))
-        self._waiting += len(records)
-        if self._waiting >= TOGETHER:
+        self._pending_rows += len(records)
+        if self._pending_rows >= FLUSH_ROWS:
             with self._lock:
                 self._flush()
 
     def _flush(self) -> None:
-        """Many at once: each bucket of each flush is a segment, which costs memory."""
-        pending, self._pending, self._waiting = self._pending, [], 0
+        """Writes the pending records. Each bucket of each flush is a segment, which costs memory,
+        so flushes are few."""
+        pending, self._pending, self._pending_rows = self._pending, [], 0
         if not sum(len(records) for _, records in pending):
             return
-        buckets = np.concatenate([some for some, _ in pending])
-        records = np.concatenate([some for _, some in pending])
+        buckets = np.concatenate([numbers for numbers, _ in pending])
+        records = np.concatenate([batch for _, batch in pending])
         order = np.argsort(buckets, kind="stable")
-        found, starts = np.unique(buckets[order], return_index=True)
+        used_buckets, starts = np.unique(buckets[order], return_index=True)
         ends = [*starts[1:], len(buckets)]
         try:
             self._file.seek(self._end)
             self._file.write(records[order].tobytes())
         except OSError as error:
             raise StorageError(f"{tempfile.gettempdir()}: {reason(error)}") from None
-        for bucket, start, end in zip(found.tolist(), starts.tolist(), ends, strict=True):
+        for bucket, start, end in zip(used_buckets.tolist(), starts.tolist(), ends, strict=True):
             offset = self._end + start * self.kind.itemsize
             self._segments.setdefault(bucket, []).append(_Segment(offset, int(end) - start))
         self._end += len(records) * self.kind.itemsize
 
     def buckets(self) -> list[int]:
-        """Those that hold records, in order."""
+        """The numbers of the buckets that hold records, in order."""
         with self._lock:
             self._flush()
         return sorted(self._segments)
@@ -95,7 +96,8 @@ class _Segment(NamedTuple):
 
 
 class Packed:
-    """Records of one type in order, read back by position; memory for those not yet packed."""
+    """Records of one type in order, read back by position. Cost: memory for up to 10,000 records
+    that are not written yet."""
 
     def __init__(self, kind: np.dtype[Any]) -> None:
         self.kind = kind
@@ -111,7 +113,7 @@ class Packed:
             self._flush()
 
     def slice(self, start: int, stop: int) -> Records:
-        """The records from `start` to before `stop`."""
+        """The records in [start, stop)."""
         with self._lock:
             self._flush()
             self._file.seek(start * self.kind.itemsize)

@@ -1,8 +1,8 @@
-"""Beside each part its index: which rows it holds, made of what, with which outcome.
+"""The index of a part: which rows it holds, from which input, with which outcome.
 
-The index makes a part worth keeping: what stands in it need not be made again. It is written after
-its part and is durable before the part counts as finished, so that a part that a kill or a full
-disk cut short is one without an index.
+The index makes a part reusable: its rows need not be made again. It is written after its part and
+is durable before the part counts as finished, so a part that a kill or a full disk truncated has no
+index.
 """
 
 from __future__ import annotations
@@ -23,59 +23,60 @@ from pipeline.source.survey import ROW
 
 MAGIC = b"textmill index 1\n"
 ENTRY = np.dtype([*ROW.descr, ("rows", "<u8"), ("flags", "u1")])
-"""A row of the input, with the number of its rows in the part and how they came about."""
+"""A row of the input, with the number of its rows in the part and flags of their outcome."""
 
 OUTCOMES = ("ok", "partial", "failed")
 FIRST = 4
-"""Flag: every answer stands under the first endpoint that the row may use."""
+"""Flag: every answer is from the first endpoint that the row may use."""
 REUSABLE = FIRST | OUTCOMES.index("ok")
 
 
 class Stamp(Struct, frozen=True):
-    """What `stat` says of a part that nobody touched."""
+    """The `stat` figures that show that a part is unchanged."""
 
     size_bytes: int
     ctime_ns: int
 
 
 class Header(Struct, frozen=True, kw_only=True):
-    """A finished part."""
+    """The facts about a finished part."""
 
     fingerprint: str
-    """Of the job, the output's columns and what writes them: other parts of these would differ."""
+    """Of the job, the output's columns and the writer's revision: with any other, the part would
+    differ."""
     rows_digest: str
-    """Of the input's rows in it, in order; see `recipe`."""
+    """Of the input's rows in it, in order; see `rows_digest`."""
     sha256: str
     stamp: Stamp
     documents: int
     rows: int
     dimension: int | None
     is_reusable: bool
-    """All its documents are ok and answered by the first endpoint that they may use."""
+    """All its documents are ok, with answers from the first endpoint that they may use."""
 
 
 class PartIndex(Struct, frozen=True):
-    """A finished part and what is known of it."""
+    """A finished part and its header."""
 
     path: Path
     header: Header
 
     def entries(self) -> Records | None:
         """Its rows, in order; None where the index is damaged. Cost: reads the index."""
-        found = _read(self.path.with_suffix(INDEX_SUFFIX))
-        return None if found is None or found[0] != self.header else found[1]
+        contents = _read_index_file(self.path.with_suffix(INDEX_SUFFIX))
+        return None if contents is None or contents[0] != self.header else contents[1]
 
     def is_sound(self, known: Stamp | None = None) -> bool:
-        """Whether the part is as it was written: by its footer where size and ctime are those
-        recorded (`known`: more recently than in the index), else by its hash.
+        """Whether the part is as it was written: checks the end of the file where size and ctime
+        are as recorded (`known` is more recent than the index), else the hash.
 
-        Publishing a part gives it another name, and with that another ctime.
+        Publishing a part adds a link to it, which changes its ctime.
         """
         try:
-            now = stamp_of(self.path)
-            if now in (known, self.header.stamp):
+            stamp = stamp_of(self.path)
+            if stamp in (known, self.header.stamp):
                 return is_whole(self.path, self.header.rows)
-            return now.size_bytes == self.header.stamp.size_bytes and (
+            return stamp.size_bytes == self.header.stamp.size_bytes and (
                 sha256_of(self.path) == self.header.sha256
             )
         except OSError:
@@ -83,7 +84,8 @@ class PartIndex(Struct, frozen=True):
 
 
 def rows_digest(rows: Records) -> str:
-    """What a part is made of: equal for the same rows, unchanged, in the same order."""
+    """The digest of the input's rows in a part: equal for the same unchanged rows in the same
+    order."""
     return hashlib.sha256(rows.tobytes()).hexdigest()
 
 
@@ -98,7 +100,7 @@ def sha256_of(path: Path) -> str:
 
 
 def write_index(path: Path, header: Header, entries: Records) -> PartIndex:
-    """Durable beside the part when it returns."""
+    """Writes the index beside its part; it is durable when this returns."""
     raw = msgspec.json.encode(header)
     body = entries.tobytes()
     head = len(raw).to_bytes(4, "big") + zlib.crc32(raw).to_bytes(4, "big")
@@ -109,15 +111,18 @@ def write_index(path: Path, header: Header, entries: Records) -> PartIndex:
 
 
 def read_index(folder: Path, suffix: str) -> Iterator[PartIndex]:
-    """The finished parts in this folder, by name; a part or an index without the other is none."""
+    """The finished parts in this folder, by name; a part without index does not count, nor an index
+    without part."""
     for path in sorted(folder.glob(f"*{INDEX_SUFFIX}")):
         part = path.with_suffix(suffix)
-        found = _read(path, is_header_enough=True)
-        if found is not None and part.exists():
-            yield PartIndex(part, found[0])
+        contents = _read_index_file(path, is_header_enough=True)
+        if contents is not None and part.exists():
+            yield PartIndex(part, contents[0])
 
 
-def _read(path: Path, *, is_header_enough: bool = False) -> tuple[Header, Records] | None:
+def _read_index_file(
+    path: Path, *, is_header_enough: bool = False
+) -> tuple[Header, Records] | None:
     try:
         with path.open("rb") as file:
             start = len(MAGIC) + 8

@@ -1,7 +1,7 @@
-"""Float32 numbers as the shortest decimals that read back as the same numbers.
+"""Rows as JSON lines, with float32 numbers as the shortest decimals that read back unchanged.
 
 0.1 as float32 is 0.10000000149011612 as double; a JSON file of vectors is half as long without the
-noise.
+extra digits.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _POWERS = np.array([float(f"1e{n}") for n in range(23)])  # all exact
 def shortest(numbers: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """The doubles nearest to the shortest decimals that read back as these float32 values.
 
-    A decimal of up to 9 digits over a power of ten up to 10^22 is one rounded division, hence the
-    double that prints as this decimal; numpy's own printing takes several times as long.
+    Dividing an integer of up to 9 digits by a power of ten up to 10^22 rounds once, and so gives
+    the double that prints as this decimal. numpy's own printing takes several times as long.
     """
     out = numbers.astype(np.float64)
     todo = np.flatnonzero(np.isfinite(out) & (out != 0))
@@ -35,9 +35,9 @@ def shortest(numbers: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         exact, shift = out[todo], digits - 1 - exponents
         up, down = _POWERS[np.maximum(shift, 0)], _POWERS[np.maximum(-shift, 0)]
         near = np.rint(exact * up / down) / up * down
-        found = near.astype(np.float32) == numbers[todo]
-        out[todo[found]] = near[found]
-        todo, exponents = todo[~found], exponents[~found]
+        matches = near.astype(np.float32) == numbers[todo]
+        out[todo[matches]] = near[matches]
+        todo, exponents = todo[~matches], exponents[~matches]
     return out
 
 
@@ -47,8 +47,8 @@ _encoder = msgspec.json.Encoder()
 
 
 def json_lines(table: pa.Table) -> bytes:
-    """The rows as lines of JSON: vectors as shortest decimals, clocks as ISO 8601, decimals as
-    strings, bytes in base64; NaN, which JSON has not, as null."""
+    """The rows as lines of JSON: vectors as shortest decimals, times as ISO 8601, decimals as
+    strings, bytes in base64; NaN, which JSON lacks, as null."""
     columns = []
     for column in table.columns:
         array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

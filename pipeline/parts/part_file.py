@@ -1,8 +1,8 @@
-"""Files whose bytes depend on nothing but their rows.
+"""Files whose bytes depend only on their rows.
 
-The same rows written in other batches give other Parquet bytes, and a writer that is left by an
-exception still leaves a valid footer. So rows are cut into row groups by their content alone, each
-is written as one table of one chunk, and a file has its name only once it is whole and durable.
+The same rows written in other batches give other Parquet bytes, and a writer closed by an exception
+still writes a valid footer. So rows are cut into row groups by their content alone, each is written
+as one table of one chunk, and a file gets its name only once it is complete and durable.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ GROUP_BYTES = 32_000_000
 CAN_CUT_BY_CONTENT = int(pa.__version__.split(".")[0]) >= 21
 
 
-def conformed(pieces: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
-    """The pieces as one table of one chunk: what its bytes in a file depend on, and no more."""
+def conform(pieces: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
+    """The pieces as one table of one chunk, so that its bytes in a file depend only on the rows."""
     arrays = []
     for field in schema:
         chunks = [chunk for piece in pieces for chunk in piece.column(field.name).chunks]
-        if pa.types.is_fixed_size_list(field.type):  # before the first vector came: a list
+        if pa.types.is_fixed_size_list(field.type):  # before the first vector the type is a list
             chunks = [
                 chunk
                 if pa.types.is_fixed_size_list(chunk.type)
@@ -41,15 +41,16 @@ def conformed(pieces: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
                 for chunk in chunks
             ]
         decoded = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in chunks]
-        whole = pa.concat_arrays(decoded) if decoded else pa.nulls(0, field.type)
-        if pa.types.is_dictionary(field.type) and not pa.types.is_dictionary(whole.type):
-            whole = whole.dictionary_encode()
-        arrays.append(whole if whole.type.equals(field.type) else whole.cast(field.type))
+        array = pa.concat_arrays(decoded) if decoded else pa.nulls(0, field.type)
+        if pa.types.is_dictionary(field.type) and not pa.types.is_dictionary(array.type):
+            array = array.dictionary_encode()
+        arrays.append(array if array.type.equals(field.type) else array.cast(field.type))
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
 class RowGroups:
-    """Cuts a stream of tables after 4,096 rows or 32 MB, by the rows' content alone."""
+    """Cuts a stream of tables into row groups of 4,096 rows or 32 MB, by the rows' content
+    alone."""
 
     def __init__(self) -> None:
         self._ready: list[list[pa.Table]] = []
@@ -67,23 +68,23 @@ class RowGroups:
             self._rows += take
             self._bytes = int(heights[take - 1])
             if self._rows == GROUP_ROWS or self._bytes >= GROUP_BYTES:
-                self._ready.extend(self.rest())
+                self._ready.extend(self.remaining())
             start += take
 
-    def whole(self) -> Iterator[list[pa.Table]]:
-        """The row groups that are complete."""
+    def complete(self) -> Iterator[list[pa.Table]]:
+        """The complete row groups; each is returned once."""
         ready, self._ready = self._ready, []
         return iter(ready)
 
-    def rest(self) -> Iterator[list[pa.Table]]:
-        """What is left, at most one row group."""
+    def remaining(self) -> Iterator[list[pa.Table]]:
+        """The remaining rows, at most one row group."""
         pieces, self._pieces = self._pieces, []
         self._rows = self._bytes = 0
         return iter([pieces] if pieces else [])
 
 
 class PartFile:
-    """A file that has its name only once it is whole and durable."""
+    """A file that gets its name only once it is complete and durable."""
 
     def __init__(
         self,
@@ -113,28 +114,28 @@ class PartFile:
             shutil.copyfileobj(stream, self._stream, 1 << 20)
 
     def append_lines(self, lines: bytes) -> None:
-        """Adds lines of a finished file."""
+        """Adds lines from a finished file."""
         with storage_errors(self.path):
             self._stream.write(lines)
 
     def rewrite(self, schema: pa.Schema) -> None:
-        """Begins anew with another schema, and takes over the row groups written so far."""
+        """Starts the file again with another schema, and copies the row groups written so far."""
         if self._writer is None:
             return
         with storage_errors(self.path):
             self._writer.close()
             self._stream.close()
-            before = self.temporary.with_name(f"{self.temporary.name}.before.tmp")
-            self.temporary.replace(before)
+            previous = self.temporary.with_name(f"{self.temporary.name}.before.tmp")
+            self.temporary.replace(previous)
             self._open(self.temporary, schema)
-            with pq.ParquetFile(before) as file:
+            with pq.ParquetFile(previous) as file:
                 for index in range(file.num_row_groups):
                     group = file.read_row_group(index, use_threads=False)
-                    self.write(conformed([group], schema))
-            before.unlink()
+                    self.write(conform([group], schema))
+            previous.unlink()
 
     def finish(self, *, by_hash: bool = False) -> tuple[int, str]:
-        """Durable under its own name, or under its hash. Returns: size in bytes, SHA-256."""
+        """Makes the file durable under its name, or its hash. Returns: size in bytes, SHA-256."""
         size, digest = self.seal()
         if by_hash:
             self.path = self.path.with_name(f"{digest[:32]}{self.path.suffix}")
@@ -142,7 +143,8 @@ class PartFile:
         return size, digest
 
     def seal(self) -> tuple[int, str]:
-        """Whole and durable, but not under its name yet. Returns: size in bytes, SHA-256."""
+        """Makes the file complete and durable, not under its name yet. Returns: size in bytes,
+        SHA-256."""
         try:
             with storage_errors(self.path):
                 if self._writer is not None:
@@ -167,7 +169,8 @@ class PartFile:
             raise
 
     def discard(self) -> None:
-        """Closes and removes it. pyarrow writes a footer even then: the name tells the truth."""
+        """Closes and removes the file. pyarrow writes a footer even then, so only the name shows
+        that a file is complete."""
         with suppress(OSError, pa.ArrowException, ValueError):
             if self._writer is not None:
                 self._writer.close()
@@ -185,9 +188,10 @@ class PartFile:
 
 
 def _parquet_writer(stream: IO[bytes], schema: pa.Schema, for_hub: bool) -> pq.ParquetWriter:
-    """For the Hub pages are cut by content, so that an upload sends only what changed."""
+    """The writer of a file. For the Hub it cuts pages by content, so that an upload sends only what
+    changed."""
     by_content: dict[str, Any] = {"use_content_defined_chunking": True}
-    few = ("section", "_status", "_error", "_model")
+    repetitive = ("section", "_status", "_error", "_model")
     return pq.ParquetWriter(
         stream,
         schema,
@@ -195,7 +199,7 @@ def _parquet_writer(stream: IO[bytes], schema: pa.Schema, for_hub: bool) -> pq.P
         data_page_version="1.0",
         compression="zstd",
         compression_level=1,
-        use_dictionary=[name for name in schema.names if name in few],
+        use_dictionary=[name for name in schema.names if name in repetitive],
         write_page_checksum=True,
         **(by_content if for_hub and CAN_CUT_BY_CONTENT else {}),
     )

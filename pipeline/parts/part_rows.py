@@ -21,8 +21,8 @@ INDEX_SUFFIX = ".index"
 
 @contextmanager
 def part_errors(path: Path) -> Iterator[None]:
-    """Reads a finished part. One that cannot be read is no part any more: without its index the
-    next run makes it anew. Raises: StateError."""
+    """Turns read errors of a finished part into StateError, and removes the index of the unreadable
+    part, so that the next run rebuilds it."""
     try:
         yield
     except (OSError, pa.ArrowException) as error:
@@ -30,14 +30,14 @@ def part_errors(path: Path) -> Iterator[None]:
             path.with_suffix(INDEX_SUFFIX).unlink(missing_ok=True)
         raise StateError(
             f"{shown(str(path))}: damaged ({reason(error)})",
-            hint="run again: it is built anew, from answers that are kept",
+            hint="run again: it is rebuilt from cached answers",
         ) from error
 
 
 class PartRows:
-    """The rows of a finished part, by their numbers: cheap for runs that come in order.
+    """The rows of a finished part, by their numbers; cheap for ranges in ascending order.
 
-    Cost: holds one row group, or for lines 8 bytes for each.
+    Cost: holds one row group, or 8 bytes for each line.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,7 +49,7 @@ class PartRows:
         self._group: pa.Table | None = None
 
     def tables(self, start: int, stop: int) -> Iterator[pa.Table]:
-        """The rows from `start` to before `stop`, dictionaries decoded."""
+        """The rows in [start, stop), dictionaries decoded."""
         if self._file is None:
             self._file = pq.ParquetFile(self.path, page_checksum_verification=True)
             groups = [
@@ -60,20 +60,20 @@ class PartRows:
         while start < stop:
             at = int(np.searchsorted(self._starts, start, "right")) - 1
             if at != self._at or self._group is None:
-                self._group = None  # never two at once
-                self._group, self._at = _decoded(self._file.read_row_group(at)), at
+                self._group = None  # so that two are never in memory
+                self._group, self._at = _decode_dictionaries(self._file.read_row_group(at)), at
             take = min(stop, int(self._starts[at + 1])) - start
             yield self._group.slice(start - int(self._starts[at]), take)
             start += take
 
     def lines(self, start: int, stop: int) -> Iterator[bytes]:
-        """The lines from `start` to before `stop`, in pieces of at most 1 MB."""
+        """The lines in [start, stop), in pieces of at most 1 MB."""
         self._find_lines()
         self._file.seek(int(self._starts[start]))
-        left = int(self._starts[stop] - self._starts[start])
-        while left:
-            piece = self._file.read(min(left, 1 << 20))
-            left -= len(piece)
+        bytes_left = int(self._starts[stop] - self._starts[start])
+        while bytes_left:
+            piece = self._file.read(min(bytes_left, 1 << 20))
+            bytes_left -= len(piece)
             yield piece
 
     def _find_lines(self) -> None:
@@ -88,7 +88,7 @@ class PartRows:
         self._starts = np.concatenate(ends)
 
     def json(self, start: int, stop: int) -> Iterator[bytes]:
-        """The rows as lines of JSON, whatever the part's format."""
+        """The rows in [start, stop) as lines of JSON, for a part of either format."""
         if self._is_json:
             self._find_lines()
             self._file.seek(int(self._starts[start]))
@@ -104,8 +104,8 @@ class PartRows:
             self._file.close()
 
 
-def _decoded(table: pa.Table) -> pa.Table:
-    """With the values of dictionaries in place of them, as rows come from the input."""
+def _decode_dictionaries(table: pa.Table) -> pa.Table:
+    """The table with plain columns for dictionary columns, as in rows from the input."""
     for at, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):
             kind = field.type.value_type
@@ -114,7 +114,7 @@ def _decoded(table: pa.Table) -> pa.Table:
 
 
 def is_whole(path: Path, rows: int) -> bool:
-    """Whether a finished part ends as it must and has so many rows, by a look at its end."""
+    """Whether a finished part has this number of rows and a valid end; reads only the end."""
     if path.suffix == ".jsonl":
         with path.open("rb") as file:
             if not rows or not file.seek(0, os.SEEK_END):
@@ -127,8 +127,9 @@ def is_whole(path: Path, rows: int) -> bool:
         return False
 
 
-def rows_of(path: Path) -> int:
-    """The rows of an output file; 1 where it cannot be told, so that nobody takes it for empty."""
+def row_count(path: Path) -> int:
+    """The number of rows of an output file; for JSON lines, and where it is unreadable, 1 stands
+    for 'not empty'."""
     if path.suffix == ".jsonl":
         return int(path.stat().st_size > 0)
     try:

@@ -1,7 +1,7 @@
-"""Arrow's side of a row: columns out of JSON, values out of columns, and the output's columns.
+"""The Arrow schema of the output, and the arrays of its vector columns.
 
-An aggregator names its columns as records; what they are in a file is decided here and nowhere
-else, so that two outputs of one job always have the same columns in the same order.
+An aggregator declares its columns as records. Only this module decides their types and order in a
+file, so that two outputs of one job always have the same columns in the same order.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def output_schema(
     dimension: int | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> pa.Schema:
-    """The columns of the output, in order; `kept` is the survey's schema, `id` and `text` name the
-    input's columns, `dimension` is that of the vectors where it is known already.
+    """The columns of the output, in order; `kept` is the survey's schema, `id` and `text` are names
+    of input columns, `dimension` is that of the vectors, if known.
 
     Invariant: every field is nullable; names are unique.
     Raises: UsageError for a kept column whose name the output uses.
     """
-    own = [pa.field(each.name, _column_type(each)) for each in columns]
+    own = [pa.field(column.name, _column_type(column)) for column in columns]
     identity = [pa.field("id", pa.string())] if id is None else []
     if per_chunk:
         key = identity if id is None else [kept.field(id)]
@@ -65,45 +65,45 @@ def output_schema(
         raise UsageError(f"input.id: `{id}` is a name that the output uses itself")
     for field in carried:
         if field.name in used:
-            take = id is None and field.name == "id"
+            is_id = id is None and field.name == "id"
             raise UsageError(
                 f"input.keep: `{field.name}` is a name that the output uses itself",
                 hint='--id id, or `input.id = "id"` in the job file'
-                if take
+                if is_id
                 else "name the columns to carry in `keep`",
             )
     plain = [field.with_nullable(True).remove_metadata() for field in fields]
     schema = pa.schema(plain, metadata=dict(metadata) if metadata else None)
-    vectors = [each.name for each in columns if each.type == "vector"]
+    vectors = [column.name for column in columns if column.type == "vector"]
     return with_vectors(schema, dict.fromkeys(vectors, dimension)) if dimension else schema
 
 
 def vector_type(dimension: int | None) -> pa.DataType:
-    """The type of a vector column; without a dimension (no vector ever came) a list."""
+    """The type of a vector column; without a dimension, where there is no vector, a list."""
     element = pa.field("element", pa.float32())
     return pa.list_(element) if dimension is None else pa.list_(element, dimension)
 
 
 def with_vectors(schema: pa.Schema, dimensions: Mapping[str, int]) -> pa.Schema:
-    """The schema with the dimensions of these columns filled in."""
+    """The schema with the dimensions of these columns set."""
     for name, dimension in dimensions.items():
         at = schema.get_field_index(name)
         schema = schema.set(at, pa.field(name, vector_type(dimension)))
-        told = {**(schema.metadata or {}), b"textmill.dimension": str(dimension).encode()}
-        schema = schema.with_metadata(told)
+        metadata = {**(schema.metadata or {}), b"textmill.dimension": str(dimension).encode()}
+        schema = schema.with_metadata(metadata)
     return schema
 
 
 def dimension_of(schema: pa.Schema) -> int | None:
-    """The dimension of its vectors, where it is known."""
-    told = (schema.metadata or {}).get(b"textmill.dimension")
-    return int(told) if told else None
+    """The dimension of its vectors, if known."""
+    dimension = (schema.metadata or {}).get(b"textmill.dimension")
+    return int(dimension) if dimension else None
 
 
 def vector_array(values: Sequence[bytes | None], kind: pa.DataType) -> pa.Array:
     """The vector column of these little-endian float32 bytes.
 
-    Raises: ValueError for a vector of another dimension: two vector spaces met in one output.
+    Raises: ValueError for a vector of another dimension, hence of another vector space.
     """
     if not pa.types.is_fixed_size_list(kind):
         return pa.nulls(len(values), kind)
@@ -119,12 +119,13 @@ def vector_array(values: Sequence[bytes | None], kind: pa.DataType) -> pa.Array:
 
 
 def row_weights(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:
-    """About how many bytes each row holds, by its value alone. Shape: (rows,)."""
+    """The approximate bytes of each row, by its value alone. Shape: (rows,)."""
     kind = column.type
     if isinstance(column, pa.ChunkedArray):
         return np.concatenate([row_weights(chunk) for chunk in column.chunks] or [np.zeros(0)])
     if pa.types.is_fixed_size_list(kind):
-        # A null weighs what it does before the size is known: else row groups would depend on that.
+        # A null has the weight that it has before the size is known, so that row groups do not
+        # depend on when the first vector appears.
         present = column.is_valid().to_numpy(zero_copy_only=False)
         return np.where(present, 8.0 * kind.list_size, 8.0)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
@@ -133,7 +134,7 @@ def row_weights(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:
         sums = np.concatenate([[0.0], np.cumsum(row_weights(column.flatten()))])
         return np.asarray(sums[ends] - sums[ends - lengths] + 8)
     if pa.types.is_struct(kind):
-        return sum((row_weights(each) for each in column.flatten()), np.zeros(len(column)))
+        return sum((row_weights(child) for child in column.flatten()), np.zeros(len(column)))
     if kind in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary()):
         lengths = pc.binary_length(column).fill_null(0)
         return np.asarray(lengths.to_numpy(zero_copy_only=False), np.float64) + 8

@@ -1,11 +1,11 @@
-"""What stands under an output's name: the record that the next run begins with.
+"""The snapshot of the last commit: which parts the output consists of.
 
-A commit renames one name, and a kill may come just before or just after. So the record of the new
-output is durable before the rename, under a name of its own, and whoever comes next looks which of
-the two is true:
+A commit is one rename, and a kill may come just before or just after it. So the snapshot of the new
+output is durable before the rename, in a file of its own, and the next run finds out which of the
+two is current:
 
-    <output>.run/pending.json        what is about to be published
-    <output>.run/snapshot.json    what is published
+    <output>.run/pending.json     the snapshot that is about to be published
+    <output>.run/snapshot.json    the published snapshot
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REVISION = 1
 
 
 class SnapshotPart(Struct, frozen=True):
-    """A part of the output. `stamp` is None until its last link was made."""
+    """A part of the output. `stamp` is None until the last link to it exists."""
 
     name: str
     sha256: str
@@ -34,7 +34,7 @@ class SnapshotPart(Struct, frozen=True):
 
 
 class FileStamp(Struct, frozen=True):
-    """Which file this is. Not its ctime: the rename that publishes it changes that."""
+    """The identity of a file. It has no ctime, since the rename that publishes it changes that."""
 
     inode: int
     size_bytes: int
@@ -56,40 +56,40 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     file: FileStamp | None
     """None for a directory."""
     has_changes: bool = False
-    """What this commit changed lies beside `pending.json`."""
+    """Whether the changes of this commit are in a file beside `pending.json`."""
 
 
 class SnapshotFile:
-    """Reads and writes the record; whoever has one holds the lock of the run folder.
+    """Reads and writes the snapshot; its user holds the lock of the run folder.
 
     Raises: StorageError.
     """
 
     def __init__(self, layout: OutputLayout) -> None:
-        self._place = layout
+        self._layout = layout
         self._path = layout.run_folder / "snapshot.json"
-        self._next = layout.run_folder / "pending.json"
-        self.next_changes = layout.run_folder / "changes.pending.jsonl"
-        """The changes of the commit that is about to be."""
-        self.owed_changes = layout.run_folder / "changes.owed.jsonl"
-        """Changes of commits that nobody was given yet."""
+        self._pending_path = layout.run_folder / "pending.json"
+        self.pending_changes = layout.run_folder / "changes.pending.jsonl"
+        """The changes of the commit in progress."""
+        self.undelivered_changes = layout.run_folder / "changes.undelivered.jsonl"
+        """Changes of earlier commits that were not delivered yet."""
         self.last: Snapshot | None = None
-        """The last commit, once it was read, also where its output was removed since."""
+        """The last commit, once read, also where its output was removed since."""
 
     def read(self) -> Snapshot | None:
-        """What stands; None where nothing does, or nothing is known of it."""
-        coming = _decoded(self._next)
-        if coming is not None and self.is_published(coming):
-            self.settle(coming)
-        with storage_errors(self._next):
-            self._next.unlink(missing_ok=True)
-            self.next_changes.unlink(missing_ok=True)
-        self.last = _decoded(self._path)
-        return self.last if self._place.exists() else None
+        """The current snapshot; None where there is no output, or no valid snapshot of it."""
+        pending = _read_snapshot(self._pending_path)
+        if pending is not None and self.is_published(pending):
+            self.settle(pending)
+        with storage_errors(self._pending_path):
+            self._pending_path.unlink(missing_ok=True)
+            self.pending_changes.unlink(missing_ok=True)
+        self.last = _read_snapshot(self._path)
+        return self.last if self._layout.exists() else None
 
     def is_published(self, snapshot: Snapshot) -> bool:
-        """Whether the output is this one, with all of its files."""
-        layout = self._place
+        """Whether the output is that of this snapshot, with all its files."""
+        layout = self._layout
         if layout.suffix:
             try:
                 return file_stamp(layout.path) == snapshot.file
@@ -101,30 +101,30 @@ class SnapshotFile:
         )
 
     def write_pending(self, snapshot: Snapshot) -> None:
-        """Before the rename: this is what it publishes."""
-        _write(self._next, snapshot)
+        """Records the snapshot that the following rename publishes."""
+        _write_snapshot(self._pending_path, snapshot)
 
     def settle(self, snapshot: Snapshot) -> None:
-        """After the rename: this is what stands, and its changes are owed."""
+        """Records, after the rename, that the snapshot is current and its changes undelivered."""
         if snapshot.has_changes:
-            with storage_errors(self.owed_changes):
-                if self.next_changes.exists():
-                    self._owe()
-        _write(self._path, snapshot)
-        with storage_errors(self._next):
-            self._next.unlink(missing_ok=True)
+            with storage_errors(self.undelivered_changes):
+                if self.pending_changes.exists():
+                    self._append_undelivered()
+        _write_snapshot(self._path, snapshot)
+        with storage_errors(self._pending_path):
+            self._pending_path.unlink(missing_ok=True)
 
-    def _owe(self) -> None:
-        """Adds the changes of this commit to those owed, in one rename: a change that comes twice
-        does no harm, one that is lost does."""
-        if self.owed_changes.exists():
-            with replaced(self.owed_changes, is_private=True) as file:
-                for each in (self.owed_changes, self.next_changes):
-                    with each.open("rb") as source:
+    def _append_undelivered(self) -> None:
+        """Adds the changes of this commit to the undelivered ones, in one rename: a change may be
+        delivered twice, but must not be lost."""
+        if self.undelivered_changes.exists():
+            with replaced(self.undelivered_changes, is_private=True) as file:
+                for changes in (self.undelivered_changes, self.pending_changes):
+                    with changes.open("rb") as source:
                         shutil.copyfileobj(source, file, 1 << 20)
-            self.next_changes.unlink()
+            self.pending_changes.unlink()
         else:
-            rename(self.next_changes, self.owed_changes)
+            rename(self.pending_changes, self.undelivered_changes)
 
 
 def file_stamp(path: Path) -> FileStamp:
@@ -132,14 +132,14 @@ def file_stamp(path: Path) -> FileStamp:
     return FileStamp(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _decoded(path: Path) -> Snapshot | None:
+def _read_snapshot(path: Path) -> Snapshot | None:
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Snapshot)
+        snapshot = msgspec.json.decode(path.read_bytes(), type=Snapshot)
     except (OSError, msgspec.MsgspecError):
         return None
-    return found if found.revision == REVISION else None
+    return snapshot if snapshot.revision == REVISION else None
 
 
-def _write(path: Path, snapshot: Snapshot) -> None:
+def _write_snapshot(path: Path, snapshot: Snapshot) -> None:
     with storage_errors(path), replaced(path, is_private=True) as file:
         file.write(msgspec.json.encode(snapshot) + b"\n")

@@ -1,7 +1,7 @@
-"""Parts, one after the other: rows in, finished parts with their indexes out.
+"""Writes parts in order: rows in, finished parts with their indexes out.
 
-While the rows of one part are read, copied or aggregated, those before it are compressed, synced
-and hashed in threads of their own: at night that is most of the work.
+While the rows of one part are read, copied or aggregated, threads compress, sync and hash the parts
+before it: in a nightly run that is most of the work.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from pipeline.parts.index import (
     write_index,
 )
 from pipeline.parts.layout import OutputLayout
-from pipeline.parts.part_file import PartFile, RowGroups, conformed
+from pipeline.parts.part_file import PartFile, RowGroups, conform
 from pipeline.parts.schema import dimension_of
 from pipeline.source.survey import ROW, Survey
 
-AT_ONCE = 2
-"""Parts that are finished at a time: each holds a row group."""
+FINISH_THREADS = 2
+"""Parts that are finished concurrently; each holds a row group."""
 
 
 class PartsWriter:
     """Writes the parts of one run in their order.
 
-    Invariant: a part is followed by its index, and only then it is among `finished`.
-    Raises: StorageError, also for parts before the one at hand.
-    Cost: holds one row group of the part at hand and of each that is being finished.
+    Invariant: a part is in `finished` only after its index is durable.
+    Raises: StorageError, also for parts before the current one.
+    Cost: holds one row group of the current part and of each that is being finished.
     """
 
     def __init__(
@@ -50,20 +50,20 @@ class PartsWriter:
         self.written: set[str] = set()
         """Names of the parts that this run wrote."""
         self.rows = 0
-        """Of the part at hand."""
-        self._place, self._fingerprint = layout, fingerprint
-        self._known = survey.rows_by_part()
+        """Of the current part."""
+        self._layout, self._fingerprint = layout, fingerprint
+        self._survey_rows = survey.rows_by_part()
         self._part = -1
         self._file: PartFile | None = None
         self._groups = RowGroups()
         self._sizes, self._flags = array("Q"), bytearray()
         self._parts: list[PartIndex | None] = []
-        self._coming: deque[tuple[int, Future[PartIndex]]] = deque()
-        """Parts that are being finished, with their places among all, oldest first."""
-        self._threads = ThreadPoolExecutor(AT_ONCE, "parts")
+        self._finishing: deque[tuple[int, Future[PartIndex]]] = deque()
+        """Parts that are being finished, with their positions among all, oldest first."""
+        self._threads = ThreadPoolExecutor(FINISH_THREADS, "parts")
 
-    def turn_to(self, part: int) -> None:
-        """What comes now belongs to this part."""
+    def start_part(self, part: int) -> None:
+        """Finishes the current part, if it is another one, and starts this one."""
         if part != self._part:
             self.finish()
             self._part = part
@@ -71,35 +71,35 @@ class PartsWriter:
     def add(self, table: pa.Table) -> None:
         """Adds rows of output."""
         self._groups.add(table)
-        self._write(self._groups.whole())
+        self._write_groups(self._groups.complete())
 
     def add_lines(self, lines: bytes) -> None:
-        """Adds rows of output that are lines already."""
-        self._write(self._groups.rest())
-        self._opened().append_lines(lines)
+        """Adds rows of output that are already JSON lines."""
+        self._write_groups(self._groups.remaining())
+        self._open_part().append_lines(lines)
 
     def count(self, sizes: Sequence[int], flags: bytes) -> None:
-        """These documents, with so many rows each, are in the part."""
+        """Records the documents of the rows added: the number of rows and the flags of each."""
         self._sizes.extend(sizes)
         self._flags.extend(flags)
         self.rows += sum(sizes)
 
-    def keep(self, part: PartIndex) -> None:
-        """The part at hand is this one, as it stands."""
-        next(self._known)
+    def keep_part(self, part: PartIndex) -> None:
+        """Makes this finished part the current one, without rewriting it."""
+        next(self._survey_rows)
         self._parts.append(part)
 
     def rewrite(self, schema: pa.Schema) -> None:
-        """From now on, and in what is written of this part already, the columns are these."""
+        """Changes the schema; rows of the current part that were already written are rewritten."""
         self.schema = schema
         if self._file is not None:
             self._file.rewrite(schema)
 
     def finish(self) -> None:
-        """The part at hand is complete; it becomes durable while others are made."""
+        """Completes the current part; threads make it durable while others are written."""
         if not self._sizes:
             return
-        rows = next(self._known)
+        rows = next(self._survey_rows)
         if len(rows) != len(self._sizes):
             raise ValueError(f"{len(self._sizes)} documents of a part of {len(rows)}")
         entries = np.zeros(len(rows), ENTRY)
@@ -107,33 +107,33 @@ class PartsWriter:
             entries[name] = rows[name]
         entries["rows"] = self._sizes
         entries["flags"] = np.frombuffer(bytes(self._flags), np.uint8)
-        self._wait(AT_ONCE - 1)
-        groups, file = list(self._groups.rest()), self._opened()
-        finish = partial(self._finish, file, groups, self.schema, rows, entries)
-        self._coming.append((len(self._parts), self._threads.submit(finish)))
+        self._wait(FINISH_THREADS - 1)
+        groups, file = list(self._groups.remaining()), self._open_part()
+        finish = partial(self._finish_file, file, groups, self.schema, rows, entries)
+        self._finishing.append((len(self._parts), self._threads.submit(finish)))
         self._parts.append(None)
         self._file = None
         self._sizes, self._flags, self.rows = array("Q"), bytearray(), 0
 
     def finished(self) -> list[PartIndex]:
-        """All parts so far, but the one at hand."""
+        """All parts so far, except the current one."""
         self._wait(0)
         return [part for part in self._parts if part is not None]
 
-    def _wait(self, most: int) -> None:
-        """Return when at most so many parts are still being finished."""
-        while len(self._coming) > most:
-            at, coming = self._coming.popleft()
-            self._parts[at] = coming.result()
+    def _wait(self, max_parts: int) -> None:
+        """Waits until at most `max_parts` parts are still being finished."""
+        while len(self._finishing) > max_parts:
+            at, future = self._finishing.popleft()
+            self._parts[at] = future.result()
 
     def close(self) -> None:
-        """Removes what is unfinished."""
+        """Removes the unfinished part."""
         self._threads.shutdown()
         file, self._file = self._file, None
         if file is not None:
             file.discard()
 
-    def _finish(
+    def _finish_file(
         self,
         file: PartFile,
         groups: Sequence[list[pa.Table]],
@@ -143,7 +143,7 @@ class PartsWriter:
     ) -> PartIndex:
         try:
             for pieces in groups:
-                file.write(conformed(pieces, schema))
+                file.write(conform(pieces, schema))
             _, digest = file.finish(by_hash=True)
         except BaseException:
             file.discard()
@@ -163,11 +163,11 @@ class PartsWriter:
         self.written.add(file.path.name)
         return write_index(file.path, header, entries)
 
-    def _write(self, groups: Iterable[list[pa.Table]]) -> None:
+    def _write_groups(self, groups: Iterable[list[pa.Table]]) -> None:
         for pieces in groups:
-            self._opened().write(conformed(pieces, self.schema))
+            self._open_part().write(conform(pieces, self.schema))
 
-    def _opened(self) -> PartFile:
+    def _open_part(self) -> PartFile:
         if self._file is None:
-            self._file = PartFile(self._place.part_path(self._part), self.schema)
+            self._file = PartFile(self._layout.part_path(self._part), self.schema)
         return self._file

@@ -1,11 +1,11 @@
-"""What a commit changes in the output, line by line, for a vector store that follows it.
+"""The change feed: what a commit changes in the output, line by line, for a vector store.
 
     {"op": "upsert", ... the row as in a JSONL output ...}
     {"op": "delete", "chunk_id": ...}                    one row per chunk
     {"op": "delete", "id": ..., "identity": ...}         one row per document
 
-Whoever applies them to what the last commit gave has what this one gives. Rows that were copied are
-equal by construction; of all others the old and the new ones are compared as they would be written.
+Applying them to the output of the last commit gives the output of this one. Copied rows are equal
+by construction; all other old and new rows are compared in their written form.
 """
 
 from __future__ import annotations
@@ -34,30 +34,31 @@ _LINE = np.dtype(
     [("name", "V16"), ("hash", "V16"), ("is_new", "?"), ("at", "<u8"), ("length", "<u8")]
 )
 _BLOCK_BYTES = 1 << 26
-_AT_ONCE = 10_000
+_BATCH_LINES = 10_000
 
 
 class CopiedChanges:
-    """Which rows of the last commit's parts came into which new ones as they were."""
+    """The rows that were copied unchanged from parts of the last commit into new parts."""
 
     def __init__(self) -> None:
         self._old: dict[str, array[int]] = {}
         self._new: dict[int, array[int]] = {}
 
     def add(self, name: str, part: int, start: int, stop: int, at: int) -> None:
-        """The rows of the old part `name` from `start` to before `stop` are those of the new part
-        from `at` on."""
+        """Records that rows [start, stop) of the old part `name` are those of the new part from
+        `at` on."""
         self._old.setdefault(name, array("Q")).extend((start, stop))
         self._new.setdefault(part, array("Q")).extend((at, at + stop - start))
 
-    def rest(self, part: PartIndex, number: int | None = None) -> list[tuple[int, int]]:
-        """The ranges of rows of an old part, or of the new one of this number, that are not."""
+    def not_copied(self, part: PartIndex, number: int | None = None) -> list[tuple[int, int]]:
+        """The ranges of rows of an old part, or of the new one of this number, that were not
+        copied."""
         ranges = self._old.get(part.path.name) if number is None else self._new.get(number)
-        is_left = np.ones(part.header.rows + 2, np.bool_)
-        is_left[0] = is_left[-1] = False
+        is_uncopied = np.ones(part.header.rows + 2, np.bool_)
+        is_uncopied[0] = is_uncopied[-1] = False
         for start, stop in np.array(ranges or (), np.int64).reshape(-1, 2).tolist():
-            is_left[start + 1 : stop + 1] = False
-        borders = np.flatnonzero(np.diff(is_left.view(np.int8))).reshape(-1, 2)
+            is_uncopied[start + 1 : stop + 1] = False
+        borders = np.flatnonzero(np.diff(is_uncopied.view(np.int8))).reshape(-1, 2)
         return [(start, stop) for start, stop in borders.tolist()]
 
 
@@ -69,27 +70,27 @@ def write_changes(
     *,
     id: str,
 ) -> None:
-    """Writes what turns `before` into `now`: deletions, then rows, each in their order. `id` names
-    the id column; one of the two may have a row per chunk and the other one per document. Durable
-    when it returns.
+    """Writes the changes that turn `before` into `now`: deletions, then rows, each in order. `id`
+    is the name of the id column; one of the two may have one row per chunk and the other one per
+    document. The file is durable when this returns.
 
     Cost: reads each part that is not in both commits once; memory for a 256th of its rows.
     """
     both = {part.path.name for part in before} & {part.path.name for part in now}
-    lines, chosen = Spill(_LINE), Spill(_LINE)
-    # The lines themselves: which of them count is known only at the end.
+    lines, selected = Spill(_LINE), Spill(_LINE)
+    # Holds all lines, since only the end shows which of them are changes.
     with storage_errors(target), tempfile.TemporaryFile(dir=target.parent) as spool:
         for is_new, parts in ((False, before), (True, now)):
             for number, part in enumerate(parts):
                 if part.path.name not in both:
-                    ranges = copies.rest(part, number if is_new else None)
-                    _spool(spool, lines, part, ranges, is_new=is_new, id=id)
+                    ranges = copies.not_copied(part, number if is_new else None)
+                    _spool_changes(spool, lines, part, ranges, is_new=is_new, id=id)
         for bucket in lines.buckets():
-            for records in _differing(lines.bucket(bucket)):
-                chosen.add(records["at"] // _BLOCK_BYTES, records)
+            for records in _differences(lines.bucket(bucket)):
+                selected.add(records["at"] // _BLOCK_BYTES, records)
         with open_private(target) as file:
-            for block in chosen.buckets():
-                for record in np.sort(chosen.bucket(block), order="at"):
+            for block in selected.buckets():
+                for record in np.sort(selected.bucket(block), order="at"):
                     spool.seek(int(record["at"]))
                     file.write(spool.read(int(record["length"])))
             file.flush()
@@ -97,18 +98,18 @@ def write_changes(
         sync_folder(target.parent)
 
 
-def deliver(owed: Path, target: Path) -> None:
-    """Puts the changes where they were asked for, whole or not at all."""
+def deliver(undelivered: Path, target: Path) -> None:
+    """Writes the undelivered changes to the target, all of them or none."""
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with replaced(target) as file:
-            if owed.exists():
-                with owed.open("rb") as source:
+            if undelivered.exists():
+                with undelivered.open("rb") as source:
                     shutil.copyfileobj(source, file, 1 << 20)
-        owed.unlink(missing_ok=True)
+        undelivered.unlink(missing_ok=True)
 
 
-def _spool(
+def _spool_changes(
     spool: IO[bytes],
     lines: Spill,
     part: PartIndex,
@@ -117,19 +118,19 @@ def _spool(
     is_new: bool,
     id: str,
 ) -> None:
-    """The part's rows in these ranges as lines of changes."""
+    """Writes the part's rows in these ranges as lines of changes."""
     if not ranges:
         return
     rows = PartRows(part.path)
     at = spool.seek(0, os.SEEK_END)
     with part_errors(part.path), closing(rows):
-        # The part says it, not the job: the last commit may have had rows of the other kind.
+        # Decided by the part, not the job: the last commit may have had rows of the other kind.
         names = _identities(part) if any(map(_is_document, rows.json(0, 1))) else None
         for start, stop in ranges:
-            found: list[tuple[bytes, bytes, bool, int, int]] = []
+            records: list[tuple[bytes, bytes, bool, int, int]] = []
             for number, row in enumerate(rows.json(start, stop), start):
-                name = names[number] if names is not None else _chunk_name(row)
-                if name is None:  # a row without a chunk has no place in a vector store
+                name = names[number] if names is not None else _chunk_identity(row)
+                if name is None:  # a row without a chunk does not belong in a vector store
                     continue
                 line = (
                     b'{"op":"upsert",' + row[1:]
@@ -137,17 +138,17 @@ def _spool(
                     else _deletion(row, name, None if names is None else id)
                 )
                 spool.write(line)
-                found.append((name, sha256(row).digest()[:16], is_new, at, len(line)))
+                records.append((name, sha256(row).digest()[:16], is_new, at, len(line)))
                 at += len(line)
-                if len(found) == _AT_ONCE:
-                    _put(lines, found)
-            _put(lines, found)
+                if len(records) == _BATCH_LINES:
+                    _spill_lines(lines, records)
+            _spill_lines(lines, records)
 
 
-def _put(lines: Spill, found: list[tuple[bytes, bytes, bool, int, int]]) -> None:
-    records = np.array(found, _LINE)
-    lines.add(np.ascontiguousarray(records["name"]).view(np.uint8)[::16], records)
-    found.clear()
+def _spill_lines(lines: Spill, records: list[tuple[bytes, bytes, bool, int, int]]) -> None:
+    packed = np.array(records, _LINE)
+    lines.add(np.ascontiguousarray(packed["name"]).view(np.uint8)[::16], packed)
+    records.clear()
 
 
 def _identities(part: PartIndex) -> list[bytes]:
@@ -155,7 +156,7 @@ def _identities(part: PartIndex) -> list[bytes]:
     if entries is None:
         return [b"?" * 16] * part.header.rows
     return [
-        hashed if is_unique else identity.numbered(hashed, nth)
+        hashed if is_unique else identity.of_occurrence(hashed, nth)
         for hashed, nth, is_unique in zip(
             entries["hash"].tolist(),
             entries["nth"].tolist(),
@@ -165,11 +166,11 @@ def _identities(part: PartIndex) -> list[bytes]:
     ]
 
 
-class _Named(msgspec.Struct):
+class _ChunkName(msgspec.Struct):
     chunk_id: str | None = None
 
 
-_named = msgspec.json.Decoder(_Named).decode
+_decode_chunk_name = msgspec.json.Decoder(_ChunkName).decode
 
 
 def _is_document(row: bytes) -> bool:
@@ -177,29 +178,29 @@ def _is_document(row: bytes) -> bool:
     return "_truncated" in msgspec.json.decode(row, type=dict[str, msgspec.Raw])
 
 
-def _chunk_name(row: bytes) -> bytes | None:
-    name = _named(row).chunk_id
+def _chunk_identity(row: bytes) -> bytes | None:
+    name = _decode_chunk_name(row).chunk_id
     return None if name is None else bytes.fromhex(name)
 
 
 def _deletion(row: bytes, name: bytes, id: str | None) -> bytes:
-    told: dict[str, Any] = {"op": "delete"}
+    deletion: dict[str, Any] = {"op": "delete"}
     if id is None:
-        told["chunk_id"] = name.hex()
+        deletion["chunk_id"] = name.hex()
     else:
-        told |= {"id": msgspec.json.decode(row).get(id), "identity": name.hex()}
-    return msgspec.json.encode(told) + b"\n"
+        deletion |= {"id": msgspec.json.decode(row).get(id), "identity": name.hex()}
+    return msgspec.json.encode(deletion) + b"\n"
 
 
-def _differing(records: Records) -> Iterator[Records]:
-    """The deletions, then the new rows, that make a difference."""
+def _differences(records: Records) -> Iterator[Records]:
+    """The deletions, then the new rows, that are changes."""
     old, new = records[~records["is_new"]], records[records["is_new"]]
-    yield old[~np.isin(_text(old["name"]), _text(new["name"]))]
+    yield old[~np.isin(_as_bytes(old["name"]), _as_bytes(new["name"]))]
     same = np.isin(_pairs(new), _pairs(old))
     yield new[~same]
 
 
-def _text(names: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _as_bytes(names: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.ascontiguousarray(names).view("S16")
 
 

@@ -1,8 +1,8 @@
-"""Results into files: parts while the run goes on, one rename at its end.
+"""Writes results to files: parts during the run, one rename at its end.
 
-Nothing stands under the output's name before it is complete, and the same answers give the same
-bytes (see `pipeline.parts.part_file`), whether a row's output is made anew or copied from a part
-that stands.
+The output gets its name only once it is complete, and the same answers give the same bytes (see
+`pipeline.parts.part_file`), whether a row's output is computed again or copied from an earlier
+part.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.errors import GuardError
 from pipeline.parts.index import FIRST, OUTCOMES, REUSABLE, PartIndex, read_index
 from pipeline.parts.json_lines import PIECE_ROWS
 from pipeline.parts.layout import OutputLayout
-from pipeline.parts.part_rows import PartRows, part_errors, rows_of
+from pipeline.parts.part_rows import PartRows, part_errors, row_count
 from pipeline.parts.reuse import OPEN_PARTS, CopiedRows, Reuse, readable
 from pipeline.parts.schema import output_schema, row_weights, vector_array, with_vectors
 from pipeline.parts.snapshot import Snapshot, SnapshotFile
@@ -35,7 +35,7 @@ from pipeline.text import shown
 
 PIECE_BYTES = 2_000_000
 WRITER_REVISION = 1
-"""Raised when the same rows give other bytes than before: every part is then made anew."""
+"""Incremented when the same rows give other bytes than before: every part is then rebuilt."""
 
 
 class Counts(NamedTuple):
@@ -50,8 +50,9 @@ class Counts(NamedTuple):
 class Sink:
     """Takes documents and results in input order; `commit` publishes them.
 
-    Invariant: until `commit` returns the old output stands; bytes depend on rows, not on arrival.
-    Raises: UsageError, StorageError for an output that cannot be written, before anything is.
+    Invariant: until `commit` renames, the old output is unchanged; bytes depend on the rows, not on
+        their timing.
+    Raises: UsageError, StorageError for an output that cannot be written, before it writes any.
     Cost: memory for one row group (4,096 rows or 32 MB), also for a document of 10^6 chunks, of
     which it keeps 8 bytes of hash each.
     """
@@ -82,10 +83,10 @@ class Sink:
         self._survey, self._columns, self._per_chunk = survey, columns, per_chunk
         self.layout = OutputLayout(output, run_id)
         self.fingerprint = _fingerprint(fingerprint, survey, self.schema, self.layout.part_suffix)
-        """Of everything that the bytes of a part depend on, but its rows and their answers."""
+        """Of everything that the bytes of a part depend on, except its rows and their answers."""
         self.snapshot: Snapshot | None = None
-        """What stands when the run begins."""
-        self._unknown = {each.name for each in columns if each.type == "vector" and not dimension}
+        """The last commit, when the run begins."""
+        self._untyped = {c.name for c in columns if c.type == "vector" and not dimension}
         self._carried = set(survey.schema.names)
         if per_chunk:
             self._carried -= {spec.text} - {spec.id}
@@ -97,7 +98,7 @@ class Sink:
         self._readers: dict[Path, PartRows] = {}
         self._part = -1
         self.published: list[PartIndex] = []
-        """The parts of the output, once they stand."""
+        """The parts of the output, once published."""
         self._parts = PartsWriter(self.layout, survey, self.fingerprint, self.schema)
         self._own: dict[str, list[Any]] = {}
         self._kept: list[RowRef] = []
@@ -107,27 +108,27 @@ class Sink:
         self.snapshot = self._record.read()
         self._clear()
 
-    def plan_for(self, reuse: Reuse) -> None:
-        """Parts of this plan will come. Their dimension is the job's where it names none."""
+    def use_plan(self, reuse: Reuse) -> None:
+        """Announces copied rows of this plan. Where the job sets no dimension, theirs is used."""
         self._reuse = reuse
         self._former = {part.path.name for part in reuse.former}
-        known = reuse.dimension
-        if known is not None and self._unknown:
-            self.schema = with_vectors(self.schema, dict.fromkeys(sorted(self._unknown), known))
-            self._unknown.clear()
+        dimension = reuse.dimension
+        if dimension is not None and self._untyped:
+            self.schema = with_vectors(self.schema, dict.fromkeys(sorted(self._untyped), dimension))
+            self._untyped.clear()
             self._parts.schema = self.schema
 
     @property
     def parts(self) -> list[PartIndex]:
-        """The finished ones, in order."""
+        """The finished parts, in order."""
         return self._parts.finished()
 
     def write(self, document: Document, result: Result, outcomes: Outcomes | None = None) -> None:
-        """Adds one document. Its rows are taken one by one and never held together.
+        """Adds one document. Its rows are read one by one and never held together.
 
-        Its outcomes tell, once all rows are taken, whether they may be copied by a later run.
+        Once all rows are read, its outcomes show whether a later run may copy them.
         """
-        self._turn_to(document.part)
+        self._start_part(document.part)
         rows = 0
         repeats: dict[int, int] = {}
         for row in result.rows:
@@ -145,13 +146,13 @@ class Sink:
         self.counts = self.counts._replace(rows=self.counts.rows + rows, **count)
 
     def copy(self, copied: CopiedRows) -> None:
-        """Adds documents whose output stands: a part as it is, or rows of one."""
-        self._turn_to(copied.part)
+        """Adds documents whose output exists: a whole part, or rows of one."""
+        self._start_part(copied.part)
         self.counts = self.counts._replace(
             ok=self.counts.ok + copied.documents, rows=self.counts.rows + copied.rows
         )
         if copied.entries is None or copied.starts is None:
-            self._parts.keep(copied.source)
+            self._parts.keep_part(copied.source)
             return
         sizes = copied.entries["rows"]
         is_former = copied.source.path.name in self._former
@@ -161,13 +162,13 @@ class Sink:
         at = self._parts.rows
         for run in np.split(np.arange(len(sizes)), jumps):
             start, stop = int(copied.starts[run[0]]), int(ends[run[-1]])
-            self._copy(copied.source.path, start, stop)
+            self._copy_rows(copied.source.path, start, stop)
             if is_former:
                 self._copies.add(copied.source.path.name, copied.part, start, stop, at)
             at += stop - start
         self._parts.count(sizes.tolist(), bytes([REUSABLE]) * len(sizes))
 
-    def _copy(self, path: Path, start: int, stop: int) -> None:
+    def _copy_rows(self, path: Path, start: int, stop: int) -> None:
         if path not in self._readers:
             while len(self._readers) >= OPEN_PARTS:
                 self._readers.pop(next(iter(self._readers))).close()
@@ -181,27 +182,30 @@ class Sink:
             for table in rows.tables(start, stop):
                 self._parts.add(table)
 
-    def check_loss(self) -> None:
+    def refuse_empty_output(self) -> None:
         """Raises: GuardError where an output with rows would be replaced by one without results."""
-        if self.counts.ok + self.counts.partial == 0 and any(map(rows_of, self.layout.published())):
-            what = "the input is empty" if not self._survey.rows else "every row failed"
+        if self.counts.ok + self.counts.partial == 0 and any(
+            map(row_count, self.layout.published())
+        ):
+            cause = "the input is empty" if not self._survey.rows else "every row failed"
             raise GuardError(
-                f"{shown(str(self.layout.path))}: {what}, and the output so far has rows",
-                hint="it stands as it was; remove it to publish without them",
+                f"{shown(str(self.layout.path))}: {cause}, and the output so far has rows",
+                hint="it is unchanged; remove it to publish without them",
             )
 
     def commit(self, changes: Path | None = None) -> int:
-        """Publishes all that was written, in one rename; nothing, where it stands already. Then
-        what that changed goes to `changes`, with what is owed of earlier commits: a kill between
-        the two loses none. Returns: rows written.
+        """Publishes all parts in one rename, unless they are published already. Then it writes the
+        changes, with undelivered ones of earlier commits, to `changes`: a kill between the two
+        loses none. Returns: rows written.
 
-        Raises: StorageError; then the old output stands. ValueError where documents are missing.
+        Raises: StorageError; then the old output is unchanged. ValueError where documents are
+        missing.
         """
         self._finish_part()
-        done = self.counts.ok + self.counts.partial + self.counts.failed
-        if done != self._survey.rows:
-            raise ValueError(f"{done} documents written, {self._survey.rows} read")
-        is_asked = changes is not None or self._record.owed_changes.exists()
+        written = self.counts.ok + self.counts.partial + self.counts.failed
+        if written != self._survey.rows:
+            raise ValueError(f"{written} documents written, {self._survey.rows} read")
+        has_feed = changes is not None or self._record.undelivered_changes.exists()
         self.published = publish(
             self.layout,
             self._record,
@@ -210,20 +214,20 @@ class Sink:
             written=self._parts.written,
             fingerprint=self.fingerprint,
             before=self.snapshot,
-            changes=self._write_changes if is_asked else None,
+            changes=self._write_changes if has_feed else None,
         )
         if changes is not None:
-            deliver(self._record.owed_changes, changes)
+            deliver(self._record.undelivered_changes, changes)
         return self.counts.rows
 
     def _write_changes(self, target: Path, parts: Sequence[PartIndex]) -> None:
-        # Also where somebody removed the output: who follows the commits has its rows still.
-        found = read_index(self.layout.parts, self.layout.part_suffix)
-        former = readable(found, self._record.last)
+        # Also where the output was removed: a follower of the change feed still has its rows.
+        indexes = read_index(self.layout.parts, self.layout.part_suffix)
+        former = readable(indexes, self._record.last)
         write_changes(target, former, parts, self._copies, id=self._survey.spec.id or "id")
 
     def close(self) -> None:
-        """Removes what is unfinished; after `commit` there is nothing left to remove."""
+        """Removes unfinished files; after `commit` there are none."""
         self._parts.close()
         for reader in self._readers.values():
             reader.close()
@@ -270,8 +274,8 @@ class Sink:
         for column, value in zip(self._columns, row.values, strict=True):
             own[column.name].append(value)
             size += len(value) if value is not None else 0
-            if column.name in self._unknown and value is not None:
-                self._learn(column.name, len(value) // 4)
+            if column.name in self._untyped and value is not None:
+                self._set_dimension(column.name, len(value) // 4)
         batch, index = document.row_ref
         if batch is not self._batch:
             self._batch, self._weights = batch, np.zeros(0)
@@ -284,21 +288,21 @@ class Sink:
         if len(self._kept) >= PIECE_ROWS or self._pending_bytes >= PIECE_BYTES:
             self._flush()
 
-    def _learn(self, name: str, dimension: int) -> None:
-        """The first vector came: from now on, and in what is written already, the type is known."""
-        self._unknown.discard(name)
+    def _set_dimension(self, name: str, dimension: int) -> None:
+        """Sets the dimension at the first vector, also in rows that were already written."""
+        self._untyped.discard(name)
         self.schema = with_vectors(self.schema, {name: dimension})
         self._parts.rewrite(self.schema)
 
     def _flush(self) -> None:
-        """Turns the rows so far into Arrow; whole row groups go to the file."""
+        """Converts the pending rows to Arrow and passes them to the parts writer."""
         if not self._kept:
             return
-        vectors = {each.name for each in self._columns if each.type == "vector"}
+        vectors = {column.name for column in self._columns if column.type == "vector"}
         arrays = []
         for field in self.schema:
             if field.name not in self._own:
-                arrays.append(_taken(self._kept, field.name))
+                arrays.append(_take_column(self._kept, field.name))
             elif field.name in vectors:
                 arrays.append(vector_array(self._own[field.name], field.type))
             else:
@@ -306,11 +310,11 @@ class Sink:
         self._clear()
         self._parts.add(pa.Table.from_arrays(arrays, self.schema.names))
 
-    def _turn_to(self, part: int) -> None:
+    def _start_part(self, part: int) -> None:
         if part != self._part:
             self._finish_part()
             self._part = part
-            self._parts.turn_to(part)
+            self._parts.start_part(part)
 
     def _finish_part(self) -> None:
         self._flush()
@@ -323,29 +327,29 @@ class Sink:
 
 
 def _fingerprint(job: str, survey: Survey, schema: pa.Schema, suffix: str) -> str:
-    """Of the job, the columns in and out, and what writes them."""
+    """The fingerprint of the job, the input and output columns, and the writer."""
     spec = survey.spec
     columns = schema.serialize().to_pybytes()
-    told = [WRITER_REVISION, pa.__version__, suffix, job, columns]
+    writer = [WRITER_REVISION, pa.__version__, suffix, job, columns]
     used = [spec.text, spec.id, spec.keep, spec.fields, sorted(survey.widened)]
-    return digest_of(map(repr, [*told, *used]))
+    return digest_of(map(repr, [*writer, *used]))
 
 
 def _chunk_id(name: bytes, text: str, repeats: dict[int, int]) -> str:
     raw = text.encode()
-    # 64 bits do for counting: two texts that share them only skip a number.
+    # 64 bits suffice for counting: two texts that share them only skip a number.
     short = int.from_bytes(hashlib.sha256(raw).digest()[:8], "big")
     occurrence = repeats.get(short, 0)
     repeats[short] = occurrence + 1
     return identity.chunk_id(name, raw, occurrence)
 
 
-def _taken(kept: Sequence[RowRef], name: str) -> pa.Array:
-    """The kept column of these rows, which come in runs of one batch; dictionaries decoded."""
+def _take_column(kept: Sequence[RowRef], name: str) -> pa.Array:
+    """The kept column of these rows, of which neighbours share a batch; dictionaries decoded."""
     pieces, start = [], 0
     for at in range(1, len(kept) + 1):
         if at == len(kept) or kept[at].batch is not kept[start].batch:
-            rows = pa.array([each.row for each in kept[start:at]], pa.int64())
+            rows = pa.array([row_ref.row for row_ref in kept[start:at]], pa.int64())
             column = kept[start].batch.column(name)
             if pa.types.is_dictionary(column.type):
                 column = column.dictionary_decode()

@@ -1,9 +1,9 @@
-"""Blocks of rows, as every format gives them; and how large ones are passed on.
+"""Blocks of rows, the unit that every format reader yields.
 
-A line may be 200 MB, a row group as much. A generator that waits at its `yield` keeps its local
-names, so one that names the last block would hold it while the next one is read: twice the memory.
-Therefore a block is made in a function, whose names end with it, and passed on by `map` or
-`handed_over`, which hold nothing that they have given.
+A line or a row group may have 200 MB. A generator that waits at its `yield` keeps its local
+variables, so a variable that names the last block would hold it while the next one is read: twice
+the memory. Therefore a function makes each block, so that its variables end with the call, and
+`map` or `drain` yield it without keeping a reference.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from pipeline.source.files import InputFile, family
 T = TypeVar("T")
 
 
-def handed_over(items: list[T]) -> Iterator[T]:
-    """The items of a list, in order; the list forgets each as it is given, and is empty at last."""
+def drain(items: list[T]) -> Iterator[T]:
+    """The items of a list, in order; each is removed from the list before it is yielded."""
     items.reverse()
     while items:
         yield items.pop()
 
 
 class Block(NamedTuple):
-    """Neighbouring rows, read but not typed yet.
+    """Consecutive rows, read but not typed yet.
 
     Invariant: both passes see the same rows with the same hashes, in the same order.
     """
@@ -33,21 +33,21 @@ class Block(NamedTuple):
     numbers: Sequence[int]
     """Lines, counted from 1, or Parquet rows, counted from 0."""
     hashes: list[bytes]
-    """Of the id, else of the content, which several rows may share."""
+    """One for each row: of its id, else of its content, which several rows may share."""
     unique: list[bool]
-    """Whether the hash is that of an id."""
+    """Whether each hash is that of an id."""
     ids: list[Any]
     errors: list[str | None]
     rows: Any
     """A list of objects (None: malformed), or an Arrow record batch."""
 
     def address(self, at: int) -> str:
-        between = ": row " if family(self.file.path) == "parquet" else ":"
-        return f"{self.file.name}{between}{self.numbers[at]}"
+        separator = ": row " if family(self.file.path) == "parquet" else ":"
+        return f"{self.file.name}{separator}{self.numbers[at]}"
 
 
-class Chosen:
-    """Which of the rows of an input are to be read, asked row by row in order."""
+class RowSelection:
+    """The rows of an input to read, consulted row by row in order."""
 
     def __init__(self, rows: Iterable[int]) -> None:
         self._rows = iter(rows)
@@ -56,19 +56,19 @@ class Chosen:
 
     @property
     def is_done(self) -> bool:
-        """Whether no further row is wanted."""
+        """Whether no further row is selected."""
         return self._next is None
 
-    def takes(self) -> bool:
-        """Whether the row that comes now is wanted."""
-        is_wanted = self._at == self._next
-        if is_wanted:
+    def take_row(self) -> bool:
+        """Whether the next row is selected; advances by one row."""
+        is_selected = self._at == self._next
+        if is_selected:
             self._next = next(self._rows, None)
         self._at += 1
-        return is_wanted
+        return is_selected
 
-    def skips(self, rows: int) -> bool:
-        """Whether none of so many rows is wanted; then they count as passed."""
+    def skip_rows(self, rows: int) -> bool:
+        """Whether none of the next `rows` rows is selected; if so, advances past them."""
         if self._next is not None and self._next < self._at + rows:
             return False
         self._at += rows

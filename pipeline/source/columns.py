@@ -1,5 +1,4 @@
-"""The columns that a job uses, checked against those of the input; the schema that is carried
-along."""
+"""Checks the columns that a job uses against the input; builds the schema of the kept columns."""
 
 from __future__ import annotations
 
@@ -17,43 +16,43 @@ from pipeline.source.values import arrow_type, is_text
 from pipeline.text import printable, reason, shown
 
 
-def _json_schema(spec: InputSpec, types: dict[str, JsonType], keys: set[str]) -> pa.Schema:
-    if keys:  # of a file without readable rows nothing can be missing
-        _require(spec, shown(spec.path), [*types, *sorted(keys - types.keys())])
+def json_schema(spec: InputSpec, types: dict[str, JsonType], keys: set[str]) -> pa.Schema:
+    if keys:  # a file without readable rows shows no columns to check against
+        require_columns(spec, shown(spec.path), [*types, *sorted(keys - types.keys())])
     needed = [name for name in spec.fields if name not in spec.optional]
     named = [spec.text, *([] if spec.id is None else [spec.id]), *needed, *(spec.keep or ())]
     for name in named:
         types.setdefault(name, None)
-    return pa.schema([(name, arrow_type(each)) for name, each in types.items()])
+    return pa.schema([(name, arrow_type(json_type)) for name, json_type in types.items()])
 
 
-def _parquet_schema(spec: InputSpec, files: tuple[InputFile, ...]) -> pa.Schema:
+def parquet_schema(spec: InputSpec, files: tuple[InputFile, ...]) -> pa.Schema:
     schemas = []
     for file in files:
         with open_parquet(file) as parquet:
             schemas.append(parquet.schema_arrow)
         names = schemas[-1].names
         if len(set(names)) < len(names):
-            again = next(name for name in names if names.count(name) > 1)
-            raise UsageError(f"{file.name}: two columns are called `{printable(again)}`")
-        _require(spec if len(files) == 1 else replace(spec, keep=()), file.name, names)
+            duplicate = next(name for name in names if names.count(name) > 1)
+            raise UsageError(f"{file.name}: two columns are named `{printable(duplicate)}`")
+        require_columns(spec if len(files) == 1 else replace(spec, keep=()), file.name, names)
     place = shown(spec.path)
     try:
-        unified = pa.unify_schemas(_alike(schemas), promote_options="permissive")
+        unified = pa.unify_schemas(_unifiable(schemas), promote_options="permissive")
     except pa.ArrowException as error:
         raise InputError(f"{place}: the files' columns differ ({reason(error)})") from None
-    _require(spec, place, unified.names)
+    require_columns(spec, place, unified.names)
     text = unified.field(spec.text).type
     if not is_text(text) and not pa.types.is_null(text):
         raise UsageError(f"{place}: input.text = `{spec.text}` is {text}, not string")
     if spec.id is not None and pa.types.is_nested(unified.field(spec.id).type):
         kind = unified.field(spec.id).type
-        raise UsageError(f"{place}: input.id = `{spec.id}` is {kind}, which names no row")
-    return pa.schema([_steady(field) for field in unified])
+        raise UsageError(f"{place}: input.id = `{spec.id}` is {kind}, which cannot identify rows")
+    return pa.schema([_storable(field) for field in unified])
 
 
-def _alike(schemas: Sequence[pa.Schema]) -> list[pa.Schema]:
-    """The schemas, with dictionaries decoded where files differ: Arrow does not unite those."""
+def _unifiable(schemas: Sequence[pa.Schema]) -> list[pa.Schema]:
+    """The schemas, with dictionaries decoded where files differ, since Arrow cannot unify those."""
     kinds: dict[str, set[pa.DataType]] = {}
     for schema in schemas:
         for field in schema:
@@ -69,51 +68,50 @@ def _alike(schemas: Sequence[pa.Schema]) -> list[pa.Schema]:
     ]
 
 
-def _steady(field: pa.Field) -> pa.Field:
-    """The field, with dictionary indices wide enough for the values of all files, and views as
-    what they show: Arrow cannot take rows out of a view, and Parquet does not know them."""
-    return field.with_type(_steady_type(field.type))
+def _storable(field: pa.Field) -> pa.Field:
+    """The field with dictionary indices wide enough for the values of all files, and with plain
+    types for views: Arrow cannot take rows from a view, and Parquet has no views."""
+    return field.with_type(_storable_type(field.type))
 
 
-def _steady_type(kind: pa.DataType) -> pa.DataType:
+def _storable_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_dictionary(kind):
-        return pa.dictionary(pa.int32(), _steady_type(kind.value_type), kind.ordered)
+        return pa.dictionary(pa.int32(), _storable_type(kind.value_type), kind.ordered)
     if pa.types.is_string_view(kind):
         return pa.string()
     if pa.types.is_binary_view(kind):
         return pa.binary()
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         make = pa.list_ if pa.types.is_list(kind) else pa.large_list
-        return make(_steady(kind.value_field))
+        return make(_storable(kind.value_field))
     if pa.types.is_struct(kind):
-        return pa.struct([_steady(kind.field(at)) for at in range(kind.num_fields)])
+        return pa.struct([_storable(kind.field(at)) for at in range(kind.num_fields)])
     return kind
 
 
 FLAGS = {"input.text": "--text COLUMN", "input.id": "--id COLUMN", "input.keep": "--keep COLUMN"}
-"""What names another column, on the command line."""
+"""The command-line option that selects another column, by key."""
 
 
-def _require(spec: InputSpec, place: str, names: Sequence[str]) -> None:
-    """Raises: UsageError for a column that the job names and the input has not."""
+def require_columns(spec: InputSpec, place: str, names: Sequence[str]) -> None:
+    """Checks that the input has every column the job names. Raises: UsageError."""
     wanted = [("input.text", spec.text), *(("input.keep", name) for name in spec.keep or ())]
     if spec.id is not None:
         wanted.insert(0, ("input.id", spec.id))
-    wanted += [("the job", name) for name in spec.fields if name not in spec.optional]
+    wanted += [("the prompt or a rule", name) for name in spec.fields if name not in spec.optional]
     for key, name in wanted:
         if name not in names:
             near = get_close_matches(name, names, 1)
             guess = f" (did you mean `{printable(near[0])}`?)" if near else ""
-            listed = ", ".join(f"`{printable(each, 60)}`" for each in names[:50]) or "none"
+            columns = ", ".join(f"`{printable(column, 60)}`" for column in names[:50]) or "none"
             raise UsageError(
-                f"{place}: {key} names the column `{printable(name)}`, which is not there{guess};"
-                f" columns: {listed}",
+                f"{place}: column `{printable(name)}` ({key}) not found{guess}; columns: {columns}",
                 hint=FLAGS.get(key),
             )
 
 
-def _carried(spec: InputSpec, described: pa.Schema) -> pa.Schema:
-    kept = [field for field in described if spec.keep is None or field.name in spec.keep]
-    if spec.id is not None and all(field.name != spec.id for field in kept):
-        kept.insert(0, described.field(spec.id))
-    return pa.schema(kept)
+def carried_schema(spec: InputSpec, described: pa.Schema) -> pa.Schema:
+    carried = [field for field in described if spec.keep is None or field.name in spec.keep]
+    if spec.id is not None and all(field.name != spec.id for field in carried):
+        carried.insert(0, described.field(spec.id))
+    return pa.schema(carried)

@@ -1,7 +1,7 @@
-"""The input's files: which they are, and whether they are still the same.
+"""The input's files, in order, with fingerprints that detect changes.
 
-Survey and source read the same files at different times. Everything that must not differ between
-the two passes stands here: the order of the files and their fingerprints.
+The survey and the run read the same files at different times. This module holds what must not
+differ between the two passes: the order of the files and their fingerprints.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ PIECE_BYTES = 1 << 20
 class InputSpec(Struct, frozen=True):
     """What to read: the job file's `[input]`, with paths resolved.
 
-    `keep` None = every column, () = none; `fields` are the columns that prompts and rules read,
-    `optional` those of them that the input need not have.
+    `keep` None keeps every column, () none. `fields` are the columns that prompts and rules read,
+    `optional` those of them that may be missing.
     """
 
     path: str
@@ -40,18 +40,18 @@ class InputSpec(Struct, frozen=True):
     optional: tuple[str, ...] = ()
     max_row_bytes: int = 1_000_000_000
     salvage: bool = False
-    """Rows in a damaged part of a Parquet file are isolated, instead of the input refused."""
+    """Isolate the rows in a damaged part of a Parquet file instead of rejecting the input."""
 
 
 class Fingerprint(NamedTuple):
-    """What `stat` says of a file; an edit changes at least one of these without reading it."""
+    """The `stat` figures of a file; an edit changes at least one, so the file need not be read."""
 
     size: int
     mtime_ns: int
     ctime_ns: int = 0
     inode: int = 0
     etag: str = ""
-    """Of an object in a bucket, which has neither of the two before."""
+    """Of an object in a bucket, which has neither ctime nor inode."""
 
 
 class InputFile(NamedTuple):
@@ -70,59 +70,58 @@ def family(path: str) -> str | None:
 
 
 def find(path: str) -> tuple[InputFile, ...]:
-    """The files that `path` (a file, a folder or a glob, here or in a bucket) stands for, sorted
-    by name.
+    """The files that `path` names, sorted; it is a file, a folder or a glob, local or in a bucket.
 
     Invariant: at least one file, all of one family, every one a regular file.
     """
-    paths, is_folder = _bucket().found(path) if is_s3(path) else _found(path)
+    paths, is_folder = _s3_module().list_objects(path) if is_s3(path) else _local_paths(path)
     if is_folder:
-        paths = [each for each in paths if each.rpartition("/")[2][:1] not in ("", ".", "_")]
-        paths = [each for each in paths if family(each)]
+        paths = [path for path in paths if path.rpartition("/")[2][:1] not in ("", ".", "_")]
+        paths = [path for path in paths if family(path)]
     if not paths:
-        raise UsageError(f"{shown(path)}: no .jsonl, .jsonl.gz, .jsonl.zst or .parquet file there")
-    families = {family(each) for each in paths}
+        raise UsageError(f"{shown(path)}: no .jsonl, .jsonl.gz, .jsonl.zst or .parquet file found")
+    families = {family(name) for name in paths}
     if None in families:
-        odd = next(each for each in paths if family(each) is None)
+        unknown = next(name for name in paths if family(name) is None)
         raise UsageError(
-            f"{shown(odd)}: unknown kind of file, not .jsonl, .jsonl.gz, .jsonl.zst or .parquet"
+            f"{shown(unknown)}: unknown kind of file, not .jsonl, .jsonl.gz, .jsonl.zst or .parquet"
         )
     if len(families) > 1:
         raise UsageError(f"{shown(path)}: JSONL and Parquet files cannot be read as one input")
     if not is_s3(path):
-        return tuple(InputFile(each, fingerprint(each)) for each in paths)
+        return tuple(InputFile(name, fingerprint(name)) for name in paths)
     files = []
-    for each, told in zip(paths, _bucket().stats(paths), strict=True):
-        if (now := _of_object(told)) is None:
-            raise UsageError(f"{shown(each)}: no such object")
-        files.append(InputFile(each, now))
+    for name, figures in zip(paths, _s3_module().stats(paths), strict=True):
+        if (current := _object_fingerprint(figures)) is None:
+            raise UsageError(f"{shown(name)}: no such object")
+        files.append(InputFile(name, current))
     return tuple(files)
 
 
-def _found(path: str) -> tuple[list[str], bool]:
-    """The paths, sorted, and whether they are those of a folder."""
-    given = Path(path)
-    if given.is_dir():
-        return sorted(str(each) for each in given.iterdir()), True
-    if given.exists() or not glob.has_magic(path):
+def _local_paths(path: str) -> tuple[list[str], bool]:
+    """The paths, sorted, and whether they are the files of a folder."""
+    local = Path(path)
+    if local.is_dir():
+        return sorted(str(file) for file in local.iterdir()), True
+    if local.exists() or not glob.has_magic(path):
         return [path], False
-    return sorted(each for each in _glob(path) if not Path(each).is_dir()), False
+    return sorted(name for name in _glob(path) if not Path(name).is_dir()), False
 
 
 def is_s3(path: str) -> bool:
-    """Whether the path is that of an object in a bucket, or of several."""
+    """Whether the path names one or more objects in an S3 bucket."""
     return path.startswith("s3://")
 
 
-def _bucket() -> Any:
-    """`pipeline.source.s3`, which costs 15 ms and 9 MB, where a bucket is read."""
+def _s3_module() -> Any:
+    """`pipeline.source.s3`, imported only where a bucket is read: it costs 15 ms and 9 MB."""
     from pipeline.source import s3
 
     return s3
 
 
 def fingerprint(path: str) -> Fingerprint:
-    """The file's fingerprint now. Raises: UsageError where there is no such regular file."""
+    """The file's current fingerprint. Raises: UsageError where there is no such regular file."""
     try:
         status = Path(path).stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -131,18 +130,18 @@ def fingerprint(path: str) -> Fingerprint:
         raise InputError(f"{shown(path)}: cannot be read ({reason(error)})") from None
     if not stat.S_ISREG(status.st_mode):
         raise UsageError(f"{shown(path)}: not a regular file", hint="pipe it in and read `-`")
-    return _fingerprint(status)
+    return _fingerprint_of(status)
 
 
 @contextmanager
 def unchanged(file: InputFile) -> Iterator[BinaryIO]:
-    """The file, opened; checked against its fingerprint at once and after the last row.
+    """The open file, checked against its fingerprint at the start and after the last row.
 
-    Raises: InputError where it is not the surveyed file any more, vanished, or cannot be read;
+    Raises: InputError where the file has changed since the survey, was deleted, or is unreadable;
     OutageError where its bucket cannot be reached.
     """
     try:
-        with _stream(file) as stream:
+        with _open_checked(file) as stream:
             try:
                 yield stream
             except InputError:
@@ -150,67 +149,68 @@ def unchanged(file: InputFile) -> Iterator[BinaryIO]:
                 raise
             recheck([file])
     except FileNotFoundError:
-        raise _gone(file) from None
+        raise _deleted(file) from None
     except OSError as error:
         raise unreadable(file, error) from None
 
 
 @contextmanager
-def _stream(file: InputFile) -> Iterator[BinaryIO]:
+def _open_checked(file: InputFile) -> Iterator[BinaryIO]:
     if is_s3(file.path):
         recheck([file])
-        with _bucket().stream(file.path) as stream:
+        with _s3_module().stream(file.path) as stream:
             yield stream
         return
     with Path(file.path).open("rb", buffering=0) as stream:
-        _same(file, _fingerprint(os.fstat(stream.fileno())))
+        _check_fingerprint(file, _fingerprint_of(os.fstat(stream.fileno())))
         yield stream
 
 
 def recheck(files: Sequence[InputFile]) -> None:
-    """Raises: InputError where a file is not the surveyed one any more."""
+    """Checks the files against their fingerprints. Raises: InputError where one has changed."""
     paths = [file.path for file in files]
     if paths and is_s3(paths[0]):
-        now: Iterable[Fingerprint | None] = map(_of_object, _bucket().stats(paths))
+        current: Iterable[Fingerprint | None] = map(_object_fingerprint, _s3_module().stats(paths))
     else:
-        now = map(_of_file, paths)
-    for file, print_now in zip(files, now, strict=True):
-        if print_now is None:
-            raise _gone(file)
-        _same(file, print_now)
+        current = map(_file_fingerprint, paths)
+    for file, fingerprint_now in zip(files, current, strict=True):
+        if fingerprint_now is None:
+            raise _deleted(file)
+        _check_fingerprint(file, fingerprint_now)
 
 
 def unreadable(file: InputFile, error: BaseException, what: str = "") -> TextmillError:
-    """Why the file, or `what` of it, could not be read: InputError, or OutageError of a bucket."""
+    """The error for a file, or the part `what` of it, that could not be read; for a bucket it may
+    be an OutageError."""
     if is_s3(file.path):
-        told: TextmillError = _bucket().refusal(file.path, error, what)
-        return told
+        refusal: TextmillError = _s3_module().refusal(file.path, error, what)
+        return refusal
     place = f"{file.name}: {what} " if what else f"{file.name}: "
     return InputError(f"{place}cannot be read ({reason(error)})")
 
 
 def seekable(file: InputFile) -> Any:
-    """What a Parquet reader opens: the path, or the object in its bucket."""
-    return _bucket().seekable(file.path) if is_s3(file.path) else file.path
+    """The argument for a Parquet reader: the path, or the object in its bucket."""
+    return _s3_module().seekable(file.path) if is_s3(file.path) else file.path
 
 
-def _gone(file: InputFile) -> InputError:
-    return InputError(f"{file.name}: changed while it was read (it is gone)")
+def _deleted(file: InputFile) -> InputError:
+    return InputError(f"{file.name}: changed while it was read (deleted)")
 
 
-def _of_file(path: str) -> Fingerprint | None:
+def _file_fingerprint(path: str) -> Fingerprint | None:
     try:
-        return _fingerprint(Path(path).stat())
+        return _fingerprint_of(Path(path).stat())
     except OSError:
         return None
 
 
-def _of_object(told: tuple[int, int, str] | None) -> Fingerprint | None:
-    return told and Fingerprint(told[0], told[1], etag=told[2])
+def _object_fingerprint(figures: tuple[int, int, str] | None) -> Fingerprint | None:
+    return figures and Fingerprint(figures[0], figures[1], etag=figures[2])
 
 
 def buffered(raw: BinaryIO) -> BinaryIO:
-    """`raw` with a buffer large enough that lines cost no call each."""
+    """`raw` with a buffer, so that reading a line costs no system call."""
     return io.BufferedReader(cast("io.RawIOBase", raw), PIECE_BYTES)
 
 
@@ -218,13 +218,13 @@ def _glob(path: str) -> list[str]:
     return glob.glob(path, recursive=True)  # noqa: PTH207 (keeps the path as the user wrote it)
 
 
-def _fingerprint(status: os.stat_result) -> Fingerprint:
+def _fingerprint_of(status: os.stat_result) -> Fingerprint:
     return Fingerprint(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
-def _same(file: InputFile, now: Fingerprint) -> None:
+def _check_fingerprint(file: InputFile, now: Fingerprint) -> None:
     if now != file.fingerprint:
         raise InputError(
             f"{file.name}: changed while it was read",
-            hint="run again once it is at rest: every answer so far is kept",
+            hint="run again when the file no longer changes; every answer so far is kept",
         )

@@ -1,9 +1,9 @@
-"""Hashes that name rows and chunks.
+"""Hashes that identify rows and chunks.
 
-A row must have the same name in JSONL and in Parquet, today and next year, so what is hashed is
-the logical type and the value in a length-prefixed encoding of our own, never the bytes of a file
-format. Two rules follow from Arrow's limits: a float with a whole value is the integer (a JSONL
-column of 1, 2, 2.5 becomes 1.0, 2.0, 2.5 in Parquet), and an absent key is a null key.
+A row must have the same identity in JSONL and in Parquet, today and next year. So the hash covers
+logical type and value in a length-prefixed encoding of our own, never the bytes of a file format.
+Two rules follow from Arrow's limits: a float with a whole value is the integer (a JSONL column of
+1, 2, 2.5 becomes 1.0, 2.0, 2.5 in Parquet), and an absent key is a null key.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PIECE_CHARS = 1 << 20
 
 
 class Moment(NamedTuple):
-    """A temporal value that Python's types are too coarse for: Arrow's ticks in nanoseconds."""
+    """A temporal value in nanoseconds, as Arrow holds it; Python's types are too coarse for it."""
 
     kind: str
     nanoseconds: int
@@ -42,7 +42,7 @@ def encode(value: Any) -> bytes:
 
     Invariant: two values have the same encoding only if logical type and value are equal.
     """
-    tag, content = _ENCODERS.get(type(value), _other)(value)
+    tag, content = _ENCODERS.get(type(value), _encode_other)(value)
     return tag + len(content).to_bytes(8, "big") + content
 
 
@@ -51,28 +51,30 @@ def of_id(value: Any) -> bytes:
     return sha256(b"textmill:id:" + encode(value)).digest()[:16]
 
 
-def encoded(value: Any) -> Iterator[bytes]:
-    """`encode(value)` in pieces: a text of 200 MB, also as a column, is never copied as a whole."""
+def encode_pieces(value: Any) -> Iterator[bytes]:
+    """`encode(value)` in pieces, so that a text of 200 MB, also as a column, is never copied
+    whole."""
     if type(value) is str and len(value) > _PIECE_CHARS:
         yield b"s" + sum(map(len, _utf8(value))).to_bytes(8, "big")
         yield from _utf8(value)
     elif type(value) is dict and any(
-        type(each) is str and len(each) > _PIECE_CHARS for each in value.values()
+        type(field) is str and len(field) > _PIECE_CHARS for field in value.values()
     ):
         keys = [key for key in sorted(value) if value[key] is not None]
-        sizes = (len(encode(key)) + sum(map(len, encoded(value[key]))) for key in keys)
+        sizes = (len(encode(key)) + sum(map(len, encode_pieces(value[key]))) for key in keys)
         yield b"o" + sum(sizes).to_bytes(8, "big")
         for key in keys:
             yield encode(key)
-            yield from encoded(value[key])
+            yield from encode_pieces(value[key])
     else:
         yield encode(value)
 
 
 def of_content(row: Mapping[str, Any]) -> bytes:
-    """What equal rows share; `numbered` makes identities of it. Shape: 16 bytes."""
+    """The hash that equal rows share; `of_occurrence` derives identities from it. Shape: 16
+    bytes."""
     hashed = sha256(b"textmill:row:")
-    for piece in encoded(dict(row)):
+    for piece in encode_pieces(dict(row)):
         hashed.update(piece)
     return hashed.digest()[:16]
 
@@ -83,51 +85,51 @@ def _utf8(text: str) -> Iterator[bytes]:
 
 
 def of_bytes(digest: bytes) -> bytes:
-    """As `of_content`, for a row that cannot be read. `digest` is the SHA-256 of its raw bytes."""
+    """The same for a row that cannot be read; `digest` is the SHA-256 of its raw bytes."""
     return sha256(b"textmill:raw:" + encode(digest)).digest()[:16]
 
 
-def numbered(content: bytes, occurrence: int) -> bytes:
+def of_occurrence(content: bytes, occurrence: int) -> bytes:
     """The identity of the n-th row with this content, counted from 0. Shape: 16 bytes."""
     return sha256(b"textmill:nth:" + content + occurrence.to_bytes(8, "big")).digest()[:16]
 
 
 def chunk_id(identity: bytes, text: bytes, occurrence: int) -> str:
-    """The name of the n-th chunk with this UTF-8 text in its document. Shape: 32 hex digits."""
+    """The id of the n-th chunk with this UTF-8 text in its document. Shape: 32 hex digits."""
     name = b"textmill:chunk:" + encode(identity) + encode(text) + occurrence.to_bytes(8, "big")
     return sha256(name).hexdigest()[:32]
 
 
-def _other(value: Any) -> tuple[bytes, bytes]:
+def _encode_other(value: Any) -> tuple[bytes, bytes]:
     return b"x", encode(type(value).__name__) + encode(str(value))
 
 
-def _float(value: float) -> tuple[bytes, bytes]:
+def _encode_float(value: float) -> tuple[bytes, bytes]:
     if value.is_integer() and (value or math.copysign(1, value) > 0):
         return b"i", b"%d" % int(value)
     return b"f", b"nan" if value != value else struct.pack(">d", value)
 
 
-def _decimal(value: Decimal) -> tuple[bytes, bytes]:
+def _encode_decimal(value: Decimal) -> tuple[bytes, bytes]:
     sign, digits, exponent = value.as_tuple()
-    bare = "".join(map(str, digits)).lstrip("0")
-    short = bare.rstrip("0")
+    significant = "".join(map(str, digits)).lstrip("0")
+    short = significant.rstrip("0")
     if not short or not isinstance(exponent, int):
         return b"d", b"0" if not short else str(value).encode()
-    return b"d", f"{'-' * sign}{short}e{exponent + len(bare) - len(short)}".encode()
+    return b"d", f"{'-' * sign}{short}e{exponent + len(significant) - len(short)}".encode()
 
 
-def _datetime(value: dt.datetime) -> tuple[bytes, bytes]:
+def _encode_datetime(value: dt.datetime) -> tuple[bytes, bytes]:
     if value.tzinfo is not None:
         return b"Z", value.astimezone(dt.UTC).isoformat().encode()
     return b"t", value.isoformat().encode()
 
 
-def _list(value: list[Any] | tuple[Any, ...]) -> tuple[bytes, bytes]:
+def _encode_list(value: list[Any] | tuple[Any, ...]) -> tuple[bytes, bytes]:
     return b"l", b"".join(map(encode, value))
 
 
-def _object(value: dict[str, Any]) -> tuple[bytes, bytes]:
+def _encode_object(value: dict[str, Any]) -> tuple[bytes, bytes]:
     return b"o", b"".join(
         encode(key) + encode(value[key]) for key in sorted(value) if value[key] is not None
     )
@@ -137,16 +139,16 @@ _ENCODERS: dict[type, Callable[[Any], tuple[bytes, bytes]]] = {
     type(None): lambda value: (b"n", b""),
     str: lambda value: (b"s", value.encode("utf-8", "surrogatepass")),
     int: lambda value: (b"i", b"%d" % value),
-    float: _float,
+    float: _encode_float,
     bool: lambda value: (b"b", b"1" if value else b"0"),
     bytes: lambda value: (b"y", value),
-    Decimal: _decimal,
-    dt.datetime: _datetime,
+    Decimal: _encode_decimal,
+    dt.datetime: _encode_datetime,
     dt.date: lambda value: (b"D", value.isoformat().encode()),
     dt.time: lambda value: (b"T", value.isoformat().encode()),
     dt.timedelta: lambda value: (b"P", b"%d" % (value // dt.timedelta(microseconds=1))),
     Moment: lambda value: (b"m", encode(value.kind) + encode(value.nanoseconds)),
-    list: _list,
-    tuple: _list,
-    dict: _object,
+    list: _encode_list,
+    tuple: _encode_list,
+    dict: _encode_object,
 }

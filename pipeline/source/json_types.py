@@ -1,8 +1,8 @@
-"""The types of JSON columns, learnt row by row.
+"""The types of JSON columns, inferred row by row.
 
-JSON names no types and pyarrow's own inference does not survive real files: one late key or one
-mixed column fails a whole block, date-like strings become timestamps. Here a row that does not fit
-is told why, and its neighbours stand.
+JSON declares no types, and pyarrow's own inference fails on real files: one late key or one mixed
+column fails a whole block, and date-like strings become timestamps. Here a row that does not fit
+gets an error of its own and its neighbours are unaffected.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 MAX_KEYS = 10_000
-"""Different keys per object: objects used as maps would otherwise make a column of every row."""
+"""Different keys per object; an object used as a map would otherwise add a column with each row."""
 
 
 class ListOf(NamedTuple):
@@ -28,20 +28,20 @@ _SCALARS: dict[type, str] = {bool: "boolean", int: "integer", float: "float", st
 
 
 class Misfit(Exception):
-    """Why a value does not fit its column; `path` leads to it, outermost key first."""
+    """A value that does not fit its column; `path` leads to it, outermost key first."""
 
-    def __init__(self, why: str) -> None:
-        self.why = why
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
         self.path: list[str] = []
 
     def __str__(self) -> str:
-        return f"`{'.'.join(self.path[:8])[:200]}` {self.why}"
+        return f"`{'.'.join(self.path[:8])[:200]}` {self.problem}"
 
 
-def widened(known: JsonType, value: Any) -> JsonType:
-    """The type that holds what `known` holds and `value`; `known` itself where nothing changes.
+def widen(known: JsonType, value: Any) -> JsonType:
+    """The type that holds `value` and all that `known` holds; `known` itself where nothing changes.
 
-    Invariant: a kind never changes but from integer to float; keys and elements are united.
+    Invariant: a type changes only from integer to float; keys and element types are merged.
     Raises: Misfit.
     """
     if value is None:
@@ -63,9 +63,9 @@ def widened(known: JsonType, value: Any) -> JsonType:
         if known is not None and not isinstance(known, ListOf):
             raise Misfit(f"must be {_name(known)}, as in the rows before, got list")
         element = known.element if known is not None else None
-        for each in value:
+        for item in value:
             try:
-                element = widened(element, each)
+                element = widen(element, item)
             except Misfit as misfit:
                 misfit.path.insert(0, "[]")
                 raise
@@ -73,37 +73,37 @@ def widened(known: JsonType, value: Any) -> JsonType:
     if known is not None and not isinstance(known, ObjectOf):
         raise Misfit(f"must be {_name(known)}, as in the rows before, got object")
     fields = known.fields if known is not None else {}
-    changes = changed_fields(fields, value)
+    changes = type_changes(fields, value)
     return known if known is not None and not changes else ObjectOf({**fields, **changes})
 
 
-def changed_fields(fields: Mapping[str, JsonType], row: dict[str, Any]) -> dict[str, JsonType]:
-    """What `row` adds to the types of its keys. Raises: Misfit, before anything has changed."""
+def type_changes(fields: Mapping[str, JsonType], row: dict[str, Any]) -> dict[str, JsonType]:
+    """The new types of the keys that `row` adds or widens. Raises: Misfit; then nothing changed."""
     changes: dict[str, JsonType] = {}
     for key, value in row.items():
         known = fields.get(key)
         if known == "string" and type(value) is str:
             continue
         try:
-            new = widened(known, value)
+            new = widen(known, value)
         except Misfit as misfit:
             misfit.path.insert(0, key)
             raise
         if new is not known or key not in fields:
             changes[key] = new
     if changes and len(fields) + sum(key not in fields for key in changes) > MAX_KEYS:
-        late = Misfit(f"is a new key after {MAX_KEYS:,} different ones")
-        late.path.append(next(key for key in changes if key not in fields))
-        raise late
+        too_many_keys = Misfit(f"is a new key after {MAX_KEYS:,} different ones")
+        too_many_keys.path.append(next(key for key in changes if key not in fields))
+        raise too_many_keys
     return changes
 
 
 def widens(before: JsonType, after: JsonType) -> bool:
-    """Whether integers have become floats on the way, however deep."""
+    """Whether an integer type became a float type, at any depth."""
     if isinstance(before, ListOf) and isinstance(after, ListOf):
         return widens(before.element, after.element)
     if isinstance(before, ObjectOf) and isinstance(after, ObjectOf):
-        return any(widens(each, after.fields[key]) for key, each in before.fields.items())
+        return any(widens(field, after.fields[key]) for key, field in before.fields.items())
     return before == "integer" and after == "float"
 
 

@@ -1,8 +1,8 @@
-"""Lines of a JSONL file, and what is wrong with those that hold no object.
+"""Lines of a JSONL file as objects, with an error for each line that is not one.
 
-A bad line costs one row, never its neighbours, and the person who mends it must learn why without
-seeing the document in a log. msgspec decodes at 1.3 GB/s and refuses what is not JSON, but it lets
-a key come twice and names some faults oddly; the rest of this file is about those.
+A bad line costs one row, never its neighbours. Its error explains the fault without repeating the
+content, which must not reach a log. msgspec decodes at 1.3 GB/s and rejects invalid JSON, but it
+accepts duplicate keys and describes some faults poorly; the rest of this module handles those.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 import msgspec
 
 from pipeline.source import identity
-from pipeline.source.blocks import Block, Chosen, handed_over
+from pipeline.source.blocks import Block, RowSelection, drain
 from pipeline.source.files import InputFile, InputSpec
 from pipeline.source.long_lines import LONG_BYTES, LongLine
 from pipeline.text import printable
@@ -28,24 +28,24 @@ BATCH_BYTES = 8_000_000
 
 
 class Line(NamedTuple):
-    """A line that is not blank, without its ending; `raw` is None where it is too long."""
+    """A line that is not blank, without its line ending; `raw` is None where it is too long."""
 
     number: int
     raw: bytes | None
     digest: bytes | None
-    """SHA-256 of a line that was not read at once."""
+    """SHA-256 of a line that is too long."""
     long: LongLine | None = None
-    """What holds the strings that `raw` has marks for."""
+    """The long strings that `raw` has placeholders for."""
     size: int = 0
 
 
 def lines(stream: BinaryIO, max_row_bytes: int) -> Iterator[Line]:
     """The lines that are not blank, with their true numbers, counted from 1.
 
-    A byte order mark at the start and CR before LF are no part of a line. Blank lines are skipped:
-    an editor leaves them behind, and there is nothing in them that could be lost.
+    A byte order mark at the start and CR before LF are not part of a line. Blank lines are skipped:
+    editors leave them behind, and they hold no data.
 
-    Cost: holds one line, of a long one its strings; of one above `max_row_bytes` its hash.
+    Cost: holds one line; of a long line its strings, of one above `max_row_bytes` only its hash.
     """
     number = 0
     at_once = min(max_row_bytes + 5, LONG_BYTES)
@@ -54,7 +54,7 @@ def lines(stream: BinaryIO, max_row_bytes: int) -> Iterator[Line]:
         head = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
         if len(raw) == at_once and not raw.endswith(b"\n"):
             del raw
-            line = _long(number, head, stream, max_row_bytes)
+            line = _read_long(number, head, stream, max_row_bytes)
             del head
         else:
             bare = head.rstrip(b"\r\n")
@@ -66,11 +66,11 @@ def lines(stream: BinaryIO, max_row_bytes: int) -> Iterator[Line]:
         del line
 
 
-def _long(number: int, head: bytes, stream: BinaryIO, max_row_bytes: int) -> Line:
-    read = LongLine(head, stream, max_row_bytes)
-    if read.is_too_long:
-        return Line(number, None, read.digest)
-    return Line(number, bytes(read.rest), read.digest, read, LONG_BYTES)
+def _read_long(number: int, head: bytes, stream: BinaryIO, max_row_bytes: int) -> Line:
+    long_line = LongLine(head, stream, max_row_bytes)
+    if long_line.is_too_long:
+        return Line(number, None, long_line.digest)
+    return Line(number, bytes(long_line.rest), long_line.digest, long_line, LONG_BYTES)
 
 
 _JSON_NAMES: dict[type, str] = {
@@ -85,7 +85,7 @@ _JSON_NAMES: dict[type, str] = {
 
 
 def json_name(value: Any) -> str:
-    """JSON's word for the type of `value`."""
+    """The JSON name of the type of `value`."""
     return _JSON_NAMES[type(value)]
 
 
@@ -94,8 +94,8 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _decode = msgspec.json.Decoder().decode
 
 
-def decoded(line: Line, max_row_bytes: int) -> tuple[dict[str, Any] | None, str | None]:
-    """The object on this line, or why there is none."""
+def decode_line(line: Line, max_row_bytes: int) -> tuple[dict[str, Any] | None, str | None]:
+    """The object on this line, or why it has none."""
     raw = line.raw
     if raw is None:
         return None, f"the line is longer than guard.max_row_bytes = {max_row_bytes:,} bytes"
@@ -105,103 +105,106 @@ def decoded(line: Line, max_row_bytes: int) -> tuple[dict[str, Any] | None, str 
         row = _decode(raw)
         if type(row) is not dict:
             return None, f"the line must be a JSON object, got {json_name(row)}"
-        keys = _keys(row, 1)
+        keys = _count_keys(row, 1)
     except RecursionError:
         return None, f"malformed JSON: nested deeper than {MAX_DEPTH} levels"
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        why = _malformed(raw, error)
-        return None, f"malformed JSON: {line.long.told(why) if line.long else why}"
-    # Each key has a colon outside strings: as many colons as keys is proof that none came twice.
+        problem = _json_error(raw, error)
+        if line.long is not None:
+            problem = line.long.without_position(problem)
+        return None, f"malformed JSON: {problem}"
+    # Each key has a colon outside strings: as many colons as keys proves that no key is duplicate.
     if raw.count(b":") != keys and sum(1 for _ in _KEY.finditer(raw)) != keys:
         try:
-            json.loads(raw, object_pairs_hook=_distinct)
+            json.loads(raw, object_pairs_hook=_reject_duplicates)
         except KeyError as error:
-            return None, f"malformed JSON: key `{printable(error.args[0], 60)}` comes twice"
-    return line.long.filled(row) if line.long else row, None
+            return None, f"malformed JSON: duplicate key `{printable(error.args[0], 60)}`"
+    return line.long.restore(row) if line.long else row, None
 
 
-def _keys(value: Any, depth: int) -> int:
-    """How many keys lie in `value`. Raises: RecursionError above `MAX_DEPTH`."""
+def _count_keys(value: Any, depth: int) -> int:
+    """The number of keys in `value`, at any depth. Raises: RecursionError above `MAX_DEPTH`."""
     if depth > MAX_DEPTH:
         raise RecursionError
     nested = value.values() if type(value) is dict else value
     count = len(value) if type(value) is dict else 0
-    for each in nested:
-        if type(each) is dict or type(each) is list:
-            count += _keys(each, depth + 1)
+    for child in nested:
+        if type(child) is dict or type(child) is list:
+            count += _count_keys(child, depth + 1)
     return count
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> None:
-    seen = set()
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> None:
+    keys = set()
     for key, _ in pairs:
-        if key in seen:
+        if key in keys:
             raise KeyError(key)
-        seen.add(key)
+        keys.add(key)
 
 
 class _Constant(Exception):
-    """NaN, Infinity or -Infinity stood where a value must stand."""
+    """NaN, Infinity or -Infinity in place of a JSON value."""
 
 
-def _constant(name: str) -> None:
+def _reject_constant(name: str) -> None:
     raise _Constant(name)
 
 
-def _malformed(raw: bytes, error: Exception) -> str:
-    """What is wrong with the line; its content is not repeated."""
+def _json_error(raw: bytes, error: Exception) -> str:
+    """The fault of a malformed line, without its content."""
     if isinstance(error, UnicodeDecodeError):
         try:
             raw.decode()
         except UnicodeDecodeError as exact:
             return f"invalid UTF-8 at byte {exact.start + 1}"
     try:
-        json.loads(raw, parse_constant=_constant)
+        json.loads(raw, parse_constant=_reject_constant)
     except _Constant as constant:
         return f"{constant} is not JSON"
     except (ValueError, RecursionError):
         pass
     else:
         if _SURROGATE.search(raw):
-            return "a lone surrogate is no character"
+            return "lone surrogate"
     return printable(str(error).removeprefix("JSON is malformed: "), 120)
 
 
 Opener = Callable[[InputFile], AbstractContextManager[BinaryIO]]
 _ID_KINDS: dict[type, type] = {str: str, int: float, float: float, bool: bool}
 ID_KINDS = {"string": str, "integer": float, "float": float, "boolean": bool}
-"""By the type of the id column: what `id_kind` is once the survey knows it."""
+"""The `id_kind` of later passes, by the type of the id column in the survey."""
 
 
 def jsonl_blocks(
     spec: InputSpec,
     files: Sequence[InputFile],
-    opened: Opener,
-    chosen: Chosen | None = None,
+    open_file: Opener,
+    selection: RowSelection | None = None,
     id_kind: type | None = None,
 ) -> Iterator[Block]:
-    """All rows of all files, decoded; or only the chosen ones, then with the kind of the ids."""
-    named = _Named(spec, id_kind)
+    """All rows of all files, decoded, or only those of `selection`, then with the kind of the
+    ids."""
+    builder = _BlockBuilder(spec, id_kind)
     for file in files:
-        if chosen is not None and chosen.is_done:
+        if selection is not None and selection.is_done:
             return
-        with opened(file) as stream:
-            for group in _grouped(_chosen(lines(stream, spec.max_row_bytes), chosen)):
-                block = named.block(file, group)
+        with open_file(file) as stream:
+            for group in _batches(_select(lines(stream, spec.max_row_bytes), selection)):
+                block = builder.block(file, group)
                 yield block
-                block.rows.clear()  # its user names it while the next one is read
+                block.rows.clear()  # the caller still holds the block while the next one is read
 
 
-class _Named:
-    """Decodes lines and names their rows; all ids are of the kind of the first one."""
+class _BlockBuilder:
+    """Decodes lines and hashes their rows; all ids must be of the kind of the first one."""
 
     def __init__(self, spec: InputSpec, id_kind: type | None) -> None:
         self._spec, self._id_kind = spec, id_kind
 
     def block(self, file: InputFile, group: list[Line]) -> Block:
-        """The block of these lines; empties the list."""
+        """The block of these lines; the list is emptied."""
         block = Block(file, [line.number for line in group], [], [], [], [], [])
-        for hashed, value, error, row in map(self._row, handed_over(group)):
+        for hashed, value, error, row in map(self._row, drain(group)):
             block.hashes.append(hashed)
             block.unique.append(value is not None)
             block.ids.append(value)
@@ -212,10 +215,10 @@ class _Named:
     def _row(self, line: Line) -> tuple[bytes, Any, str | None, dict[str, Any] | None]:
         """Hash, id, error and object of a line."""
         spec = self._spec
-        row, error = decoded(line, spec.max_row_bytes)
+        row, error = decode_line(line, spec.max_row_bytes)
         value = None
         if row is not None and spec.id is not None:
-            value, problem = _id(row, spec.id, self._id_kind)
+            value, problem = _row_id(row, spec.id, self._id_kind)
             error = error or problem
             if value is not None and self._id_kind is None:
                 self._id_kind = _ID_KINDS[type(value)]
@@ -232,22 +235,22 @@ class _Named:
         return hashed, value, error, row
 
 
-def _chosen(each: Iterator[Line], chosen: Chosen | None) -> Iterator[Line]:
-    if chosen is None:
-        yield from each
+def _select(all_lines: Iterator[Line], selection: RowSelection | None) -> Iterator[Line]:
+    if selection is None:
+        yield from all_lines
         return
-    while not chosen.is_done:
-        line = next(each, None)
+    while not selection.is_done:
+        line = next(all_lines, None)
         if line is None:
             return
-        if chosen.takes():
+        if selection.take_row():
             yield line
 
 
-def _grouped(each: Iterator[Line]) -> Iterator[list[Line]]:
+def _batches(selected: Iterator[Line]) -> Iterator[list[Line]]:
     group: list[Line] = []
     size = 0
-    for line in each:
+    for line in selected:
         if group and (len(group) == BATCH_ROWS or size + line.size > BATCH_BYTES):
             yield group
             group, size = [], 0
@@ -258,15 +261,15 @@ def _grouped(each: Iterator[Line]) -> Iterator[list[Line]]:
         yield group
 
 
-def _id(row: dict[str, Any], name: str, kind: type | None) -> tuple[Any, str | None]:
-    """The row's id, or why it cannot serve as one; `kind` is that of the first id."""
+def _row_id(row: dict[str, Any], name: str, kind: type | None) -> tuple[Any, str | None]:
+    """The row's id, or why it is not a valid one; `kind` is that of the first id."""
     value = row.get(name)
     if value is None:
         return None, f"`{name}` is {'null' if name in row else 'missing'}"
-    mine = _ID_KINDS.get(type(value))
-    if mine is None or (type(value) is int and not -(2**63) <= value < 2**63):
-        wrong = "an integer beyond 64 bits" if mine else json_name(value)
-        return None, f"`{name}` must be a string or a number, got {wrong}"
-    if kind is not None and mine is not kind:
-        return None, f"`{name}` must be of the type of the ids before, got {json_name(value)}"
+    value_kind = _ID_KINDS.get(type(value))
+    if value_kind is None or (type(value) is int and not -(2**63) <= value < 2**63):
+        problem = "an integer beyond 64 bits" if value_kind else json_name(value)
+        return None, f"`{name}` must be a string or a number, got {problem}"
+    if kind is not None and value_kind is not kind:
+        return None, f"`{name}` must have the type of the earlier ids, got {json_name(value)}"
     return value, None

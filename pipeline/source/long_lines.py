@@ -1,8 +1,8 @@
-"""A line of many megabytes, decoded while it is read.
+"""Decodes a line of many megabytes while reading it.
 
-A text of 200 MB in memory is 200 MB; its line beside it are 200 more, and what reads lines holds
-both. So a long line is read in pieces, each long string in it is decoded piece by piece, and what
-is left is a short line with marks in the places of those strings.
+A text of 200 MB and the line that holds it take 400 MB, and a line reader holds both. So a long
+line is read in pieces, each long string in it is decoded piece by piece, and the rest is a short
+line with placeholders for those strings.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 LONG_BYTES = 4 << 20
-"""A line above this is read in pieces."""
+"""Longer lines are read in pieces."""
 PIECE_BYTES = 1 << 20
 
 _INSIDE = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
@@ -27,112 +27,113 @@ _decode = msgspec.json.Decoder(str).decode
 
 
 class LongLine:
-    """A line in pieces, of which the first are `head`; read to its end.
+    """A line read in pieces to its end; `head` is its beginning.
 
-    Cost: its long strings, and what is not in them.
+    Cost: holds its long strings and the rest of the line.
     """
 
-    def __init__(self, head: bytes, stream: BinaryIO, most_bytes: int) -> None:
+    def __init__(self, head: bytes, stream: BinaryIO, max_bytes: int) -> None:
         self.rest = bytearray()
-        """The line, with marks in place of its long strings."""
+        """The line, with placeholders for its long strings."""
         self.error: str | None = None
-        """Why one of the long strings is none."""
+        """The error of the first long string that is malformed."""
         self.is_too_long = False
         self._mark = secrets.token_hex(16)
-        self._texts: list[str] = []
-        self._most_bytes = most_bytes
+        self._long_strings: list[str] = []
+        self._max_bytes = max_bytes
         self._pieces = _pieces(head, stream)
         self._digest = sha256()
-        self._some = b""
+        self._piece = b""
         self._at = self._end = 0
-        while self._more():
-            self._outside()
+        while self._next_piece():
+            self._read_piece()
             if self.is_too_long or self.error is not None:
-                self._some, self._at = b"", 0
+                self._piece, self._at = b"", 0
         self.digest = self._digest.digest()
 
-    def filled(self, value: Any) -> Any:
-        """What the rest was decoded to, with the long strings in their places."""
+    def restore(self, value: Any) -> Any:
+        """`value`, decoded from the rest, with the long strings in place of the placeholders."""
         if type(value) is str and value.startswith(self._mark):
-            return self._texts[int(value[len(self._mark) :])]
+            return self._long_strings[int(value[len(self._mark) :])]
         if type(value) is list:
-            value[:] = map(self.filled, value)
+            value[:] = map(self.restore, value)
         elif type(value) is dict:
             for key in list(value):
-                whole = self.filled(key)
-                value[whole] = self.filled(value.pop(key) if whole is not key else value[key])
+                whole = self.restore(key)
+                value[whole] = self.restore(value.pop(key) if whole is not key else value[key])
         return value
 
-    def told(self, error: str) -> str:
-        """What is wrong with the rest, without a place, which would be another in the line."""
+    def without_position(self, error: str) -> str:
+        """The decoder's message without its byte offset, which would be wrong for the whole
+        line."""
         return _ANY_BYTE.sub("", error)
 
-    def _more(self) -> bool:
-        """Whether there is another piece; what was not taken of the last one stands before it."""
+    def _next_piece(self) -> bool:
+        """Whether there is another piece; the unread end of the last one is prepended to it."""
         piece = next(self._pieces, None)
         if piece is None:
             return False
         self._digest.update(piece)
         self._end += len(piece)
-        self.is_too_long = self._end > self._most_bytes
-        self._some, self._at = self._some[self._at :] + piece, 0
+        self.is_too_long = self._end > self._max_bytes
+        self._piece, self._at = self._piece[self._at :] + piece, 0
         return True
 
-    def _outside(self) -> None:
-        """Takes what there is, and with it the end of a string that begins there."""
-        while self._at < len(self._some):
-            quote = self._some.find(b'"', self._at)
-            stop = quote if quote >= 0 else len(self._some)
-            self.rest += self._some[self._at : stop]
+    def _read_piece(self) -> None:
+        """Reads the current piece, and to its end a string that begins in it."""
+        while self._at < len(self._piece):
+            quote = self._piece.find(b'"', self._at)
+            stop = quote if quote >= 0 else len(self._piece)
+            self.rest += self._piece[self._at : stop]
             self._at = stop
             if quote < 0:
                 return
             self._at += 1
-            self._string()
+            self._read_string()
 
-    def _string(self) -> None:
-        """Takes a string behind its first quote; one that does not end leaves a rest that does not
-        either."""
-        inside = self._inside()
+    def _read_string(self) -> None:
+        """Reads a string after its opening quote; an unterminated one leaves the rest unterminated
+        too."""
+        contents = self._string_content()
         short = bytearray()
-        for content in inside:
+        for content in contents:
             short += content
             if len(short) >= PIECE_BYTES:
-                text = self._grown(bytes(short), inside)
-                short[:] = b"%s%d" % (self._mark.encode(), len(self._texts))
-                self._texts.append(text)
+                text = self._decode_long(bytes(short), contents)
+                short[:] = b"%s%d" % (self._mark.encode(), len(self._long_strings))
+                self._long_strings.append(text)
                 break
         self.rest += b'"' + short
-        if self._some[self._at : self._at + 1] == b'"':
+        if self._piece[self._at : self._at + 1] == b'"':
             self.rest += b'"'
             self._at += 1
 
-    def _inside(self) -> Iterator[bytes]:
-        """The inside of a string up to its last quote, cut where it may be."""
+    def _string_content(self) -> Iterator[bytes]:
+        """The content of a string up to its closing quote, in pieces that each decode alone."""
         while True:
-            found = _INSIDE.match(self._some, self._at)
-            assert found is not None
-            start, end = self._at, found.end()
-            is_closed = self._some[end : end + 1] == b'"'
-            self._at = end if is_closed else _safe(self._some, start, end)
-            yield self._some[start : self._at]
-            if is_closed or self.is_too_long or self.error is not None or not self._more():
+            match = _INSIDE.match(self._piece, self._at)
+            assert match is not None
+            start, end = self._at, match.end()
+            is_closed = self._piece[end : end + 1] == b'"'
+            self._at = end if is_closed else _safe_cut(self._piece, start, end)
+            yield self._piece[start : self._at]
+            if is_closed or self.is_too_long or self.error is not None or not self._next_piece():
                 return
 
-    def _grown(self, first: bytes, inside: Iterator[bytes]) -> str:
-        """The text of these pieces. It grows in place, which is what CPython does for `+=` on a
-        name of the function's own: joining them would hold all of it twice."""
-        text = self._decoded(first)
-        for content in inside:
-            text += self._decoded(content)
+    def _decode_long(self, first: bytes, contents: Iterator[bytes]) -> str:
+        """The text of these pieces. CPython extends a local string in place on `+=`; joining the
+        pieces would hold all of the text twice."""
+        text = self._decode_content(first)
+        for content in contents:
+            text += self._decode_content(content)
         return text
 
-    def _decoded(self, content: bytes) -> str:
+    def _decode_content(self, content: bytes) -> str:
         try:
             return _decode(b'"' + content + b'"')
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            begin = self._end - len(self._some) + self._at - len(content)
-            self.error = self.error or _wrong(content, begin, error)
+            begin = self._end - len(self._piece) + self._at - len(content)
+            self.error = self.error or _string_error(content, begin, error)
             return ""
 
 
@@ -150,16 +151,16 @@ def _pieces(head: bytes, stream: BinaryIO) -> Iterator[bytes]:
             return
 
 
-def _safe(some: bytes, start: int, end: int) -> int:
-    """Where the inside of a string may be cut at its end: in no character, in no escape, and
-    between no two that are one character."""
-    slash = some.rfind(b"\\", max(start, end - 12), end)
-    if slash >= 0 and _is_escape(some, start, slash) and some[slash + 1 : slash + 2] == b"u":
+def _safe_cut(piece: bytes, start: int, end: int) -> int:
+    """The last place where a string's content can be cut: outside of characters, escapes and
+    surrogate pairs."""
+    slash = piece.rfind(b"\\", max(start, end - 12), end)
+    if slash >= 0 and _is_escape(piece, start, slash) and piece[slash + 1 : slash + 2] == b"u":
         pair = slash - 6
-        is_pair = pair >= start and _HIGH.match(some, pair) and _is_escape(some, start, pair)
+        is_pair = pair >= start and _HIGH.match(piece, pair) and _is_escape(piece, start, pair)
         return pair if is_pair else slash
     for back in range(1, min(4, end - start + 1)):
-        byte = some[end - back]
+        byte = piece[end - back]
         if byte < 0x80:
             break
         if byte >= 0xC0:
@@ -167,19 +168,19 @@ def _safe(some: bytes, start: int, end: int) -> int:
     return end
 
 
-def _is_escape(some: bytes, start: int, slash: int) -> bool:
-    """Whether an escape begins at this backslash, and is not itself the end of one."""
+def _is_escape(piece: bytes, start: int, slash: int) -> bool:
+    """Whether this backslash begins an escape, rather than ending one."""
     first = slash
-    while first > start and some[first - 1] == 0x5C:
+    while first > start and piece[first - 1] == 0x5C:
         first -= 1
     return (slash - first) % 2 == 0
 
 
-def _wrong(content: bytes, begin: int, error: Exception) -> str:
+def _string_error(content: bytes, begin: int, error: Exception) -> str:
     try:
         content.decode()
     except UnicodeDecodeError as exact:
         return f"invalid UTF-8 at byte {begin + exact.start + 1}"
     if _SURROGATE.search(content):
-        return "a lone surrogate is no character"
+        return "lone surrogate"
     return _ANY_BYTE.sub("", str(error).removeprefix("JSON is malformed: "))

@@ -1,7 +1,7 @@
-"""Rows of Parquet files, by row groups; kept columns stay Arrow all the way.
+"""Rows of Parquet files, by row groups; kept columns remain Arrow arrays throughout.
 
-pyarrow's dataset scanner needs 1 to 2.5 GB for a file that `iter_batches` reads in 170 MB. A page
-may be damaged: then the file is refused, or with `input.salvage` the rows from there to the end of
+pyarrow's dataset scanner needs 1 to 2.5 GB for a file that `iter_batches` reads in 170 MB. Where a
+page is damaged, the file is rejected, or with `input.salvage` the rows from there to the end of
 its row group are isolated.
 """
 
@@ -16,21 +16,21 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
 from pipeline.source import identity
-from pipeline.source.blocks import Block, Chosen, handed_over
+from pipeline.source.blocks import Block, RowSelection, drain
 from pipeline.source.files import InputFile, InputSpec, is_s3, seekable, unchanged, unreadable
 from pipeline.source.jsonl import BATCH_BYTES, BATCH_ROWS
-from pipeline.source.values import hashable, is_text
+from pipeline.source.values import identity_values, is_text
 from pipeline.text import agreeing, many, reason
 
 UNREADABLE = identity.of_bytes(sha256(b"a row in a damaged part of a Parquet file").digest())
-"""What rows without values have in common; occurrences tell them apart."""
+"""The content hash of rows without values; occurrences tell them apart."""
 
 S3_BYTES = 4 << 20
-"""Of a column, read ahead from a bucket; of a file here 1 MB."""
+"""Bytes of a column to read ahead from a bucket; for a local file it is 1 MB."""
 
 
 def open_parquet(file: InputFile) -> pq.ParquetFile:
-    """The file with its footer read. Raises: InputError for a footer that is not whole."""
+    """The open file, its footer read. Raises: InputError for an incomplete footer."""
     try:
         return pq.ParquetFile(
             seekable(file),
@@ -39,9 +39,9 @@ def open_parquet(file: InputFile) -> pq.ParquetFile:
             page_checksum_verification=True,
         )
     except (pa.ArrowException, OSError) as error:
-        told = unreadable(file, error)
-        if not isinstance(told, InputError):
-            raise told from None
+        problem = unreadable(file, error)
+        if not isinstance(problem, InputError):
+            raise problem from None
         raise InputError(f"{file.name}: not a whole Parquet file ({reason(error)})") from None
 
 
@@ -49,27 +49,27 @@ def parquet_blocks(
     spec: InputSpec,
     files: Sequence[InputFile],
     columns: Sequence[str] | None,
-    chosen: Chosen | None,
+    selection: RowSelection | None,
 ) -> Iterator[Block]:
-    """All rows of all files, or only the chosen ones; of each row these columns."""
+    """All rows of all files, or only those of `selection`; of each row these columns."""
     for file in files:
-        if chosen is not None and chosen.is_done:
+        if selection is not None and selection.is_done:
             return
         with unchanged(file), open_parquet(file) as parquet:
             first = 0
             for group in range(parquet.num_row_groups):
                 rows = parquet.metadata.row_group(group).num_rows
-                if chosen is None or not chosen.skips(rows):
-                    # A row without a readable id is named by all its values, read only then.
-                    contents = _contents(file, parquet, group, spec)
-                    named = _Named(spec, file, first, chosen, enumerate(contents, first))
+                if selection is None or not selection.skip_rows(rows):
+                    # A row without a readable id is identified by all its values, read only then.
+                    hashes = _row_hashes(file, parquet, group, spec)
+                    builder = _BlockBuilder(spec, file, first, selection, enumerate(hashes, first))
                     batches = _read_group(file, parquet, group, columns, spec)
-                    yield from filter(None, map(named.block, batches))
+                    yield from filter(None, map(builder.block, batches))
                 first += rows
 
 
-class _Named:
-    """Names the rows of a row group, batch by batch. Units: `first` and `contents` count rows of
+class _BlockBuilder:
+    """Hashes the rows of a row group, batch by batch. Units: `first` and `contents` count rows of
     the file."""
 
     def __init__(
@@ -77,19 +77,19 @@ class _Named:
         spec: InputSpec,
         file: InputFile,
         first: int,
-        chosen: Chosen | None,
+        selection: RowSelection | None,
         contents: Iterator[tuple[int, bytes]],
     ) -> None:
-        self._spec, self._file, self._chosen, self._contents = spec, file, chosen, contents
+        self._spec, self._file, self._selection, self._contents = spec, file, selection, contents
         self._next = first
 
-    def block(self, read: tuple[pa.RecordBatch, str | None]) -> Block | None:
-        """The block of a batch, whose rows may be damaged; None where no row of it is wanted."""
-        batch, damage = read
+    def block(self, damaged_batch: tuple[pa.RecordBatch, str | None]) -> Block | None:
+        """The block of a batch and its damage, if any; None where no row of it is selected."""
+        batch, damage = damaged_batch
         numbers: Sequence[int] = range(self._next, self._next + len(batch))
         self._next += len(batch)
-        if self._chosen is not None:
-            at = [n for n in range(len(batch)) if self._chosen.takes()]
+        if self._selection is not None:
+            at = [n for n in range(len(batch)) if self._selection.take_row()]
             if not at:
                 return None
             batch, numbers = batch.take(pa.array(at, pa.int64())), [numbers[n] for n in at]
@@ -102,7 +102,7 @@ class _Named:
             elif problem is None:
                 hashed = identity.of_id(value)
             else:
-                hashed = next(each for n, each in self._contents if n == number)
+                hashed = next(content for n, content in self._contents if n == number)
             block.hashes.append(hashed)
             block.unique.append(name is not None and problem is None)
             block.ids.append(value)
@@ -117,11 +117,11 @@ def _read_group(
     columns: Sequence[str] | None,
     spec: InputSpec,
 ) -> Iterator[tuple[pa.RecordBatch, str | None]]:
-    """The row group in batches of some 8 MB; to be salvaged, what comes after a damaged page as
-    batches that hold nothing but ids, and why. Raises: InputError, naming the row group.
+    """The row group in batches of about 8 MB, each with its damage, if any. When salvaging, the
+    batches after a damaged page hold only ids. Raises: InputError, naming the row group.
 
-    A reader that met a damaged page cannot go on behind it, so the range reaches to the end of the
-    row group; ids are read by themselves, and end only where their own column is damaged.
+    A reader cannot continue after a damaged page, so the damage extends to the end of the row
+    group; ids are read separately, until a page of their own column is damaged.
     """
     done, rows = 0, parquet.metadata.row_group(group).num_rows
 
@@ -136,20 +136,22 @@ def _read_group(
     except InputError as error:
         if not spec.salvage:
             raise
-        why = reason(error.__cause__ or error)
-    damage = f"it lies in row group {group}, which is damaged ({why})"
+        problem = reason(error.__cause__ or error)
+    damage = f"row group {group} is damaged ({problem})"
     schema = parquet.schema_arrow
-    wanted = schema.names if columns is None else [n for n in schema.names if n in columns]
+    names = schema.names if columns is None else [n for n in schema.names if n in columns]
     ids = _ids_from(file, parquet, group, spec.id, done) if spec.id else iter(())
     while done < rows:
-        known = next(ids, None)
-        count = len(known) if known is not None else min(BATCH_ROWS, rows - done)
+        id_column = next(ids, None)
+        count = len(id_column) if id_column is not None else min(BATCH_ROWS, rows - done)
         arrays = [
-            known if known is not None and name == spec.id else _nulls(count, schema.field(name))
-            for name in wanted
+            id_column
+            if id_column is not None and name == spec.id
+            else _nulls(count, schema.field(name))
+            for name in names
         ]
         done += count
-        yield pa.RecordBatch.from_arrays(arrays, wanted), damage
+        yield pa.RecordBatch.from_arrays(arrays, names), damage
 
 
 def _ids_from(
@@ -172,13 +174,13 @@ def _nulls(count: int, field: pa.Field) -> pa.Array:
 def _batches(
     file: InputFile, parquet: pq.ParquetFile, group: int, columns: Sequence[str] | None
 ) -> Iterator[pa.RecordBatch]:
-    """The row group in batches of some 8 MB. Raises: InputError, naming the row group."""
-    described = parquet.metadata.row_group(group)
-    row_bytes = max(1, described.total_byte_size // max(1, described.num_rows))
+    """The row group in batches of about 8 MB. Raises: InputError, naming the row group."""
+    metadata = parquet.metadata.row_group(group)
+    row_bytes = max(1, metadata.total_byte_size // max(1, metadata.num_rows))
     rows = max(1, min(BATCH_ROWS, BATCH_BYTES // row_bytes))
     present = parquet.schema_arrow.names
     wanted = present if columns is None else [name for name in present if name in columns]
-    left = described.num_rows
+    left = metadata.num_rows
 
     def selected(batch: pa.RecordBatch) -> pa.RecordBatch:
         nonlocal left
@@ -187,9 +189,9 @@ def _batches(
 
     try:
         batches = parquet.iter_batches(rows, row_groups=[group], columns=wanted, use_threads=False)
-        if described.num_rows <= rows:
-            # The reader is done with, and with it the pages that it unpacked.
-            batches = handed_over(list(batches))
+        if metadata.num_rows <= rows:
+            # This ends the reader, which frees the pages that it decompressed.
+            batches = drain(list(batches))
         yield from map(selected, batches)
     except (pa.ArrowException, OSError) as error:
         raise unreadable(file, error, f"row group {group}") from error
@@ -198,7 +200,7 @@ def _batches(
         raise unreadable(file, short, f"row group {group}") from short
 
 
-def _contents(
+def _row_hashes(
     file: InputFile, parquet: pq.ParquetFile, group: int, spec: InputSpec
 ) -> Iterator[bytes]:
     for batch, damage in _read_group(file, parquet, group, None, spec):
@@ -210,20 +212,20 @@ def _contents(
 
 def _content_hashes(batch: pa.RecordBatch) -> Iterator[bytes]:
     names = batch.schema.names
-    for row in zip(*map(hashable, batch.columns), strict=True):
+    for row in zip(*map(identity_values, batch.columns), strict=True):
         yield identity.of_content(dict(zip(names, row, strict=True)))
 
 
 def _parquet_ids(batch: pa.RecordBatch, name: str | None) -> tuple[list[Any], list[str | None]]:
-    """The ids by which rows are named, and why some cannot be."""
+    """The ids that identify the rows, and the problems of those that cannot."""
     if name is None:
         return [None] * len(batch), [None] * len(batch)
     column = batch.column(name)
-    values = hashable(column)
+    values = identity_values(column)
     problems: list[str | None] = []
     for value in values:
-        bad = "is null" if value is None else "is not a number" if value != value else None
+        problem = "is null" if value is None else "is not a number" if value != value else None
         if isinstance(value, bytes) and is_text(column.type):
-            bad = "is not valid UTF-8"
-        problems.append(f"`{name}` {bad}" if bad else None)
+            problem = "is not valid UTF-8"
+        problems.append(f"`{name}` {problem}" if problem else None)
     return values, problems

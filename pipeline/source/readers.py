@@ -1,4 +1,4 @@
-"""Opens a file of rows by its format and compression, and gives its rows block by block."""
+"""Opens a file of rows by its format and compression, and yields its rows block by block."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from pipeline.source.blocks import Block, Chosen
+from pipeline.source.blocks import Block, RowSelection
 from pipeline.source.files import InputFile, InputSpec, buffered, family, unchanged, unreadable
 from pipeline.source.jsonl import jsonl_blocks
 from pipeline.source.parquet import parquet_blocks
@@ -20,27 +20,27 @@ def blocks(
     spec: InputSpec,
     files: Sequence[InputFile],
     columns: Sequence[str] | None,
-    chosen: Chosen | None = None,
+    selection: RowSelection | None = None,
     id_kind: type | None = None,
 ) -> Iterator[Block]:
-    """All rows of all files, or the chosen ones; of Parquet files these columns, None = all.
+    """All rows of all files, or those of `selection`; of Parquet files these columns, None = all.
 
-    `id_kind` is that of JSON ids, for a reader who does not begin at the first row.
+    `id_kind` is the kind of JSON ids, for a reader that does not begin at the first row.
     """
     if family(files[0].path) == "jsonl":
-        yield from jsonl_blocks(spec, files, _opened, chosen, id_kind)
+        yield from jsonl_blocks(spec, files, _open_lines, selection, id_kind)
     else:
-        yield from parquet_blocks(spec, files, columns, chosen)
+        yield from parquet_blocks(spec, files, columns, selection)
 
 
 @contextmanager
-def _opened(file: InputFile) -> Iterator[BinaryIO]:
-    """The file's lines, unpacked."""
+def _open_lines(file: InputFile) -> Iterator[BinaryIO]:
+    """The file's decompressed bytes."""
     with unchanged(file) as raw:
-        yield from _unpacked(file, raw)
+        yield from _decompress(file, raw)
 
 
-def _unpacked(file: InputFile, raw: BinaryIO) -> Iterator[BinaryIO]:
+def _decompress(file: InputFile, raw: BinaryIO) -> Iterator[BinaryIO]:
     name = file.path.lower()
     try:
         if name.endswith(".gz"):

@@ -1,8 +1,8 @@
-"""Input files in an S3 bucket: which they are, whether they are still the same, and their bytes.
+"""Input files in an S3 bucket: listing, fingerprints and bytes.
 
-What a folder is on this machine is a prefix there, and what `stat` says a HEAD request says.
-Credentials, region and endpoint come from where the AWS tools take them (environment, profile,
-the machine's role) and never from a job file; no message repeats them.
+A prefix takes the place of a folder, and a HEAD request that of `stat`. Credentials, region and
+endpoint come from where the AWS tools take them (environment, profile, the machine's role), never
+from a job file; no message repeats them.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from pipeline.text import is_loopback, printable
 
 SCHEME = "s3://"
 READ_BYTES = 8 << 20
-"""A request costs some 50 ms before its first byte: small ones would be most of the time."""
+"""A request takes about 50 ms to its first byte, so small requests would be mostly latency."""
 CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 60.0
 ATTEMPTS = 3
-"""Of one request, by Amazon's own rules: a bucket answers 503 now and then to everybody."""
+"""Attempts of one request, as Amazon recommends: any bucket may answer 503 now and then."""
 HEADS_AT_ONCE = 16
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
@@ -45,7 +45,7 @@ _SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
 
 
 def fault_of(path: str) -> str | None:
-    """Why no object can have this name; nothing of it is repeated, it may hold a key."""
+    """Why no object can have this path; the message never repeats it, since it may hold a key."""
     bucket, _, key = path.removeprefix(SCHEME).partition("/")
     if "@" in bucket or ":" in bucket:
         return "must not hold a user, password or port; AWS_ENDPOINT_URL names another server"
@@ -58,39 +58,38 @@ def fault_of(path: str) -> str | None:
     return None
 
 
-def found(path: str) -> tuple[list[str], bool]:
-    """The objects that `path` (an object, a prefix or a glob) stands for, by name; and whether it
-    was a prefix, of which every kind of file may be part."""
+def list_objects(path: str) -> tuple[list[str], bool]:
+    """The objects that `path` (an object, a prefix or a glob) names, sorted; and whether it is a
+    prefix, which may hold any kind of file."""
     if (fault := fault_of(path)) is not None:
         raise UsageError(f"{SCHEME}...: input.path {fault}")
     name = path.removeprefix(SCHEME)
-    with _told(path):
-        server = _server()
-        (info,) = server.get_file_info([name.rstrip("/")])
+    with _s3_errors(path):
+        (info,) = _filesystem().get_file_info([name.rstrip("/")])
         if info.type == pafs.FileType.File and not name.endswith("/"):
             return [path], False
         if glob.has_magic(name):
             bucket, _, pattern = name.partition("/")
-            return sorted(SCHEME + each for each in _glob(bucket, pattern.split("/"))), False
-        listed = _listed(name.rstrip("/"))
-        return sorted(SCHEME + each.path for each in listed if each.is_file), True
+            return sorted(SCHEME + key for key in _glob(bucket, pattern.split("/"))), False
+        objects = _list_prefix(name.rstrip("/"))
+        return sorted(SCHEME + info.path for info in objects if info.is_file), True
 
 
 def stats(paths: Sequence[str]) -> list[tuple[int, int, str] | None]:
-    """Size, time of change in nanoseconds and ETag of each object; None where there is none.
+    """Size, time of change in nanoseconds and ETag of each object; None where it does not exist.
 
-    Cost: one request each, some at once.
+    Cost: one request each, up to 16 at once.
     """
-    with _told(paths[0] if paths else SCHEME), ThreadPoolExecutor(HEADS_AT_ONCE) as threads:
-        return list(threads.map(_stat, paths))
+    with _s3_errors(paths[0] if paths else SCHEME), ThreadPoolExecutor(HEADS_AT_ONCE) as threads:
+        return list(threads.map(_object_stat, paths))
 
 
 @contextmanager
 def stream(path: str) -> Iterator[Any]:
-    """The object's bytes, from its first one on."""
+    """The object's bytes, as a stream from the beginning."""
     with (
-        _told(path),
-        _server().open_input_stream(
+        _s3_errors(path),
+        _filesystem().open_input_stream(
             path.removeprefix(SCHEME), compression=None, buffer_size=READ_BYTES
         ) as raw,
     ):
@@ -98,14 +97,14 @@ def stream(path: str) -> Iterator[Any]:
 
 
 def seekable(path: str) -> Any:
-    """The object as a file in which Parquet can be looked up; to be closed."""
-    with _told(path):
-        return _server().open_input_file(path.removeprefix(SCHEME))
+    """The object as a seekable file, for Parquet; the caller closes it."""
+    with _s3_errors(path):
+        return _filesystem().open_input_file(path.removeprefix(SCHEME))
 
 
 def refusal(path: str, error: BaseException, what: str = "") -> TextmillError:
-    """What a failed request means for the run: an outage ends otherwise than a bad input."""
-    text = _masked(str(error))
+    """The error for a failed request: an outage has another exit code than a bad input."""
+    text = _mask_secrets(str(error))
     where = printable(path, 4096)
     why = printable(text.splitlines()[0] if text else type(error).__name__, 300)
     if "NO_SUCH_BUCKET" in text or "bucket does not exist" in text:
@@ -117,14 +116,14 @@ def refusal(path: str, error: BaseException, what: str = "") -> TextmillError:
         )
     if _DENIED.search(text):
         return InputError(
-            f"{where}: the bucket refuses ({why})",
-            hint="credentials are taken as the AWS tools take them: environment, profile, role",
+            f"{where}: the bucket denies access ({why})",
+            hint="credentials come from where the AWS tools take them: environment, profile, role",
         )
     return InputError(f"{where}: {what} cannot be read ({why})".replace(":  ", ": "))
 
 
 @contextmanager
-def _told(path: str) -> Iterator[None]:
+def _s3_errors(path: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
@@ -133,57 +132,63 @@ def _told(path: str) -> Iterator[None]:
         raise refusal(path, error) from None
 
 
-def _stat(path: str) -> tuple[int, int, str] | None:
+def _object_stat(path: str) -> tuple[int, int, str] | None:
     try:
-        with _server().open_input_stream(path.removeprefix(SCHEME), compression=None) as raw:
-            told = {name.lower(): value.decode("latin-1") for name, value in raw.metadata().items()}
+        with _filesystem().open_input_stream(path.removeprefix(SCHEME), compression=None) as raw:
+            headers = {
+                name.lower(): value.decode("latin-1") for name, value in raw.metadata().items()
+            }
     except (FileNotFoundError, IsADirectoryError):
         return None
     try:
-        at = int(parsedate_to_datetime(told["last-modified"]).timestamp())
+        modified = int(parsedate_to_datetime(headers["last-modified"]).timestamp())
     except (KeyError, ValueError):
-        at = 0
-    # That clock ticks in seconds: two versions of one size may have one time, but not one ETag.
-    return int(told.get("content-length") or 0), at * 1_000_000_000, told.get("etag", "")
+        modified = 0
+    # The time is in seconds: two versions of one size may share it, but not the ETag.
+    return (
+        int(headers.get("content-length") or 0),
+        modified * 1_000_000_000,
+        headers.get("etag", ""),
+    )
 
 
 def _glob(base: str, pattern: Sequence[str]) -> Iterator[str]:
-    """The objects below `base` that fit; lists no prefix that cannot hold one."""
+    """The objects below `base` that match; prefixes that cannot hold a match are not listed."""
     fixed = 0
     while fixed < len(pattern) - 1 and not glob.has_magic(pattern[fixed]):
         fixed += 1
     base, pattern = "/".join([base, *pattern[:fixed]]), pattern[fixed:]
     part, rest = pattern[0], pattern[1:]
     if part == "**":
-        for each in _listed(base, deep=True):
-            below = each.path[len(base) + 1 :].split("/")
-            if each.is_file and matches(below, pattern):
-                yield each.path
+        for info in _list_prefix(base, deep=True):
+            below = info.path[len(base) + 1 :].split("/")
+            if info.is_file and matches(below, pattern):
+                yield info.path
         return
-    for each in _listed(base):
-        if not matches([each.base_name], [part]):
+    for info in _list_prefix(base):
+        if not matches([info.base_name], [part]):
             continue
-        if not rest and each.is_file:
-            yield each.path
-        elif rest and each.type == pafs.FileType.Directory:
-            yield from _glob(each.path, rest)
+        if not rest and info.is_file:
+            yield info.path
+        elif rest and info.type == pafs.FileType.Directory:
+            yield from _glob(info.path, rest)
 
 
-def _listed(base: str, *, deep: bool = False) -> list[Any]:
+def _list_prefix(base: str, *, deep: bool = False) -> list[Any]:
     selector = pafs.FileSelector(base, allow_not_found=True, recursive=deep)
-    listed: list[Any] = _server().get_file_info(selector)
-    return listed
+    infos: list[Any] = _filesystem().get_file_info(selector)
+    return infos
 
 
-def _server() -> Any:
-    """The client, as the environment describes it now."""
-    told = os.environ.get
-    url = told("AWS_ENDPOINT_URL_S3") or told("AWS_ENDPOINT_URL") or ""
+def _filesystem() -> Any:
+    """The client for the current environment."""
+    getenv = os.environ.get
+    url = getenv("AWS_ENDPOINT_URL_S3") or getenv("AWS_ENDPOINT_URL") or ""
     return _client(
         url,
-        told("AWS_REGION") or told("AWS_DEFAULT_REGION") or ("us-east-1" if url else ""),
-        told("AWS_ACCESS_KEY_ID", ""),
-        told("AWS_PROFILE", ""),
+        getenv("AWS_REGION") or getenv("AWS_DEFAULT_REGION") or ("us-east-1" if url else ""),
+        getenv("AWS_ACCESS_KEY_ID", ""),
+        getenv("AWS_PROFILE", ""),
     )
 
 
@@ -211,7 +216,7 @@ def _refuse(problem: str) -> NoReturn:
     raise UsageError(problem)
 
 
-def _masked(text: str) -> str:
+def _mask_secrets(text: str) -> str:
     for name in _SECRETS:
         value = os.environ.get(name, "")
         if len(value) >= 8:

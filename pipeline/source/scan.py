@@ -1,9 +1,9 @@
-"""The pass over the input before the first request.
+"""The survey: one pass over the input before the first request.
 
-Nothing may be paid for an input that turns out to be unusable at its last row, and a run must know
-what it will write before it writes. So one pass counts the rows, names them, finds ids that are
-not unique, learns the columns and draws the borders of the parts. Its memory does not grow with
-the rows: hashes are packed and, above 100,000 rows, sorted into buckets of a temporary file.
+No request may be paid for an input that is unusable at its last row, and a run must know what it
+will write before it writes. So one pass counts the rows, hashes them, finds duplicate ids, infers
+the columns and chooses the part boundaries. Its memory does not grow with the rows: hashes are
+packed and, above 100,000 rows, sorted into buckets of a temporary file.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ import numpy as np
 from pipeline.disk.spill import PACKED_ROWS, Packed, Spill
 from pipeline.errors import InputError
 from pipeline.source.blocks import Block
-from pipeline.source.columns import _carried, _json_schema, _parquet_schema
+from pipeline.source.columns import carried_schema, json_schema, parquet_schema
 from pipeline.source.files import InputFile, InputSpec, family, find
 from pipeline.source.identity import digest_of, encode
-from pipeline.source.json_types import MAX_KEYS, JsonType, Misfit, changed_fields, widens
+from pipeline.source.json_types import MAX_KEYS, JsonType, Misfit, type_changes, widens
 from pipeline.source.readers import blocks
-from pipeline.source.survey import _MARK, Occurrences, Survey
-from pipeline.source.values import hashable
+from pipeline.source.survey import MARK, Occurrences, Survey
+from pipeline.source.values import identity_values
 from pipeline.text import printable
 
 __all__ = ["InputSpec", "Occurrences", "Survey", "survey"]
 
 MIN_PART_ROWS = 250
 MAX_PART_ROWS = 4_000
-BORDER_ODDS = 750
-"""One row in so many begins a part, which makes about 1,000 rows with the minimum before it."""
+MEAN_ROWS_TO_BORDER = 750
+"""One row in 750 begins a part: with the minimum before it, a part has about 1,000 rows."""
 
 
 def survey(spec: InputSpec) -> Survey:
-    """Everything about the input that must stand before the first request.
+    """Everything about the input that must be known before the first request.
 
-    Raises: UsageError for a file or column that is not there; InputError for an input that cannot
-    be read, changes meanwhile, or has an id twice.
-    Cost: one pass; of Parquet with an id only the columns used are read.
+    Raises: UsageError for a missing file or column; InputError for an input that cannot be read,
+    changes meanwhile, or has a duplicate id.
+    Cost: one pass; of Parquet with an id it reads only the columns used.
     """
     files = find(spec.path)
-    described = None if family(files[0].path) == "jsonl" else _parquet_schema(spec, files)
+    described = None if family(files[0].path) == "jsonl" else parquet_schema(spec, files)
     types: dict[str, JsonType] = {}
     hashes = _Hashes()
     part_rows, size = array("I"), 0
     keys: set[str] = set()
-    marks, widened, names = Packed(_MARK), set[str](), used_columns(spec)
+    marks, widened, names = Packed(MARK), set[str](), used_columns(spec)
     for block in blocks(spec, files, None if spec.id is None else names):
-        uses = used_by(block, names, is_named=spec.id is not None)
+        uses = used_hashes(block, names, has_id=spec.id is not None)
         for at, (hashed, unique) in enumerate(zip(block.hashes, block.unique, strict=True)):
             if size == MAX_PART_ROWS or (size >= MIN_PART_ROWS and _is_border(hashed)):
                 part_rows.append(size)
@@ -63,21 +63,23 @@ def survey(spec: InputSpec) -> Survey:
                 if len(keys) < MAX_KEYS and not keys >= row.keys():
                     keys.update(row)
                 fits = block.errors[at] is None and _learn(types, row, widened)
-                if not fits and unique and spec.id is not None:  # of an isolated row it stands
+                if (
+                    not fits and unique and spec.id is not None
+                ):  # the id of an isolated row is still written
                     _learn(types, {spec.id: block.ids[at]}, widened)
                 if not fits:
-                    uses[at] = misfit(uses[at])
-                del row  # it may be 200 MB
+                    uses[at] = misfit_hash(uses[at])
+                del row  # it may have 200 MB
             marks.add(hashed + (b"\1" if unique else b"\0") + uses[at])
     if size:
         part_rows.append(size)
-    occurrences, twice = hashes.occurrences()
-    if twice is not None:
-        raise _not_unique(spec, files, twice)
+    occurrences, duplicate = hashes.occurrences()
+    if duplicate is not None:
+        raise _not_unique(spec, files, duplicate)
     if described is None:
-        described = _json_schema(spec, types, keys)
-    schema = _carried(spec, described)
-    told = (f"{each.path.rpartition(os.sep)[2]}\n{tuple(each.fingerprint)}" for each in files)
+        described = json_schema(spec, types, keys)
+    schema = carried_schema(spec, described)
+    stamps = (f"{file.path.rpartition(os.sep)[2]}\n{tuple(file.fingerprint)}" for file in files)
     return Survey(
         spec=spec,
         files=files,
@@ -85,7 +87,7 @@ def survey(spec: InputSpec) -> Survey:
         schema=schema,
         part_rows=part_rows,
         occurrences=occurrences,
-        fingerprint=digest_of(told),
+        fingerprint=digest_of(stamps),
         types=types if family(files[0].path) == "jsonl" else None,
         marks=marks,
         widened=frozenset(widened),
@@ -94,13 +96,13 @@ def survey(spec: InputSpec) -> Survey:
 
 
 def _is_border(hashed: bytes) -> bool:
-    return int.from_bytes(hashed[:4], "big") % BORDER_ODDS == 0
+    return int.from_bytes(hashed[:4], "big") % MEAN_ROWS_TO_BORDER == 0
 
 
 def _learn(types: dict[str, JsonType], row: dict[str, Any], widened: set[str]) -> bool:
-    """Whether the row fits; the source isolates one that does not, for the same reason."""
+    """Whether the row fits the types, which it then widens; `read` isolates one that does not."""
     try:
-        changes = changed_fields(types, row)
+        changes = type_changes(types, row)
     except Misfit:
         return False
     if changes:
@@ -109,36 +111,36 @@ def _learn(types: dict[str, JsonType], row: dict[str, Any], widened: set[str]) -
     return True
 
 
-def _not_unique(spec: InputSpec, files: tuple[InputFile, ...], twice: bytes) -> InputError:
-    """Names the first two rows with this hash, which takes another pass up to the second."""
+def _not_unique(spec: InputSpec, files: tuple[InputFile, ...], duplicate: bytes) -> InputError:
+    """The error that names the first two rows with this hash; reads the input up to the second."""
     places: list[str] = []
     value: Any = None
     for block in blocks(spec, files, [spec.id] if spec.id else None):
         for at, hashed in enumerate(block.hashes):
-            if block.unique[at] and _packed(hashed, True) == twice:
+            if block.unique[at] and _tagged(hashed, True) == duplicate:
                 places.append(block.address(at))
                 value = block.ids[at]
         if len(places) > 1:
             break
     return InputError(
         f"{' and '.join(places[:2])}: id `{printable(str(value), 80)}` is not unique",
-        hint="--id with another column, or none: then a row is named by its content",
+        hint="--id with another column, or none: then a row is identified by its content",
     )
 
 
-# Hashes that came before
+# Occurrences
 
 
 _HASH = np.dtype([("hash", "V16"), ("row", "<u8")])
 
 
-def _packed(hashed: bytes, unique: bool) -> bytes:
-    """The hash with its last bit telling whether it must be unique."""
+def _tagged(hashed: bytes, unique: bool) -> bytes:
+    """The hash with its last bit set if it must be unique."""
     return hashed[:15] + bytes([hashed[15] & 0xFE | unique])
 
 
 class _Hashes:
-    """The hashes of all rows, 16 bytes each, in 256 buckets once they are many."""
+    """The hashes of all rows, 16 bytes each, in 256 buckets above 100,000 rows."""
 
     def __init__(self) -> None:
         self.rows = 0
@@ -146,7 +148,7 @@ class _Hashes:
         self._spill = Spill(_HASH)
 
     def add(self, hashed: bytes, unique: bool) -> None:
-        self._pending += _packed(hashed, unique)
+        self._pending += _tagged(hashed, unique)
         self.rows += 1
         if len(self._pending) == 16 * PACKED_ROWS:
             self._flush()
@@ -159,30 +161,30 @@ class _Hashes:
         self._pending.clear()
 
     def occurrences(self) -> tuple[Occurrences, bytes | None]:
-        """How often each row's content came before, and the first id that came twice.
+        """The earlier occurrences of each row's content, and the first duplicate id.
 
-        Cost: memory for the different hashes of one bucket, also if all rows are equal.
+        Cost: memory for the distinct hashes of one bucket.
         """
         self._flush()
-        repeats, first, twice = Occurrences(), self.rows, None
+        repeats, first, duplicate = Occurrences(), self.rows, None
         for bucket in self._spill.buckets():
-            seen: dict[bytes, int] = {}
+            counts_by_hash: dict[bytes, int] = {}
             for segment in self._spill.segments(bucket):
                 rows: list[int] = []
                 counts: list[int] = []
                 for hashed, row in zip(
                     segment["hash"].tolist(), segment["row"].tolist(), strict=True
                 ):
-                    nth = seen.get(hashed, 0)
-                    seen[hashed] = nth + 1
+                    nth = counts_by_hash.get(hashed, 0)
+                    counts_by_hash[hashed] = nth + 1
                     if nth and hashed[15] & 1:
                         if row < first:
-                            first, twice = row, hashed
+                            first, duplicate = row, hashed
                     elif nth:
                         rows.append(row)
                         counts.append(nth)
                 repeats.add(rows, counts)
-        return repeats, twice
+        return repeats, duplicate
 
 
 PIECE_CHARS = 1 << 20
@@ -190,51 +192,53 @@ MISFIT = b"textmill:misfit:"
 
 
 def used_columns(spec: InputSpec) -> tuple[str, ...] | None:
-    """The names of the columns used, sorted; None: all. The id is one: its type is in the output,
-    and a row without a readable id is still a row."""
+    """The names of the columns used, sorted; None: all. The id is always used: its type is in the
+    output, and a row without a readable id is still a row."""
     if spec.keep is None:
         return None
-    named = {spec.text, *spec.keep, *spec.fields, *(() if spec.id is None else (spec.id,))}
-    return tuple(sorted(named))
+    names = {spec.text, *spec.keep, *spec.fields, *(() if spec.id is None else (spec.id,))}
+    return tuple(sorted(names))
 
 
-def used_by(block: Block, names: Sequence[str] | None, *, is_named: bool) -> list[bytes]:
-    """One hash for each row of the block. Shape: 16 bytes.
+def used_hashes(block: Block, names: Sequence[str] | None, *, has_id: bool) -> list[bytes]:
+    """The hash of the columns used, for each row of the block. Shape: 16 bytes.
 
-    Where rows are named by their content (not `is_named`) that hash says enough.
+    Where rows are identified by their content (not `has_id`), it is the content hash.
     """
-    if not is_named:
+    if not has_id:
         return list(block.hashes)
     if isinstance(block.rows, list):
         return [
             hashed
             if row is None
-            else _of((name, row.get(name)) for name in (sorted(row) if names is None else names))
+            else _hash_of_pairs(
+                (name, row.get(name)) for name in (sorted(row) if names is None else names)
+            )
             for hashed, row in zip(block.hashes, block.rows, strict=True)
         ]
     present = block.rows.schema.names
-    wanted = sorted(present) if names is None else [name for name in names if name in present]
-    columns = [hashable(block.rows.column(name)) for name in wanted]
-    return [_of(zip(wanted, row, strict=True)) for row in zip(*columns, strict=True)]
+    used = sorted(present) if names is None else [name for name in names if name in present]
+    columns = [identity_values(block.rows.column(name)) for name in used]
+    return [_hash_of_pairs(zip(used, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def misfit(used: bytes) -> bytes:
-    """The hash of a row that does not fit its columns: it is unchanged only if it still does not,
-    which depends on the rows before it."""
+def misfit_hash(used: bytes) -> bytes:
+    """The hash of a row that does not fit its columns. Such a row counts as unchanged only if it
+    still does not fit, which depends on the rows before it."""
     return sha256(MISFIT + used).digest()[:16]
 
 
-def _of(pairs: Iterable[tuple[str, Any]]) -> bytes:
+def _hash_of_pairs(pairs: Iterable[tuple[str, Any]]) -> bytes:
     total = sha256()
     for name, value in pairs:
-        if type(value) is str:  # without copies: a text may have 200 MB
-            total.update(_named(name) + b"s" + len(value).to_bytes(8, "big"))
+        if type(value) is str:  # without a copy: a text may have 200 MB
+            total.update(_encode_name(name) + b"s" + len(value).to_bytes(8, "big"))
             for start in range(0, len(value), PIECE_CHARS):
                 piece = value if len(value) <= PIECE_CHARS else value[start : start + PIECE_CHARS]
                 total.update(piece.encode("utf-8", "surrogatepass"))
         elif value is not None:
-            total.update(_named(name) + encode(value))
+            total.update(_encode_name(name) + encode(value))
     return total.digest()[:16]
 
 
-_named = lru_cache(1_024)(encode)
+_encode_name = lru_cache(1_024)(encode)

@@ -1,4 +1,4 @@
-"""What the survey found: the records that every later stage reads."""
+"""The results of the survey: the records that every later stage reads."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from pipeline.disk.spill import PACKED_ROWS, Packed, Records, Spill
 from pipeline.source.files import InputFile, InputSpec
 from pipeline.source.json_types import JsonType
 
-_MARK = np.dtype([("hash", "V16"), ("unique", "?"), ("used", "V16")])
+MARK = np.dtype([("hash", "V16"), ("unique", "?"), ("used", "V16")])
 ROW = np.dtype([("hash", "V16"), ("nth", "<u8"), ("unique", "?"), ("used", "V16")])
-"""What a row is known by: the hash of its id (`unique`) or of its content, how often that content
-came before, and the hash of the columns used."""
+"""The identity of a row: the hash of its id (`unique`) or of its content, the number of earlier
+rows with that content, and the hash of the columns used."""
 
 
 class Survey(Struct, frozen=True):
-    """What is known of the input before the first request.
+    """The facts about the input that are known before the first request.
 
-    Invariant: `sum(part_rows) == rows`; `pipeline.source.documents.read` gives exactly these rows.
+    Invariant: `sum(part_rows) == rows`; `pipeline.source.documents.read` yields exactly these rows.
     """
 
     spec: InputSpec
     files: tuple[InputFile, ...]
     rows: int
     schema: Any
-    """Arrow schema of the columns carried along: those kept, led by the id where it is not kept."""
+    """Arrow schema of the kept columns, preceded by the id where it is not among them."""
     part_rows: Sequence[int]
     occurrences: Occurrences
     fingerprint: str
     types: Mapping[str, JsonType] | None
-    """The types of JSON keys; None for Parquet, which brings its own."""
+    """The types of JSON keys; None for Parquet, which declares its own."""
     marks: Packed
-    """Name and hash of the columns used of each row, in order."""
+    """For each row, in order: its hash and the hash of the columns used."""
     widened: frozenset[str] = frozenset()
-    """JSON keys in which floats followed integers, which may isolate a row before them."""
+    """JSON keys in which floats followed integers; an earlier row may then be isolated."""
     absent: tuple[str, ...] = ()
-    """Columns of rules that no row has."""
+    """Columns of rules that are missing from every row."""
 
     def rows_by_part(self) -> Iterator[Records]:
-        """What each part's rows are known by, in order: one array of `ROW` for each part."""
+        """The identities of the rows, in order: one array of `ROW` for each part."""
         repeats = iter(self.occurrences)
         repeat = next(repeats, None)
         start = 0
@@ -62,7 +62,8 @@ _REPEAT = np.dtype([("row", "<u8"), ("nth", "<u8")])
 
 
 class Occurrences:
-    """The rows whose content came before, with how often: pairs (row, nth), sorted by row."""
+    """The rows whose content occurred before, as pairs (row, earlier occurrences), sorted by
+    row."""
 
     def __init__(self) -> None:
         self._spill = Spill(_REPEAT)

@@ -1,5 +1,4 @@
-"""Values between Arrow and Python: what a column holds, and what of it JSON and prompts can
-hold."""
+"""Conversions between Arrow columns, Python values and JSON types."""
 
 from __future__ import annotations
 
@@ -19,35 +18,35 @@ _ARROW = {
 
 
 def arrow_type(known: JsonType) -> pa.DataType:
-    """The Arrow type of a JSON column. Where only nulls or empty objects came it is string: Parquet
-    has no objects without fields, and few readers like columns without a type."""
+    """The Arrow type of a JSON column. For only nulls or empty objects it is string: Parquet has no
+    structs without fields, and few readers accept columns without a type."""
     if isinstance(known, ListOf):
         return pa.list_(pa.field("element", arrow_type(known.element)))
     if isinstance(known, ObjectOf) and known.fields:
-        return pa.struct([(key, arrow_type(each)) for key, each in known.fields.items()])
+        return pa.struct([(key, arrow_type(field)) for key, field in known.fields.items()])
     return _ARROW[known] if isinstance(known, str) else pa.string()
 
 
 def json_array(known: JsonType, values: list[Any]) -> pa.Array:
-    """The column of these values, all of which fit."""
-    if _has_bare_object(known):
-        values = [_without_bare(known, value) for value in values]
+    """The column of these values, all of which fit the type."""
+    if _has_empty_object(known):
+        values = [_replace_empty_objects(known, value) for value in values]
     return pa.array(values, arrow_type(known))
 
 
 def python_values(array: pa.Array) -> list[Any]:
-    """The values as Python objects; what Python's clocks cannot hold comes as ISO 8601 text."""
+    """The values as Python objects; times that Python cannot represent become ISO 8601 text."""
     if pa.types.is_timestamp(array.type) and array.type.unit == "ns":
         return [v and v.replace(" ", "T", 1) for v in array.cast(pa.string()).to_pylist()]
     try:
         values: list[Any] = array.to_pylist()
     except (ValueError, OverflowError):
-        values = array.cast(_without_clocks(array.type)).to_pylist()
+        values = array.cast(_without_temporal(array.type)).to_pylist()
     return values
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds text, as such or as a dictionary."""
+    """Whether a column of this type holds text, plain or dictionary-encoded."""
     if pa.types.is_dictionary(kind):
         return is_text(kind.value_type)
     return bool(
@@ -55,29 +54,29 @@ def is_text(kind: pa.DataType) -> bool:
     )
 
 
-def hashable(array: pa.Array) -> list[Any]:
-    """The values by which rows are named: logical type and value, whatever the Arrow type.
+def identity_values(array: pa.Array) -> list[Any]:
+    """The values that identities are computed from: logical type and value, for any Arrow type.
 
-    Text that is not UTF-8 comes as bytes, clocks as nanoseconds.
+    Text that is not UTF-8 becomes bytes, temporal values become nanoseconds.
     """
     kind = array.type
     if pa.types.is_dictionary(kind):
-        return hashable(array.dictionary_decode())
+        return identity_values(array.dictionary_decode())
     if is_text(kind):
-        if readable(array):
+        if is_valid_utf8(array):
             return list(array.to_pylist())
         raw = array.cast(pa.large_string()).cast(pa.large_binary()).to_pylist()
         return [value and _text_or_bytes(value) for value in raw]
     if pa.types.is_temporal(kind) and not pa.types.is_interval(kind):
-        name, tick = _clock(kind)
+        name, tick = _temporal_unit(kind)
         wide = array.cast(pa.int32()) if kind.bit_width == 32 else array
         ticks = wide.cast(pa.int64()).to_pylist()
         return [None if v is None else Moment(name, v * tick) for v in ticks]
-    if readable(array):
+    if is_valid_utf8(array):
         return python_values(array)
     return [
-        python_values(one)[0] if readable(one) else b"not UTF-8"
-        for one in (array.take(pa.array([at])) for at in range(len(array)))
+        python_values(value)[0] if is_valid_utf8(value) else b"not UTF-8"
+        for value in (array.take(pa.array([at])) for at in range(len(array)))
     ]
 
 
@@ -88,8 +87,8 @@ def _text_or_bytes(value: bytes) -> str | bytes:
         return value
 
 
-def _clock(kind: pa.DataType) -> tuple[str, int]:
-    """A clock's name and its tick in nanoseconds."""
+def _temporal_unit(kind: pa.DataType) -> tuple[str, int]:
+    """The name of a temporal type and its tick in nanoseconds."""
     if pa.types.is_date(kind):
         return "date", 86_400_000_000_000 if pa.types.is_date32(kind) else 1_000_000
     tick = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}[kind.unit]
@@ -98,8 +97,8 @@ def _clock(kind: pa.DataType) -> tuple[str, int]:
     return "time" if pa.types.is_time(kind) else "duration", tick
 
 
-def readable(array: pa.Array) -> bool:
-    """Whether all text in it, however deep, is UTF-8: Arrow does not check on reading."""
+def is_valid_utf8(array: pa.Array) -> bool:
+    """Whether all text in it, at any depth, is UTF-8: Arrow does not check on reading."""
     try:
         array.validate(full=True)
     except pa.ArrowInvalid:
@@ -107,35 +106,37 @@ def readable(array: pa.Array) -> bool:
     return True
 
 
-def _has_bare_object(known: JsonType) -> bool:
+def _has_empty_object(known: JsonType) -> bool:
     if isinstance(known, ListOf):
-        return _has_bare_object(known.element)
+        return _has_empty_object(known.element)
     if isinstance(known, ObjectOf):
-        return not known.fields or any(map(_has_bare_object, known.fields.values()))
+        return not known.fields or any(map(_has_empty_object, known.fields.values()))
     return False
 
 
-def _without_bare(known: JsonType, value: Any) -> Any:
+def _replace_empty_objects(known: JsonType, value: Any) -> Any:
     if isinstance(known, ListOf) and value is not None:
-        return [_without_bare(known.element, each) for each in value]
+        return [_replace_empty_objects(known.element, item) for item in value]
     if isinstance(known, ObjectOf) and value is not None:
         fields = known.fields
-        return {k: _without_bare(fields[k], v) for k, v in value.items()} if fields else None
+        return (
+            {k: _replace_empty_objects(fields[k], v) for k, v in value.items()} if fields else None
+        )
     return value
 
 
-def _without_clocks(kind: pa.DataType) -> pa.DataType:
-    """The type with text in place of timestamps, and ticks in place of other clocks."""
+def _without_temporal(kind: pa.DataType) -> pa.DataType:
+    """The type with text in place of timestamps and ticks in place of other temporal types."""
     if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_without_clocks(field.type)) for field in kind])
+        return pa.struct([field.with_type(_without_temporal(field.type)) for field in kind])
     if pa.types.is_map(kind):
-        return pa.map_(_without_clocks(kind.key_type), _without_clocks(kind.item_type))
+        return pa.map_(_without_temporal(kind.key_type), _without_temporal(kind.item_type))
     if pa.types.is_fixed_size_list(kind):
-        return pa.list_(_without_clocks(kind.value_type), kind.list_size)
+        return pa.list_(_without_temporal(kind.value_type), kind.list_size)
     if pa.types.is_list(kind):
-        return pa.list_(_without_clocks(kind.value_type))
+        return pa.list_(_without_temporal(kind.value_type))
     if pa.types.is_large_list(kind):
-        return pa.large_list(_without_clocks(kind.value_type))
+        return pa.large_list(_without_temporal(kind.value_type))
     if pa.types.is_timestamp(kind):
         return pa.string()
     return pa.int64() if pa.types.is_temporal(kind) and kind.bit_width == 64 else kind

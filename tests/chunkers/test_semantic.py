@@ -141,7 +141,7 @@ def test_the_model_reads_no_text_twice_and_only_a_window_at_once(text: str) -> N
     reading = Reading()
     assert list(chunk_semantic(text, size=128, embed=reading))
     assert reading.chars <= 1.2 * len(text)
-    assert reading.longest <= semantic.WINDOW * (semantic.MOST_PIECES + 2)
+    assert reading.longest <= semantic.WINDOW * (semantic.MAX_PIECES + 2)
 
 
 def test_an_edit_changes_few_chunks() -> None:

@@ -17,7 +17,7 @@ from chunkers.fixed import chunk_fixed
 from chunkers.markdown import chunk_markdown
 from chunkers.structure import chunk_structure
 from chunkers.tokens import encoded
-from chunkers.tokens.tokenizers import joined, segments, tokenizer
+from chunkers.tokens.tokenizers import merge_segments, segments, tokenizer
 from pipeline.errors import UsageError
 from pipeline.records import Chunk
 from tests.support import require_module
@@ -144,7 +144,7 @@ def test_ascii_is_encoded_once_and_nothing_is_counted_again(overlap: int) -> Non
     text = ENGLISH.replace("“", '"').replace("”", '"') * 4000
     counting = Counting("o200k_base")
     assert list(chunk_structure(text, size=64, overlap=overlap, tokenizer=counting))
-    assert counting.passes == len(list(joined(text, segments(text)))) == 2
+    assert counting.passes == len(list(merge_segments(text, segments(text)))) == 2
     assert counting.counted_chars == 0
 
 

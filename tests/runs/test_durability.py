@@ -236,7 +236,7 @@ def test_fault_21_an_input_that_vanishes_is_not_published_and_its_answers_are_ke
     mock.latency = remove
     ended = processes.run(job, *job.argv(mock.url))
     assert ended.code == 6
-    assert "in.jsonl: changed while it was read (it is gone)" in ended.err
+    assert "in.jsonl: changed while it was read (deleted)" in ended.err
     mock.latency = 0.0
     (job.folder / "in.jsonl").write_bytes(raw)
     struck = after(processes, job, mock, ended)

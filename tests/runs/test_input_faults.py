@@ -113,7 +113,7 @@ def test_fault_18_a_damaged_page_is_refused_or_its_rows_isolated(workdir, textmi
             bad = 200 <= row["id"] < 300
             assert row["_status"] == ("failed" if bad else "ok")
             assert (row["text"] is None) == (row["vector"] is None) == bad
-            assert bad == ("it lies in row group 2, which is damaged" in (row["_error"] or ""))
+            assert bad == ("row group 2 is damaged" in (row["_error"] or ""))
         told = failures()
         assert [each["row"] for each in told] == list(range(200, 300))
         assert mock.bill.totals().repeated_inputs == 0
@@ -249,7 +249,7 @@ def test_fault_21_an_input_that_vanishes_during_the_run_is_not_published(workdir
     with serving(latency=vanish, key=KEY) as mock:
         ran = textmill("run", job(mock.url), "--json")
         assert ran.code == 6
-        assert "in.jsonl: changed while it was read (it is gone)" in ran.err
+        assert "in.jsonl: changed while it was read (deleted)" in ran.err
         assert not Path("out.parquet").exists()
         mock.latency = 0.0
         write_lines(workdir / "in.jsonl", rows)

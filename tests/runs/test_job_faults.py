@@ -63,7 +63,7 @@ CHANGES = [
     (82, "{url}", "http://93.184.216.34", "must begin with https://"),
     (82, "{url}", "http://api.example.com", "must begin with https://"),
     (83, 'path = "out.parquet"', 'path = "in.jsonl"', "output.path is the input"),
-    (83, 'path = "out.parquet"', 'path = "out.parquet.run/runs/x.parquet"', "lies in a run folder"),
+    (83, 'path = "out.parquet"', 'path = "out.parquet.run/runs/x.parquet"', "is in a run folder"),
     (84, 'path = "out.parquet"', 'path = "../out.parquet"', "leaves the folder of the job file"),
     (84, 'path = "out.parquet"', 'path = "a/../../out.parquet"', "leaves the folder of the job file"),
     (84, 'path = "out.parquet"', 'path = "/tmp/../out.csv"', "must end in .parquet or .jsonl"),

@@ -117,8 +117,8 @@ def small(monkeypatch):
     from pipeline.source import survey as input_survey
 
     for module, name, value in [
-        (survey, "MIN_PART_ROWS", 3), (survey, "MAX_PART_ROWS", 9), (survey, "BORDER_ODDS", 4),
-        (parts, "GROUP_ROWS", 5), (spill, "PACKED_ROWS", 7), (spill, "TOGETHER", 7), (survey, "PACKED_ROWS", 7),
+        (survey, "MIN_PART_ROWS", 3), (survey, "MAX_PART_ROWS", 9), (survey, "MEAN_ROWS_TO_BORDER", 4),
+        (parts, "GROUP_ROWS", 5), (spill, "PACKED_ROWS", 7), (spill, "FLUSH_ROWS", 7), (survey, "PACKED_ROWS", 7),
         (reuse, "PACKED_ROWS", 7), (join, "PACKED_ROWS", 7), (input_survey, "PACKED_ROWS", 7),
     ]:  # fmt: skip
         monkeypatch.setattr(module, name, value)

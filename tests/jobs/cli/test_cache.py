@@ -88,7 +88,7 @@ def test_verify_finds_damage_and_repair_makes_it_asked_again(workdir, own_home, 
     )
     lines = ran.err.splitlines()
     assert len(lines) == 2
-    assert all(": its checksum does not fit, stored 20" in line for line in lines)
+    assert all(": its checksum does not match, stored 20" in line for line in lines)
     ran = textmill("cache", "verify", "--json")
     assert (ran.code, ran.last["damaged"], ran.last["removed"], ran.last["exit"]) == (12, 2, 0, 12)
     assert [line[:64] for line in lines] == ran.last["keys"]
@@ -127,7 +127,7 @@ def test_a_file_that_sqlite_cannot_read_is_12_and_repair_keeps_the_rest(workdir,
     assert (ran.code, ran.last["exit"]) == (12, 12)
     assert ran.last["file_faults"]
     assert textmill("cache", "verify").out == (
-        "the file of answers is damaged; --repair keeps what can be read\n"
+        "the cache file is damaged; --repair keeps what can be read\n"
     )
     ran = run_embed(textmill)
     assert ran.code == 12
@@ -258,7 +258,7 @@ def test_standard_streams_carry_answers(workdir, own_home, textmill, monkeypatch
     assert (ran.returncode, ran.stdout) == (0, b"12 answers read, 12 were new\n")
     ran = subprocess.run([*command, "import", "-"], input=out.stdout[:300], capture_output=True)
     assert ran.returncode == 6
-    assert b"cut after" in ran.stderr
+    assert b"truncated after" in ran.stderr
 
 
 def test_an_export_does_not_replace_what_is_something_else(workdir, own_home, textmill):

@@ -746,7 +746,7 @@ def test_an_output_that_would_be_read_the_next_time_is_refused(output: str, sour
     Path("alias").symlink_to("data")
     text = output_refusal(output, source)
     assert text == (
-        f'--set output.path: output.path lies where input.path = "{source}" would read it the next '
+        f'--set output.path: output.path is where input.path = "{source}" would read it the next '
         f'time, got "{output}"'
     )
 
@@ -769,11 +769,11 @@ def test_an_output_in_a_run_folder_is_refused() -> None:
     Path("mine.run/runs").mkdir(parents=True)
     for output in ("o.parquet.run/parts/x.parquet", "mine.run/x.jsonl"):
         assert output_refusal(output) == (
-            f'--set output.path: lies in a run folder, got "{output}"'
+            f'--set output.path: is in a run folder, got "{output}"'
         )
     Path("there").mkdir()
     Path("there/x.jsonl.run").symlink_to(".")
-    assert output_refusal("there/x.jsonl").endswith('lies in a run folder, got "there/x.jsonl"')
+    assert output_refusal("there/x.jsonl").endswith('is in a run folder, got "there/x.jsonl"')
     assert load(written(EMBED), [("output.path", "2024.run/x.jsonl")]).output.format == "jsonl"
 
 

@@ -1,4 +1,4 @@
-"""What is told of kept answers, and what is removed of them: what was asked for, and no more."""
+"""Statistics, verification, pruning and salvage of the cache; only the named answers are removed."""
 
 import hashlib
 import sqlite3
@@ -33,9 +33,9 @@ def folder(tmp_path):
 
 @pytest.fixture
 def cache(folder):
-    opened = AnswerCache(folder)
-    yield opened
-    opened.close()
+    answers = AnswerCache(folder)
+    yield answers
+    answers.close()
 
 
 def change(folder, statement, *values):
@@ -44,35 +44,35 @@ def change(folder, statement, *values):
     file.close()
 
 
-def test_holdings_of_an_empty_cache(cache):
-    found = cache_stats(cache)
-    assert (found.answers, found.splits, found.bytes, found.damaged) == (0, 0, 0, 0)
-    assert (found.oldest, found.newest, found.kinds, found.asked) == (None, None, [], [])
-    assert found.free_bytes > 0
+def test_statistics_of_an_empty_cache(cache):
+    stats = cache_stats(cache)
+    assert (stats.answers, stats.splits, stats.bytes, stats.damaged) == (0, 0, 0, 0)
+    assert (stats.oldest, stats.newest, stats.kinds, stats.request_settings) == (None, None, [], [])
+    assert stats.free_bytes > 0
 
 
-def test_holdings_count_by_model_and_dimension(cache, folder):
+def test_statistics_count_by_model_and_dimension(cache, folder):
     cache.put_many([(key(n), Answer(vector(1, 2), model="m")) for n in range(600)])
     cache.put_many([(key(1_000), Answer("你好", model="chat")), (key(1_001), Split())])
     cache.remember_prefix(PREFIX)
     cache.remember("http://127.0.0.1:8080", b"{}")  # a name, not an answer, of 28 bytes
     cache.remember("http://127.0.0.1:8080/xyz", b"{}")  # 32 bytes, as a key has
     change(folder, "UPDATE Cache SET store_time = 1000.0 WHERE key = ?", key(7))
-    found = cache_stats(cache)
-    assert (found.answers, found.splits, found.damaged) == (601, 1, 0)
-    assert [(k.model, k.dimension, k.answers) for k in found.kinds] == [
+    stats = cache_stats(cache)
+    assert (stats.answers, stats.splits, stats.damaged) == (601, 1, 0)
+    assert [(k.model, k.dimension, k.answers) for k in stats.kinds] == [
         ("m", 2, 600), ("chat", None, 1)
     ]
-    assert found.oldest == 1_000.0
-    assert abs(found.newest - time.time()) < 3_600
-    assert found.asked == [{
+    assert stats.oldest == 1_000.0
+    assert abs(stats.newest - time.time()) < 3_600
+    assert stats.request_settings == [{
         "keys": 1, "task": "feature-extraction", "endpoint.kind": "openai",
         "endpoint.provider": "", "endpoint.model": "m", "endpoint.revision": "main",
         "parameters.dimensions": 2,
     }]
 
 
-def test_verify_tells_every_kind_of_damage_and_removes_only_that(cache, folder):
+def test_verify_reports_every_kind_of_damage_and_removes_only_that(cache, folder):
     cache.put_many([(key(n), Answer(f"{n}")) for n in range(10)])
     cache.remember("http://127.0.0.1:8080/xyz", b"{}")
     change(folder, "UPDATE Cache SET value = x'0011223344' WHERE key = ?", key(1))
@@ -81,15 +81,15 @@ def test_verify_tells_every_kind_of_damage_and_removes_only_that(cache, folder):
     change(folder, "UPDATE Cache SET value = NULL WHERE key = ?", key(4))
     change(folder, "UPDATE Cache SET filename = '../../x', store_time = 'then' WHERE key = ?", key(5))
     change(folder, "UPDATE Cache SET key = ?, store_time = NULL WHERE key = ?", b"foreign", key(6))
-    told = []
-    assert find_damage(cache, repair=False, tell=told.append) == (4, 6, 0)
-    assert [(each.key[:12], each.why) for each in told] == [
-        (key(1).hex()[:12], "its checksum does not fit"),
+    reported = []
+    assert find_damage(cache, repair=False, report=reported.append) == (4, 6, 0)
+    assert [(entry.key[:12], entry.why) for entry in reported] == [
+        (key(1).hex()[:12], "its checksum does not match"),
         *((key(n).hex()[:12], "not raw bytes") for n in (2, 3, 4, 5)),
         (b"foreign".hex()[:12], "not a key of textmill"),
     ]
-    assert find_damage(cache, repair=True, tell=told.append) == (4, 6, 6)
-    assert find_damage(cache, repair=False, tell=told.append) == (4, 0, 0)
+    assert find_damage(cache, repair=True, report=reported.append) == (4, 6, 6)
+    assert find_damage(cache, repair=False, report=reported.append) == (4, 0, 0)
     assert cache.get_many(map(key, range(10))) == {key(n): Answer(f"{n}") for n in (0, 7, 8, 9)}
     assert cache.recall("http://127.0.0.1:8080/xyz") == b"{}"
 
@@ -117,19 +117,19 @@ def test_only_answers_that_are_older_are_prunable(cache, folder):
 
 def test_the_file_shrinks_when_answers_are_removed(cache):
     cache.put_many([(key(n), Answer(bytes(range(250)) * 16)) for n in range(500)])
-    cache.give_back()
+    cache.shrink_file()
     before = cache.file_bytes
     assert before > 2_000_000
     for run in find_older(cache, time.time() + 1):
         cache.remove(run)
-    cache.give_back()
+    cache.shrink_file()
     assert cache.file_bytes < before // 10
 
 
 def test_a_long_read_does_not_hold_back_a_writer_and_ends_where_it_began(cache):
     cache.put_many([(key(n), Answer(f"{n}")) for n in range(600)])
     runs = cache.entries()
-    seen = len(next(runs))
+    first = len(next(runs))
 
     def write():
         cache.put_many([(key(n), Answer(f"{n}")) for n in range(600, 1_200)])
@@ -138,7 +138,7 @@ def test_a_long_read_does_not_hold_back_a_writer_and_ends_where_it_began(cache):
     writer.start()
     writer.join(timeout=30)
     assert not writer.is_alive()
-    assert seen + sum(map(len, runs)) == 601  # and the mark of the first start
+    assert first + sum(map(len, runs)) == 601  # and the mark of the first start
 
 
 def test_runs_of_large_answers_are_short(cache):
@@ -146,7 +146,7 @@ def test_runs_of_large_answers_are_short(cache):
     assert [len(run) for run in cache.entries()] == [3, 2, 2, 1]  # with the mark, 8 MB at most
 
 
-def test_who_removes_is_alone_and_who_runs_is_not(folder):
+def test_removing_needs_the_cache_alone_and_running_does_not(folder):
     first, second = AnswerCache(folder), AnswerCache(folder)
     with pytest.raises(LockedError, match="the answers are in use by a run or another command"):
         AnswerCache(folder, alone=True)
@@ -178,7 +178,7 @@ def filled(folder, count):
     cache.put_many([(key(n), Answer(b"\x00\x00\x80?" * 250)) for n in range(count)])
     cache.remember_prefix(PREFIX)
     cache.remember("http://127.0.0.1:8080", b"{}")
-    cache.give_back()
+    cache.shrink_file()
     pages = (folder / "cache.db").stat().st_size // 4096
     cache.close()
     return pages
@@ -190,7 +190,7 @@ def test_of_a_file_with_a_damaged_page_all_other_answers_are_salvaged(folder, sh
     damage(folder, int(pages * share))
     cache = AnswerCache(folder)
     assert cache.faults() != []
-    with pytest.raises(StateError, match="the file of answers is damaged"):
+    with pytest.raises(StateError, match="the cache file is damaged"):
         list(cache.entries())
         cache.get_many(map(key, range(1_000)))
     cache.close()
@@ -210,12 +210,12 @@ def test_a_file_that_is_no_database_is_left_where_it_is(folder):
     filled(folder, 10)
     damage(folder, 0)
     before = (folder / "cache.db").read_bytes()
-    with pytest.raises(StateError, match="the file of answers is damaged: file is not a database"):
+    with pytest.raises(StateError, match="the cache file is damaged: file is not a database"):
         AnswerCache(folder)
     with pytest.raises(StateError, match="nothing can be read"):
         salvage(folder)
     assert (folder / "cache.db").read_bytes() == before
-    assert [each.name for each in folder.parent.iterdir()] == ["answers"]
+    assert [path.name for path in folder.parent.iterdir()] == ["answers"]
 
 
 def test_a_file_in_use_is_not_salvaged(folder):

@@ -1,4 +1,4 @@
-"""A file of answers: what goes in comes out, and what somebody made of it cannot do harm."""
+"""Export and import: every answer survives, and a hostile file does no harm."""
 
 import hashlib
 import io
@@ -32,19 +32,19 @@ def key(number):
 def caches(tmp_path):
     opened = [AnswerCache(tmp_path / name) for name in ("here", "there")]
     yield opened
-    for each in opened:
-        each.close()
+    for cache in opened:
+        cache.close()
 
 
-def exported(cache, path):
+def export_to(cache, path):
     with path.open("wb") as file:
         return export(cache, file)
 
 
-def taken(cache, path):
-    told = []
+def import_from(cache, path):
+    warnings = []
     check(path)
-    return import_answers(cache, path, told.append), told
+    return import_answers(cache, path, warnings.append), warnings
 
 
 ANSWERS = st.one_of(
@@ -72,27 +72,27 @@ def test_every_answer_travels(caches, tmp_path, answers):
     here.put_many(list(answers.items()))
     here.remember_prefix(PREFIX)
     here.remember("http://user.example", b'{"model_id": "m"}')  # stays at home
-    written = exported(here, tmp_path / "file")
+    written = export_to(here, tmp_path / "file")
     assert (written.answers, written.damaged) == (len(answers), 0)
-    found, told = taken(there, tmp_path / "file")
+    found, warnings = import_from(there, tmp_path / "file")
     assert (found.answers, found.added, found.other, found.damaged) == (
         len(answers), len(answers), 0, 0
     )
-    assert told == []
+    assert warnings == []
     assert there.get_many(answers) == answers
     assert there.prefixes() == [PREFIX]
     assert there.recall("http://user.example") is None
-    again, _ = taken(there, tmp_path / "file")
+    again, _ = import_from(there, tmp_path / "file")
     assert (again.added, again.other) == (0, 0)
 
 
-def test_the_time_of_storing_travels_and_none_lies_in_the_future(caches, tmp_path):
+def test_the_time_of_storing_travels_and_none_is_in_the_future(caches, tmp_path):
     here, there = caches
     here.put_many([(key(1), Answer("a")), (key(2), Answer("b"))])
     here._store._sql("UPDATE Cache SET store_time = 1000.5 WHERE key = ?", (key(1),))
     here._store._sql("UPDATE Cache SET store_time = 1e12 WHERE key = ?", (key(2),))
-    exported(here, tmp_path / "file")
-    taken(there, tmp_path / "file")
+    export_to(here, tmp_path / "file")
+    import_from(there, tmp_path / "file")
     times = {entry.key: entry.stored for run in there.entries() for entry in run}
     assert times[key(1)] == 1000.5
     assert times[key(2)] <= time.time()
@@ -102,8 +102,8 @@ def test_an_answer_that_is_here_already_stays_and_is_counted(caches, tmp_path):
     here, there = caches
     here.put_many([(key(1), Answer("theirs")), (key(2), Answer("same"))])
     there.put_many([(key(1), Answer("ours")), (key(2), Answer("same"))])
-    exported(here, tmp_path / "file")
-    found, _ = taken(there, tmp_path / "file")
+    export_to(here, tmp_path / "file")
+    found, _ = import_from(there, tmp_path / "file")
     assert (found.answers, found.added, found.other) == (2, 0, 1)
     assert there.get_many([key(1)]) == {key(1): Answer("ours")}
 
@@ -113,8 +113,8 @@ def test_an_answer_that_is_damaged_here_is_made_good(caches, tmp_path):
     for cache in caches:
         cache.put_many([(key(1), Answer("whole"))])
     there._store._sql("UPDATE Cache SET value = x'00' WHERE key = ?", (key(1),))
-    exported(here, tmp_path / "file")
-    found, _ = taken(there, tmp_path / "file")
+    export_to(here, tmp_path / "file")
+    found, _ = import_from(there, tmp_path / "file")
     assert (found.added, found.other) == (1, 0)
     assert there.get_many([key(1)]) == {key(1): Answer("whole")}
 
@@ -123,9 +123,9 @@ def test_damaged_entries_are_left_out_of_an_export(caches, tmp_path):
     here, there = caches
     here.put_many([(key(n), Answer(f"{n}")) for n in range(3)])
     here._store._sql("UPDATE Cache SET value = x'00' WHERE key = ?", (key(1),))
-    written = exported(here, tmp_path / "file")
+    written = export_to(here, tmp_path / "file")
     assert (written.answers, written.damaged) == (2, 1)
-    assert taken(there, tmp_path / "file")[0].added == 2
+    assert import_from(there, tmp_path / "file")[0].added == 2
 
 
 def test_memory_of_an_export_is_one_block(caches, tmp_path):
@@ -143,7 +143,7 @@ def test_memory_of_an_export_is_one_block(caches, tmp_path):
     export(here, file)
     assert len(file.getvalue()) > file.largest * 4
     (tmp_path / "file").write_bytes(file.getvalue())
-    assert taken(there, tmp_path / "file")[0].added == 400
+    assert import_from(there, tmp_path / "file")[0].added == 400
 
 
 # A hostile file
@@ -193,12 +193,12 @@ def bad_answers():
 
 
 @pytest.mark.parametrize(("name", "encoded"), [*bad_answers()], ids=lambda each: str(each)[:20])
-def test_a_bad_entry_is_passed_over_and_its_neighbours_are_taken(caches, tmp_path, name, encoded):
+def test_a_bad_entry_is_passed_over_and_its_neighbours_are_import_from(caches, tmp_path, name, encoded):
     _, there = caches
     path = file_of(tmp_path / "file", block([(key(2), 5.0, encoded), GOOD]), total=2)
-    found, told = taken(there, path)
+    found, warnings = import_from(there, path)
     assert (found.answers, found.added, found.damaged) == (1, 1, 1), name
-    assert told == [f"{path}: byte 19: entry {key(2).hex()[:12]} is damaged"]
+    assert warnings == [f"{path}: byte 19: entry {key(2).hex()[:12]} is damaged"]
     assert there.get_many([key(1), key(2)]) == {key(1): Answer(ONES)}
 
 
@@ -207,7 +207,7 @@ def test_a_bad_entry_is_passed_over_and_its_neighbours_are_taken(caches, tmp_pat
 def test_only_answers_and_prefixes_get_in(caches, tmp_path, name):
     _, there = caches
     path = file_of(tmp_path / "file", block([(name, 5.0, encode_entry(name, Answer(ONES)))]), total=1)
-    found, _ = taken(there, path)
+    found, _ = import_from(there, path)
     assert (found.answers, found.added, found.damaged) == (0, 0, 1)
     assert [e.key for run in there.entries() for e in run] == [b"textmill"]
 
@@ -223,43 +223,43 @@ def test_only_answers_and_prefixes_get_in(caches, tmp_path, name):
     block([GOOD], count=2),
     block([GOOD])[:-1] + b"\x00",
 ], ids=range(9))
-def test_a_bad_block_is_passed_over_and_its_neighbours_are_taken(caches, tmp_path, bad):
+def test_a_bad_block_is_passed_over_and_its_neighbours_are_import_from(caches, tmp_path, bad):
     _, there = caches
     count = struct.unpack_from("<I", bad)[0]
     other = block([(key(9), 5.0, encode_entry(key(9), Answer("x")))])
-    found, told = taken(there, file_of(tmp_path / "file", bad, other, total=count + 1))
+    found, warnings = import_from(there, file_of(tmp_path / "file", bad, other, total=count + 1))
     assert (found.added, found.damaged) == (1, count)
     noun = "entry" if count == 1 else "entries"
-    assert told == [f"{tmp_path / 'file'}: byte 19: a damaged block of {count} {noun}"]
+    assert warnings == [f"{tmp_path / 'file'}: byte 19: a damaged block of {count} {noun}"]
 
 
 @pytest.mark.parametrize(("change", "why"), [
     (lambda whole: b"", "not a file of `textmill cache export`"),
     (lambda whole: b"PAR1" + whole, "not a file of `textmill cache export`"),
     (lambda whole: whole.replace(b"answers 1\n", b"answers 2\n"), "another version than 1"),
-    (lambda whole: whole[:-1], "cut after 1 entry, nothing was taken"),
-    (lambda whole: whole[:25], "cut after 0 entries, nothing was taken"),
-    (lambda whole: whole[:60], "cut after 0 entries, nothing was taken"),
-    (lambda whole: whole[:-28], "cut after 1 entry, nothing was taken"),
-    (lambda whole: whole + b"more", "the end does not fit, nothing was taken"),
-    (lambda whole: whole[:19] + b"\xff" + whole[20:], "byte 19: a damaged head"),
+    (lambda whole: whole[:-1], "truncated after 1 entry, nothing was imported"),
+    (lambda whole: whole[:25], "truncated after 0 entries, nothing was imported"),
+    (lambda whole: whole[:60], "truncated after 0 entries, nothing was imported"),
+    (lambda whole: whole[:-28], "truncated after 1 entry, nothing was imported"),
+    (lambda whole: whole + b"more", "wrong end of the file, nothing was imported"),
+    (lambda whole: whole[:19] + b"\xff" + whole[20:], "byte 19: damaged block head"),
     (lambda whole: whole[:19] + block([], packed=b"x", count=1, plain_bytes=1 << 31),
-     "byte 19: a block of 2,147,483,648 bytes, over the most"),
+     "byte 19: a block of 2,147,483,648 bytes, over 67,108,864"),
 ])
 def test_a_file_that_is_not_whole_is_refused_as_a_whole(caches, tmp_path, change, why):
     _, there = caches
     path = file_of(tmp_path / "file", block([GOOD]), total=1)
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(InputError) as refused:
-        taken(there, path)
+        import_from(there, path)
     assert why in str(refused.value)
     assert there.get_many([key(1)]) == {}
 
 
 def test_the_count_at_the_end_must_be_that_of_the_file(caches, tmp_path):
     _, there = caches
-    with pytest.raises(InputError, match="the end does not fit"):
-        taken(there, file_of(tmp_path / "file", block([GOOD]), total=2))
+    with pytest.raises(InputError, match="wrong end of the file"):
+        import_from(there, file_of(tmp_path / "file", block([GOOD]), total=2))
 
 
 @settings(max_examples=50)
@@ -273,7 +273,7 @@ def test_no_flipped_byte_gives_a_wrong_answer(caches, tmp_path, at, flip):
     whole[at % len(whole)] ^= flip
     path.write_bytes(whole)
     with suppress(InputError):
-        taken(cache, path)
+        import_from(cache, path)
     for name, answer in cache.get_many(answers).items():
         assert answer == answers[name]
 

@@ -165,7 +165,7 @@ def test_any_group_is_read_back_and_diskcache_agrees(cache, plain, names, cut):
     answers = [(of_number[name], Answer(f"{name}, {at}")) for at, name in enumerate(names)]
     cache.put_many(answers[:cut])
     cache.put_many(answers[cut:])
-    known = dict(answers)  # the last one of a key stands, within a group and over groups
+    known = dict(answers)  # the last one of a key counts, within a group and over groups
     absent = [b"x" * 32, b""]
     assert cache.get_many([*known, *absent, *known]) == known
     assert plain.check() == []  # the counts that diskcache's triggers keep are right

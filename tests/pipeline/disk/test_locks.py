@@ -19,12 +19,12 @@ from pathlib import Path
 from pipeline.disk import locks
 way, path = sys.argv[1:]
 if way == "lock":
-    held = locks.lock(Path(path))
+    held = locks.lock_run_folder(Path(path))
     held.__enter__()
-elif way == "used":
-    held = locks.used(Path(path), 0.0)
+elif way == "shared":
+    held = locks.lock_cache_folder(Path(path), 0.0)
 elif way == "alone":
-    held = locks.used(Path(path), 0.0, alone=True)
+    held = locks.lock_cache_folder(Path(path), 0.0, alone=True)
 else:
     held = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     locks.acquire(held)
@@ -92,7 +92,7 @@ def test_of_a_file_system_without_locks_nobody_can_tell(tmp_path, monkeypatch):
     monkeypatch.setattr(locks.fcntl, "flock", refuse)
     with opened(tmp_path / "file") as file:
         assert locks.is_held(file.fileno()) is None
-    with pytest.raises(StorageError, match="No locks available"), locks.lock(tmp_path / "o.run"):
+    with pytest.raises(StorageError, match="No locks available"), locks.lock_run_folder(tmp_path / "o.run"):
         pass
 
 
@@ -105,17 +105,17 @@ def test_who_waits_has_the_lock_once_its_owner_is_gone(tmp_path):
             assert locks.is_held(other.fileno()) is True
 
 
-def test_a_run_folder_has_one_run_which_the_second_one_is_told(tmp_path):
+def test_a_run_folder_has_one_run_which_the_second_one_names(tmp_path):
     folder = tmp_path / "o.run"
     with owner("lock", folder) as process:
-        told = json.loads((folder / "lock").read_bytes())
-        assert told["pid"] == process.pid
+        holder = json.loads((folder / "lock").read_bytes())
+        assert holder["pid"] == process.pid
         refused = pytest.raises(LockedError, match=rf"held by another run .*pid {process.pid}")
-        with refused, locks.lock(folder):
+        with refused, locks.lock_run_folder(folder):
             pass
         kill(process)
         assert (folder / "lock").exists()
-        with locks.lock(folder):
+        with locks.lock_run_folder(folder):
             assert json.loads((folder / "lock").read_bytes())["pid"] == os.getpid()
 
 
@@ -127,18 +127,18 @@ def test_an_owner_that_says_nothing_of_itself_is_another_run(tmp_path, raw):
         file.write(raw)
         file.flush()
         locks.acquire(file.fileno())
-        with pytest.raises(LockedError) as refused, locks.lock(folder):
+        with pytest.raises(LockedError) as refused, locks.lock_run_folder(folder):
             pass
     assert str(refused.value) == f"{folder}: held by another run"
 
 
 @pytest.mark.parametrize("error", [None, ValueError])
 def test_a_folder_that_holds_nothing_but_the_lock_goes_with_it(tmp_path, error):
-    with suppress(ValueError), locks.lock(tmp_path / "empty.run"):
+    with suppress(ValueError), locks.lock_run_folder(tmp_path / "empty.run"):
         if error:
             raise error
     assert not (tmp_path / "empty.run").exists()
-    with locks.lock(tmp_path / "full.run"):
+    with locks.lock_run_folder(tmp_path / "full.run"):
         (tmp_path / "full.run" / "parts").mkdir()
     assert sorted(each.name for each in (tmp_path / "full.run").iterdir()) == ["lock", "parts"]
 
@@ -152,13 +152,13 @@ def test_a_lock_that_its_holder_removed_meanwhile_is_no_lock(tmp_path, monkeypat
         real(descriptor)
 
     monkeypatch.setattr(locks, "acquire", removed_meanwhile)
-    with pytest.raises(LockedError, match="held by another run"), locks.lock(folder):
+    with pytest.raises(LockedError, match="held by another run"), locks.lock_run_folder(folder):
         pass
 
 
 @pytest.mark.parametrize(
     ("way", "alone", "is_refused"),
-    [("used", False, False), ("used", True, True), ("alone", False, True), ("alone", True, True)],
+    [("shared", False, False), ("shared", True, True), ("alone", False, True), ("alone", True, True)],
 )
 def test_the_answers_are_shared_by_all_or_had_by_one_alone(
     tmp_path, monkeypatch, way, alone, is_refused
@@ -167,6 +167,6 @@ def test_the_answers_are_shared_by_all_or_had_by_one_alone(
     with owner(way, tmp_path) as process:
         if is_refused:
             with pytest.raises(LockedError, match="the answers are in use by"):
-                locks.used(tmp_path, 0.0, alone=alone)
+                locks.lock_cache_folder(tmp_path, 0.0, alone=alone)
             kill(process)
-        os.close(locks.used(tmp_path, 0.0, alone=alone))
+        os.close(locks.lock_cache_folder(tmp_path, 0.0, alone=alone))

@@ -77,7 +77,7 @@ def test_what_stands_there_must_be_of_the_same_sort():
 def test_what_the_next_run_would_read_is_refused():
     Path("data").mkdir()
     for source in ("data", "data/*.jsonl", "**/*.jsonl"):
-        problem = f"lies where input.path = `{source}` would read it the next time, got x"
+        problem = f"is where input.path = `{source}` would read it the next time, got x"
         assert fault("data/o.jsonl", source, got="got x") == Fault(problem, concerns_input=True)
     assert fault("data/.hidden.jsonl", "data/*.jsonl") is None
     assert fault("data/o.parquet", "data/*.jsonl") is None
@@ -91,7 +91,7 @@ def test_a_run_folder_is_known_by_its_name_or_by_what_lies_in_it(mark):
     Path("mine.run").mkdir()
     Path("mine.run", mark).touch()
     assert is_in_run_folder(inside)
-    assert fault(inside) == Fault("lies in a run folder")
+    assert fault(inside) == Fault("is in a run folder")
 
 
 def test_a_folder_holds_itself_and_what_is_below_it():

@@ -19,7 +19,7 @@ BUCKETS = st.lists(st.lists(st.integers(0, 5), max_size=12), max_size=12)
 def small(request):
     """Sizes at which records are gathered, and at which they go to the disk."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(spill, "TOGETHER", request.param[0])
+        patched.setattr(spill, "FLUSH_ROWS", request.param[0])
         patched.setattr(spill, "PACKED_ROWS", request.param[1])
         yield
 

@@ -77,9 +77,9 @@ def test_what_a_kill_left_half_is_cleaned_and_what_is_finished_stays():
     ("in.jsonl", "in.jsonl: output.path is the input, in.jsonl"),
     ("plain", "plain: output.path exists and is no directory"),
     ("d.parquet", "d.parquet: output.path exists and is no file"),
-    ("mine", "mine: a folder that textmill did not make"),
+    ("mine", "mine: the folder was not created by textmill"),
     ("link.jsonl", "link.jsonl: output.path is a symbolic link"),
-    ("o.jsonl.run/o.jsonl", "o.jsonl.run/o.jsonl: output.path lies in a run folder"),
+    ("o.jsonl.run/o.jsonl", "o.jsonl.run/o.jsonl: output.path is in a run folder"),
 ])  # fmt: skip
 def test_a_place_that_is_somebody_elses_is_refused_and_left_alone(here, output, problem):
     Path("plain").touch()

@@ -13,7 +13,7 @@ from pipeline.parts.json_lines import shortest
 from pipeline.parts.schema import output_schema, vector_array, vector_type
 from pipeline.records import Column
 from pipeline.source.identity import Moment, of_content, of_id
-from pipeline.source.values import hashable, python_values
+from pipeline.source.values import identity_values, python_values
 
 KEPT = pa.schema([("id", pa.int32()), ("text", pa.string()), ("year", pa.int16())])
 VECTOR = (Column("vector", "vector"),)
@@ -103,10 +103,10 @@ def test_values_that_pythons_clocks_cannot_hold_come_as_text():
 
 
 def test_values_for_identity_know_no_units():
-    micro = hashable(pa.array([1], pa.timestamp("us", "UTC")))
-    assert micro == hashable(pa.array([1000], pa.timestamp("ns", "Asia/Shanghai")))
+    micro = identity_values(pa.array([1], pa.timestamp("us", "UTC")))
+    assert micro == identity_values(pa.array([1000], pa.timestamp("ns", "Asia/Shanghai")))
     assert micro == [Moment("timestamp with zone", 1000)]
-    assert hashable(pa.array([1], pa.date32())) == hashable(pa.array([86_400_000], pa.date64()))
+    assert identity_values(pa.array([1], pa.date32())) == identity_values(pa.array([86_400_000], pa.date64()))
 
 
 def test_identity_compares_type_and_value():

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from pipeline.disk.locks import lock
+from pipeline.disk.locks import lock_run_folder
 from pipeline.errors import LockedError, StorageError, UsageError
 from pipeline.parts import layout as place
 from pipeline.parts import part_file as parts
@@ -397,7 +397,7 @@ def test_outputs_that_cannot_be_are_refused_before_anything_is_written(tmp_path)
     refuse(tmp_path, tmp_path / "in.jsonl", UsageError, "output.path is the input")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "mine").touch()
-    refuse(tmp_path, tmp_path / "folder", UsageError, "a folder that textmill did not make")
+    refuse(tmp_path, tmp_path / "folder", UsageError, "the folder was not created by textmill")
     (tmp_path / "d.parquet").mkdir()
     refuse(tmp_path, tmp_path / "d.parquet", UsageError, "exists and is no file")
     (tmp_path / "plain").write_text("")
@@ -405,9 +405,9 @@ def test_outputs_that_cannot_be_are_refused_before_anything_is_written(tmp_path)
     refuse(tmp_path, tmp_path / "link.parquet", UsageError, "is a symbolic link")
     refuse(tmp_path, tmp_path / "plain", UsageError, "exists and is no directory")
     refuse(tmp_path, tmp_path / "plain/o.parquet", StorageError, "plain: cannot be written")
-    with lock(tmp_path / "x.parquet.run"):
+    with lock_run_folder(tmp_path / "x.parquet.run"):
         (tmp_path / "x.parquet.run" / "runs").mkdir()
-    refuse(tmp_path, tmp_path / "x.parquet.run/o.parquet", UsageError, "lies in a run folder")
+    refuse(tmp_path, tmp_path / "x.parquet.run/o.parquet", UsageError, "is in a run folder")
 
 
 def test_an_output_among_its_inputs_is_refused(tmp_path):
@@ -510,9 +510,9 @@ def test_a_damaged_part_is_never_published(tmp_path):
 
 def test_a_second_run_is_refused_at_once_and_told_who_holds(tmp_path):
     folder = tmp_path / "o.parquet.run"
-    with lock(folder), pytest.raises(LockedError) as caught, lock(folder):
+    with lock_run_folder(folder), pytest.raises(LockedError) as caught, lock_run_folder(folder):
         pass
     assert str(caught.value).startswith(f"{folder}: held by another run (host ")
     assert f"pid {os.getpid()}, since " in str(caught.value)
-    with lock(folder):
+    with lock_run_folder(folder):
         pass

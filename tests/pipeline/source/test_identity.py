@@ -154,7 +154,7 @@ def test_a_long_text_is_encoded_in_pieces_that_join_to_the_same(row, text):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(identity, "_PIECE_CHARS", 2)
         for value in (row, text):
-            assert b"".join(identity.encoded(value)) == encode(value)
+            assert b"".join(identity.encode_pieces(value)) == encode(value)
         in_pieces = identity.of_content(row)
     assert in_pieces == identity.of_content(row)
 
@@ -163,7 +163,7 @@ def test_a_long_text_is_encoded_in_pieces_that_join_to_the_same(row, text):
 def test_an_id_a_content_and_raw_bytes_never_share_a_name(value):
     content, digest = identity.of_content({"id": value}), b"d" * 32
     names = [identity.of_id(value), content, identity.of_bytes(digest), identity.of_id(digest)]
-    names += [identity.numbered(content, nth) for nth in range(3)]
+    names += [identity.of_occurrence(content, nth) for nth in range(3)]
     assert len(set(names)) == len(names)
     assert {len(name) for name in names} == {16}
 

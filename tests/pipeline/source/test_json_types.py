@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.source import json_types
-from pipeline.source.json_types import ListOf, Misfit, ObjectOf, changed_fields, widened, widens
+from pipeline.source.json_types import ListOf, Misfit, ObjectOf, type_changes, widen, widens
 
 EXACT = st.integers(-3, 3) | st.integers(-(2**53), 2**53)
 """Integers that a float holds exactly: a column of floats takes no others."""
@@ -27,7 +27,7 @@ def learnt(values):
     known, fitting = None, []
     for value in values:
         try:
-            known = widened(known, value)
+            known = widen(known, value)
         except Misfit:
             continue
         fitting.append(value)
@@ -52,7 +52,7 @@ def holds(wide, narrow):
 def test_a_value_that_is_seen_again_changes_nothing(values):
     known, fitting = learnt(values)
     for value in fitting:
-        assert widened(known, value) is known
+        assert widen(known, value) is known
 
 
 @given(values=VALUES)
@@ -60,7 +60,7 @@ def test_a_type_only_grows(values):
     known, fitting = learnt(values)
     before = None
     for value in fitting:
-        after = widened(before, value)
+        after = widen(before, value)
         assert holds(after, before)
         before = after
     assert before == known
@@ -77,7 +77,7 @@ def test_the_order_of_the_values_makes_no_difference(values, data):
 def test_only_integers_that_became_floats_are_a_change_of_kind(values, value):
     known, _ = learnt(values)
     try:
-        after = widened(known, value)
+        after = widen(known, value)
     except Misfit:
         return
     assert widens(known, after) == ((known, after) == ("integer", "float"))
@@ -88,12 +88,12 @@ def test_a_row_changes_the_fields_that_its_object_would(rows):
     known = ObjectOf({})
     for row in rows:
         try:
-            changes = changed_fields(known.fields, row)
+            changes = type_changes(known.fields, row)
         except Misfit:
             with pytest.raises(Misfit):
-                widened(known, row)
+                widen(known, row)
             continue
-        assert widened(known, row) == ObjectOf({**known.fields, **changes})
+        assert widen(known, row) == ObjectOf({**known.fields, **changes})
         known = ObjectOf({**known.fields, **changes})
 
 
@@ -105,7 +105,7 @@ def test_a_row_changes_the_fields_that_its_object_would(rows):
     (ListOf(ObjectOf({"a": "integer"})), [{"a": 0.5}], ListOf(ObjectOf({"a": "float"}))),
 ])  # fmt: skip
 def test_types(known, value, expected):
-    assert widened(known, value) == expected
+    assert widen(known, value) == expected
 
 
 @pytest.mark.parametrize(("known", "value", "why"), [
@@ -120,13 +120,13 @@ def test_types(known, value, expected):
 ])  # fmt: skip
 def test_a_misfit_says_where_and_why(known, value, why):
     with pytest.raises(Misfit) as misfit:
-        widened(known, value)
+        widen(known, value)
     assert str(misfit.value) == why
 
 
 def test_objects_used_as_maps_end_at_a_bound(monkeypatch):
     monkeypatch.setattr(json_types, "MAX_KEYS", 2)
-    known = widened(None, {"a": 1, "b": 1})
-    assert widened(known, {"a": 2}) is known
+    known = widen(None, {"a": 1, "b": 1})
+    assert widen(known, {"a": 2}) is known
     with pytest.raises(Misfit, match="`c` is a new key after 2 different ones"):
-        widened(known, {"b": 1, "c": 1})
+        widen(known, {"b": 1, "c": 1})

@@ -151,7 +151,7 @@ def test_an_id_that_cannot_be_read_isolates_its_row_and_no_other(tmp_path):
         "`id` is null",
         "`id` is missing",
         "`id` must be a string or a number, got array",
-        "`id` must be of the type of the ids before, got integer",
+        "`id` must have the type of the earlier ids, got integer",
         "malformed JSON: object keys must be strings (byte 1)",
         "malformed JSON: object keys must be strings (byte 1)",
     ]
@@ -178,13 +178,13 @@ def test_missing_columns_are_refused_with_the_nearest_and_all_names(tmp_path, mo
         with pytest.raises(UsageError) as caught:
             survey(InputSpec(name, "text", id="id"))
         assert str(caught.value) == (
-            f"{name}: input.text names the column `text`, which is not there"
+            f"{name}: column `text` (input.text) not found"
             " (did you mean `texts`?); columns: `id`, `texts`"
         )
         assert caught.value.hint == "--text COLUMN"
-    with pytest.raises(UsageError, match=r"input.id names the column `idd`.*did you mean `id`"):
+    with pytest.raises(UsageError, match=r"column `idd` \(input.id\) not found.*did you mean `id`"):
         survey(InputSpec("a.jsonl", "texts", id="idd"))
-    with pytest.raises(UsageError, match=r"input.keep names the column `yaer`"):
+    with pytest.raises(UsageError, match=r"column `yaer` \(input.keep\) not found"):
         survey(InputSpec("a.jsonl", "texts", keep=("yaer",)))
 
 
