@@ -5,6 +5,7 @@ A test compares them with the files in the repository, so they cannot drift.
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,18 @@ def job_file() -> str:
     return "\n".join([*lines, "", LISTS])
 
 
+def words() -> str:
+    """docs/design.md with its table of words, as docs/words.toml has them."""
+    table = ["| word | meaning |", "|---|---|"]
+    for row in tomllib.loads((HERE / "words.toml").read_text("utf-8"))["word"]:
+        table.append(f"| {row['word']} | {row['meaning']} |")
+    page = (HERE / "design.md").read_text("utf-8")
+    start, rest = page.split("## Words\n", 1)
+    _, end = rest.split("\nUnits are in names", 1)
+    return "\n".join([f"{start}## Words\n", *table, f"\nUnits are in names{end}"])
+
+
 if __name__ == "__main__":
+    (HERE / "design.md").write_text(words(), "utf-8")
     (HERE / "cli.md").write_text(command_line(), "utf-8")
     (HERE / "job-file.md").write_text(job_file(), "utf-8")

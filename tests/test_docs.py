@@ -21,6 +21,7 @@ def test_the_reference_pages_are_what_the_program_says():
     made = runpy.run_path(str(ROOT / "docs" / "reference.py"))
     assert (ROOT / "docs" / "cli.md").read_text("utf-8") == made["command_line"]()
     assert (ROOT / "docs" / "job-file.md").read_text("utf-8") == made["job_file"]()
+    assert (ROOT / "docs" / "design.md").read_text("utf-8") == made["words"]()
 
 
 def test_every_exit_code_is_documented():
