@@ -1,7 +1,7 @@
-"""The two streams of a run: rows in at one end, results out at the other, calls between them.
+"""Processes the rows of a run: reads and sends them at one end, writes results at the other.
 
-    feed ──(opened groups, in order)──> drain          feed: source, chunk, render, key
-      └──> dispatch: workers, one writer ──┘ whole     drain: aggregate, sink
+    feed ──(open groups, in order)──> drain          feed: source, chunk, render, key
+      └─> dispatch: workers, one writer ─┘ whole     drain: aggregate, sink
 
 `feed` admits groups of documents, workers settle their requests in any order, `drain` waits for the
 oldest group and writes it.
@@ -34,7 +34,7 @@ from pipeline.sink.sink import Sink
 from pipeline.text import many
 
 MIN_FAILED_ROWS = 20
-"""`guard.max_failed` never means fewer rows than this: two of five rows are no sign of a fault."""
+"""`guard.max_failed` never allows fewer rows than this: two failed rows of five prove nothing."""
 
 MAX_OPEN_BYTES = 48 << 20
 
@@ -42,7 +42,7 @@ OpenGroup = tuple[list[WorkItem], Group, int, int]
 
 
 class Loop:
-    """One turn of the mill, from the first row to the last; nothing is published here."""
+    """Processes all rows; publishing is left to the caller."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Loop:
         emit: events.Emit,
     ) -> None:
         self._factory, self._aggregator, self._groups = factory, aggregator, groups
-        self._most_failed = max(MIN_FAILED_ROWS, int(factory.guard.max_failed * rows))
+        self._max_failed = max(MIN_FAILED_ROWS, int(factory.guard.max_failed * rows))
         self._rows = rows
         self._cache, self._dispatch = cache, dispatch
         self._sink, self._record = sink, record
@@ -68,9 +68,9 @@ class Loop:
         self._window = Window(MAX_OPEN_BYTES, max(4_096, 4 * in_flight))
 
     async def run(self) -> None:
-        """Return when every row is in the sink. Raises: what the dispatch was stopped by."""
+        """Returns when every row is in the sink. Raises: the error that stopped the dispatch."""
         put, get = anyio.create_memory_object_stream[OpenGroup](float("inf"))
-        # The streams outlive both stages: one that ended early must not break the other.
+        # The stream outlives both stages: a stage that ends early must not break the other one.
         with put, get:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._send)
@@ -78,12 +78,13 @@ class Loop:
                 group.start_soon(self._drained, self._drain(get))
 
     async def _send(self) -> None:
-        """Whatever ends the run while calls are made stops the dispatch, and comes home here."""
+        """Sends the calls. A signal or a time limit drains the dispatch, which then raises it
+        here."""
         with self._interrupts.draining(self._dispatch.stop):
             await self._dispatch.run()
 
     async def _drained(self, stage: Coroutine[Any, Any, None]) -> None:
-        """A stage that ends the run lets the calls under way come in first: they are paid for."""
+        """Runs a stage. If it fails, the calls in flight are drained first: they are paid for."""
         try:
             await stage
         except TextmillError as error:
@@ -124,16 +125,16 @@ class Loop:
                     counts.failed - before.failed,
                 )
             )
-            if counts.failed > self._most_failed:
+            if counts.failed > self._max_failed:
                 raise TooManyFailed(
                     f"{counts.failed:,} of {many(self._rows, 'document')} failed, more than "
-                    f"guard.max_failed allows ({self._most_failed:,}): nothing was published",
+                    f"guard.max_failed allows ({self._max_failed:,}): nothing was published",
                     hint=f"see {self._record.failures_path}; answers so far are kept",
                 )
         self._dispatch.close()
 
     async def _with_pieces(self, opened: list[WorkItem]) -> list[WorkItem]:
-        """The documents with pieces in the place of requests that were too long, all settled."""
+        """The documents with settled pieces in the place of requests that were too long."""
         dispatch = self._dispatch
         while dispatch.splits:
             too_long = {request.dedup_key for request in requests_of(opened)} & dispatch.splits
@@ -158,7 +159,7 @@ class Loop:
         return opened
 
     def _write(self, opened: list[WorkItem]) -> None:
-        """Aggregate and write these documents; in a worker thread, one group at a time."""
+        """Aggregates and writes one group, in a worker thread."""
         for each in opened:
             match each:
                 case CopiedRows():
@@ -178,9 +179,9 @@ class Loop:
 
 
 def _weight(group: Sequence[WorkItem]) -> int:
-    """What a group holds in memory, in bytes or so: a chunk's text stands in the document and once
-    more in its request, kept columns lie in the group's one record batch. Of a long document only
-    what a segment adds to it: it is held as a whole, and others would wait for its end."""
+    """About how many bytes a group holds in memory. A chunk's text is in its document and again in
+    its request; kept columns are in the group's record batch. A segment of a long document counts
+    only what it adds: the whole document stays in memory, and other groups would wait for it."""
     weight, batches = 0, dict[int, int]()
     for each in group:
         match each:
@@ -196,30 +197,30 @@ def _weight(group: Sequence[WorkItem]) -> int:
 
 
 class Window:
-    """Counts what is open, in bytes or so and in entries; one that is alone always enters.
+    """Bounds how much of the input is open, in bytes and in entries. A single group always enters.
 
     Invariant: with more than one group open, neither count is above its bound.
     """
 
-    def __init__(self, most_bytes: int, most_entries: int) -> None:
-        self._most = (most_bytes, most_entries)
+    def __init__(self, max_bytes: int, max_entries: int) -> None:
+        self._max = (max_bytes, max_entries)
         self._open = (0, 0)
         self._groups = 0
         self._left = anyio.Event()
 
     async def enter(self, weight: int, entries: int) -> None:
-        """Return when a group of this size has room."""
+        """Waits until a group of this size has room."""
         while self._groups and not self._fits(weight, entries):
             await self._left.wait()
         self._groups += 1
         self._open = (self._open[0] + weight, self._open[1] + entries)
 
     def leave(self, weight: int, entries: int) -> None:
-        """A group of this size is written."""
+        """Gives back the room of a group that is written."""
         self._groups -= 1
         self._open = (self._open[0] - weight, self._open[1] - entries)
         self._left.set()
         self._left = anyio.Event()
 
     def _fits(self, weight: int, entries: int) -> bool:
-        return self._open[0] + weight <= self._most[0] and self._open[1] + entries <= self._most[1]
+        return self._open[0] + weight <= self._max[0] and self._open[1] + entries <= self._max[1]

@@ -129,8 +129,8 @@ class _Packed:
     def seconds(self) -> float:
         if speed := KINDS[self.endpoint.kind].tokens_per_second:
             return self.tokens / speed
-        lanes = max(1, min(self.endpoint.concurrency, self.calls))
-        return self.calls * ASSUMED_CALL_SECONDS / lanes
+        parallel = max(1, min(self.endpoint.concurrency, self.calls))
+        return self.calls * ASSUMED_CALL_SECONDS / parallel
 
     @property
     def cost_usd(self) -> float:

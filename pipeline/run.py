@@ -1,12 +1,12 @@
 """Runs a job once: survey the input, see what is reused, process the rows, commit the output.
 
-A run always surveys, takes over what stands, looks up, and sends what is missing; resuming has no
-path of its own. Three records are made on the way, each once, and none is changed: the job as it is
-written (`Pipeline`), its endpoints as their servers introduce them (`Connections`), and the output
-with what of it is reused and the dimension of its vectors (`Target`).
+A run always surveys, reuses what is unchanged, looks requests up, and sends what is missing.
+Resuming has no path of its own. Three records are made on the way, each once, and none is changed:
+the job as it is written (`Pipeline`), its endpoints as their servers identify them (`Connections`),
+and the output with the rows that it reuses and the dimension of its vectors (`Target`).
 
-What ends a run early is raised, by the stage that finds it or by a watcher beside it, and is caught
-in `run` alone; while calls are made it drains them first (`Dispatch.stop`).
+An error that ends a run is raised by the stage that finds it, or by a watcher beside it, and caught
+only in `run`. While calls are in flight, `Dispatch.stop` drains them first.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ from pipeline.source.survey import Survey
 
 
 class Target(NamedTuple):
-    """What is written: the sink, what of finished parts goes into it, the dimension of vectors as
-    the job, the model or the last commit says it."""
+    """The output of a run: its sink, the rows that it reuses, and the dimension of its vectors, if
+    the job, the model or the last commit declares it."""
 
     sink: Sink
     reuse: Reuse
@@ -60,9 +60,9 @@ class Target(NamedTuple):
 
 
 async def run(pipeline: Pipeline, emit: events.Emit, retry_failed: str | None = None) -> Ended:
-    """Run the job to its commit. Never raises a TextmillError: it is in what comes back.
+    """Runs the job to its commit. Never raises a TextmillError: the result holds it.
 
-    `retry_failed`: the class of failures that an open run is to try again, or `all`.
+    `retry_failed`: the class of failures that an open run retries, or `all`.
     """
     return_freed_memory()
     started, error = time.monotonic(), None
@@ -81,7 +81,7 @@ async def run(pipeline: Pipeline, emit: events.Emit, retry_failed: str | None = 
 
 
 class _Run(NamedTuple):
-    """What all stages of one run share; a stage is a method, and hands on what it makes."""
+    """What all stages of one run share. A stage is a method that returns what it makes."""
 
     pipeline: Pipeline
     emit: events.Emit
@@ -121,7 +121,7 @@ class _Run(NamedTuple):
             await self.commit(target, record)
 
     async def survey_input(self) -> Survey:
-        """What is known of the input before the first request."""
+        """Reads the input once before the first request."""
         surveyed = await run_sync(survey, self.pipeline.input, abandon_on_cancel=True)
         self.stages.survey = surveyed
         self.emit(events.Surveyed(surveyed.rows, len(surveyed.part_rows)))
@@ -130,13 +130,13 @@ class _Run(NamedTuple):
         return surveyed
 
     def open_sink(self, surveyed: Survey, factory: RequestFactory) -> Sink:
-        """The output, made ready to be written beside what stands under its name."""
+        """Prepares the new output beside the published one."""
         pipeline = self.pipeline
         model = model_name(factory.endpoints[0])
         sink = self.stages.sink = Sink(
             output=pipeline.output.path,
-            # Not the run's id, which may be that of a run whose output stands already: a kill
-            # between the rename and the last word of its manifest leaves it open.
+            # Not the run's id: a kill between the rename and the last line of the manifest leaves
+            # a run open whose output is published already.
             run_id=new_run_id(),
             survey=surveyed,
             columns=pipeline.aggregator.columns,
@@ -148,7 +148,7 @@ class _Run(NamedTuple):
         return sink
 
     async def find_reuse(self, surveyed: Survey, sink: Sink) -> Reuse:
-        """What stands already; the guards look at it before anything is paid."""
+        """Compares the input with the last commit; the guards check it before anything is paid."""
         reuse = self.stages.reuse = await run_sync(
             plan_reuse,
             surveyed,
@@ -157,13 +157,13 @@ class _Run(NamedTuple):
             sink.snapshot,
             abandon_on_cancel=True,
         )
-        if surveyed.rows:  # of an empty input `Sink.refuse_empty_output` tells what is wrong
+        if surveyed.rows:  # `Sink.refuse_empty_output` reports an empty input
             check_removed(reuse, self.pipeline.guard.max_removed, self.pipeline.output.path)
         sink.use_plan(reuse)
         return reuse
 
     def open_record(self, surveyed: Survey, factory: RequestFactory, sink: Sink) -> RunRecord:
-        """The folder of this run: that of the one that was interrupted, or a new one."""
+        """The folder of this run: that of the interrupted run, or a new one."""
         path = self.pipeline.output.path
         columns = {field.name: str(field.type) for field in sink.schema}
         found = [each for each in runs_of(path).values() if each]
@@ -172,7 +172,7 @@ class _Run(NamedTuple):
         return record
 
     async def begin(self, record: RunRecord, factory: RequestFactory, cache: AnswerCache) -> None:
-        """Say durably which run this is."""
+        """Writes the manifest, durably."""
         record.begin()
         self.emit(events.Started(record.manifest.run, str(record.folder)))
         if self.retry_failed:
@@ -183,7 +183,7 @@ class _Run(NamedTuple):
     async def check_budget(
         self, surveyed: Survey, factory: RequestFactory, cache: AnswerCache, reuse: Reuse
     ) -> None:
-        """Raises: BudgetError where what is left to do costs more than it may."""
+        """Raises: BudgetError if what is left to do may cost more than the budget."""
         budget, policy = self.pipeline.budget, self.pipeline.routing.policy
         if budget.max_cost_usd is None or budget.stop_at_cap:
             return
@@ -194,7 +194,7 @@ class _Run(NamedTuple):
             raise BudgetError(
                 f"the plan costs up to ${left.cost_usd:.4f}, over "
                 f"budget.max_cost_usd = {budget.max_cost_usd:g}",
-                hint="raise the budget, or work up to it with --stop-at-cap",
+                hint="raise the budget, or stop at it with --stop-at-cap",
             )
 
     async def process(
@@ -206,12 +206,12 @@ class _Run(NamedTuple):
         target: Target,
         record: RunRecord,
     ) -> None:
-        """Return when every row is in the sink."""
+        """Processes every row; returns when all of them are in the sink."""
         pipeline, stop = self.pipeline, self.pipeline.stop
         marker = run_folder(pipeline.output.path) / "drift-check"
         checks = await run_sync(drift_checks, factory, surveyed, target.reuse, cache, marker)
         dispatch = self.stages.dispatch = Dispatch(
-            [(each.endpoint, each.answer) for each in connections.answering],
+            [(each.endpoint, each.answer) for each in connections.connections],
             cache,
             self.emit,
             open_endpoints=connections.open,
@@ -227,7 +227,7 @@ class _Run(NamedTuple):
         )
         for position, check in enumerate(checks):
             dispatch.guard(position, check)
-        mill = Loop(
+        loop = Loop(
             factory,
             pipeline.aggregator,
             prepare(factory, surveyed, target.reuse),
@@ -239,10 +239,10 @@ class _Run(NamedTuple):
             interrupts=self.interrupts,
             emit=self.emit,
         )
-        await mill.run()
+        await loop.run()
 
     async def commit(self, target: Target, record: RunRecord) -> None:
-        """Publish the output, and say so; nothing from outside interrupts that."""
+        """Publishes the output. Signals and `run.until` do not interrupt it."""
         self.interrupts.is_committing = True
         output, counts = self.pipeline.output, target.sink.counts
         changes = Path(output.changes) if output.changes else None
@@ -258,8 +258,8 @@ class _Run(NamedTuple):
 
 @contextmanager
 def _closing(record: RunRecord) -> Iterator[None]:
-    """Closes the run where an error says that it cannot be gone on with; a kill, a bug and what
-    passes by itself leave it open. The lock is still held here."""
+    """Closes the run after an error that resuming cannot solve. A kill, a bug and a temporary error
+    leave it open. The lock is still held here."""
     try:
         yield
     except BaseException as raised:

@@ -1,7 +1,7 @@
-"""Who answers: the embedded model, or endpoints behind HTTP, opened before the first call.
+"""The endpoints of a run, opened before the first call.
 
-A run in which nothing changed makes none. It loads no model and no HTTP client: a client takes
-0.3 s of CPU to import, which is half of what such a run takes.
+A run in which nothing changed makes no call, so it loads no model and no HTTP client: importing the
+client takes 0.3 s of CPU, half of such a run.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ class Connection(Protocol):
     """With the identity and limits that its server names."""
 
     async def open(self) -> None:
-        """Make it ready for calls: load what answers them."""
+        """Makes it ready for calls: loads the client or the model."""
 
     async def answer(self, requests: Sequence[Request]) -> Answered:
         """One answer or failure per request. Raises: EndpointError for the call as a whole."""
 
 
 class Connections:
-    """The endpoints of a run in job-file order, as their servers introduced themselves."""
+    """The endpoints of a run in job-file order, as their servers identified themselves."""
 
-    def __init__(self, answering: Sequence[Connection]) -> None:
-        self.answering = answering
-        self.endpoints = tuple(each.endpoint for each in answering)
+    def __init__(self, connections: Sequence[Connection]) -> None:
+        self.connections = connections
+        self.endpoints = tuple(connection.endpoint for connection in connections)
 
     async def open(self) -> None:
-        """Make all of them ready for calls; to be awaited once, before the first call."""
-        for each in self.answering:
-            await each.open()
+        """Makes all of them ready for calls; awaited once, before the first call."""
+        for connection in self.connections:
+            await connection.open()
 
 
 class _Local:
@@ -99,29 +99,29 @@ async def connect(
     chunk_tokens: int,
     max_outage_seconds: float,
 ) -> AsyncIterator[Connections]:
-    """The endpoints in job-file order. A server that alone can say which model it runs is asked
-    for it; a replica takes the identity of its origin. What was opened is closed at the end."""
-    ask = partial(_introduced, cache, chunk_tokens, max_outage_seconds)
+    """Identifies the endpoints in job-file order, and closes them at the end. A server is asked
+    only if it alone can name its model. A replica takes the identity of its origin."""
+    identification = partial(_identification, cache, chunk_tokens, max_outage_seconds)
     async with AsyncExitStack() as stack:
-        found: dict[str, Connection] = {}
+        connections: dict[str, Connection] = {}
         for endpoint in sorted(endpoints, key=lambda each: bool(each.replica_of)):
-            origin = found.get(endpoint.replica_of)
+            origin = connections.get(endpoint.replica_of)
             if origin is not None:
                 endpoint = replace(endpoint, identity=origin.endpoint.identity)
             if KINDS[endpoint.kind].is_embedded:
-                found[endpoint.name] = _Local(endpoint, sentences)
+                connections[endpoint.name] = _Local(endpoint, sentences)
             elif origin is not None:
-                found[endpoint.name] = _Remote(identify_later(endpoint, cache), stack)
+                connections[endpoint.name] = _Remote(identify_later(endpoint, cache), stack)
             else:
-                found[endpoint.name] = _Remote(await ask(endpoint), stack)
-        yield Connections([found[endpoint.name] for endpoint in endpoints])
+                connections[endpoint.name] = _Remote(await identification(endpoint), stack)
+        yield Connections([connections[endpoint.name] for endpoint in endpoints])
 
 
-async def _introduced(
+async def _identification(
     cache: AnswerCache, chunk_tokens: int, max_outage_seconds: float, endpoint: Endpoint
 ) -> Identification:
-    if (found := identify_offline(endpoint, cache, chunk_tokens)) is not None:
-        return found
+    if (known := identify_offline(endpoint, cache, chunk_tokens)) is not None:
+        return known
     from pipeline.endpoints.http import HttpEndpoint
 
     async with HttpEndpoint(endpoint) as client:

@@ -1,8 +1,8 @@
-"""What a server says of itself before the first call: which model it runs, how much it takes.
+"""Identifies a server before the first call: which model it runs and how much it accepts.
 
-A text-embeddings-inference server serves one model and is asked for none, so a key would not know
-whose answer it stands for. Its `/info` names model and revision; what it said is remembered, so
-that `plan` needs no network and a finished job needs no server.
+A text-embeddings-inference server serves one model, and requests do not name it, so the key must
+get it from the server. `/info` names model and revision. The reply is stored, so `plan` needs no
+network and a finished job needs no server.
 Source: text-embeddings-inference 1.9.3, `GET /info`, see `docs/protocols.md`.
 """
 
@@ -29,12 +29,12 @@ from pipeline.limits.retries import backoff
 from pipeline.records import Endpoint
 from pipeline.text import printable
 
-if TYPE_CHECKING:  # the client is not loaded before a server is asked
+if TYPE_CHECKING:  # the client loads when the first server is called
     from pipeline.endpoints.http import Confirm, Get
 
 
 class Info(msgspec.Struct):
-    """The part of `/info` that matters here."""
+    """The fields of `/info` that are used."""
 
     model_id: str
     model_sha: str | None = None
@@ -44,8 +44,8 @@ class Info(msgspec.Struct):
 
 
 class Identification(NamedTuple):
-    """An endpoint with the identity and limits of its server; `confirm` asks the server for them
-    before the first call, where they are from an earlier run or from the job alone."""
+    """An endpoint with the identity and limits of its server. `confirm` checks them before the
+    first call if they come from an earlier run or only from the job."""
 
     endpoint: Endpoint
     confirm: Confirm | None = None
@@ -54,10 +54,10 @@ class Identification(NamedTuple):
 def identify_offline(
     endpoint: Endpoint, cache: AnswerCache, chunk_tokens: int
 ) -> Identification | None:
-    """The endpoint, where no server need be asked for its identity now; None where it must be.
+    """The endpoint, if its server need not be called for its identity now; else None.
 
-    A model that the job names is in every key already. Of its server only the limits are of
-    interest, and those of an earlier run will do until the first call, if they fit the job.
+    A model that the job names is in every key already. Its server only adds limits, and those of an
+    earlier run are enough until the first call if they fit the job.
     """
     if not KINDS[endpoint.kind].names_itself:
         return Identification(endpoint)
@@ -65,7 +65,7 @@ def identify_offline(
         return None
     try:
         found = identity_from_cache(endpoint, cache, chunk_tokens)
-    except UsageError:  # it may run another model by now
+    except UsageError:  # it may run another model now
         return None
     return Identification(found, partial(_confirm, cache, endpoint, found.identity))
 
@@ -75,16 +75,16 @@ async def identify(
 ) -> Identification:
     """The endpoint with the identity and limits that its server names.
 
-    A server that is away now, but was seen before, is taken as it was and asked again before the
-    first call: a job whose answers are all there needs no server.
-    Raises: UsageError where its model is not the job's or reads less than a chunk; OutageError
-    where a server that was never seen stays away; RefusedError where its certificate is not valid.
+    If the server is down but known from before, the stored reply is used and checked before the
+    first call: a job whose answers are all cached needs no server.
+    Raises: UsageError if its model is not the job's or accepts less than a chunk; OutageError if an
+    unknown server stays down; RefusedError if its certificate is not valid.
     """
     if not KINDS[endpoint.kind].names_itself:
         return Identification(endpoint)
     ends = anyio.current_time() + max_outage_seconds
     attempt = 0
-    while not await _asked(endpoint, get, cache):
+    while not await _fetch_info(endpoint, get, cache):
         found = identity_from_cache(endpoint, cache, chunk_tokens)
         if found is not endpoint or endpoint.model:
             return Identification(found, partial(_confirm, cache, endpoint, found.identity))
@@ -101,8 +101,8 @@ async def identify(
 
 
 def identify_later(endpoint: Endpoint, cache: AnswerCache) -> Identification:
-    """The endpoint as it stands, a replica: who it is, is asked before its first call, so that one
-    that is away now keeps nobody waiting."""
+    """A replica with the identity of its origin, checked before its first call, so that a replica
+    that is down now does not delay the run."""
     if not KINDS[endpoint.kind].names_itself:
         return Identification(endpoint)
     return Identification(endpoint, partial(_confirm, cache, endpoint, endpoint.identity))
@@ -111,8 +111,8 @@ def identify_later(endpoint: Endpoint, cache: AnswerCache) -> Identification:
 async def _confirm(
     cache: AnswerCache, endpoint: Endpoint, identity: tuple[str, ...], get: Get
 ) -> None:
-    """Raises: GuardError where the server that came back is not the one that was remembered."""
-    if not await _asked(endpoint, get, cache):
+    """Raises: GuardError if the server no longer runs the stored model."""
+    if not await _fetch_info(endpoint, get, cache):
         raise EndpointError("unreachable", "the server does not say which model it serves")
     found = identity_from_cache(endpoint, cache, 0)
     if found.identity == identity:
@@ -129,8 +129,8 @@ async def _confirm(
     )
 
 
-async def _asked(endpoint: Endpoint, get: Get, cache: AnswerCache) -> bool:
-    """Whether the server could be asked; what it said is remembered."""
+async def _fetch_info(endpoint: Endpoint, get: Get, cache: AnswerCache) -> bool:
+    """Stores the reply of `/info`; False if the server cannot be reached."""
     try:
         status, _, body = await get(f"{endpoint.url}/info")
     except EndpointError as error:
@@ -148,7 +148,7 @@ async def _asked(endpoint: Endpoint, get: Get, cache: AnswerCache) -> bool:
 def identity_from_cache(
     endpoint: Endpoint, cache: AnswerCache | None, chunk_tokens: int
 ) -> Endpoint:
-    """The same from what is remembered, without the network."""
+    """The endpoint with the identity and limits of the stored reply, without the network."""
     names_itself = KINDS[endpoint.kind].names_itself
     body = cache.recall(endpoint.url) if cache and names_itself else None
     info = _parsed(body) if body else None
@@ -168,8 +168,8 @@ def identity_from_cache(
     if not endpoint.model:
         identity = (endpoint.kind, "", info.model_id, info.model_sha or "")
         endpoint = replace(endpoint, identity=identity, model=info.model_id)
-    most = info.max_client_batch_size or endpoint.batch_size
-    return replace(endpoint, batch_size=min(endpoint.batch_size, most))
+    max_batch = info.max_client_batch_size or endpoint.batch_size
+    return replace(endpoint, batch_size=min(endpoint.batch_size, max_batch))
 
 
 def _parsed(body: bytes) -> Info | None:

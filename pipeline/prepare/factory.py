@@ -1,4 +1,4 @@
-"""Makes requests of chunks: rendered, routed, keyed."""
+"""Makes the requests for chunks: renders, routes and keys them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pipeline.records import Chunk, Document, Endpoint, Request, Route
 
 
 class RequestFactory:
-    """The requests of one job, as its endpoints are known: under their keys and on their routes.
+    """Makes the requests of one job for its identified endpoints.
 
-    A run has one of it, and so have `plan` and `explain`: all see the same requests.
+    `run`, `plan` and `explain` use it alike, so all see the same requests.
     """
 
     def __init__(self, pipeline: Pipeline, endpoints: Sequence[Endpoint]) -> None:
@@ -27,7 +27,7 @@ class RequestFactory:
     def request(
         self, document: Document, chunk: Chunk, route: Route, *, is_counted: bool = True
     ) -> Request:
-        """The request for this chunk. Without `is_counted` its tokens are the chunk's."""
+        """The request for this chunk. Without `is_counted`, its token count is the chunk's."""
         rendered, count = self._prompt.render(document, chunk), self._prompt.count_tokens
         key = self.keys.first(route)(rendered)
         tokens = count(rendered) if count and is_counted else chunk.tokens

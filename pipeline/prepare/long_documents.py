@@ -1,7 +1,7 @@
-"""The chunks of a long document, packed, and its requests, made when they are asked for.
+"""The packed chunks of a long document; its requests are made on demand.
 
-A text of 200 MB has 700,000 chunks: as records with their rendered texts they would take three
-times its memory. What cannot be made again of the document is 20 bytes per chunk.
+A text of 200 MB has 700,000 chunks. As records with their rendered texts they would take three
+times the memory of the text. Packed they take 20 bytes each; the rest is made again.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from pipeline.records import Chunk, Document, Request, Route
 
 SEGMENT_REQUESTS = 1_024
 SEGMENT_CHARS = 4_000_000
-"""A document with more of either is asked about segment by segment."""
+"""A document above either bound is processed in segments."""
 
 
 class PreparedDocument(Struct, frozen=True):
-    """A document and the requests that it needs, in span order; or a segment of a long one."""
+    """A document and its requests in span order, or one segment of a long document."""
 
     document: Document
     requests: Sequence[Request]
     long: LongDocument | None = None
-    """What the segments of a long document have in common."""
+    """The long document of a segment."""
     is_last: bool = True
 
     @property
     def documents(self) -> int:
-        """Whole documents that it completes."""
+        """How many documents it completes."""
         return int(self.is_last)
 
 
 class LongDocument:
-    """A document whose requests are never all in memory, and its chunks as they are settled."""
+    """A document whose requests are never all in memory at once."""
 
     def __init__(
         self, document: Document, route: Route, factory: RequestFactory, chunks: Spans
@@ -47,24 +47,25 @@ class LongDocument:
 
     def segments(self) -> Iterator[PreparedDocument]:
         left = len(self._chunks)
-        for some in self._chunks.segments(SEGMENT_REQUESTS, SEGMENT_CHARS):
-            left -= len(some)
-            requests = [self._factory.request(self._document, each, self._route) for each in some]
+        for chunks in self._chunks.segments(SEGMENT_REQUESTS, SEGMENT_CHARS):
+            left -= len(chunks)
+            requests = [self._factory.request(self._document, c, self._route) for c in chunks]
             yield PreparedDocument(self._document, requests, self, not left)
 
     def settle(self, requests: Iterable[Request]) -> None:
         self._settled.extend(request.chunk for request in requests)
 
     def whole(self) -> PreparedDocument:
-        """The document with the requests that were settled, pieces among them."""
-        return self._made(self._settled)
+        """The document with its settled requests, including pieces."""
+        return self._with_requests(self._settled)
 
     def at_once(self) -> PreparedDocument:
-        """The document with its requests, before any of them is sent."""
-        return self._made(self._chunks)
+        """The document with all its requests, before any of them is sent."""
+        return self._with_requests(self._chunks)
 
-    def _made(self, chunks: Spans) -> PreparedDocument:
-        """With requests that are made again, one by one; their tokens are the chunks'."""
+    def _with_requests(self, chunks: Spans) -> PreparedDocument:
+        """The document with requests that are made on demand; their token counts are the
+        chunks'."""
 
         def make(chunk: Chunk) -> Request:
             return self._factory.request(self._document, chunk, self._route, is_counted=False)
@@ -100,12 +101,12 @@ class Spans(Sequence[Chunk]):
             return [Chunk(*each) for each in zip(*(column[at] for column in columns), strict=True)]
         return Chunk(*(column[at] for column in columns))  # type: ignore[arg-type]
 
-    def segments(self, most: int, most_chars: int) -> Iterator[list[Chunk]]:
-        """All of them in runs of at most so many chunks and so many characters."""
+    def segments(self, max_chunks: int, max_chars: int) -> Iterator[list[Chunk]]:
+        """All chunks in runs of at most `max_chunks` chunks and `max_chars` characters."""
         start = chars = 0
         for at in range(len(self)):
             length = self._ends[at] - self._starts[at]
-            if at > start and (at - start == most or chars + length > most_chars):
+            if at > start and (at - start == max_chunks or chars + length > max_chars):
                 yield self[start:at]
                 start, chars = at, 0
             chars += length
@@ -113,7 +114,7 @@ class Spans(Sequence[Chunk]):
 
 
 class Requests(Sequence[Request]):
-    """The requests of packed chunks. Cost: each one is made anew whenever it is asked for."""
+    """The requests of packed chunks. Cost: each access makes the request again."""
 
     def __init__(self, spans: Spans, make: Callable[[Chunk], Request]) -> None:
         self._spans = spans

@@ -1,7 +1,7 @@
-"""From rows to requests: read, chunk, render, key, in groups that fit in memory.
+"""Turns rows into requests: read, chunk, render, key, in groups that fit in memory.
 
-A plain generator, run in a worker thread: `run` sends what it gives, `plan` only counts it, and so
-both see the same requests.
+A plain generator that runs in a worker thread. `run` sends its requests and `plan` only counts
+them, so both see the same ones.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from pipeline.source.survey import Survey
 from pipeline.text import many
 
 MIN_PIECE_TOKENS = 8
-"""No chunker cuts smaller."""
+"""No chunker makes smaller chunks."""
 MIN_SPLIT_TOKENS = 2 * MIN_PIECE_TOKENS - 1
 """A chunk of fewer tokens cannot be cut in two."""
 
 
 WorkItem = PreparedDocument | CopiedRows
-"""What travels from source to sink."""
+"""A unit of work between source and sink."""
 
 
 def prepare(
     factory: RequestFactory, survey: Survey, reuse: Reuse | None = None
 ) -> Iterator[list[WorkItem]]:
-    """The rows in input order, in groups of at most some hundred and some MB of text: those that
-    are to be done as documents with their requests, and between them runs of rows that are copied.
-    A long document has as many groups as it has segments.
+    """The rows in input order, in groups of at most 256 rows and some MB of text: documents with
+    their requests, and between them runs of rows that are copied. A long document has one group per
+    segment.
     """
     reuse = reuse or Reuse(survey)
     return merge_by_row(_documents(factory, survey, reuse), reuse.copied_runs())
@@ -54,24 +54,24 @@ def prepare(
 def merge_by_row(
     groups: Iterable[list[PreparedDocument]], copied: Iterator[CopiedRows]
 ) -> Iterator[list[WorkItem]]:
-    """Both streams in the order of their rows, in the documents' groups. Runs behind the last
-    document, before a long one, or enough to fill a group, are groups of their own."""
+    """Merges both streams by row number, in the groups of the documents. Runs after the last
+    document, before a long one, or enough to fill a group, form groups of their own."""
     run = next(copied, None)
     for group in groups:
         both: list[WorkItem] = []
-        for prepare_document in group:
-            while run is not None and run.row < prepare_document.document.row:
+        for prepared in group:
+            while run is not None and run.row < prepared.document.row:
                 both.append(run)
                 run = next(copied, None)
                 if len(both) == BATCH_ROWS:
                     yield both
                     both = []
-            if both and prepare_document.long is not None:
+            if both and prepared.long is not None:
                 yield both
                 both = []
-            both.append(prepare_document)
-        # A document may be 200 MB: no name may hold on to it while the next one is read.
-        del group, prepare_document
+            both.append(prepared)
+        # A document may have 200 MB: no name may keep it alive while the next one is read.
+        del group, prepared
         yield both
         del both
     while run is not None:
@@ -82,8 +82,8 @@ def merge_by_row(
 def _documents(
     factory: RequestFactory, survey: Survey, reuse: Reuse
 ) -> Iterator[list[PreparedDocument]]:
-    """The documents that are to be done, in the groups in which they are read; a long one alone, in
-    as many groups as it has segments."""
+    """The documents to process, in the groups in which they are read; a long one alone, with one
+    group per segment."""
     for documents in () if reuse.keeps_all else read(survey, reuse.needed):
         group: list[PreparedDocument] = []
         for document in documents:
@@ -163,7 +163,7 @@ def split(
 
 
 def _pieces(factory: RequestFactory, document: Document, chunk: Chunk) -> list[Chunk]:
-    """The halves of a chunk, at semantic boundaries; none where it has hardly any token left."""
+    """The two halves of a chunk, cut at a semantic boundary; none if it is too short."""
     half = (chunk.tokens + 1) // 2
     if half < MIN_PIECE_TOKENS:
         return []
@@ -176,31 +176,31 @@ def _pieces(factory: RequestFactory, document: Document, chunk: Chunk) -> list[C
 
 
 def prepare_document(factory: RequestFactory, document: Document) -> PreparedDocument:
-    """One document and its requests; without any where it cannot be read or must not be sent."""
+    """A document and its requests; without requests if it cannot be read or must not be sent."""
     found = _open(factory, document)
     return found if isinstance(found, PreparedDocument) else found.at_once()
 
 
 def _open(factory: RequestFactory, document: Document) -> PreparedDocument | LongDocument:
-    """The document with its requests, or a long one, whose segments have them."""
+    """A document with its requests, or a long document, whose segments have them."""
     if document.text is None:
         return PreparedDocument(document, [])
     route = factory.router.route(document.fields)
     if route is None:
-        return _isolated(document, "the rules of the job leave no endpoint that may answer it")
-    most = factory.guard.max_chunks
-    chunks = islice(factory.chunking.chunk(document.text), most + 1)
+        return _isolated(document, "the rules of the job allow no endpoint for this row")
+    max_chunks = factory.guard.max_chunks
+    chunks = islice(factory.chunking.chunk(document.text), max_chunks + 1)
     first = [] if len(document.text) > SEGMENT_CHARS else list(islice(chunks, SEGMENT_REQUESTS))
     further = next(chunks, None)
-    if further is None and len(first) <= most:
+    if further is None and len(first) <= max_chunks:
         return PreparedDocument(
             document, [factory.request(document, each, route) for each in first]
         )
-    # All are counted before the first one is paid for.
+    # All chunks are counted before the first request is paid for.
     spans = Spans(len(document.text))
     spans.extend(chain(first, [] if further is None else [further], chunks))
-    if len(spans) > most:
-        return _isolated(document, f"more than guard.max_chunks = {many(most, 'chunk')}")
+    if len(spans) > max_chunks:
+        return _isolated(document, f"more than guard.max_chunks = {many(max_chunks, 'chunk')}")
     return LongDocument(document, route, factory, spans)
 
 

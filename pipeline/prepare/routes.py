@@ -1,7 +1,7 @@
-"""Who may answer a row, and who is to take the next call: pure functions over declared facts.
+"""Which endpoints may answer a row: a pure function of the job and the row.
 
-What may answer a row follows from the job and the row alone, so that no outage and no price can
-send a private row where it must not go. Who of these takes a call follows from how they are now.
+No outage and no price can send a private row where it must not go. Which of the allowed endpoints
+takes a call is decided in `pipeline.dispatch.policy`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pipeline.records import Endpoint, Route, Rule
 
 
 class Router:
-    """The routes of a job: by its endpoints, their order in the file, and its rules."""
+    """The routes of a job, from its endpoints, their order in the file, and its rules."""
 
     def __init__(self, endpoints: Sequence[Endpoint], rules: Sequence[Rule] = ()) -> None:
         self._is_fallback = [endpoint.is_fallback for endpoint in endpoints]
@@ -27,10 +27,10 @@ class Router:
             self._rules.setdefault(rule.column, []).append((rule.value, named))
 
     def route(self, fields: Mapping[str, Any]) -> Route | None:
-        """The route of a row with these columns; None where its rules leave nobody to ask.
+        """The route of a row with these columns; None if its rules allow no endpoint.
 
-        A rule holds for the rows with its value. A column that is missing, null or of another type
-        than its rules name counts as the strictest: all rules on it hold.
+        A rule applies to the rows with its value. If its column is missing, null or of a type that
+        no rule on it has, all rules on that column apply.
         """
         allowed = self._all
         for column, rules in self._rules.items():
@@ -44,7 +44,7 @@ class Router:
         return self._routes[allowed]
 
     def name(self, route: Route, key: bytes) -> bytes:
-        """What names key and route together, the same in every run of the job."""
+        """A name for key and route together, the same in every run of the job."""
         if (mask := self._masks.get(route)) is None:
             bits = sum(1 << position for position in route.positions)
             whole = bits == (1 << len(self._all)) - 1

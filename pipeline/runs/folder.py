@@ -55,11 +55,11 @@ def manifests(output: str) -> Iterator[dict[str, Any]]:
     with suppress(OSError):
         for folder in (run_folder(output) / "runs").iterdir():
             with suppress(OSError, ValueError):
-                told = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=dict)
-                number = told.get("number")
-                found.append((number if isinstance(number, int) else 0, folder.name, told))
-    for _, name, told in sorted(found, key=lambda each: each[:2], reverse=True):
-        yield told | {"run": name}
+                manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=dict)
+                number = manifest.get("number")
+                found.append((number if isinstance(number, int) else 0, folder.name, manifest))
+    for _, name, manifest in sorted(found, key=lambda each: each[:2], reverse=True):
+        yield manifest | {"run": name}
 
 
 def failures(output: str, run_id: str, identity: bytes) -> list[dict[str, Any]]:
@@ -69,14 +69,14 @@ def failures(output: str, run_id: str, identity: bytes) -> list[dict[str, Any]]:
     path = run_folder(output) / "runs" / run_id / "failures.jsonl"
     with suppress(OSError):
         lines = JsonLines(path, dict[str, Any], containing=name.encode())
-        found += (told for told in lines if told.get("identity") == name)
+        found += (line for line in lines if line.get("identity") == name)
     return found
 
 
 class RunRecord:
     """The folder of one run. Raises: StorageError where it cannot be written.
 
-    Whoever makes one holds the lock of the run folder.
+    The caller holds the lock of the run folder.
     """
 
     def __init__(self, output: str, manifest: Manifest) -> None:
@@ -91,10 +91,10 @@ class RunRecord:
             self.folder.mkdir(exist_ok=True, mode=0o700)
 
     def begin(self) -> None:
-        """The manifest is durable when it returns, also its name; what kills left is gone."""
+        """Makes the manifest and its name durable; removes what killed runs left."""
         found = runs_of(self._output)
         with storage_errors(self.folder):
-            self.failures_path.unlink(missing_ok=True)  # of an earlier turn; it is written anew
+            self.failures_path.unlink(missing_ok=True)  # of an earlier try; it is written again
         if found.get(self.manifest.run) != self.manifest:
             self._write_manifest()
             with storage_errors(self.folder):
@@ -107,15 +107,15 @@ class RunRecord:
             shutil.rmtree(self.folder.parent / name, ignore_errors=True)
 
     def end(self, exit_code: int, rows_out: int | None = None) -> None:
-        """Say durably how the run ended; one that is over needs its journal no more."""
+        """Writes durably how the run ended, and removes the journal of a run that is over."""
         self.manifest = end_manifest(self.manifest, exit_code, rows_out)
         self._write_manifest()
         if self.manifest.state != "open":
-            with suppress(StorageError):  # it is of no use, and does no harm
+            with suppress(StorageError):  # a leftover journal is harmless
                 self.journal.discard()
 
     def _tidy(self, folder: Path) -> None:
-        """Removes what a kill left half written; what is young may be somebody's at work."""
+        """Removes files that a kill left half written; a young file may be in use."""
         with suppress(OSError):
             for path in folder.glob("*.tmp"):
                 if time.time() - path.stat().st_mtime > _YOUNG_SECONDS:
@@ -126,18 +126,18 @@ class RunRecord:
             return {each.name for each in self.folder.parent.iterdir()} - {self.folder.name}
 
     def _write_manifest(self) -> None:
-        """Durable when it returns; a reader sees the old one or the new one."""
+        """Replaces the manifest durably: a reader sees the old one or the new one."""
         path = self.folder / "manifest.json"
         raw = msgspec.json.format(msgspec.json.encode(self.manifest), indent=2) + b"\n"
         with storage_errors(path), replaced(path, is_private=True) as file:
             file.write(raw)
 
     def isolated(self, document: Document) -> None:
-        """A row that could not be read or cut."""
+        """Records a row that could not be read or cut."""
         self._write(document, {"reason": document.error})
 
     def failed(self, document: Document, position: int, outcome: Outcome) -> None:
-        """A request without an answer."""
+        """Records a request without an answer."""
         failure, chunk = outcome.settled, outcome.request.chunk
         assert not isinstance(failure, Answer)
         self._write(
@@ -158,15 +158,15 @@ class RunRecord:
         if where:
             name = "line" if where["line"] else "row"
             layout[name] = int(where[name])
-        told = {"id": document.id, "identity": document.identity.hex(), **layout, **what}
-        told["reason"] = printable(told["reason"] or "", 500)
+        line = {"id": document.id, "identity": document.identity.hex(), **layout, **what}
+        line["reason"] = printable(line["reason"] or "", 500)
         with storage_errors(self.failures_path):
             if self._failures is None:
                 self._failures = open_private(self.failures_path)
-            self._failures.write(msgspec.json.encode(told) + b"\n")
+            self._failures.write(msgspec.json.encode(line) + b"\n")
 
     def close(self) -> None:
-        """Make the failures durable."""
+        """Makes the failures durable."""
         self.journal.close()
         file, self._failures = self._failures, None
         if file is not None:

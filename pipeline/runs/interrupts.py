@@ -1,4 +1,4 @@
-"""What ends a run from outside: signals, and a time of day."""
+"""Ends a run from outside: signals and a time of day."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from pipeline.errors import TERMINATED, Interrupted, TextmillError, TimeLimit
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 CLOCK_CHECK_SECONDS = 30.0
-"""So often `run.until` is compared with the clock: a machine that slept wakes late otherwise."""
+"""How often `run.until` is compared with the clock, because a machine that slept wakes late."""
 
 
 Drain = Callable[[TextmillError, float | None], None]
-"""Starts no new call, and ends the run with this error when those in flight are back, or when so
-many seconds are over; None: the job's grace."""
+"""Starts no new call, and ends the run with this error when the calls in flight have returned, or
+after this many seconds; None: the grace time of the job."""
 
 
 class Interrupts:
-    """Drains once, then leaves at once; a commit is never torn.
+    """The first interrupt drains, the second ends the run at once; a commit is never interrupted.
 
-    The watchers run beside the run, in one task group. Where there is nothing to drain they raise
-    what ends it, else the drain does.
+    The watchers run beside the run, in one task group. They raise the error themselves only if
+    there is nothing to drain.
     """
 
     def __init__(self) -> None:
@@ -38,27 +38,28 @@ class Interrupts:
 
     @contextmanager
     def draining(self, drain: Drain) -> Iterator[None]:
-        """While calls are made, what comes from outside drains them."""
+        """While calls are in flight, an interrupt drains them."""
         self._drain = drain
         yield
-        # Not after an error: then the run ends with that one, and no other.
+        # Skipped after an error: the run then ends with that error.
         self._drain = None
 
     async def watch_signals(self) -> None:
-        """The first signal drains, the second one leaves at once."""
-        # What the caller ignores, as nohup does, is ignored here, too.
-        watched = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
-        if not watched:
+        """The first signal drains, the second one ends the run at once."""
+        # A signal that the caller ignores, as nohup does, is ignored here too.
+        signals = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+        if not signals:
             return
-        with anyio.open_signal_receiver(*watched) as received:
+        with anyio.open_signal_receiver(*signals) as received:
             async for number in received:
-                # A terminal that closes asks for an orderly end, as SIGTERM does.
+                # SIGHUP, from a terminal that closes, is an orderly end like SIGTERM.
                 code = Interrupted.exit_code if number == signal.SIGINT else TERMINATED
                 self._end(Interrupted(number.name, code), is_second=self._is_signalled)
                 self._is_signalled = True
 
     async def watch_clock(self, until: str) -> None:
-        """Drains at this time of day; the moment is fixed at the start, whatever the clock does."""
+        """Drains at this time of day. The moment is fixed at the start; clock changes do not move
+        it."""
         now = time.time()
         ends = steady() + next_moment(until, now) - now
         while (left := ends - steady()) > 0:  # noqa: ASYNC110 - no event tells the time
@@ -78,8 +79,8 @@ class Interrupts:
 def next_moment(until: str, now: float) -> float:
     """The first moment after `now` at which local clocks show `until` (`06:00`).
 
-    Units: seconds since the epoch. A time that the clocks skip this night is taken as the moment
-    when they skip it, more or less; of one that they show twice the next one counts.
+    Units: seconds since the epoch. A time that the clocks skip counts as about the moment of the
+    skip; of a time that they show twice, the next one counts.
     """
     at = dt.time.fromisoformat(until)
     today = dt.datetime.fromtimestamp(now).date()  # local, as people mean it
@@ -92,7 +93,7 @@ def next_moment(until: str, now: float) -> float:
 
 
 def steady() -> float:
-    """Seconds that go on while the machine sleeps, and do not jump when its clock is set."""
+    """Seconds of a clock that runs while the machine sleeps and does not jump when it is set."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()

@@ -1,8 +1,8 @@
-"""Which run this is: the one that was interrupted, or a new one.
+"""Decides which run this is: the interrupted one, or a new one.
 
-A run is open until it commits or is closed. Whoever starts the same job on the same input again
-goes on with the open run, under its id, and what was settled in it stands, failures too: else a
-resumed run would not write the bytes of one that was never interrupted.
+A run is open until it commits or is closed. Starting the same job on the same input again resumes
+the open run under its id. Its settled outcomes remain, failures too: otherwise a resumed run would
+not write the same bytes as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from pipeline.source.survey import Survey
 State = Literal["open", "committed", "closed"]
 
 KEPT_RUNS = 30
-"""So many folders of runs are kept, the newest ones."""
+"""How many run folders are kept, newest first."""
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
-    """What a run is, durable before its first call."""
+    """The description of a run, durable before its first call."""
 
     run: str
     number: int
@@ -39,26 +39,26 @@ class Manifest(Struct, frozen=True, kw_only=True):
     started: str
     job: str
     fingerprint: str
-    """Of the job: what affects answers."""
+    """Fingerprint of the settings that affect answers."""
     input: str
     """Fingerprint of the input's files."""
     rows: int
     output: str
     models: list[list[str]]
-    """What stands for each endpoint's model in a key."""
+    """The identity of each endpoint's model, as in keys."""
     columns: dict[str, str]
-    """Of the output, with their Arrow types, as far as they are known before the first answer."""
+    """Columns of the output with their Arrow types, as far as known before the first answer."""
     input_settings: dict[str, Any] = {}
-    """What of the job decides how a row becomes inputs."""
+    """The keys of the job file that decide how a row becomes inputs."""
     prefixes: list[Any] = []
-    """What stands before the input in the keys of each endpoint."""
+    """The part of the cache key that all requests of an endpoint share, per endpoint."""
     version: str = ""
     exit: int | None = None
     rows_out: int | None = None
     accounting: dict[str, int] = {}
     """Rows added, changed, removed, unchanged and retried since the last commit."""
     parts: list[tuple[str, str]] = []
-    """Of the output, with their SHA-256."""
+    """Parts of the output with their SHA-256."""
 
 
 def planned_manifest(
@@ -90,29 +90,29 @@ def _version() -> str:
 
 
 def last(manifests: Iterable[Manifest]) -> Manifest | None:
-    """The newest of these runs."""
+    """The newest run."""
     return max(manifests, key=lambda each: (each.number, each.run), default=None)
 
 
 def this_run(new: Manifest, found: Iterable[Manifest]) -> Manifest:
-    """The run to go on with: the last one where it is open and of the same job and input, else
-    `new` with the next number.
+    """The run to resume: the last one if it is open and has the same job and input, else `new` with
+    the next number.
 
-    Only the last run can be gone on with. A new run takes an older open one's place: its answers
-    are in the cache.
+    Only the last run can be resumed. A new run replaces an older open one: its answers are in the
+    cache.
     """
     before = last(found)
     if before is None:
         return replace(new, number=1)
     is_same = (before.fingerprint, before.input) == (new.fingerprint, new.input)
     if before.state == "open" and is_same:
-        # What does not affect answers, such as a replica, may be another now.
+        # Settings that do not affect answers, such as a replica, may differ now.
         return replace(new, run=before.run, number=before.number, started=before.started)
     return replace(new, number=before.number + 1)
 
 
 def end_manifest(manifest: Manifest, exit_code: int, rows_out: int | None = None) -> Manifest:
-    """The manifest after an end with this code."""
+    """The manifest of a run that ended with this code."""
     if rows_out is not None:
         return replace(manifest, state="committed", exit=exit_code, rows_out=rows_out)
     state: State = "closed" if exit_code in CLOSING else "open"
@@ -120,9 +120,9 @@ def end_manifest(manifest: Manifest, exit_code: int, rows_out: int | None = None
 
 
 def runs_to_remove(found: Mapping[str, Manifest | None], this: str) -> list[str]:
-    """The folders of runs that go: all but the newest `KEPT_RUNS`, and never this run's.
+    """The run folders to remove: all but the newest `KEPT_RUNS`, and never that of this run.
 
-    `found` is what they hold; None, a manifest that cannot be read, counts as the oldest.
+    `found` holds their manifests; None, an unreadable manifest, counts as the oldest.
     """
 
     def age(name: str) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""How a run ended: its exit code, the class of that in words, and the figures."""
+"""How a run ended: exit code, its class in words, and the figures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Ended(Struct, frozen=True):
 
 
 def first_error(raised: BaseException) -> TextmillError | None:
-    """What ended the run: the error, or the first one in a group of nothing but such errors."""
+    """The error that ended the run, or the first one of a group of such errors; else None."""
     if isinstance(raised, TextmillError):
         return raised
     if isinstance(raised, BaseExceptionGroup):
@@ -37,8 +37,7 @@ def first_error(raised: BaseException) -> TextmillError | None:
 
 
 class Stages(Struct):
-    """The stages of a run, each from when it is there: how far the run came. The flow sets them;
-    nothing but the summary reads them."""
+    """How far a run came: each stage is set once it exists. Only the summary reads them."""
 
     survey: Survey | None = None
     reuse: Reuse | None = None
@@ -48,7 +47,7 @@ class Stages(Struct):
 
 
 def summary(error: TextmillError | None, seconds: float, stages: Stages) -> events.Summary:
-    """The figures of a run, as far as it came."""
+    """The figures of a run so far."""
     survey, reuse = stages.survey, stages.reuse
     sink, dispatch = stages.sink, stages.dispatch
     counts, tally = (sink.counts if sink else None), (dispatch.tally if dispatch else None)
@@ -73,7 +72,7 @@ def summary(error: TextmillError | None, seconds: float, stages: Stages) -> even
 
 
 def end_of_run(error: TextmillError | None, seconds: float, stages: Stages) -> Ended:
-    """How a run ended, with the file that names its failures, if there is one."""
+    """How a run ended, with its file of failures if there is one."""
     record = stages.record
     path = record.failures_path if record and record.failures_path.exists() else None
     return Ended(summary(error, seconds, stages), error, path)
