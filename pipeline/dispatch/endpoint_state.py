@@ -186,7 +186,7 @@ class EndpointState:
                 return GuardError(
                     f"endpoint `{self.name}`: the model changed from "
                     f"`{printable(self._model, 80)}` to `{printable(answer.model, 80)}`",
-                    hint="answers so far are kept; set endpoint.allow_model_change = true to accept it",
+                    hint="answers so far are kept; endpoint.allow_model_change = true allows it",
                 )
         return None
 

@@ -1,7 +1,7 @@
-"""The one HTTP client: a session, deadlines of our own, capped answers, no redirects.
+"""The HTTP client: one session, own deadlines, capped answers, no redirects.
 
-Every library's defaults are wrong for a batch: aiohttp waits 300 s in total, opens 100 connections,
-follows redirects with the body and reads answers of any size. Nothing here retries.
+The defaults of every library are wrong for a batch: aiohttp waits 300 s in total, opens 100
+connections, follows redirects with the body and reads answers of any size. Nothing here retries.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from pipeline.text import printable
 LARGE_BODY_BYTES = 512 << 10
 BASE_ANSWER_BYTES = 4 << 20
 ANSWER_BYTES_PER_REQUEST = 256 << 10
-"""8,192 floats in decimal digits with blanks; a long text has the base besides."""
+"""8,192 floats in decimal digits with blanks; a long text has the base in addition."""
 
 
 class Reply(NamedTuple):
-    """What came back, whatever its status."""
+    """A reply of any status."""
 
     status: int
     headers: Mapping[str, str]
@@ -44,9 +44,9 @@ class HttpEndpoint:
         self.endpoint = endpoint
         self.protocol = KINDS[endpoint.kind].protocol()
         self.confirm: Callable[[], Awaitable[None]] | None = None
-        """Called before the first call, where the server could not be asked who it is."""
+        """Called before the first call, if the server could not be identified earlier."""
         self.listen: Callable[[Mapping[str, str]], None] | None = None
-        """Hears the headers of every reply: limits stand there, on good answers too."""
+        """Receives the headers of every reply: they hold rate limits, on successful answers too."""
         text = endpoint.secret.reveal() if endpoint.secret else ""
         forms = {text, json.dumps(text)[1:-1], quote(text, safe=""), quote_plus(text)}
         self._key_forms = [form for form in forms if form]
@@ -72,14 +72,14 @@ class HttpEndpoint:
     async def answer(self, requests: Sequence[Request]) -> Sequence[Answer | Failure]:
         """One answer or failure per request. Raises: EndpointError for the call as a whole."""
         call = self.protocol.encode(self.endpoint, requests)
-        most = BASE_ANSWER_BYTES + ANSWER_BYTES_PER_REQUEST * len(requests)
+        max_bytes = BASE_ANSWER_BYTES + ANSWER_BYTES_PER_REQUEST * len(requests)
         if self.confirm is not None:
             await self.confirm()
             self.confirm = None
         try:
-            reply = await self._exchange(call.url, call.body, dict(call.headers), most)
+            reply = await self._exchange(call.url, call.body, dict(call.headers), max_bytes)
             body = reply.body
-            if reply.status != 200:  # before anything is cut out of it
+            if reply.status != 200:  # before a part of it is quoted
                 body = self._masked(body.decode("utf-8", "replace")).encode()
             settled = self.protocol.decode(
                 self.endpoint, len(requests), reply.status, reply.headers, body
@@ -87,7 +87,7 @@ class HttpEndpoint:
         except EndpointError as error:
             error.args = (self._masked(str(error)),)
             raise
-        return [self._without_key(each) for each in settled]
+        return [self._without_key(outcome) for outcome in settled]
 
     def _without_key(self, settled: Answer | Failure) -> Answer | Failure:
         if isinstance(settled, Failure):
@@ -96,11 +96,11 @@ class HttpEndpoint:
         return settled if model == settled.model else replace(settled, model=model)
 
     async def get(self, url: str) -> Reply:
-        """What the server says of itself. Raises: EndpointError where it says nothing."""
+        """The reply to a GET. Raises: EndpointError if there is none."""
         return await self._exchange(url, None, {}, BASE_ANSWER_BYTES)
 
     async def _exchange(
-        self, url: str, body: bytes | None, headers: dict[str, str], most_bytes: int
+        self, url: str, body: bytes | None, headers: dict[str, str], max_bytes: int
     ) -> Reply:
         deadline = self.endpoint.deadline
         if self.endpoint.secret is not None:
@@ -113,7 +113,7 @@ class HttpEndpoint:
             with anyio.CancelScope() as scope:
                 first = deadline.connect_seconds + deadline.first_byte_seconds
                 scope.deadline = min(ends, started + first)
-                # aiohttp writes large bytes in one go, with a warning; a stream it cuts.
+                # aiohttp writes large bytes in one go, with a warning; it splits a stream.
                 large = body is not None and len(body) > LARGE_BODY_BYTES
                 response = await self._session.request(
                     "GET" if body is None else "POST",
@@ -124,7 +124,7 @@ class HttpEndpoint:
                 )
                 status = response.status
                 try:
-                    read = await self._read(response, scope, ends, most_bytes)
+                    read = await self._read(response, scope, ends, max_bytes)
                 except BaseException:
                     response.close()
                     raise
@@ -133,10 +133,10 @@ class HttpEndpoint:
                 return Reply(response.status, response.headers, read)
             waited = anyio.current_time() - started
             raise EndpointError(
-                "ambiguous", f"no whole answer within {waited:.0f} s", status=status
+                "ambiguous", f"no complete answer within {waited:.0f} s", status=status
             )
         except aiohttp.ConnectionTimeoutError:  # a TimeoutError, but nothing was sent
-            raise EndpointError("unreachable", "cannot connect: no answer in time") from None
+            raise EndpointError("unreachable", "cannot connect: timed out") from None
         except aiohttp.ClientConnectorCertificateError as error:
             raise EndpointError(
                 "auth", f"the certificate of {error.host} is not valid for it"
@@ -144,11 +144,12 @@ class HttpEndpoint:
         except aiohttp.ClientConnectorSSLError as error:
             raise EndpointError("auth", f"no secure connection to {error.host}") from None
         except aiohttp.ClientConnectorError as error:
-            # Its own text says `ssl:default` of plain HTTP, and the reason where lines are cut.
+            # aiohttp's own text shows `ssl:default` for plain HTTP, and the reason at its end,
+            # where lines are cut.
             why = _reason(error.os_error)
             where = f"{error.host}:{error.port}"
             raise EndpointError(
-                "unreachable", f"cannot connect to {where}: {printable(why, 200)}"
+                "unreachable", f"cannot connect to {where} ({printable(why, 200)})"
             ) from None
         except (aiohttp.ClientError, OSError) as error:
             # Sent, or in part: the server may have answered and billed it.
@@ -159,9 +160,9 @@ class HttpEndpoint:
             ) from None
 
     def _masked(self, message: str) -> str:
-        """The message without our key: some servers send back the headers that they did not like.
+        """The message without our key: some servers echo the headers that they reject.
 
-        Answers are left alone: a key such as `ollama` is a word.
+        Answers are not changed: a key such as `ollama` is a word.
         """
         for form in self._key_forms:
             message = message.replace(form, "***")
@@ -172,7 +173,7 @@ class HttpEndpoint:
         response: aiohttp.ClientResponse,
         scope: anyio.CancelScope,
         ends: float,
-        most_bytes: int,
+        max_bytes: int,
     ) -> bytes:
         idle_seconds = self.endpoint.deadline.idle_seconds
         pieces: list[bytes] = []
@@ -184,15 +185,19 @@ class HttpEndpoint:
                 if not piece:
                     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
                 size += len(piece)
-                if size > most_bytes:
+                if size > max_bytes:
                     raise EndpointError(
-                        "invalid", f"an answer of more than {most_bytes:,} bytes, too large"
+                        "invalid", f"an answer of more than {max_bytes:,} bytes is too large"
                     )
                 pieces.append(piece)
 
 
 def _reason(error: OSError) -> str:
-    """In the system's words: the loop's own are `Connect call failed (...)`. A failed look-up of a
-    name has numbers of its own, below 0."""
+    """The reason in the words of the system, first letter in lower case.
+
+    The loop's own text is `Connect call failed (...)`. A failed look-up of a name has error numbers
+    of its own, below 0.
+    """
     is_of_system = not isinstance(error, socket.gaierror) and (error.errno or 0) > 0
-    return os.strerror(error.errno or 0) if is_of_system else error.strerror or str(error)
+    text = os.strerror(error.errno or 0) if is_of_system else error.strerror or str(error)
+    return text[:1].lower() + text[1:]
