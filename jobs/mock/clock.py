@@ -89,7 +89,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         *args: *Ts,
         context: Context | None = None,
     ) -> Handle:
-        """Schedule a callback; from another thread it waits until the loop has nothing else to do."""
+        """Schedule a callback; from another thread it waits until the loop has nothing else to
+        do."""
         if threading.get_ident() == self._owner:
             return super().call_soon(callback, *args, context=context)
         if self.is_closed():

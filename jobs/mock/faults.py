@@ -132,8 +132,8 @@ def check(fault: Fault) -> Fault:
         raise UsageError(f"{name}: `seconds` is missing", hint="delay seconds=3")
     if fault.kind in ("wrong_count", "wrong_dimension") and fault.count == 0:
         raise UsageError(f"{name}: `count` = 0 changes nothing")
-    for header, value in fault.headers.items():
-        if re.search(r"[\r\n\0]", header + value):
+    for header, content in fault.headers.items():
+        if re.search(r"[\r\n\0]", header + content):
             raise UsageError(f"{name}: header `{header!r}` must be one line")
     return fault
 

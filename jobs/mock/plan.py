@@ -93,7 +93,8 @@ def plan(
 
 
 def _call_size(call: Call | None) -> tuple[int, int]:
-    """Tokens and inputs that a limit counts: those of the inputs and the most that may be generated."""
+    """Tokens and inputs that a limit counts: those of the inputs and the most that may be
+    generated."""
     if call is None:
         return 0, 1
     inputs = len(call.inputs)

@@ -517,7 +517,7 @@ def test_a_flag_is_taken_as_it_stands(workdir, textmill, prompt):
         ran = textmill("run", "ask", "-i", "in.jsonl", "-o", "o.jsonl", "--id", "id", "--url",
                        f"{mock.url}/v1", "--model", "m", "--prompt", prompt)
         assert ran.code == 0, ran.err
-        sent = json.loads(mock.bill.seen[0].body)["messages"][0]["content"]
+        sent = json.loads(mock.bill.recorded[0].body)["messages"][0]["content"]
         assert sent == prompt.replace("{chunk}", GOOD[0]["text"])
 
 

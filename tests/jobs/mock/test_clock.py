@@ -130,7 +130,7 @@ def test_where_nothing_can_happen_any_more_it_says_so_instead_of_hanging() -> No
     async def main() -> None:
         await anyio.Event().wait()
 
-    with pytest.raises(RuntimeError, match="everybody waits, and no timer is set"):
+    with pytest.raises(RuntimeError, match="all tasks wait, and no timer is set"):
         clock.run(main)
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.mock import Limit, Mock, SimulatedServer, clock, serve
-from jobs.mock.limits.figures import Watch
+from jobs.mock.limits.figures import Traffic
 from jobs.mock.limits.gate import Gate
 from jobs.mock.limits.headers import go_duration, headers
 from jobs.mock.limits.limits import Verdict, admit, advance, latency, leave, remaining, start
@@ -161,13 +161,13 @@ def test_a_decision_depends_on_its_arguments_alone(
 def test_the_server_s_own_count_is_the_most_in_any_stretch(
     traffic: list[tuple[float, int]], seconds: float
 ) -> None:
-    watch, now, passed = Watch(parse("slots=1"), (seconds,)), 0.0, []
+    traffic, now, passed = Traffic(parse("slots=1"), (seconds,)), 0.0, []
     for gap, tokens in traffic:
         now += gap
         passed.append((now, tokens))
-        watch.saw(now, tokens, Verdict("admitted"))
+        traffic.count(now, tokens, Verdict("admitted"))
     inside = [one for one in stretches(passed) if one[0] < seconds - 1e-9]
-    assert watch.peak(seconds) == (
+    assert traffic.peak(seconds) == (
         max((calls for _, calls, _ in inside), default=0),
         max((tokens for _, _, tokens in inside), default=0),
     )
@@ -315,7 +315,7 @@ def told(words: str, calls: int, tokens: int = 0) -> dict[str, str]:
             },
         ),
         (
-            "bucket calls=50/s headers=openai told=1e9 retry=none",
+            "bucket calls=50/s headers=openai reported=1e9 retry=none",
             51,
             0,
             {
@@ -432,7 +432,7 @@ def test_limits_in_words() -> None:
     limit = parse(
         "window calls=500/5min tokens=1e6/min slots=32 permits=512 rejects=count"
         " change=60s:0.5,2min:1 tenant=0.4@60s-120s cold=20s outage=60s-90s,1h-"
-        " outage_status=reset headers=hub reset=iso retry=ms told=1e9 latency=200ms sigma=0.5"
+        " outage_status=reset headers=hub reset=iso retry=ms reported=1e9 latency=200ms sigma=0.5"
     )
     assert (limit.counts, limit.slots, limit.permits, limit.rejects_count) == (
         "window",
@@ -445,7 +445,7 @@ def test_limits_in_words() -> None:
     assert [(one.at, one.factor) for one in limit.changes] == [(60, 0.5), (120, 1)]
     assert (limit.tenant, limit.tenant_during.begin, limit.tenant_during.end) == (0.4, 60, 120)
     assert [(one.begin, one.end) for one in limit.outages] == [(60, 90), (3600, math.inf)]
-    assert (limit.cold_seconds, limit.outage_status, limit.told) == (20, None, 1e9)
+    assert (limit.cold_seconds, limit.outage_status, limit.reported) == (20, None, 1e9)
     assert (limit.headers, limit.reset, limit.retry) == ("hub", "iso", "ms")
     assert (limit.latency_seconds, limit.sigma) == (0.2, 0.5)
     assert len(TABLE) == 6 and all(parse(words) for words in TABLE.values())
@@ -462,8 +462,8 @@ def test_limits_in_words() -> None:
         ("bucket calls=1e999/s", "`calls=1e999/s`: must be a number"),
         ("bucket calls=50", "`calls=50`: must be a rate such as"),
         ("bucket calls=50/0s", "`calls=50/0s`: must be a number from 0.001"),
-        ("bucket calls=5/s calls=6/s", "`calls` stands twice"),
-        ("bucket window calls=5/s", "`counts` stands twice"),
+        ("bucket calls=5/s calls=6/s", "`calls` is given twice"),
+        ("bucket window calls=5/s", "`counts` is given twice"),
         ("leaky calls=5/s", "cannot read `leaky`"),
         ("call=5/s", "cannot read `call=5/s`"),
         ("slots=0", "`slots=0`: must be a whole number"),
@@ -471,9 +471,9 @@ def test_limits_in_words() -> None:
         ("calls=5/s tenant=1", "`tenant=1`: must be a number from 0 to 0.95"),
         ("calls=5/s change=9s:1,3s:2", "must be in the order of time"),
         ("calls=5/s change=9s:0", "must be a number from 1e-06"),
-        ("slots=3 change=9s:0.5", "`change` says nothing without `calls` or `tokens`"),
+        ("slots=3 change=9s:0.5", "`change` has no effect without `calls` or `tokens`"),
         ("outage=9s-9s", "must end after it begins"),
-        ("outage=9s", "must be a stretch of time"),
+        ("outage=9s", "must be an interval"),
         ("outage=9s-10s outage_status=200", "must be a status from 400 to 599"),
         ("cold=soon", "must be a time such as"),
         ("calls=5/s headers=azure", "must be one of none, openai, hub"),
@@ -677,7 +677,7 @@ def test_faults_happen_behind_the_gate_and_count() -> None:
         assert said == [500, 200, 429, 429]
 
     mock = talk(script, limit="window calls=2/min", script=["500 x1 after=0", "headers x-a:b"])
-    assert mock.script.met == [2, 1]
+    assert mock.script.matched == [2, 1]
 
 
 def test_the_limit_is_set_and_its_count_read_over_http() -> None:
@@ -845,6 +845,6 @@ def test_goodput_is_the_share_of_what_could_be_had() -> None:
     figures = gate.figures()
     assert figures.goodput == pytest.approx(1.0, abs=0.02)
     assert figures.refused["cold"] == 50 and figures.refused["outage"] == 100
-    assert figures.rejects_share == pytest.approx(gate.watch.refused["rate"] / 600)
-    assert gate.watch.goodput(5, 20) == pytest.approx(1.0)
-    assert gate.watch.goodput(45, 55) == pytest.approx(1.0, abs=0.03)
+    assert figures.rejects_share == pytest.approx(gate.traffic.refused["rate"] / 600)
+    assert gate.traffic.goodput(5, 20) == pytest.approx(1.0)
+    assert gate.traffic.goodput(45, 55) == pytest.approx(1.0, abs=0.03)

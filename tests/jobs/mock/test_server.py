@@ -361,7 +361,7 @@ def test_a_key_is_asked_for_in_the_words_of_each_service() -> None:
         assert (await post(EMBEDDINGS, embed("a"), headers=right))[0] == 401
 
     mock = talk(script, key="sk-1")
-    assert mock.bill.saw("sk-1") and not mock.bill.saw("sk-2")
+    assert mock.bill.has_received("sk-1") and not mock.bill.has_received("sk-2")
     assert "sk-1" not in json.dumps(mock.bill.document(full=True))
 
 
@@ -724,8 +724,8 @@ def test_no_secret_follows_a_redirect_is_something_the_bill_can_tell() -> None:
                     return response.status
 
             assert asyncio.run(follow()) == 200
-            assert mock.bill.saw("sk-secret") and elsewhere.bill.saw("sk-secret")
-            assert elsewhere.bill.saw("private")
+            assert mock.bill.has_received("sk-secret") and elsewhere.bill.has_received("sk-secret")
+            assert elsewhere.bill.has_received("private")
             assert elsewhere.bill.totals().calls == 1
 
 
@@ -752,7 +752,7 @@ def test_the_bill_counts_every_input_and_the_highest_tide() -> None:
         # Another model or task is another question.
         await post(EMBEDDINGS, {**embed("same"), "model": "n"})
         assert mock.bill.totals().repeated_inputs == 4
-        [first, *_] = mock.bill.seen
+        [first, *_] = mock.bill.recorded
         assert first.path == EMBEDDINGS and json.loads(first.body)["input"][0] == "same"
 
     talk(script, latency=1.0, record=True)

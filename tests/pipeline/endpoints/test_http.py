@@ -131,9 +131,9 @@ async def test_an_answer_above_the_cap_is_refused(monkeypatch):
     monkeypatch.setattr(http, "ANSWER_BYTES_PER_REQUEST", 0)
     async with Mock() as mock:
         error = await refused(mock.url)
-    assert (error.kind, str(error)) == ("invalid", "an answer of more than 1,000 bytes, too large")
+    assert (error.kind, str(error)) == ("invalid", "an answer of more than 1,000 bytes is too large")
     async with speaking(whole(b"x" * 1_001)) as (url, _):
-        assert str(await refused(url)) == "an answer of more than 1,000 bytes, too large"
+        assert str(await refused(url)) == "an answer of more than 1,000 bytes is too large"
     async with speaking(whole(b"x" * 1_000)) as (url, _):
         assert "more than" not in str(await refused(url))
 
@@ -144,7 +144,7 @@ async def test_a_compressed_answer_is_capped_as_it_unfolds(monkeypatch):
     bomb = whole(gzip.compress(b"0" * (64 << 20)), b"content-encoding: gzip")
     async with speaking(bomb) as (url, _):
         error = await refused(url)
-    assert (error.kind, str(error)) == ("invalid", "an answer of more than 1,048,576 bytes, too large")
+    assert (error.kind, str(error)) == ("invalid", "an answer of more than 1,048,576 bytes is too large")
 
 
 @pytest.mark.parametrize(("fault", "deadline"), [
