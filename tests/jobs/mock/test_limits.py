@@ -38,18 +38,18 @@ EXTRAS = st.sampled_from(["", " rejects=count", " tenant=0.5", " rejects=count t
 
 def played(limit: Limit, traffic: list[tuple[float, int]]) -> list[tuple[float, int, Verdict]]:
     """Time, tokens and verdict of each call."""
-    state, now, seen = start(1000.0), 1000.0, []
+    state, now, results = start(1000.0), 1000.0, []
     for gap, tokens in traffic:
         now += gap
         state, verdict = admit(limit, state, now, tokens=tokens)
         if verdict.word == "admitted":
             state = leave(state)
-        seen.append((now, tokens, verdict))
-    return seen
+        results.append((now, tokens, verdict))
+    return results
 
 
-def let_in(seen: list[tuple[float, int, Verdict]]) -> list[tuple[float, int]]:
-    return [(at, tokens) for at, tokens, verdict in seen if verdict.word == "admitted"]
+def admitted_calls(results: list[tuple[float, int, Verdict]]) -> list[tuple[float, int]]:
+    return [(at, tokens) for at, tokens, verdict in results if verdict.word == "admitted"]
 
 
 def stretches(passed: list[tuple[float, int]]) -> list[tuple[float, int, int]]:
@@ -70,7 +70,7 @@ def test_a_bucket_never_admits_more_than_its_depth_and_what_flows_in(
     traffic: list[tuple[float, int]], extra: str
 ) -> None:
     limit = parse("bucket calls=5/s tokens=1000/s" + extra)
-    for seconds, calls, tokens in stretches(let_in(played(limit, traffic))):
+    for seconds, calls, tokens in stretches(admitted_calls(played(limit, traffic))):
         assert calls <= 5 + 5 * seconds + 1e-4
         assert tokens <= 1000 + 1000 * seconds + 1e-2
 
@@ -83,7 +83,7 @@ def test_a_window_never_admits_more_than_its_amount_in_each_window(
     limit = parse("window calls=5/2s tokens=1000/2s" + extra)
     windows: dict[int, list[int]] = {}
     passed = played(limit, traffic)
-    for at, tokens in let_in(passed):
+    for at, tokens in admitted_calls(passed):
         number = math.floor((at - passed[0][0] + 1e-9) / 2)
         windows.setdefault(number, []).append(tokens)
     assert all(len(one) <= 5 and sum(one) <= 1000 for one in windows.values())
@@ -95,7 +95,7 @@ def test_a_sliding_window_never_admits_more_in_any_stretch_of_its_length(
     traffic: list[tuple[float, int]], extra: str
 ) -> None:
     limit = parse("sliding calls=5/2s tokens=1000/2s" + extra)
-    for seconds, calls, tokens in stretches(let_in(played(limit, traffic))):
+    for seconds, calls, tokens in stretches(admitted_calls(played(limit, traffic))):
         assert seconds > 2 - 1e-6 or (calls <= 5 and tokens <= 1000)
 
 
@@ -105,7 +105,7 @@ def test_a_sliding_window_never_admits_more_in_any_stretch_of_its_length(
     TRAFFIC,
     st.sampled_from(["", " rejects=count", " change=1s:0.5,4s:2"]),
 )
-def test_who_waits_as_long_as_told_is_admitted_and_nobody_is_told_too_long(
+def test_a_client_that_waits_the_reported_time_is_admitted_and_no_time_is_too_long(
     counts: str, traffic: list[tuple[float, int]], extra: str
 ) -> None:
     limit = parse(f"{counts} calls=5/s tokens=1000/s{extra}")
@@ -158,16 +158,16 @@ def test_a_decision_depends_on_its_arguments_alone(
 
 @settings(deadline=None, max_examples=50)
 @given(TRAFFIC, st.floats(0.1, 10))
-def test_the_server_s_own_count_is_the_most_in_any_stretch(
+def test_the_peak_is_the_maximum_over_all_intervals(
     traffic: list[tuple[float, int]], seconds: float
 ) -> None:
-    traffic, now, passed = Traffic(parse("slots=1"), (seconds,)), 0.0, []
+    counter, now, passed = Traffic(parse("slots=1"), (seconds,)), 0.0, []
     for gap, tokens in traffic:
         now += gap
         passed.append((now, tokens))
-        traffic.count(now, tokens, Verdict("admitted"))
+        counter.count(now, tokens, Verdict("admitted"))
     inside = [one for one in stretches(passed) if one[0] < seconds - 1e-9]
-    assert traffic.peak(seconds) == (
+    assert counter.peak(seconds) == (
         max((calls for _, calls, _ in inside), default=0),
         max((tokens for _, _, tokens in inside), default=0),
     )
@@ -177,13 +177,13 @@ def test_the_server_s_own_count_is_the_most_in_any_stretch(
 
 
 def verdicts(words: str, moments: list[float], tokens: int = 0) -> list[str]:
-    limit, state, said = parse(words), start(0.0), []
+    limit, state, verdict_words = parse(words), start(0.0), []
     for at in moments:
         state, verdict = admit(limit, state, at, tokens=tokens)
-        said.append(verdict.word)
+        verdict_words.append(verdict.word)
         if verdict.word == "admitted":
             state = leave(state)
-    return said
+    return verdict_words
 
 
 def count(words: str, moments: list[float], **more: int) -> int:
@@ -210,15 +210,15 @@ def test_where_refusals_count_hammering_keeps_the_door_shut() -> None:
 
 def test_a_limit_that_halves_halves_and_comes_back() -> None:
     steady = [n / 50 for n in range(50 * 180)]
-    said = verdicts("bucket calls=50/s change=60s:0.5,120s:1", steady)
-    by_minute = [said[n * 3000 : (n + 1) * 3000].count("admitted") for n in range(3)]
+    verdict_words = verdicts("bucket calls=50/s change=60s:0.5,120s:1", steady)
+    by_minute = [verdict_words[n * 3000 : (n + 1) * 3000].count("admitted") for n in range(3)]
     assert by_minute[0] == 3000 and 1499 <= by_minute[1] <= 1530 and by_minute[2] >= 2974
 
 
 def test_a_second_tenant_uses_its_share_while_it_is_there() -> None:
     steady = [n / 100 for n in range(100 * 30)]
-    said = verdicts("window calls=100/s tenant=0.4@10s-20s", steady)
-    shares = [said[n * 1000 : (n + 1) * 1000].count("admitted") for n in range(3)]
+    verdict_words = verdicts("window calls=100/s tenant=0.4@10s-20s", steady)
+    shares = [verdict_words[n * 1000 : (n + 1) * 1000].count("admitted") for n in range(3)]
     assert shares[0] == shares[2] == 1000 and 600 <= shares[1] <= 800
 
 
@@ -275,11 +275,11 @@ def test_latency_is_log_normal_around_its_median() -> None:
     assert latency(parse("latency=2s"))(rng) == 2.0
 
 
-# What is told
+# Headers
 
 
-def told(words: str, calls: int, tokens: int = 0) -> dict[str, str]:
-    """The headers of the last of so many calls at once."""
+def reported_headers(words: str, calls: int, tokens: int = 0) -> dict[str, str]:
+    """The headers of the last of `calls` simultaneous calls."""
     limit, state, verdict = parse(words), start(0.0), Verdict("admitted")
     for _ in range(calls):
         state, verdict = admit(limit, state, 0.0, tokens=tokens)
@@ -403,7 +403,7 @@ def told(words: str, calls: int, tokens: int = 0) -> dict[str, str]:
 def test_headers_are_those_of_each_service(
     words: str, calls: int, tokens: int, expected: dict[str, str]
 ) -> None:
-    assert told(words, calls, tokens) == expected
+    assert reported_headers(words, calls, tokens) == expected
 
 
 @pytest.mark.parametrize(
@@ -517,11 +517,11 @@ def talk(play: Callable[[Mock, Post, Clock], Awaitable[None]], **options: Any) -
             aiohttp.ClientSession() as session,
         ):
 
-            async def post(path: str, body: Any, **rest: Any) -> tuple[int, Any, dict[str, str]]:
-                async with session.post(mock.url + path, json=body, **rest) as response:
+            async def post(path: str, body: Any, **options: Any) -> tuple[int, Any, dict[str, str]]:
+                async with session.post(mock.url + path, json=body, **options) as response:
                     raw = await response.read()
-                    told = {name.lower(): value for name, value in response.headers.items()}
-                    return response.status, json.loads(raw), told
+                    headers = {name.lower(): value for name, value in response.headers.items()}
+                    return response.status, json.loads(raw), headers
 
             await play(mock, post, time)
         return mock
@@ -535,12 +535,12 @@ EMBED = {"model": "m", "input": ["four byte words"]}
 def test_openai_refuses_with_its_own_words_and_headers() -> None:
     async def script(mock: Mock, post: Post, time: Clock) -> None:
         path = "/v1/embeddings"
-        status, _, told = await post(path, EMBED)
-        assert (status, told["x-ratelimit-remaining-requests"]) == (200, "60")
-        assert told["x-request-id"]
+        status, _, headers = await post(path, EMBED)
+        assert (status, headers["x-ratelimit-remaining-requests"]) == (200, "60")
+        assert headers["x-request-id"]
         assert (await post(path, EMBED))[0] == 200
-        status, body, told = await post(path, EMBED)
-        assert (status, told["retry-after"], told["x-ratelimit-remaining-requests"]) == (
+        status, body, headers = await post(path, EMBED)
+        assert (status, headers["retry-after"], headers["x-ratelimit-remaining-requests"]) == (
             429,
             "1",
             "0",
@@ -554,8 +554,8 @@ def test_openai_refuses_with_its_own_words_and_headers() -> None:
         }
         time.now += 0.5
         assert (await post(path, EMBED))[0] == 200
-        status, body, told = await post(path, {"model": "m", "input": ["x" * 4000]})
-        assert status == 429 and "retry-after" not in told
+        status, body, headers = await post(path, {"model": "m", "input": ["x" * 4000]})
+        assert status == 429 and "retry-after" not in headers
         assert body["error"]["message"] == (
             "Request too large for m in organization org-mock on tokens per min (TPM):"
             " Limit 500, Requested 1000."
@@ -579,8 +579,8 @@ def test_a_serverless_service_refuses_with_503() -> None:
 def test_output_tokens_that_may_come_count_as_openai_counts_them() -> None:
     async def script(mock: Mock, post: Post, time: Clock) -> None:
         chat = {"model": "m", "messages": [{"role": "user", "content": "abcd"}]}
-        told = (await post("/v1/chat/completions", chat | {"max_tokens": 99}))[2]
-        assert told["x-ratelimit-remaining-tokens"] == "900"
+        headers = (await post("/v1/chat/completions", chat | {"max_tokens": 99}))[2]
+        assert headers["x-ratelimit-remaining-tokens"] == "900"
 
     talk(script, limit="window tokens=1000/min headers=openai")
 
@@ -596,12 +596,12 @@ def test_tei_takes_a_permit_for_every_input_and_says_no_time_to_wait() -> None:
         mock.latency, mock.sleep = 1.0, hold
         first = asyncio.create_task(post("/embed", {"inputs": ["a"] * 30}))
         await entered.wait()
-        status, body, told = await post("/embed", {"inputs": ["a"] * 11})
+        status, body, headers = await post("/embed", {"inputs": ["a"] * 11})
         assert (status, body) == (
             429,
             {"error": "Model is overloaded", "error_type": "Overloaded"},
         )
-        assert "retry-after" not in told
+        assert "retry-after" not in headers
         second = asyncio.create_task(post("/embed", {"inputs": ["a"] * 10}))
         release.set()
         assert (await first)[0] == (await second)[0] == 200
@@ -673,8 +673,8 @@ def test_a_wrong_key_uses_up_nothing_and_a_call_that_cannot_be_read_does() -> No
 
 def test_faults_happen_behind_the_gate_and_count() -> None:
     async def script(mock: Mock, post: Post, time: Clock) -> None:
-        said = [(await post("/v1/embeddings", EMBED))[0] for _ in range(4)]
-        assert said == [500, 200, 429, 429]
+        statuses = [(await post("/v1/embeddings", EMBED))[0] for _ in range(4)]
+        assert statuses == [500, 200, 429, 429]
 
     mock = talk(script, limit="window calls=2/min", script=["500 x1 after=0", "headers x-a:b"])
     assert mock.script.matched == [2, 1]
@@ -716,13 +716,13 @@ def request(number: int, tokens: int = 10) -> Request:
 
 
 def test_refusals_arrive_as_the_client_s_own_code_reads_them() -> None:
-    heard: list[tuple[int, str | None]] = []
+    replies: list[tuple[int, str | None]] = []
 
     async def main() -> list[tuple[str, int | None, float | None]]:
         server = SimulatedServer(
             "bucket calls=1/min retry=date cold=5s outage=100s-200s",
             script=["422 match=poison"],
-            listen=lambda status, headers: heard.append((status, headers.get("retry-after"))),
+            listen=lambda status, headers: replies.append((status, headers.get("retry-after"))),
         )
         errors = []
         for at, text in ((0, "a"), (6, "a"), (6.5, "a"), (70, "poison"), (150, "a")):
@@ -740,8 +740,8 @@ def test_refusals_arrive_as_the_client_s_own_code_reads_them() -> None:
         ("poison", 422, None),
         ("overload", 503, None),
     ]
-    assert [status for status, _ in heard] == [503, 200, 429, 422, 503]
-    assert heard[2][1] == "Thu, 01 Jan 2026 00:01:06 GMT"
+    assert [status for status, _ in replies] == [503, 200, 429, 422, 503]
+    assert replies[2][1] == "Thu, 01 Jan 2026 00:01:06 GMT"
 
 
 def test_vectors_where_a_dimension_is_given_and_broken_bytes_never() -> None:
