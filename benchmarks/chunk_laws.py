@@ -20,7 +20,7 @@ COLUMNS = {
     "mismatch": "text[start:end] is not the chunk",
     "lost": "characters, other than blanks, in no chunk",
     "over": "chunks over the size when encoded alone",
-    "overlap over": "overlaps of more tokens than asked",
+    "overlap over": "overlaps of more tokens than requested",
     "overlap empty": "no overlap, with room for one",
     "word": "cuts inside a word",
     "grapheme": "cuts inside a grapheme cluster",
@@ -28,9 +28,9 @@ COLUMNS = {
     "en sentence": "cuts in mid-sentence in hard-wrapped English",
 }
 MAX_CHARS = 150_000
-"""Some texts repeat themselves within so many: the adversarial ones, and the wrapped one every
-47,728 characters. `_located` reads the place of a piece that occurs several times in favour of the
-chunker."""
+"""Some texts repeat themselves within this number of characters: the adversarial ones, and the
+wrapped one every 47,728 characters. `_located` reads the place of a piece that occurs several times
+in favour of the chunker."""
 
 _CJK = "\u2e80-\u31ff\u3400-\u9fff\uf900-\ufaff"
 _ZH_END = re.compile(r"[。！？；…｡][”’」』）】》\"')\]]*\s*|\n\s*")
@@ -70,29 +70,29 @@ def measure(cut: Cutter, text: str, which: str, overlap: int) -> dict[str, Any]:
 
 
 def _located(text: str, spans: list[Span]) -> tuple[list[Span], int]:
-    """The spans where they must lie, read in favour of the chunker, and how many were said wrongly.
+    """The spans at their most favourable positions, and the number of wrong reported positions.
 
     A piece may occur often (`abab…`): it is taken where it continues, else where it overlaps by
-    least, else after a gap. A place that is said counts as wrong if other text stands there, or if
+    least, else after a gap. A reported position counts as wrong if the text there differs, or if
     it makes a gap that is none.
     """
-    found: list[Span] = []
+    located: list[Span] = []
     wrong = start = end = 0
-    for said, _, piece in spans:
+    for reported, _, piece in spans:
         at = text.find(piece, end)
         if at < 0 or text[end:at].strip():
             inside = text.rfind(piece, start, end + len(piece) - 1)
             at = inside if inside >= 0 else at
-        is_said = said >= start and text.startswith(piece, said)
-        if is_said and (at < 0 or not text[end : max(end, said)].strip()):
-            at = said
-        elif (said >= 0 and said != at) or piece not in text:
+        is_right = reported >= start and text.startswith(piece, reported)
+        if is_right and (at < 0 or not text[end : max(end, reported)].strip()):
+            at = reported
+        elif (reported >= 0 and reported != at) or piece not in text:
             wrong += 1
         if at < 0:
             continue
-        found.append((at, at + len(piece), piece))
+        located.append((at, at + len(piece), piece))
         start, end = at, max(end, at + len(piece))
-    return found, wrong
+    return located, wrong
 
 
 def _visible(text: str) -> int:

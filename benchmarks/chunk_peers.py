@@ -42,15 +42,15 @@ def encoding() -> Any:
 
 def texts(folder: Path) -> dict[str, str]:
     """Name -> text; what is not there is left out."""
-    found = {
+    texts = {
         "english": _read(folder.glob("*.md")),
         "chinese": _samples("zh"),
         "markdown": _samples("markdown"),
         "code": _read([*ROOT.glob("chunkers/*.py"), *ROOT.glob("pipeline/**/*.py")]),
         "wrapped": _wrapped(_read(folder.glob("state*.md"))),
     }
-    found = {name: text * max(1, CHARS // len(text)) for name, text in found.items() if text}
-    return found | {
+    texts = {name: text * max(1, CHARS // len(text)) for name, text in texts.items() if text}
+    return texts | {
         "no blank": "abcdefghij" * 500_000,
         "one letter": "a" * 1_000_000,
         "emoji and marks": "👨‍👩‍👧❤️🇩🇪e\u0301\u0302👍🏽" * 60_000,

@@ -101,7 +101,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(results))
         return
-    found = {(row["chunker"], row["text"], row["overlap"]): row for row in results}
+    by_case = {(row["chunker"], row["text"], row["overlap"]): row for row in results}
     versions = {row["chunker"]: row["version"] for row in results}
     names = list(dict.fromkeys(row["text"] for row in results))
     columns = ["CPU time / one encode pass"] + [f"{n} {o}" for n in names for o in OVERLAPS]
@@ -109,7 +109,7 @@ def main() -> None:
     for name in CUTTERS:
         if name not in versions:
             continue
-        cells = [found[name, text, overlap] for text in names for overlap in OVERLAPS]
+        cells = [by_case[name, text, overlap] for text in names for overlap in OVERLAPS]
         shown = [f"{cell['ratio']:.2f}" if "ratio" in cell else "–" for cell in cells]
         cells_of.append([f"{name} {versions[name]}", *shown])
     print(

@@ -35,11 +35,12 @@ MEDIAN_SECONDS, SIGMA = 0.4, 0.5
 MEAN_SECONDS = MEDIAN_SECONDS * math.exp(SIGMA**2 / 2)
 
 
-# --- servers: `arrive` says None (taken) or how long to wait; NaN is a refusal without a header ---
+# --- servers: `arrive` returns None (admitted) or the seconds to wait; NaN is a refusal without a
+# header ---
 
 
 class ServerBucket:
-    """Refills all the time, holds so many seconds' worth."""
+    """A bucket that refills continuously and holds `seconds` of the limit."""
 
     def __init__(self, per_second: Callable[[float], float], depth_seconds: float) -> None:
         self.per_second, self.depth_seconds = per_second, depth_seconds
@@ -109,7 +110,7 @@ class Kind(NamedTuple):
     server: Callable[[float], ServerBucket]
     """Of the run's length."""
     allowed: Callable[[float], float]
-    """Calls that the limit allows in a run of so many seconds."""
+    """Calls that the limit allows in a run of this length."""
 
 
 def halved(seconds: float) -> Callable[[float], float]:
@@ -216,7 +217,7 @@ class Adaptive:
 
 
 class Ours:
-    """textmill: paced buckets where a limit is known, calls in flight found out in any case."""
+    """textmill: paced buckets where a limit is known, adaptive concurrency in any case."""
 
     def __init__(
         self, draw: random.Random, per_second: float | None, header: float | None = None
@@ -266,7 +267,7 @@ CONTROLLERS: dict[str, Callable[[random.Random], Any]] = {
     "ours, limit known": lambda draw: Ours(draw, PER_SECOND),
     "ours, limit unknown": lambda draw: Ours(draw, None),
     "ours, declared 2x": lambda draw: Ours(draw, PER_SECOND * 2),
-    "ours, header says 1e9": lambda draw: Ours(draw, None, 1e9),
+    "ours, header names 1e9": lambda draw: Ours(draw, None, 1e9),
 }
 
 
@@ -291,7 +292,7 @@ def simulate(
     wakes_at = start
     end = start + seconds
     while events and events[0][0] < end:
-        now, _, what, told = heapq.heappop(events)
+        now, _, what, payload = heapq.heappop(events)
         if what == "wake":
             if now != wakes_at:
                 continue  # an earlier one came instead
@@ -303,10 +304,10 @@ def simulate(
             if refused is None:
                 taken.append(now)
                 takes += draw.lognormvariate(math.log(MEDIAN_SECONDS), SIGMA)
-            heapq.heappush(events, (now + takes, next(order), "back", (*told, refused)))
+            heapq.heappush(events, (now + takes, next(order), "back", (*payload, refused)))
             continue
         else:
-            note, started, refused = told
+            note, started, refused = payload
             if refused is None:
                 server.done()
             controller.back(now, note, started, refused)
@@ -320,7 +321,7 @@ def simulate(
 
 
 def most_in(times: list[float], window: float) -> int:
-    """The most of these in any closed window of so many seconds."""
+    """The most of these in any closed window of this length."""
     most = first = 0
     for last, time in enumerate(times):
         while times[first] < time - window:
@@ -398,8 +399,8 @@ def main() -> None:
     else:
         report(rows, machine(), as_json=False)
         for law in laws:
-            told = [f"{key} {value}" for key, value in law.items() if key != "what"]
-            print(f"{law['what']}: {', '.join(told)}")
+            figures = [f"{key} {value}" for key, value in law.items() if key != "what"]
+            print(f"{law['what']}: {', '.join(figures)}")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 Blows against whole runs of the command line, each followed by the same command again: SIGKILL at
 random instants, SIGKILL at every operation on the disk (SQLite's own among them), half a write and
-then SIGKILL, and EIO or ENOSPC at every operation, once and for good. The mock's bill says what
+then SIGKILL, and EIO or ENOSPC at every operation, once and for good. The mock's bill shows what
 was paid. Goals: 0 settled answers lost, paid again at most what was in flight at each blow, the
-bytes of a run that nobody disturbed, exit 13 where the disk failed.
+bytes of an undisturbed run, exit 13 where the disk failed.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         closing(Processes()) as made,
-        serving(SCRIPT, key="canary-7f3a9c51d2") as mock,
+        serving(SCRIPT, key="secret-7f3a9c51d2") as mock,
     ):
-        for row, found in _measured(made, mock, Path(folder), options):
+        for row, problems in _measured(made, mock, Path(folder), options):
             rows.append(row)
-            wrong += found
+            wrong += problems
     report(rows, machine("textmill", "diskcache", "pyarrow"), as_json=options.json)
     for each in wrong:
         print(each, file=sys.stderr)
@@ -113,17 +113,17 @@ def _long(
     expected = job.published()
     assert expected is not None
     blows = lost = again = 0
-    found: list[str] = []
+    problems: list[str] = []
     for each in all_of_them:
         if action == "tear" and not each.only.startswith("write"):
             continue
         disk = job.disk(action, each.at, only=each.only, for_good=for_good)
         struck = strike(made, job, mock, disk=disk)
-        found += [f"{action} {each}: {problem}" for problem in struck.problems(expected)]
+        problems += [f"{action} {each}: {problem}" for problem in struck.problems(expected)]
         blows += struck.first.code in (-signal.SIGKILL, 13)
         lost += struck.answered - struck.kept
         again += struck.again
-    return _row(_name(action, job, for_good), len(all_of_them), blows, lost, again, found)
+    return _row(_name(action, job, for_good), len(all_of_them), blows, lost, again, problems)
 
 
 def _short(
@@ -140,13 +140,13 @@ def _short(
 
 
 def _name(action: str, job: JobFolder, for_good: bool) -> str:
-    told = {"kill": "SIGKILL", "tear": "half a write, SIGKILL"}.get(action, action)
+    blow = {"kill": "SIGKILL", "tear": "half a write, SIGKILL"}.get(action, action)
     kind = "a file" if job.output.suffix else "a folder"
-    return f"{told}{' for good' if for_good else ''}, {kind}"
+    return f"{blow}{' for good' if for_good else ''}, {kind}"
 
 
 def _row(
-    name: str, boundaries: int, blows: int, lost: int, again: int, found: list[str]
+    name: str, boundaries: int, blows: int, lost: int, again: int, problems: list[str]
 ) -> tuple[dict[str, Any], list[str]]:
     """`unkept`: answers under way to the disk at a blow; these, and no others, are paid again."""
     row = {
@@ -157,9 +157,9 @@ def _row(
         "unkept": lost,
         "paid again": again,
         "bound": blows * IN_FLIGHT,
-        "wrong": len(found),
+        "wrong": len(problems),
     }
-    return row, found
+    return row, problems
 
 
 if __name__ == "__main__":

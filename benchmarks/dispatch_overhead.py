@@ -68,7 +68,7 @@ def _now() -> complex:
 
 
 async def _loop(ask: Ask, calls: int, size: int, concurrency: int) -> None:
-    """So many workers over so many calls: the loop that everybody writes."""
+    """Workers over a list of calls: the loop that most projects write."""
     numbers = iter(range(calls))
 
     async def work() -> None:
@@ -89,8 +89,8 @@ async def _raw(url: str, calls: int, size: int, concurrency: int) -> complex:
         async def ask(inputs: list[str]) -> Any:
             body = encode({"input": inputs, "model": "m", "encoding_format": "base64"})
             async with session.post(f"{url}/v1/embeddings", data=body, headers=headers) as reply:
-                found = decode(await reply.read()).data
-            return [np.frombuffer(base64.b64decode(one.embedding), "<f4") for one in found]
+                rows = decode(await reply.read()).data
+            return [np.frombuffer(base64.b64decode(one.embedding), "<f4") for one in rows]
 
         started = _now()
         await _loop(ask, calls, size, concurrency)
@@ -104,8 +104,8 @@ async def _httpx(url: str, calls: int, size: int, concurrency: int) -> complex:
 
         async def ask(inputs: list[str]) -> Any:
             body = {"input": inputs, "model": "m", "encoding_format": "base64"}
-            found = (await client.post(f"{url}/v1/embeddings", json=body)).json()
-            return [base64.b64decode(one["embedding"]) for one in found["data"]]
+            document = (await client.post(f"{url}/v1/embeddings", json=body)).json()
+            return [base64.b64decode(one["embedding"]) for one in document["data"]]
 
         started = _now()
         await _loop(ask, calls, size, concurrency)
@@ -211,7 +211,7 @@ async def _alone(calls: int, size: int, is_plain: bool) -> complex:
 
 
 def _module(*names: str) -> Any:
-    """The first that is installed; else this peer ends, and the table says so."""
+    """The first installed one; else this peer ends, and the table shows it as skipped."""
     for name in names:
         try:
             return importlib.import_module(name)
@@ -270,8 +270,8 @@ def whole_run(url: str, calls: int, size: int, concurrency: int) -> dict[str, fl
         command += ["--id", "id", "-o", f"{folder}/out.parquet", "--overlap", "0"]
         command += ["--kind", "openai", "--url", f"{url}/v1", "--model", "m"]
         command += ["--concurrency", str(concurrency), "--batch-size", str(size)]
-        found = peer(command, {"PYTHONPATH": str(ROOT), "TEXTMILL_HOME": f"{folder}/home"})
-    return {"seconds": found["wall_seconds"], "cpu": found["cpu_seconds"]}
+        measured = peer(command, {"PYTHONPATH": str(ROOT), "TEXTMILL_HOME": f"{folder}/home"})
+    return {"seconds": measured["wall_seconds"], "cpu": measured["cpu_seconds"]}
 
 
 def case(
@@ -288,19 +288,19 @@ def case(
         }
         with mock(latency) as url:
             if name == "textmill run":
-                found: dict[str, Any] = whole_run(url, calls, size, concurrency)
+                measured: dict[str, Any] = whole_run(url, calls, size, concurrency)
             else:
                 numbers = [str(each) for each in (calls, size, concurrency)]
                 command = [sys.executable, __file__, "--peer", name, url, *numbers]
-                found = json.loads(peer(command)["out"])
-        if "skipped" in found:
-            yield row | {"calls/s": found["skipped"]}
+                measured = json.loads(peer(command)["out"])
+        if "skipped" in measured:
+            yield row | {"calls/s": measured["skipped"]}
             continue
-        rate = calls / found["seconds"]
+        rate = calls / measured["seconds"]
         raw = raw or rate
         alone = rate if name == "cache alone" else alone
         row["calls/s"] = round(rate)
-        row["CPU s per 1,000"] = round(found["cpu"] * 1000 / calls, 2)
+        row["CPU s per 1,000"] = round(measured["cpu"] * 1000 / calls, 2)
         if not name.endswith("alone"):
             row["of raw"] = round(rate / raw, 2)
         if alone and name.startswith("textmill"):

@@ -30,21 +30,21 @@ _SENTENCE = re.compile(r"[^.!?。！？\n]{8,}(?:[.!?](?=\s)|[。！？]+[”’
 
 def documents(folder: Path) -> dict[str, str]:
     """Name -> text: the corpora of the folder, and the longest of the sample data."""
-    found = {path.stem: path.read_bytes().decode("utf-8") for path in sorted(folder.glob("*.md"))}
-    found.pop("README", None)
-    if "state_of_the_union" in found:
-        found["one paragraph"] = " ".join(found["state_of_the_union"].split())
+    texts = {path.stem: path.read_bytes().decode("utf-8") for path in sorted(folder.glob("*.md"))}
+    texts.pop("README", None)
+    if "state_of_the_union" in texts:
+        texts["one paragraph"] = " ".join(texts["state_of_the_union"].split())
     rows = [
         json.loads(line)
         for line in (ROOT / "sample_data/reports.jsonl").read_text("utf-8").splitlines()
     ]
     english = max((row for row in rows if row["language"] == "en"), key=lambda r: len(r["text"]))
-    found["long history"] = english["text"]
-    found["chinese"] = "\n\n".join(row["text"] for row in rows if row["language"] == "zh")
-    found["markdown"] = "\n\n".join(
+    texts["long history"] = english["text"]
+    texts["chinese"] = "\n\n".join(row["text"] for row in rows if row["language"] == "zh")
+    texts["markdown"] = "\n\n".join(
         row["text"] for row in rows if row["kind"] == "markdown" and row["language"] == "en"
     )
-    return {name: text[:MAX_CHARS] for name, text in found.items() if text}
+    return {name: text[:MAX_CHARS] for name, text in texts.items() if text}
 
 
 def edited(text: str, edits: int) -> list[str]:
@@ -70,8 +70,8 @@ def semantic(text: str, size: int, overlap: int) -> list[Span]:
     from chunkers.semantic import chunk_semantic
     from pipeline.endpoints.local import embed
 
-    found = chunk_semantic(text, size=size, overlap=overlap, tokenizer=ENCODING, embed=embed)
-    return [(c.start_char, c.end_char, text[c.start_char : c.end_char]) for c in found]
+    chunks = chunk_semantic(text, size=size, overlap=overlap, tokenizer=ENCODING, embed=embed)
+    return [(c.start_char, c.end_char, text[c.start_char : c.end_char]) for c in chunks]
 
 
 CHUNKERS: dict[str, tuple[str, Cutter]] = CUTTERS | {"semantic": ("", semantic)}
@@ -126,17 +126,17 @@ def main() -> None:
             continue
         for index, overlap in enumerate(OVERLAPS):
             row: dict[str, Any] = {"chunker": name, "overlap": overlap}
-            by_text = {text: found[index] for text, found in counts.items()}
-            by_text["all"] = [count for found in counts.values() for count in found[index]]
-            for text, found in by_text.items():
-                median, high = np.percentile(found, (50, 95))
-                row[text] = f"{median:g} / {high:g} / {max(found)}"
+            by_text = {text: distances[index] for text, distances in counts.items()}
+            by_text["all"] = [count for distances in counts.values() for count in distances[index]]
+            for text, distances in by_text.items():
+                median, high = np.percentile(distances, (50, 95))
+                row[text] = f"{median:g} / {high:g} / {max(distances)}"
                 if name == "structure" and (median > GOAL_MEDIAN or high > GOAL_P95):
                     missed.append(f"goal missed: {name}, overlap {overlap}, {text}: {row[text]}")
             rows.append(row)
     distributions = sorted({CHUNKERS[row["chunker"]][0] for row in rows} - {""})
-    told = machine("tiktoken", "wordllama") | versions(options.python, distributions)
-    report(rows, told, as_json=options.json)
+    environment = machine("tiktoken", "wordllama") | versions(options.python, distributions)
+    report(rows, environment, as_json=options.json)
     if not options.json:
         print("each cell: median / 95th percentile / most; goal 2 / 4")
         print("\n".join(missed) or "every goal is met")

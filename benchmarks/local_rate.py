@@ -49,8 +49,8 @@ def main() -> None:
             for copy in range(copies):
                 for row in samples:  # another first word in every paragraph: no chunk comes twice
                     text = row["text"].replace("\n\n", f"\n\n{copy}. ")
-                    told = {"id": f"{row['id']}-{copy}", "text": f"{copy}. {text}"}
-                    file.write(json.dumps(told, ensure_ascii=False) + "\n")
+                    document = {"id": f"{row['id']}-{copy}", "text": f"{copy}. {text}"}
+                    file.write(json.dumps(document, ensure_ascii=False) + "\n")
         best: dict[str, dict[str, float]] = {}
         for turn in range(rounds):
             runs = {
@@ -75,20 +75,21 @@ def main() -> None:
             }
             for name, (command, env) in runs.items():
                 env["PYTHONPATH"] = os.pathsep.join([str(SAMPLES.parent.parent)])
-                found = peer(command, env)
-                last = found.pop("out").strip().splitlines()[-1]
-                found["chunks"] = json.loads(last)["requests"] if name == "textmill" else int(last)
-                if name not in best or found["wall_seconds"] < best[name]["wall_seconds"]:
-                    best[name] = found
+                measured = peer(command, env)
+                last = measured.pop("out").strip().splitlines()[-1]
+                is_textmill = name == "textmill"
+                measured["chunks"] = json.loads(last)["requests"] if is_textmill else int(last)
+                if name not in best or measured["wall_seconds"] < best[name]["wall_seconds"]:
+                    best[name] = measured
     plain = best["plain loop"]["chunks"] / best["plain loop"]["wall_seconds"]
     rows = [
         {
             "what": name,
-            **found,
-            "chunks_per_second": round(found["chunks"] / found["wall_seconds"]),
-            "of_plain": round(found["chunks"] / found["wall_seconds"] / plain, 2),
+            **measured,
+            "chunks_per_second": round(measured["chunks"] / measured["wall_seconds"]),
+            "of_plain": round(measured["chunks"] / measured["wall_seconds"] / plain, 2),
         }
-        for name, found in best.items()
+        for name, measured in best.items()
     ]
     report(rows, machine("textmill", "wordllama", "tokenizers", "numpy"), as_json=options.json)
 

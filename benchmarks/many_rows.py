@@ -45,7 +45,7 @@ def main() -> None:
             url = server.stderr.readline().split()[-1]
             rows = []
             for name in ("first run", "second run"):
-                found = peer(
+                measured = peer(
                     [
                         sys.executable,
                         "-m",
@@ -74,15 +74,15 @@ def main() -> None:
                     ],
                     env | {"TEXTMILL_HOME": f"{folder}/home"},
                 )
-                ended = json.loads(found.pop("out").strip().splitlines()[-1])
+                ended = json.loads(measured.pop("out").strip().splitlines()[-1])
                 ids = pq.read_table(f"{folder}/out.parquet", columns=["id"])["id"].to_pylist()
                 rows.append(
                     {
                         "what": name,
-                        **found,
+                        **measured,
                         "calls": ended["calls"],
                         "cached": ended["cached"],
-                        "rows_per_second": round(count / found["wall_seconds"]),
+                        "rows_per_second": round(count / measured["wall_seconds"]),
                         "in_order": ids == list(range(count)),
                     }
                 )

@@ -41,26 +41,26 @@ def peer(command: list[str], env: dict[str, str] | None = None) -> dict[str, Any
 
 
 def machine(*packages: str) -> dict[str, str]:
-    """What the figures depend on."""
-    told = {
+    """The environment of the figures."""
+    environment = {
         "date": time.strftime("%Y-%m-%d"),
         "cores": str(os.cpu_count()),
         "python": platform.python_version(),
     }
     for name in packages:
         try:
-            told[name] = version(name)
+            environment[name] = version(name)
         except PackageNotFoundError:
-            told[name] = "not installed"
-    return told
+            environment[name] = "not installed"
+    return environment
 
 
-def report(rows: list[dict[str, Any]], told: dict[str, str], *, as_json: bool) -> None:
+def report(rows: list[dict[str, Any]], environment: dict[str, str], *, as_json: bool) -> None:
     """The table, for people or as one JSON object."""
     if as_json:
-        print(json.dumps({"machine": told, "rows": rows}))
+        print(json.dumps({"machine": environment, "rows": rows}))
         return
-    print(", ".join(f"{key} {value}" for key, value in told.items()))
+    print(", ".join(f"{key} {value}" for key, value in environment.items()))
     columns = list(dict.fromkeys(key for row in rows for key in row))
     widths = {c: max(len(c), *(len(str(row.get(c, ""))) for row in rows)) for c in columns}
     for line in (dict(zip(columns, columns, strict=True)), *rows):

@@ -55,9 +55,9 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder, served() as url:
         for task in TASKS:
-            found = [_rows(Path(folder), url, task, count) for count in (few, many)]
-            found[1]["of fewer rows"] = round(found[1]["rss_mb"] / found[0]["rss_mb"], 2)
-            rows += found
+            measured = [_rows(Path(folder), url, task, count) for count in (few, many)]
+            measured[1]["of fewer rows"] = round(measured[1]["rss_mb"] / measured[0]["rss_mb"], 2)
+            rows += measured
         rows.append(_document(Path(folder), url, megabytes))
     report(rows, machine("textmill", "pyarrow", "diskcache", "msgspec"), as_json=options.json)
 
@@ -66,8 +66,8 @@ def _rows(folder: Path, url: str, task: str, count: int) -> dict[str, Any]:
     path = folder / f"rows-{count}.jsonl"
     if not path.exists():
         subprocess.run([sys.executable, "-c", WRITE_ROWS, path, str(count)], check=True)
-    found = _run(folder, url, task, path, "--batch-size", "32" if task == "embed" else "1")
-    return {"what": f"{count:,} rows, {task}", **found}
+    measured = _run(folder, url, task, path, "--batch-size", "32" if task == "embed" else "1")
+    return {"what": f"{count:,} rows, {task}", **measured}
 
 
 def _document(folder: Path, url: str, megabytes: int) -> dict[str, Any]:
@@ -75,9 +75,9 @@ def _document(folder: Path, url: str, megabytes: int) -> dict[str, Any]:
     size = str(megabytes * 1_000_000)
     # In a process of its own: Linux counts what a parent held as its child's peak.
     subprocess.run([sys.executable, "-c", WRITE_DOCUMENT, path, size], check=True)
-    found = _run(folder, url, "embed", path, "--batch-size", "256", "--size", "1024")
-    beyond = found["rss_mb"] - megabytes  # ASCII: one byte a character
-    return {"what": f"one document, {megabytes} MB", **found, "beyond its text": beyond}
+    measured = _run(folder, url, "embed", path, "--batch-size", "256", "--size", "1024")
+    beyond = measured["rss_mb"] - megabytes  # ASCII: one byte a character
+    return {"what": f"one document, {megabytes} MB", **measured, "beyond its text": beyond}
 
 
 def _run(folder: Path, url: str, task: str, path: Path, *more: str) -> dict[str, Any]:
@@ -85,9 +85,9 @@ def _run(folder: Path, url: str, task: str, path: Path, *more: str) -> dict[str,
     name = f"{path.stem}-{task}"
     command += ["--id", "id", "-o", f"{folder}/{name}.parquet", "--kind", "openai"]
     command += ["--url", f"{url}/v1", "--model", "m", "--concurrency", "32", *more]
-    found = peer(command, {"PYTHONPATH": ROOT, "TEXTMILL_HOME": f"{folder}/home-{name}"})
-    ended = json.loads(found.pop("out").strip().splitlines()[-1])
-    return {**found, "requests": ended["requests"], "calls": ended["calls"]}
+    measured = peer(command, {"PYTHONPATH": ROOT, "TEXTMILL_HOME": f"{folder}/home-{name}"})
+    ended = json.loads(measured.pop("out").strip().splitlines()[-1])
+    return {**measured, "requests": ended["requests"], "calls": ended["calls"]}
 
 
 @contextmanager

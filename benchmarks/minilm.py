@@ -17,7 +17,8 @@ import numpy as np
 HEADS = 12
 LAYERS = 6
 MAX_TOKENS = 256
-"""What the model was made for; the rest of a longer text is not read, as in its own package."""
+"""The input length of the model; the remainder of a longer text is not read, as in its own
+package."""
 BATCH_TOKENS = 4096
 
 
@@ -35,7 +36,7 @@ def minilm() -> Callable[[Sequence[str]], Any] | None:
     reader.enable_truncation(MAX_TOKENS)
 
     def embed(texts: Sequence[str]) -> Any:
-        tokens = [found.ids for found in reader.encode_batch(list(texts))]
+        tokens = [encoding.ids for encoding in reader.encode_batch(list(texts))]
         order = sorted(range(len(tokens)), key=lambda number: len(tokens[number]))
         vectors = np.zeros((len(tokens), 384), np.float32)
         batch: list[int] = []
@@ -55,12 +56,12 @@ def _tensors(raw: bytes) -> dict[str, Any]:
     """The matrices of a safetensors file by name. Source: its published format, 0.5."""
     length = int.from_bytes(raw[:8], "little")
     head = json.loads(raw[8 : 8 + length])
-    found = {}
+    matrices = {}
     for name, entry in head.items():
         if name != "__metadata__" and entry["dtype"] == "F32":
             start, stop = (8 + length + offset for offset in entry["data_offsets"])
-            found[name] = np.frombuffer(raw[start:stop], np.float32).reshape(entry["shape"])
-    return found
+            matrices[name] = np.frombuffer(raw[start:stop], np.float32).reshape(entry["shape"])
+    return matrices
 
 
 def _forward(weights: dict[str, Any], tokens: list[list[int]]) -> Any:
@@ -87,9 +88,9 @@ def _forward(weights: dict[str, Any], tokens: list[list[int]]) -> Any:
         weight = query @ key.transpose(0, 1, 3, 2) / math.sqrt(query.shape[-1]) + hidden
         weight = np.exp(weight - weight.max(axis=-1, keepdims=True))
         weight /= weight.sum(axis=-1, keepdims=True)
-        seen = (weight @ value).transpose(0, 2, 1, 3).reshape(len(tokens), width, -1)
-        seen = _linear(weights, seen, f"{name}.attention.output.dense")
-        state = _normed(weights, state + seen, f"{name}.attention.output.LayerNorm")
+        context = (weight @ value).transpose(0, 2, 1, 3).reshape(len(tokens), width, -1)
+        context = _linear(weights, context, f"{name}.attention.output.dense")
+        state = _normed(weights, state + context, f"{name}.attention.output.LayerNorm")
         inner = _gelu(_linear(weights, state, f"{name}.intermediate.dense"))
         inner = _linear(weights, inner, f"{name}.output.dense")
         state = _normed(weights, state + inner, f"{name}.output.LayerNorm")

@@ -69,14 +69,14 @@ def edited(rows: list[tuple[int, int]], share: float, seed: int) -> list[tuple[i
     is_changed, is_removed, is_grown = (
         set(at[:one]), set(at[one : one + half]), set(at[one + half :])
     )  # fmt: skip
-    found: list[tuple[int, int]] = []
+    edited_rows: list[tuple[int, int]] = []
     for position, (number, version) in enumerate(rows):
         if position in is_grown:
-            found.append((10**9 * seed + number, 0))
+            edited_rows.append((10**9 * seed + number, 0))
         if position in is_removed:
             continue
-        found.append((number, seed) if position in is_changed else (number, version))
-    return found
+        edited_rows.append((number, seed) if position in is_changed else (number, version))
+    return edited_rows
 
 
 def new_inputs(before: set[bytes], rows: Path) -> int:
@@ -84,7 +84,7 @@ def new_inputs(before: set[bytes], rows: Path) -> int:
     from pipeline.source.jsonl import lines
 
     cut = chunkers.chunker("structure")
-    found = 0
+    new_texts = 0
     with rows.open("rb") as stream:
         for line in lines(stream, 1 << 30):
             content = json.loads(line.raw or b"{}")["text"]
@@ -95,9 +95,9 @@ def new_inputs(before: set[bytes], rows: Path) -> int:
             for chunk in cut(content, size=512, overlap=0, tokenizer="o200k_base"):
                 piece = content[chunk.start_char : chunk.end_char].encode()
                 digest = hashlib.sha256(piece).digest()[:8]
-                found += digest not in before
+                new_texts += digest not in before
                 before.add(digest)
-    return found
+    return new_texts
 
 
 # --- one night, in its own process ---------------------------------------------------------------
@@ -113,9 +113,9 @@ def night() -> None:
         @functools.wraps(real)
         def measured(*given: Any, **named: Any) -> Any:
             started = time.perf_counter()
-            found = real(*given, **named)
+            result = real(*given, **named)
             spent[stage] += time.perf_counter() - started
-            return measured_steps(found) if hasattr(found, "__next__") else found
+            return measured_steps(result) if hasattr(result, "__next__") else result
 
         def measured_steps(steps: Any) -> Any:
             while True:
@@ -166,9 +166,9 @@ def run(folder: Path, rows: Path, url: str) -> dict[str, Any]:
         "NIGHTLY_STAGES": f"{folder}/stages.json",
     }
     os.sync()  # the night before is not this one's to write
-    found = peer(command, env)
-    ended = json.loads(found.pop("out").strip().splitlines()[-1])
-    return found | {
+    measured = peer(command, env)
+    ended = json.loads(measured.pop("out").strip().splitlines()[-1])
+    return measured | {
         "ended": ended,
         "stages": json.loads(Path(folder, "stages.json").read_text()),
     }
@@ -197,22 +197,22 @@ def main() -> None:
             write(path, rows)
             need = new_inputs(known, path)
             before = inputs(url)
-            found = run(folder, path, url)
-            whole = table[0]["wall_seconds"] if table else found["wall_seconds"]
-            ended = found["ended"]
+            measured = run(folder, path, url)
+            whole = table[0]["wall_seconds"] if table else measured["wall_seconds"]
+            ended = measured["ended"]
             table.append(
                 {
                     "night": name,
-                    "wall_seconds": found["wall_seconds"],
-                    "of first": f"{found['wall_seconds'] / whole:.1%}",
+                    "wall_seconds": measured["wall_seconds"],
+                    "of first": f"{measured['wall_seconds'] / whole:.1%}",
                     "goal": f"{most:.0%}" if most else "",
-                    "cpu_seconds": found["cpu_seconds"],
-                    "rss_mb": found["rss_mb"],
+                    "cpu_seconds": measured["cpu_seconds"],
+                    "rss_mb": measured["rss_mb"],
                     "calls": ended["calls"],
                     "sent": inputs(url) - before,
                     "new inputs": need,
                     **{key: ended[key] for key in ("added", "changed", "removed", "unchanged")},
-                    **found["stages"],
+                    **measured["stages"],
                 }
             )
     report(table, machine("textmill", "pyarrow", "numpy", "msgspec"), as_json=options.json)

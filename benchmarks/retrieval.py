@@ -50,8 +50,8 @@ Cut = Callable[[str, int], Spans]
 
 
 def _located(text: str, given: Sequence[tuple[int, int, str]]) -> Spans:
-    """Spans as given, or where the chunk's text lies for chunkers that give none."""
-    found: Spans = []
+    """Spans as given, or the position of the chunk's text for chunkers that give none."""
+    located: Spans = []
     last = 0
     for start, end, piece in given:
         if start < 0:
@@ -59,8 +59,8 @@ def _located(text: str, given: Sequence[tuple[int, int, str]]) -> Spans:
             if start < 0:
                 continue  # not of this text: it can answer nothing
             end, last = start + len(piece), start + 1
-        found.append((start, end))
-    return found
+        located.append((start, end))
+    return located
 
 
 def cutters() -> dict[str, tuple[str, Cut]]:
@@ -72,8 +72,8 @@ def cutters() -> dict[str, tuple[str, Cut]]:
     def semantic(text: str, size: int) -> Spans:
         from chunkers.semantic import chunk_semantic
 
-        found = chunk_semantic(text, size=size, tokenizer=ENCODING, embed=local.embed)
-        return [(chunk.start_char, chunk.end_char) for chunk in found]
+        chunks = chunk_semantic(text, size=size, tokenizer=ENCODING, embed=local.embed)
+        return [(chunk.start_char, chunk.end_char) for chunk in chunks]
 
     def clusters(text: str, size: int) -> Spans:
         return cluster_semantic(text, size, local.embed)
@@ -181,16 +181,16 @@ def compare(
             if size not in made:
                 continue
             option, cut = made[size]
-            found = scores(corpora, cut, questions, embed)
-            base = base or found
+            measured = scores(corpora, cut, questions, embed)
+            base = base or measured
             mean = float(cut.tokens.mean())
             row: dict[str, Any] = {"model": model, "size": size, "chunker": name}
             row |= {"option": option, "mean tokens": round(mean, 1)}
-            row |= {column: round(100 * float(found[column].mean()), 1) for column in COLUMNS}
+            row |= {column: round(100 * float(measured[column].mean()), 1) for column in COLUMNS}
             row["intervals"] = {
-                column: interval(base[column], found[column])
+                column: interval(base[column], measured[column])
                 for column in COLUMNS
-                if base is not found
+                if base is not measured
             }
             row["comparable"] = abs(mean / float(target or mean) - 1) <= WITHIN
             rows.append(row)
@@ -211,7 +211,7 @@ def main() -> None:
     parser.add_argument("--targets", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not (options.folder / "questions.jsonl").is_file():
-        print(f"{options.folder}: no questions.jsonl with texts lies there", file=sys.stderr)
+        print(f"{options.folder}: no questions.jsonl with texts in this folder", file=sys.stderr)
         sys.exit(2)
     options.sizes = options.sizes or ("200" if options.quick else ",".join(map(str, SIZES)))
     if options.cut:
@@ -238,12 +238,12 @@ def main() -> None:
             corpora = load(options.folder, quick=True)
             rows += compare(options, corpora, chosen, "all-MiniLM-L6-v2", other)
     distributions = sorted({cutters()[name][0] for name in chosen} - {""})
-    told = machine("numpy", "tiktoken", "wordllama") | versions(options.python, distributions)
+    system = machine("numpy", "tiktoken", "wordllama") | versions(options.python, distributions)
     if options.json:
-        report(rows, told, as_json=True)
+        report(rows, system, as_json=True)
         return
     shown = [{k: v for k, v in row.items() if k not in ("intervals", "comparable")} for row in rows]
-    report(shown, told, as_json=False)
+    report(shown, system, as_json=False)
     for line in verdicts(rows):
         print(line)
 

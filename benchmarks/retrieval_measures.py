@@ -77,22 +77,22 @@ def _read(path: Path) -> str:
 def scores(corpora: Corpora, cuts: Cuts, questions: Any, embed: Embed) -> dict[str, Any]:
     """Per measure one figure for each question."""
     near = questions @ _vectors(corpora, cuts, embed).T
-    found: dict[str, list[float]] = {column: [] for column in COLUMNS}
+    measures: dict[str, list[float]] = {column: [] for column in COLUMNS}
     for number, (owner, answers) in enumerate(zip(corpora.owners, corpora.answers, strict=True)):
         order = np.argsort(-near[number], kind="stable")
         recall, precision, iou = _measures(cuts, order[:TOP], owner, answers)
-        found["recall"].append(recall)
-        found["precision"].append(precision)
-        found["iou"].append(iou)
+        measures["recall"].append(recall)
+        measures["precision"].append(precision)
+        measures["iou"].append(iou)
         touching = np.zeros(len(cuts.text), bool)
         for start, end in answers:
             touching |= (cuts.text == owner) & (cuts.start < end) & (cuts.end > start)
-        found["omega"].append(_measures(cuts, np.flatnonzero(touching), owner, answers)[2])
+        measures["omega"].append(_measures(cuts, np.flatnonzero(touching), owner, answers)[2])
         filled = np.cumsum(cuts.tokens[order])
         for context in CONTEXTS:
             fitting = order[: int(np.searchsorted(filled, context, "right"))]
-            found[f"recall {context}"].append(_measures(cuts, fitting, owner, answers)[0])
-    return {column: np.array(figures) for column, figures in found.items()}
+            measures[f"recall {context}"].append(_measures(cuts, fitting, owner, answers)[0])
+    return {column: np.array(figures) for column, figures in measures.items()}
 
 
 def _measures(
@@ -105,13 +105,13 @@ def _measures(
         spans.setdefault(int(cuts.text[chunk]), []).append(span)
     merged = {text: _union(parts) for text, parts in spans.items()}
     retrieved = sum(end - start for parts in merged.values() for start, end in parts)
-    asked = sum(end - start for start, end in answers)
+    answer_chars = sum(end - start for start, end in answers)
     hit = sum(
         max(0, min(end, stop) - max(start, begin))
         for start, end in merged.get(owner, ())
         for begin, stop in answers
     )
-    return hit / asked, hit / max(retrieved, 1), hit / (retrieved + asked - hit)
+    return hit / answer_chars, hit / max(retrieved, 1), hit / (retrieved + answer_chars - hit)
 
 
 def _union(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -126,7 +126,7 @@ def _union(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 def _vectors(corpora: Corpora, cuts: Cuts, embed: Embed) -> Any:
     rows = zip(cuts.text.tolist(), cuts.start.tolist(), cuts.end.tolist(), strict=True)
-    # A chunk of blanks has no vector; "." stands for nothing that anybody asks.
+    # A chunk of blanks has no vector; "." matches no question.
     vectors = embed([corpora.texts[text][start:end].strip() or "." for text, start, end in rows])
     return np.nan_to_num(vectors)
 
@@ -180,5 +180,5 @@ def versions(python: str, distributions: list[str]) -> dict[str, str]:
         f"import json, sys; sys.path.insert(0, {str(ROOT / 'benchmarks')!r}); import measure; "
         f"print(json.dumps(measure.machine(*{distributions!r})))"
     )
-    told = json.loads(peer([python, "-c", code])["out"])
-    return {name: told[name] for name in distributions}
+    installed = json.loads(peer([python, "-c", code])["out"])
+    return {name: installed[name] for name in distributions}

@@ -99,7 +99,7 @@ async def textmill(dispatch: Dispatch, seconds: float) -> None:
 
 
 async def other(controller: Any, send: Send, seconds: float) -> None:
-    """The same for a controller that says how long to wait, and is told what came back."""
+    """The same for a controller that returns the seconds to wait and receives the results."""
     wake = anyio.Event()
 
     async def call(note: Any, started: float, number: int) -> None:
@@ -211,12 +211,12 @@ def main() -> None:
         row["CPU s"] = round(time.process_time() - started, 1)
         rows.append(row)
         peaks.append(peak)
-    told = machine("textmill", "aiohttp", "anyio")
-    told["clock"] = f"{'real' if options.socket else 'virtual'}, {seconds:g} s each"
+    environment = machine("textmill", "aiohttp", "anyio")
+    environment["clock"] = f"{'real' if options.socket else 'virtual'}, {seconds:g} s each"
     if options.json:
-        report(rows + peaks, told, as_json=True)
+        report(rows + peaks, environment, as_json=True)
     else:
-        report(rows, told, as_json=False)
+        report(rows, environment, as_json=False)
         print()
         report(peaks, {}, as_json=False)
 

@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def measure(folder: Path, checkout: Path, times: int) -> dict[str, float]:
-    """CPU seconds of each command run from this checkout, the least of so many times."""
+    """CPU seconds of each command run from this checkout, the minimum of several runs."""
     folder.mkdir()
     with (folder / "rows.jsonl").open("w") as file:
         for n in range(ROWS):

@@ -30,10 +30,10 @@ with open(sys.argv[1]) as file:
         row = json.loads(line)
         text = row["text"]
         chunks = cut(text, size=512, overlap=0, tokenizer="o200k_base")
-        told = [text[each.start_char : each.end_char][:40] for each in chunks]
+        starts = [text[each.start_char : each.end_char][:40] for each in chunks]
         ids.append(row["id"])
         texts.append(text)
-        answers.append("\\n".join(told))
+        answers.append("\\n".join(starts))
 table = pa.table({"id": ids, "text": texts, "answer": answers})
 pq.write_table(table, sys.argv[2], compression="zstd", compression_level=3)
 """
@@ -79,9 +79,10 @@ def _write(path: Path, count: int) -> None:
         for number in range(count):
             parts, size, n = [], 0, 0
             while size < 8_000:
-                told = (number * 31 + n) * 7 % 9_973
-                said = f"On day {n} of year {number} the gauge at weir {told % 97} read {told} mm. "
-                parts.append(said + ("The keeper closed the sluice.\n\n" if n % 4 == 3 else ""))
+                level = (number * 31 + n) * 7 % 9_973
+                weir = level % 97
+                text = f"On day {n} of year {number} the gauge at weir {weir} read {level} mm. "
+                parts.append(text + ("The keeper closed the sluice.\n\n" if n % 4 == 3 else ""))
                 size, n = size + len(parts[-1]), n + 1
             file.write(json.dumps({"id": number, "text": "".join(parts)}) + "\n")
 

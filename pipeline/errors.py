@@ -1,10 +1,10 @@
-"""Errors, named by who handles them, and what each class of them means.
+"""Errors, named by their handlers, and the meaning of each class.
 
-A failed request is a record (`records.Failure`), not an exception. What ends a run is a
-`TextmillError`: one line for the user, an optional hint, and the exit code of its class. What a
-`decode` raises is an `EndpointError`; what follows from it is read from one table, `ERRORS`, by
-everything that asks: retries, pauses, bills, outages, the drift check. So no other file compares
-the class of an error with a name, and a new class is a new row.
+A failed request is a record (`records.Failure`), not an exception. A `TextmillError` ends a run: it
+has one line for the user, an optional hint, and the exit code of its class. `decode` raises
+`EndpointError`; one table, `ERRORS`, defines its consequences for retries, pauses, bills, outages
+and the drift check. So no other file compares the class of an error with a name, and a new class is
+a new row.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class TooManyFailed(TextmillError):
 
 
 class OutageError(TextmillError):
-    """No answer for `max_outage_seconds`; trying again later goes on where it stopped."""
+    """No answer for `max_outage_seconds`; a later run resumes where this one stopped."""
 
     exit_code = 5
     exit_class = "outage"
@@ -56,7 +56,7 @@ class InputError(TextmillError):
 
 
 class RefusedError(TextmillError):
-    """The endpoint refuses for good: credential, permission, payment, certificate."""
+    """The endpoint rejects every call: credential, permission, payment, certificate."""
 
     exit_code = 7
     exit_class = "refused"
@@ -64,7 +64,7 @@ class RefusedError(TextmillError):
 
 
 class BudgetError(TextmillError):
-    """The budget does not cover what is left to do."""
+    """The budget does not cover the remaining work."""
 
     exit_code = 8
     exit_class = "budget"
@@ -72,7 +72,7 @@ class BudgetError(TextmillError):
 
 
 class TimeLimit(TextmillError):
-    """`run.until` was reached: what was under way was drained, the next run goes on."""
+    """`run.until` was reached: calls in flight were drained, the next run resumes."""
 
     exit_code = 10
     exit_class = "time limit"
@@ -88,7 +88,7 @@ class LockedError(TextmillError):
 
 
 class StateError(TextmillError):
-    """An answer that was settled cannot be read back; the next run sends it again."""
+    """A settled answer cannot be read back; the next run sends its request again."""
 
     exit_code = 12
     exit_class = "state"
@@ -104,29 +104,29 @@ class StorageError(TextmillError):
 
 
 class GuardError(TextmillError):
-    """A guard refused to publish: the output would lose more than was declared."""
+    """A guard blocked publishing: the output would lose more than the job declares."""
 
     exit_code = 14
     exit_class = "guard"
 
 
 class Interrupted(TextmillError):
-    """A signal ended the run: what was under way was drained, the next run goes on."""
+    """A signal ended the run: calls in flight were drained, the next run resumes."""
 
     exit_code = 130
     exit_class = "interrupted"
     resumable = True
 
     def __init__(self, signal_name: str, exit_code: int) -> None:
-        super().__init__(f"interrupted by {signal_name}; run the same command to go on")
+        super().__init__(f"interrupted by {signal_name}; run the same command to resume")
         self.exit_code = exit_code
 
 
 COMPLETE = 0
 FAILED_ROWS = 3
-"""Published, and some rows failed or are partial."""
+"""Published, but some rows failed or are partial."""
 TERMINATED = 143
-"""`Interrupted` by anything but SIGINT."""
+"""`Interrupted` by any signal but SIGINT."""
 
 _ENDS: list[type[TextmillError]] = TextmillError.__subclasses__()
 
@@ -137,11 +137,11 @@ CLASSES: dict[int, str] = {
     TextmillError.exit_code: TextmillError.exit_class,
     **{error.exit_code: error.exit_class for error in _ENDS},
 }
-"""Every exit code of a run, in words."""
+"""The class of every exit code of a run."""
 
 CLOSING = frozenset(error.exit_code for error in _ENDS if not error.resumable)
-"""Exit codes that close a run without a commit: what is to be done next is not what was begun. All
-others leave it open, as a kill does."""
+"""Exit codes that close a run without a commit: the next run starts anew. All others leave it open,
+as a kill does."""
 
 
 ErrorKind = Literal[
@@ -161,60 +161,61 @@ ErrorKind = Literal[
 
 
 class ErrorFacts(NamedTuple):
-    """What a class of error means.
+    """The meaning of a class of error.
 
-    Invariant: one of three is at fault: the endpoint (`is_endpoints_fault`), the job
+    Invariant: exactly one of three is at fault: the endpoint (`is_endpoints_fault`), the job
     (`stops_with`), or else the request (`is_requests_own`).
     """
 
     is_endpoints_fault: bool = False
     """Counts towards an outage, and pauses the endpoint or counts towards its breaker."""
     is_sent: bool = True
-    """The server got it: it counts as a call."""
+    """The request reached the server: it counts as a call."""
     may_be_billed: bool = False
-    """Its estimated cost counts as spent, or a budget would not hold."""
+    """The estimated cost counts as spent, or a budget would not hold."""
     attempts: int = 1
-    """Attempts after which it is final for a request; one that waits for a pause uses up none."""
+    """Attempts after which the error is final for a request; waiting for a pause uses up none."""
     attempts_by_status: Mapping[int, int] = MappingProxyType({})
-    """The same under an HTTP status that means less than the class does otherwise."""
+    """The same for HTTP statuses that are weaker evidence than the class."""
     attempts_in_silence: int = 0
-    """The same, if more, where nothing has come from the endpoint since before the call."""
+    """The same, if larger, while the endpoint has sent nothing since before the call."""
     retry_cost: float = 0.0
-    """What a retry takes from the retry budget (`pipeline.limits.retry_budget`)."""
+    """The cost of a retry in the retry budget (`pipeline.limits.retry_budget`)."""
     base_pause_seconds: float = 0.0
-    """The endpoint pauses, for a time that doubles from this one; 0: it does not pause."""
+    """First pause of the endpoint, doubling from there; 0: it does not pause."""
     max_pause_seconds: float = 300.0
-    """The longest time that the server may ask for."""
+    """Upper bound of a wait that the server requests."""
     lowers: Literal["rate limit", "concurrency"] | None = None
-    """What the endpoint is asked for less of, from then on."""
+    """What admission control lowers from then on."""
     is_refusal: bool = False
-    """The server refuses this input. Refused alike, the first inputs mean that the job is wrong."""
+    """The server rejects this input. If it rejects each of the first inputs, the job is wrong."""
     is_too_large: bool = False
-    """The size may be at fault: answered halves bound the batch, one chunk is cut in pieces."""
+    """The size may be at fault: answered halves bound the batch, a single chunk is split."""
     stops_with: type[TextmillError] | None = None
-    """No request of this run can be answered: it ends with this."""
+    """No request of this run can be answered: the run ends with this error."""
     hint: str | None = None
-    """Of what it ends with."""
+    """Hint of that error."""
 
     @property
     def is_pausing(self) -> bool:
-        """The whole endpoint waits, and the request with it."""
+        """True if the whole endpoint waits, and the request with it."""
         return self.base_pause_seconds > 0
 
     @property
     def is_requests_own(self) -> bool:
-        """Another request may be answered all the same."""
+        """True if other requests may be answered all the same."""
         return not self.is_endpoints_fault and self.stops_with is None
 
 
 _RETRY = 14.0
 _THROTTLED = 5.0
-"""Of a call that the server had no room for: it cost the server little."""
+"""For a call that the server had no room for: it cost the server little."""
 
 ERRORS: dict[ErrorKind, ErrorFacts] = {
     # The input, or the batch, is larger than the model or the server takes.
     "too_long": ErrorFacts(is_refusal=True, is_too_large=True),
-    # The model is starting. The time that the server estimates is a guess: it is asked again.
+    # The model is starting. The time that the server estimates is a guess: calls are retried
+    # earlier.
     "loading": ErrorFacts(
         is_endpoints_fault=True,
         base_pause_seconds=1.0,
@@ -250,22 +251,22 @@ ERRORS: dict[ErrorKind, ErrorFacts] = {
     # Credential or permission; a certificate that does not hold.
     "auth": ErrorFacts(
         stops_with=RefusedError,
-        hint="check `endpoint.api_key` and what it may call; answers so far are kept",
+        hint="check `endpoint.api_key` and its permissions; answers so far are kept",
     ),
-    # The server refuses this input, or one input of this batch: 424 may be of a neighbour.
+    # The server rejects this input, or one input of this batch: a 424 may concern a neighbour.
     "poison": ErrorFacts(
         attempts_by_status=MappingProxyType({424: 2}),
         retry_cost=_RETRY,
         is_refusal=True,
     ),
-    # The server refuses every input: wrong model, wrong path, redirect.
+    # The server rejects every input: wrong model, wrong path, redirect.
     "config": ErrorFacts(
         stops_with=UsageError,
         hint="check `endpoint.url`, `endpoint.model` and `parameters`",
     ),
     # 408, 409, 425, 5xx.
     "transient": ErrorFacts(is_endpoints_fault=True, attempts=12, retry_cost=_RETRY),
-    # Sent, and no whole answer came back.
+    # Sent, and no complete answer arrived.
     "ambiguous": ErrorFacts(
         is_endpoints_fault=True,
         may_be_billed=True,
@@ -273,10 +274,10 @@ ERRORS: dict[ErrorKind, ErrorFacts] = {
         attempts_in_silence=12,
         retry_cost=_RETRY,
     ),
-    # 200, but not an answer to what was asked.
+    # 200, but not a valid answer to the request.
     "invalid": ErrorFacts(may_be_billed=True, attempts=3, retry_cost=_RETRY),
 }
-"""What follows from each class of error; `docs/errors.md` says how each is recognised."""
+"""The consequences of each class of error; `docs/errors.md` describes how each is recognised."""
 
 FINAL_KINDS = tuple(
     sorted(kind for kind, facts in ERRORS.items() if not (facts.is_pausing or facts.stops_with))
@@ -287,8 +288,8 @@ FINAL_KINDS = tuple(
 class EndpointError(Exception):
     """A call that brought no answers. `kind` comes from the parsed body, else from the status.
 
-    Units: `retry_after` in seconds, None where the server named no time. `status` is None where
-    not even the head of a reply came. `headers` are those of the reply: they may name limits.
+    Units: `retry_after` in seconds, None if the server named no time. `status` is None if not even
+    the head of a reply arrived. `headers` are those of the reply: they may hold rate limits.
     """
 
     def __init__(
@@ -307,5 +308,5 @@ class EndpointError(Exception):
 
     @property
     def facts(self) -> ErrorFacts:
-        """What its class means."""
+        """The meaning of its class."""
         return ERRORS[self.kind]

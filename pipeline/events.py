@@ -1,7 +1,7 @@
-"""What happens in a run, as frozen records: one stream, many listeners.
+"""The events of a run, as frozen records: one stream, many listeners.
 
-Display, ledger, audit, metrics and report subscribe; nothing in the engine knows them. No event
-holds a text, an answer or a credential.
+Display, ledger, audit, metrics and report subscribe; the engine does not know them. No event holds
+a text, an answer or a credential.
 """
 
 from __future__ import annotations
@@ -17,27 +17,28 @@ from pipeline.records import Usage
 
 
 class Surveyed(Struct, frozen=True, tag_field="event", tag="surveyed"):
-    """The input was read once: what is to be done is known."""
+    """The input was read once: the amount of work is known."""
 
     documents: int
     parts: int
 
 
 class Started(Struct, frozen=True, tag_field="event", tag="began"):
-    """The run has a name and a folder of its own: its manifest comes next, then the first call."""
+    """The run has its id and its folder: its manifest comes next, then the first call."""
 
     run: str
     folder: str
 
 
 class RuleColumnMissing(Struct, frozen=True, tag_field="event", tag="absent"):
-    """No row has this column of a rule: every row then counts as one of the rule's."""
+    """No row has this column of a rule: the rule then applies to every row."""
 
     column: str
 
 
 class Admitted(Struct, frozen=True, tag_field="event", tag="admitted"):
-    """Documents were chunked and looked up. `requests` counts chunks; `cached` those answered."""
+    """Documents were chunked and looked up. `requests` counts chunks; `cached` the answered
+    ones."""
 
     documents: int
     requests: int
@@ -49,7 +50,7 @@ class CallEnded(Struct, frozen=True, tag_field="event", tag="call"):
 
     endpoint: str
     requests: int
-    """Those that it settled; of an error, those that it carried."""
+    """Number of settled requests; for an error, of all requests in the call."""
     seconds: float
     input_tokens: int = 0
     output_tokens: int = 0
@@ -59,10 +60,10 @@ class CallEnded(Struct, frozen=True, tag_field="event", tag="call"):
 
     @property
     def usage(self) -> Usage:
-        """What the call took."""
+        """The usage of the call."""
         return Usage(
             calls=int(self.error is None or ERRORS[self.error].is_sent),
-            # What a call in vain carried is sent again: a request is counted once.
+            # The requests of a failed call are sent again: a request is counted once.
             requests=self.requests if self.error is None else 0,
             errors=int(self.error is not None),
             input_tokens=self.input_tokens,
@@ -74,7 +75,8 @@ class CallEnded(Struct, frozen=True, tag_field="event", tag="call"):
 
 
 class Paused(Struct, frozen=True, tag_field="event", tag="paused"):
-    """The endpoint rests, for the `times`-th time in this run."""
+    """The endpoint pauses, for the `times`-th time in this run; `asked`: the server requested
+    it."""
 
     endpoint: str
     seconds: float
@@ -85,7 +87,7 @@ class Paused(Struct, frozen=True, tag_field="event", tag="paused"):
 
 
 class Written(Struct, frozen=True, tag_field="event", tag="written"):
-    """So many more documents are in a part, in input order."""
+    """Number of further documents that were written to a part, in input order."""
 
     documents: int
     ok: int
@@ -94,14 +96,14 @@ class Written(Struct, frozen=True, tag_field="event", tag="written"):
 
 
 class Draining(Struct, frozen=True, tag_field="event", tag="draining"):
-    """No new call is made; calls under way are waited for."""
+    """No new call is sent; the run waits for calls in flight."""
 
     reason: str
     in_flight: int
 
 
 class Committed(Struct, frozen=True, tag_field="event", tag="committed"):
-    """The output stands under its name."""
+    """The output is published under its name."""
 
     path: str
     rows: int
@@ -122,40 +124,40 @@ Emit = Callable[[Event], None]
 
 
 class RunStats(Struct, frozen=True, kw_only=True):
-    """How far a run has come, or came."""
+    """The progress or the result of a run."""
 
     documents: int = 0
     ok: int = 0
     partial: int = 0
     failed: int = 0
     requests: int = 0
-    """Of these documents, answered before or not."""
+    """Requests of these documents, cached or not."""
     cached: int = 0
-    """Those of them that needed no call."""
+    """Requests that needed no call."""
     usage: Usage = Usage()
-    """What its calls took, and the rent of endpoints that are paid by the hour."""
+    """Usage of its calls, with the rent of endpoints that are paid by the hour."""
     seconds: float = 0.0
     """From its start to its end."""
 
 
 def flatten(stats: RunStats) -> dict[str, Any]:
-    """The record as programs read it, on one level; what a subclass adds comes first."""
-    told: dict[str, Any] = msgspec.to_builtins(stats)
-    shown: dict[str, Any] = {name: told.pop(name) for name in RunStats.__struct_fields__}
-    del shown["usage"], shown["seconds"]
-    return told | shown | stats.usage.totals | {"seconds": stats.seconds}
+    """The record as a flat dict for programs; the fields of a subclass come first."""
+    fields: dict[str, Any] = msgspec.to_builtins(stats)
+    counts: dict[str, Any] = {name: fields.pop(name) for name in RunStats.__struct_fields__}
+    del counts["usage"], counts["seconds"]
+    return fields | counts | stats.usage.totals | {"seconds": stats.seconds}
 
 
 class Summary(RunStats, frozen=True, kw_only=True, rename={"class_": "class"}):
-    """How a run ended: `flatten`, the last line of `run --json`."""
+    """The result of a run; `flatten` gives the last line of `run --json`."""
 
     exit: int
     class_: str
     resumable: bool
     endpoints: tuple[EndpointStats, ...] = ()
-    """What each endpoint did, in job-file order."""
+    """The statistics of each endpoint, in job-file order."""
     added: int = 0
-    """Rows against those of the last commit: added + changed + unchanged + retried = documents."""
+    """Rows compared with the last commit: added + changed + unchanged + retried = documents."""
     changed: int = 0
     removed: int = 0
     unchanged: int = 0
@@ -164,7 +166,7 @@ class Summary(RunStats, frozen=True, kw_only=True, rename={"class_": "class"}):
 
 
 class EndpointStats(Usage, frozen=True, kw_only=True):
-    """What one endpoint did in a run. `success`: share of its calls."""
+    """The statistics of one endpoint in a run. `success`: share of answered calls."""
 
     name: str
     success: float

@@ -1,9 +1,9 @@
-"""Why a row's answers are there, or why they would have to be paid for.
+"""Explains why the answers of a row are cached, or why they would have to be paid for.
 
-A key is a hash and cannot be read backwards. But every prefix that was ever asked for is remembered
-beside the answers, so the same input is looked up under each of them: what is found there tells
-which part of the key is another. Where the input itself is new, the manifest of the last committed
-run tells what shaped it otherwise, and its output whether the row was there.
+A key is a hash and cannot be inverted. But the cache keeps every key prefix that was ever used, so
+the same input is looked up under each of them: a hit shows which part of the key differs. If the
+input itself is new, the manifest of the last committed run shows which settings changed it, and the
+output shows whether the row existed.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from pipeline.prepare.requests import prepare_document, split
 from pipeline.records import Document, Endpoint, Request, Split
 from pipeline.source import identity
 
-PREFIXES = 1_000
-"""Of so many, the latest, one is looked for."""
-AT_ONCE = 512
+MAX_PREFIXES = 1_000
+"""Number of prefixes that are searched, the latest ones."""
+BATCH_REQUESTS = 512
 
 State = Literal["cached", "missing", "damaged"]
 
 
 class Difference(Struct, frozen=True):
-    """A part of a key, or what shapes an input, then and now; None: not said."""
+    """A part of a key or a setting of an input, before and now; None: not recorded."""
 
     name: str
     before: Any
@@ -43,8 +43,8 @@ class Difference(Struct, frozen=True):
 
 
 class ChunkReport(Struct, frozen=True):
-    """One request of the row. `differs` holds what keeps the nearest earlier answer from being
-    this one's; `failure` is what the last run's `failures.jsonl` says of it."""
+    """One request of the row. `differs` holds the differences from the nearest earlier answer;
+    `failure` is its record in the `failures.jsonl` of the last run."""
 
     chunk: int
     start_char: int
@@ -58,8 +58,8 @@ class ChunkReport(Struct, frozen=True):
 
 
 class RowReport(Struct, frozen=True):
-    """What there is to say of a row. `changed`: what shapes inputs, since the last committed run;
-    None where no run has committed."""
+    """The report of a row. `changed`: settings of inputs that changed since the last committed run;
+    None if no run has committed."""
 
     id: Any
     identity: str
@@ -71,18 +71,18 @@ class RowReport(Struct, frozen=True):
 
 
 class LastCommit(Struct, frozen=True):
-    """What is known of earlier runs of the same output."""
+    """The facts about earlier runs of the same output."""
 
     manifest: Mapping[str, Any] | None = None
-    """Of the last run that committed."""
+    """Manifest of the last run that committed."""
     failures: Sequence[Mapping[str, Any]] = ()
-    """Of this row, in the last run."""
+    """Failures of this row in the last run."""
     chunk_ids: set[str] | None = None
-    """Of this row in the output that stands; None: it is not there."""
+    """Chunk ids of this row in the published output; None: the row is not in it."""
 
 
 class _PrefixSummary(Struct, frozen=True):
-    """A prefix, its parts, and the positions of the endpoints that it stands for."""
+    """A key prefix, its parts, and the positions of the endpoints that use it."""
 
     prefix: bytes
     parts: dict[str, Any]
@@ -90,39 +90,39 @@ class _PrefixSummary(Struct, frozen=True):
 
 
 def explain(
-    pipeline: Pipeline, document: Document, cache: AnswerCache | None, past: LastCommit
+    pipeline: Pipeline, document: Document, cache: AnswerCache | None, last: LastCommit
 ) -> RowReport:
-    """The row, each of its requests, and why it is missing where it is. Sends nothing."""
+    """The report of a row: each request, and the reason for each missing one. Sends nothing."""
     factory = RequestFactory(pipeline, with_cached_identities(pipeline, cache))
     keys, endpoints = factory.keys, factory.endpoints
     whole = _with_pieces(factory, prepare_document(factory, document), cache)
-    asked = _asked(endpoints, cache)
-    changed = _changed(pipeline, endpoints, past.manifest)
-    failed = {(f.get("start_char"), f.get("end_char")): dict(f) for f in past.failures}
-    seen: Counter[str] = Counter()
+    prefixes = _prefix_summaries(endpoints, cache)
+    changed = _changed_settings(pipeline, endpoints, last.manifest)
+    failed = {(f.get("start_char"), f.get("end_char")): dict(f) for f in last.failures}
+    occurrences: Counter[str] = Counter()
     chunks: list[ChunkReport] = []
-    for start in range(0, len(whole.requests), AT_ONCE):
-        some = whole.requests[start : start + AT_ONCE]
-        found = look_up(cache, keys, some) if cache else {}
-        missing = [request for request in some if request.dedup_key not in found]
-        nearest = _nearest(missing, asked, cache)
-        for at, request in enumerate(some, start):
+    for start in range(0, len(whole.requests), BATCH_REQUESTS):
+        batch = whole.requests[start : start + BATCH_REQUESTS]
+        stored = look_up(cache, keys, batch) if cache else {}
+        missing = [request for request in batch if request.dedup_key not in stored]
+        nearest = _nearest_answers(missing, prefixes, cache)
+        for at, request in enumerate(batch, start):
             text = chunk_text(whole.document, request.chunk)
-            name = identity.chunk_id(document.identity, text.encode(), seen[text])
-            seen[text] += 1
+            chunk_id = identity.chunk_id(document.identity, text.encode(), occurrences[text])
+            occurrences[text] += 1
             span = (request.chunk.start_char, request.chunk.end_char)
             failure = failed.get(span)
-            state: State = "cached" if request.dedup_key in found else "missing"
+            state: State = "cached" if request.dedup_key in stored else "missing"
             differs: list[Difference] = []
             why = None
             if state == "missing" and cache is not None and cache.contains(request.key):
-                state, why = "damaged", "it will be asked for again"
+                state, why = "damaged", "it will be requested again"
             elif state == "missing" and failure is not None:
                 why = f"failed in the last run: {failure.get('reason')}"
             elif state == "missing":
-                near = nearest.get(request.dedup_key)
-                differs = near[0] if near else []
-                why = near[1] if near else _why_new(changed, past, name)
+                hit = nearest.get(request.dedup_key)
+                differs = hit[0] if hit else []
+                why = hit[1] if hit else _reason_new(changed, last, chunk_id)
             key = request.key.hex()[:12]
             chunks.append(ChunkReport(at, *span, request.tokens, key, state, why, differs, failure))
     return RowReport(
@@ -131,13 +131,13 @@ def explain(
         document.address,
         whole.document.error,
         changed,
-        past.chunk_ids is not None,
+        last.chunk_ids is not None,
         chunks,
     )
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
-    """What is not the same, in the order of `now`, then what only `before` has."""
+    """The differences, in the order of `now`, then those that only `before` has."""
     names = [*now, *(name for name in before if name not in now)]
     return [
         Difference(name, before.get(name), now.get(name))
@@ -146,78 +146,80 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Diffe
     ]
 
 
-def _why_new(changed: list[Difference] | None, past: LastCommit, name: str) -> str:
+def _reason_new(changed: list[Difference] | None, last: LastCommit, chunk_id: str) -> str:
     if changed:
-        return "the input is new: it is made otherwise than in the last committed run"
-    if past.chunk_ids is None:
+        return "the input is new: its settings changed since the last committed run"
+    if last.chunk_ids is None:
         if changed is None:
             return "never answered, and no run of this output has committed"
         return "a new row"
-    if name in past.chunk_ids:
+    if chunk_id in last.chunk_ids:
         return "in the output, but its answer is gone: pruned, or kept in another TEXTMILL_HOME"
     return "the text changed, or a column that the prompt reads"
 
 
-def _changed(
+def _changed_settings(
     pipeline: Pipeline, endpoints: Sequence[Endpoint], manifest: Mapping[str, Any] | None
 ) -> list[Difference] | None:
-    """What shapes inputs and keys, then and now."""
+    """The settings of inputs and keys that changed since this manifest."""
     if manifest is None:
         return None
     input_settings = manifest.get("input_settings")
-    found = (
+    changed = (
         differences(input_settings, pipeline.input_settings)
         if isinstance(input_settings, dict)
         else []
     )
     prefixes = manifest.get("prefixes")
     if not isinstance(prefixes, list):
-        return found
-    before = [parts_of(msgspec.json.encode(each, order="sorted")) or {} for each in prefixes]
+        return changed
+    before = [parts_of(msgspec.json.encode(one, order="sorted")) or {} for one in prefixes]
     now = [parts_of(prefix(endpoint)) or {} for endpoint in endpoints]
     if len(before) == len(now):
-        for then, each in zip(before, now, strict=True):
-            found += [d for d in differences(then, each) if d not in found]
+        for old, new in zip(before, now, strict=True):
+            changed += [one for one in differences(old, new) if one not in changed]
     else:
-        models = [[each.get("endpoint.model") for each in side] for side in (before, now)]
-        found.append(Difference("endpoint", *models))
-    return found
+        models = [[parts.get("endpoint.model") for parts in side] for side in (before, now)]
+        changed.append(Difference("endpoint", *models))
+    return changed
 
 
-def _asked(endpoints: Sequence[Endpoint], cache: AnswerCache | None) -> list[_PrefixSummary]:
-    """What these endpoints are asked, then what else was ever asked, the latest first."""
+def _prefix_summaries(
+    endpoints: Sequence[Endpoint], cache: AnswerCache | None
+) -> list[_PrefixSummary]:
+    """The prefixes of these endpoints, then all others in the cache, the latest first."""
     own: dict[bytes, set[int]] = {}
     for position, endpoint in enumerate(endpoints):
         own.setdefault(prefix(endpoint), set()).add(position)
-    known = reversed(cache.prefixes()[-PREFIXES:] if cache else [])
-    found = dict.fromkeys([*own, *known])
+    stored = reversed(cache.prefixes()[-MAX_PREFIXES:] if cache else [])
     return [
-        _PrefixSummary(each, parts, frozenset(own.get(each, ())))
-        for each in found
-        if (parts := parts_of(each)) is not None
+        _PrefixSummary(one, parts, frozenset(own.get(one, ())))
+        for one in dict.fromkeys([*own, *stored])
+        if (parts := parts_of(one)) is not None
     ]
 
 
-def _nearest(
-    requests: Sequence[Request], asked: Sequence[_PrefixSummary], cache: AnswerCache | None
+def _nearest_answers(
+    requests: Sequence[Request], prefixes: Sequence[_PrefixSummary], cache: AnswerCache | None
 ) -> dict[bytes, tuple[list[Difference], str]]:
-    """By flight: what the nearest prefix that has an answer says otherwise, and in words."""
+    """By `dedup_key`: the differences of the nearest prefix with an answer, and the reason."""
     nearest: dict[bytes, tuple[list[Difference], str]] = {}
     if cache is None or not requests:
         return nearest
-    for other in asked:  # of equally near ones the first
-        key = key_function(other.prefix)
-        keys = [key(request.input) for request in requests]
-        found = cache.get_many(keys)
-        for request, each in zip(requests, keys, strict=True):
-            if each not in found or other.positions & set(request.route.positions):
+    for candidate in prefixes:  # among equally near ones the first
+        key_of = key_function(candidate.prefix)
+        keys = [key_of(request.input) for request in requests]
+        stored = cache.get_many(keys)
+        for request, key in zip(requests, keys, strict=True):
+            positions = set(request.route.positions)
+            if key not in stored or candidate.positions & positions:
                 continue
-            mine = [one.parts for one in asked if one.positions & set(request.route.positions)]
-            differs = min((differences(other.parts, parts) for parts in mine), key=len)
-            known = nearest.get(request.dedup_key)
-            if known is None or len(differs) < len(known[0]):
+            own = [one.parts for one in prefixes if one.positions & positions]
+            differs = min((differences(candidate.parts, parts) for parts in own), key=len)
+            best = nearest.get(request.dedup_key)
+            if best is None or len(differs) < len(best[0]):
                 barred = "answered by an endpoint that the job's rules keep from this row"
-                why = barred if other.positions else "answered under another key"
+                why = barred if candidate.positions else "answered under another key"
                 nearest[request.dedup_key] = (differs, why)
     return nearest
 
@@ -225,13 +227,13 @@ def _nearest(
 def _with_pieces(
     factory: RequestFactory, whole: PreparedDocument, cache: AnswerCache | None
 ) -> PreparedDocument:
-    """With pieces in the place of what was found to be too long for the model."""
+    """The document with pieces in place of requests that are known to be too long for the model."""
     unsplittable: set[bytes] = set()
     while cache is not None:
-        found = look_up(cache, factory.keys, whole.requests)
-        split_ones = {name for name, each in found.items() if isinstance(each.settled, Split)}
-        if not split_ones - unsplittable:
+        stored = look_up(cache, factory.keys, whole.requests)
+        too_long = {key for key, hit in stored.items() if isinstance(hit.settled, Split)}
+        if not too_long - unsplittable:
             break
-        whole, _, rest = split(factory, whole, split_ones - unsplittable)
-        unsplittable |= {request.dedup_key for request in rest}
+        whole, _, too_short = split(factory, whole, too_long - unsplittable)
+        unsplittable |= {request.dedup_key for request in too_short}
     return whole

@@ -1,4 +1,4 @@
-"""What a run would do and cost, before it does: counted, not guessed, and without the network."""
+"""Plans a run: counts its work and cost exactly, without network access."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ ASSUMED_CALL_SECONDS = 0.5
 
 
 class Plan(Struct, frozen=True):
-    """What is left to do. `requests` counts all; `calls`, `tokens`, cost and time only new ones.
+    """The remaining work. `requests` counts all; `calls`, `tokens`, cost and time only new ones.
 
-    Units: tokens of the chunker's tokenizer, input only; USD, with the output tokens' upper bound;
-    seconds, from assumed speeds: a guess, all other figures are exact.
+    Units: tokens of the chunker's tokenizer, input only; USD, with the upper bound of output
+    tokens; seconds, an estimate from assumed speeds. All other figures are exact.
     """
 
     documents: int
@@ -43,8 +43,8 @@ class Plan(Struct, frozen=True):
 
 
 def plan(pipeline: Pipeline, survey: Survey, cache: AnswerCache | None) -> Plan:
-    """The plan of this job against the answers in this cache, under the models that its servers
-    named when last asked. Blocks: run it in a thread."""
+    """The plan of this job against the answers in this cache, with the last known identities of its
+    servers. Blocks: run it in a thread."""
     factory = RequestFactory(pipeline, with_cached_identities(pipeline, cache))
     return plan_requests(factory, pipeline.routing.policy, survey, cache)
 
@@ -56,48 +56,49 @@ def plan_requests(
     cache: AnswerCache | None,
     reuse: Reuse | None = None,
 ) -> Plan:
-    """The same for these requests, without the rows whose output stands where `reuse` is given."""
-    keys, packed = factory.keys, [_Packed(endpoint) for endpoint in factory.endpoints]
-    seen = RecentKeys()
-    requests = cached = 0
+    """The plan of these requests; with `reuse`, rows that are copied from the last output are left
+    out. Blocks: run it in a thread."""
+    keys, loads = factory.keys, [_Load(endpoint) for endpoint in factory.endpoints]
+    known_keys = KnownKeys()
+    total = cached = 0
     for group in prepare(factory, survey, reuse):
-        asked = requests_of(group)
-        requests += len(asked)
-        are_new = seen.are_new([request.dedup_key for request in asked])
-        unseen = list(compress(asked, are_new))
-        found = look_up(cache, keys, unseen) if cache and unseen else {}
-        cached += len(found)
-        for request in unseen:
-            if request.dedup_key not in found:
-                _asked(policy, packed, request).add(request)
+        requests = requests_of(group)
+        total += len(requests)
+        are_new = known_keys.are_new([request.dedup_key for request in requests])
+        new = list(compress(requests, are_new))
+        stored = look_up(cache, keys, new) if cache and new else {}
+        cached += len(stored)
+        for request in new:
+            if request.dedup_key not in stored:
+                _first_choice(policy, loads, request).add(request)
     return Plan(
         documents=survey.rows,
-        chunks=requests,
-        requests=requests,
+        chunks=total,
+        requests=total,
         # An equal request in the same input is answered once: it costs as little as a cached one.
-        cached=cached + requests - len(seen),
-        calls=sum(each.calls for each in packed),
-        tokens=sum(each.tokens for each in packed),
-        cost_usd=sum(each.cost_usd for each in packed),
-        seconds=round(max(each.seconds for each in packed), 1),
+        cached=cached + total - len(known_keys),
+        calls=sum(load.calls for load in loads),
+        tokens=sum(load.tokens for load in loads),
+        cost_usd=sum(load.cost_usd for load in loads),
+        seconds=round(max(load.seconds for load in loads), 1),
     )
 
 
 def with_cached_identities(pipeline: Pipeline, cache: AnswerCache | None) -> tuple[Endpoint, ...]:
-    """The endpoints of a job as their servers named themselves when last asked."""
-    known = [
-        identity_from_cache(each, cache, pipeline.chunking.max_tokens)
-        for each in pipeline.endpoints
-    ]
-    named = {each.name: each for each in known}
+    """The endpoints of a job with the last known identities of their servers."""
+    max_tokens = pipeline.chunking.max_tokens
+    identified = [identity_from_cache(one, cache, max_tokens) for one in pipeline.endpoints]
+    by_name = {endpoint.name: endpoint for endpoint in identified}
     return tuple(
-        replace(each, identity=named[each.replica_of].identity) if each.replica_of else each
-        for each in known
+        replace(endpoint, identity=by_name[endpoint.replica_of].identity)
+        if endpoint.replica_of
+        else endpoint
+        for endpoint in identified
     )
 
 
-class _Packed:
-    """What one endpoint would have to do."""
+class _Load:
+    """The planned work of one endpoint."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -106,8 +107,8 @@ class _Packed:
 
     def add(self, request: Request) -> None:
         endpoint = self.endpoint
-        over = self._batched_tokens + request.tokens > endpoint.batch_tokens
-        if not self._batched or self._batched == endpoint.batch_size or over:
+        is_full = self._batched_tokens + request.tokens > endpoint.batch_tokens
+        if not self._batched or self._batched == endpoint.batch_size or is_full:
             self.calls += 1
             self._batched = self._batched_tokens = 0
         self._batched += 1
@@ -120,7 +121,7 @@ class _Packed:
         return self.requests / self.endpoint.weight
 
     def price(self, request: Request) -> float:
-        """USD of this request, at its longest answer."""
+        """USD of this request with its longest possible answer."""
         endpoint = self.endpoint
         bound = output_tokens_bound(endpoint.task, endpoint.parameters)
         return cost(endpoint.price, requests=1, input_tokens=request.tokens, output_tokens=bound)
@@ -145,24 +146,25 @@ class _Packed:
         ) + rent(endpoint.price, self.seconds)
 
 
-def _asked(policy: str, packed: Sequence[_Packed], request: Request) -> _Packed:
-    """Who would be asked first, if nobody is busy or away; of unknown speeds the dearest."""
-    first = [packed[position] for position in request.route.tiers[0]]
+def _first_choice(policy: str, loads: Sequence[_Load], request: Request) -> _Load:
+    """The endpoint that routing would choose if all were idle; where speeds are unknown, the most
+    expensive, so that the estimate is an upper bound."""
+    tier = [loads[position] for position in request.route.tiers[0]]
     match policy:
         case "cheapest":
-            return min(first, key=lambda each: each.price(request))
+            return min(tier, key=lambda load: load.price(request))
         case "fastest":
-            return max(first, key=lambda each: each.price(request))
+            return max(tier, key=lambda load: load.price(request))
         case "weighted":
-            return min(first, key=lambda each: each.share)
-    return first[0]
+            return min(tier, key=lambda load: load.share)
+    return tier[0]
 
 
-RECENT = 50_000
+MAX_RECENT = 50_000
 
 
-class RecentKeys:
-    """The names so far. Two of them may be taken for one: of a million once in 30 million plans."""
+class KnownKeys:
+    """A set of the keys so far, 8 bytes each. Two of a million collide once in 30 million plans."""
 
     def __init__(self) -> None:
         self._recent: set[int] = set()
@@ -171,22 +173,22 @@ class RecentKeys:
     def __len__(self) -> int:
         return len(self._recent) + len(self._older)
 
-    def are_new(self, names: Sequence[bytes]) -> list[bool]:
-        """Of each name whether it comes for the first time; all of them have come then."""
-        marks = [int.from_bytes(sha256(name).digest()[:8], "big") for name in names]
-        packed = np.array(marks, np.uint64)
-        older = np.zeros(len(names), np.bool_)
+    def are_new(self, keys: Sequence[bytes]) -> list[bool]:
+        """For each key, True at its first occurrence; all of them are known afterwards."""
+        hashes = [int.from_bytes(sha256(key).digest()[:8], "big") for key in keys]
+        array = np.array(hashes, np.uint64)
+        older = np.zeros(len(keys), np.bool_)
         if len(self._older):
-            at = np.searchsorted(self._older, packed)
-            older = self._older[np.minimum(at, len(self._older) - 1)] == packed
-        found = []
-        for mark, is_old in zip(marks, older.tolist(), strict=True):
-            is_new = not is_old and mark not in self._recent
+            at = np.searchsorted(self._older, array)
+            older = self._older[np.minimum(at, len(self._older) - 1)] == array
+        are_new = []
+        for number, is_old in zip(hashes, older.tolist(), strict=True):
+            is_new = not is_old and number not in self._recent
             if is_new:
-                self._recent.add(mark)
-            found.append(is_new)
-        if len(self._recent) > RECENT:
+                self._recent.add(number)
+            are_new.append(is_new)
+        if len(self._recent) > MAX_RECENT:
             recent = np.fromiter(self._recent, np.uint64, len(self._recent))
             self._older = np.sort(np.concatenate([self._older, recent]))
             self._recent.clear()
-        return found
+        return are_new

@@ -1,4 +1,4 @@
-"""Every noun of textmill, in the order in which a row meets them.
+"""Every noun of textmill, in the order of the data flow.
 
 Records are frozen and flow one way: document -> chunks -> requests -> outcomes -> result -> rows.
 """
@@ -19,10 +19,10 @@ Status = Literal["ok", "partial", "failed"]
 
 
 class RowRef(NamedTuple):
-    """Where a document's kept columns lie: row `row` of an Arrow record batch.
+    """Reference to the kept columns of a document: row `row` of an Arrow record batch.
 
-    Only `pipeline.source.documents` makes it and only `pipeline.sink.sink` looks inside, so that
-    columns pass through with their Arrow types and without a detour over Python objects.
+    Only `pipeline.source.documents` creates it and only `pipeline.sink.sink` reads it, so that
+    columns pass through with their Arrow types and without conversion to Python objects.
     """
 
     batch: Any
@@ -38,12 +38,13 @@ class Document(Struct, frozen=True):
     identity: bytes
     """16 bytes: hash of the id as (logical type, value), else of the row's content + occurrence."""
     id: Any
-    """The id column's value; the identity in hex where no id column is named; None: unreadable."""
+    """The value of the id column; the identity in hex if no id column is named; None:
+    unreadable."""
     text: str | None
     fields: dict[str, Any]
     """The columns that prompts and rules read, as Python values."""
     address: str
-    """Where the row stands, for people: `reports.jsonl:17`, `reports.parquet: row 16`."""
+    """The location of the row, for people: `reports.jsonl:17`, `reports.parquet: row 16`."""
     part: int
     row_ref: RowRef
     error: str | None = None
@@ -66,15 +67,15 @@ class Chunk(Struct, frozen=True):
 class Route(Struct, frozen=True):
     """The endpoints that may answer a request, by their positions in the job.
 
-    Shape: `tiers[0]` are asked first and share the load; each further tier is one fallback, asked
-    when all before it failed the request or rest.
+    Shape: `tiers[0]` come first and share the load; each further tier is one fallback, used when
+    all tiers before it failed the request or are paused.
     """
 
     tiers: tuple[tuple[int, ...], ...]
 
     @property
     def positions(self) -> list[int]:
-        """All of them, in job-file order."""
+        """All positions, in job-file order."""
         return sorted(position for tier in self.tiers for position in tier)
 
 
@@ -86,7 +87,7 @@ class Request(Struct, frozen=True):
     """One input with one task's parameters: the unit of key, cache, retry and accounting."""
 
     key: bytes
-    """Under the first endpoint, in job-file order, that may answer it."""
+    """The cache key under the first endpoint, in job-file order, that may answer the request."""
     input: str
     """The rendered text: prompt, columns and section already filled in."""
     tokens: int
@@ -94,7 +95,7 @@ class Request(Struct, frozen=True):
     chunk: Chunk
     route: Route = SOLE
     dedup_key: bytes = b""
-    """Names key and route: requests equal in both travel as one. Empty: it is the key."""
+    """Identifies key and route: requests equal in both are sent once. Empty: it is the key."""
 
     def __post_init__(self) -> None:
         if not self.dedup_key:
@@ -110,7 +111,7 @@ class Call(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True, array_like=True):
-    """What an endpoint said to one request, as it stands in the cache.
+    """The answer of an endpoint to one request, as it is cached.
 
     Shape: `value` is a vector as little-endian float32 bytes, or a text.
     """
@@ -121,7 +122,7 @@ class Answer(Struct, frozen=True, array_like=True):
     truncated: bool = False
     """The endpoint stopped at a length limit: the text may end in mid-sentence."""
     model: str = ""
-    """The model's name as the endpoint answered it; never part of a key."""
+    """The model name as the endpoint reported it; never part of a key."""
 
 
 class Answered(NamedTuple):
@@ -133,15 +134,15 @@ class Answered(NamedTuple):
 
 
 class Split(Struct, frozen=True):
-    """What stands for a request that is too long for its model: its pieces are sent instead.
+    """The outcome of a request that is too long for its model: its pieces are sent instead.
 
-    It is kept like an answer, so that the parent is never sent again; the pieces follow from the
+    It is cached like an answer, so that the parent is never sent again; the pieces depend on the
     chunk alone (`pipeline.prepare.requests.split`).
     """
 
 
 class Failure(Struct, frozen=True):
-    """Why a request has no answer, for good in this run."""
+    """The reason why a request has no answer, final for this run."""
 
     kind: ErrorKind
     message: str
@@ -149,7 +150,7 @@ class Failure(Struct, frozen=True):
 
 
 class Outcome(Struct, frozen=True):
-    """A request, settled."""
+    """A settled request."""
 
     request: Request
     settled: Answer | Failure
@@ -163,7 +164,7 @@ class Column(NamedTuple):
 
 
 class Row(Struct, frozen=True):
-    """One row of output; `chunk` is None on a row that stands for the whole document."""
+    """One row of output; `chunk` is None on a row for the whole document."""
 
     values: tuple[Any, ...]
     """Aligned with the aggregator's columns; a vector as float32 bytes; None: there is none."""
@@ -172,10 +173,10 @@ class Row(Struct, frozen=True):
 
 
 class Result(Struct, frozen=True):
-    """What an aggregator makes of one document's outcomes.
+    """The rows that an aggregator builds from the outcomes of one document.
 
     Invariant: `rows` is one row for an aggregator with one row per document, else one per chunk
-    (and one without a chunk for a document that has none). It may be read only once.
+    (and one without a chunk for a document that has none). It can be iterated only once.
     """
 
     status: Status
@@ -188,26 +189,26 @@ class Result(Struct, frozen=True):
 
 
 class Usage(Struct, frozen=True):
-    """What calls took. Adds up: over calls, endpoints, runs and days.
+    """The usage of calls. It adds up over calls, endpoints, runs and days.
 
     Units: tokens, USD, seconds.
     Invariant: `+` is associative and commutative, and `Usage()` is its zero.
     """
 
     calls: int = 0
-    """Those that were sent."""
+    """Calls that were sent."""
     requests: int = 0
-    """Answered, and kept."""
+    """Requests that were answered, with answers that were kept."""
     errors: int = 0
     """Calls that brought an error, sent or not."""
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float = 0.0
-    """With what may have been billed for errors."""
+    """Includes the estimated cost of errors that may be billed."""
     seconds: float = 0.0
-    """Of all calls together."""
+    """Sum over all calls."""
     slowest_seconds: float = 0.0
-    """Of the longest one."""
+    """Duration of the slowest call."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -223,16 +224,16 @@ class Usage(Struct, frozen=True):
 
     @property
     def tokens(self) -> int:
-        """Read and written."""
+        """Input and output tokens."""
         return self.input_tokens + self.output_tokens
 
     @property
     def totals(self) -> dict[str, int | float]:
-        """The figures that a line about a whole run or a day shows."""
+        """The figures for a line about a whole run or a day."""
         return {"calls": self.calls, "tokens": self.tokens, "cost_usd": round(self.cost_usd, 6)}
 
     def rounded(self) -> Usage:
-        """As it is written: sums of floats have tails that nobody asked for."""
+        """The usage with rounded figures, for output: sums of floats have rounding errors."""
         return replace(
             self,
             cost_usd=round(self.cost_usd, 9),
@@ -242,7 +243,7 @@ class Usage(Struct, frozen=True):
 
 
 class Price(Struct, frozen=True):
-    """What an endpoint charges. Units: USD per million tokens, a request, a second, an hour."""
+    """The price of an endpoint. Units: USD per million tokens, a request, a second, an hour."""
 
     input: float = 0.0
     output: float = 0.0
@@ -252,7 +253,7 @@ class Price(Struct, frozen=True):
 
 
 class Deadline(Struct, frozen=True):
-    """How long a call may take, each part on its own clock."""
+    """Time limits of the parts of a call."""
 
     connect_seconds: float = 10.0
     first_byte_seconds: float = 120.0
@@ -261,21 +262,21 @@ class Deadline(Struct, frozen=True):
 
 
 class Endpoint(Struct, frozen=True):
-    """Who answers: a protocol, a URL, a model, a credential, limits, a price."""
+    """An inference endpoint: protocol, URL, model, credential, limits, price."""
 
     name: str
     kind: str
     task: str
     model: str
     identity: tuple[str, ...]
-    """What stands for the model in a key: kind, provider, model, revision; never URL or name."""
+    """The model's part of a cache key: kind, provider, model, revision; never URL or name."""
     url: str = ""
     parameters: dict[str, Any] = {}
-    """The task's own, as the service names them; they are sent as they stand."""
+    """Parameters of the task, in the names of the service; sent unchanged."""
     secret: Secret | None = None
     concurrency: int = 16
     is_adaptive: bool = True
-    """False: `concurrency` calls may be in flight whatever their latency shows."""
+    """False: `concurrency` calls may be in flight, whatever their latency."""
     batch_size: int = 32
     batch_tokens: int = 100_000
     requests_per_minute: float | None = None
@@ -284,11 +285,11 @@ class Endpoint(Struct, frozen=True):
     deadline: Deadline = Deadline()
     allow_model_change: bool = False
     weight: float = 1.0
-    """Its share of the load under `route = "weighted"`."""
+    """Share of the load under `route = "weighted"`."""
     is_fallback: bool = False
-    """It gets a request only after the others failed it or while they rest."""
+    """True: it gets a request only after the others failed it or while they are paused."""
     replica_of: str = ""
-    """The endpoint whose model it serves, too: they share keys and load."""
+    """The endpoint that serves the same model: they share keys and load."""
 
 
 class Rule(Struct, frozen=True):
@@ -331,15 +332,15 @@ Chunker = Callable[[str], Iterator[Chunk]]
 
 
 class Aggregator(Protocol):
-    """A way of putting together: a pure function from a document's outcomes to its result."""
+    """A pure function from the outcomes of a document to its result."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The columns that it adds, in order."""
+        """The added columns, in order."""
 
     @property
     def per_chunk(self) -> bool:
         """True: one row per chunk; False: one row per document."""
 
     def step(self, document: Document, outcomes: Iterable[Outcome]) -> Result:
-        """The result; `outcomes` come in span order and are read lazily, at most twice."""
+        """The result; `outcomes` are in span order and are read lazily, at most twice."""

@@ -1,4 +1,4 @@
-"""An embedded corpus, read back: the vectors of an output and the rows they belong to."""
+"""Reads the vectors of an output and their rows, and finds the nearest ones."""
 
 from __future__ import annotations
 
@@ -21,78 +21,84 @@ Batch = tuple[NDArray[np.float32], Callable[[int], dict[str, Any]]]
 
 
 def metadata(path: str) -> dict[str, str]:
-    """What the output says of itself: `textmill.model`, `textmill.task`, ...
+    """The metadata of the output: `textmill.model`, `textmill.task`, ...
 
-    Raises: UsageError where there is no such output; InputError where it cannot be read.
+    Raises: UsageError if there is no such output; InputError if it cannot be read.
     """
-    with _opened(_files(path)[0]) as file:
-        found = file.schema_arrow.metadata or {}
-    return {key.decode(): value.decode() for key, value in found.items() if key[:9] == b"textmill."}
+    with _open_output(_files(path)[0]) as file:
+        entries = (file.schema_arrow.metadata or {}).items()
+    return {key.decode(): value.decode() for key, value in entries if key[:9] == b"textmill."}
 
 
 def vector_batches(path: str) -> Iterator[Batch]:
-    """Vectors as (n, dim) float32, and the function that gives the row of one of them.
+    """Vectors as (n, dim) float32, each batch with a function that returns the row of one vector.
 
-    Rows without a vector are passed over. Cost: memory for one batch of vectors; other columns are
-    read only for rows that are asked for.
+    Rows without a vector are skipped. Cost: memory for one batch of vectors; other columns are read
+    only when a row is requested.
     """
     for name in _files(path):
-        with _opened(name) as file:
-            columns = [each for each in file.schema_arrow.names if each != "vector"]
+        with _open_output(name) as file:
+            columns = [column for column in file.schema_arrow.names if column != "vector"]
             for group in range(file.num_row_groups):
-                yield _batch(file, name, group, columns)
+                yield _vector_batch(file, name, group, columns)
 
 
-def chunk_ids(path: str, column: str, is_it: Callable[[Any], bool]) -> set[str] | None:
-    """The `chunk_id`s of the row of which `is_it` says that its id is the one, empty where the
-    output has one row per document; None: there is no such row, or no such output."""
+def chunk_ids(path: str, column: str, matches: Callable[[Any], bool]) -> set[str] | None:
+    """The `chunk_id`s of the rows with a matching id, empty if the output has one row per document;
+    None: there is no such row, or no such output."""
     try:
-        rows = _json_ids(path, column) if path.endswith(".jsonl") else _parquet_ids(path, column)
-        found = [chunk for name, chunk in rows if is_it(name)]
+        rows = (
+            _json_chunk_ids(path, column)
+            if path.endswith(".jsonl")
+            else _parquet_chunk_ids(path, column)
+        )
+        chunks = [chunk for row_id, chunk in rows if matches(row_id)]
     except (UsageError, InputError, OSError):
         return None
-    return {chunk for chunk in found if isinstance(chunk, str)} if found else None
+    return {chunk for chunk in chunks if isinstance(chunk, str)} if chunks else None
 
 
-def _parquet_ids(path: str, column: str) -> Iterator[tuple[Any, Any]]:
+def _parquet_chunk_ids(path: str, column: str) -> Iterator[tuple[Any, Any]]:
     for name in _files(path):
-        with _opened(name) as file:
-            wanted = [each for each in (column, "chunk_id") if each in file.schema_arrow.names]
-            for group in range(file.num_row_groups if column in wanted else 0):
-                read = _read(file, name, group, wanted)
-                ids = python_values(read[column])
+        with _open_output(name) as file:
+            columns = [each for each in (column, "chunk_id") if each in file.schema_arrow.names]
+            for group in range(file.num_row_groups if column in columns else 0):
+                table = _read_group(file, name, group, columns)
+                ids = python_values(table[column])
                 chunks = (
-                    python_values(read["chunk_id"]) if "chunk_id" in wanted else [None] * len(ids)
+                    python_values(table["chunk_id"]) if "chunk_id" in columns else [None] * len(ids)
                 )
                 yield from zip(ids, chunks, strict=True)
 
 
-def _json_ids(path: str, column: str) -> Iterator[tuple[Any, Any]]:
+def _json_chunk_ids(path: str, column: str) -> Iterator[tuple[Any, Any]]:
     for row in JsonLines(Path(path), dict[str, Any]):
         yield row.get(column), row.get("chunk_id")
 
 
-def _batch(file: pq.ParquetFile, name: str, group: int, columns: list[str]) -> Batch:
-    vectors = _read(file, name, group, ["vector"])["vector"]
-    whole = vectors.combine_chunks()
-    if isinstance(whole, pa.ChunkedArray):  # of no rows at all
-        whole = pa.concat_arrays(whole.chunks) if whole.num_chunks else pa.array([], whole.type)
-    positions = np.flatnonzero(np.asarray(whole.is_valid()))
-    flat = whole.drop_null().flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+def _vector_batch(file: pq.ParquetFile, name: str, group: int, columns: list[str]) -> Batch:
+    vectors = _read_group(file, name, group, ["vector"])["vector"].combine_chunks()
+    if isinstance(vectors, pa.ChunkedArray):  # a row group without rows
+        chunks = vectors.chunks
+        vectors = pa.concat_arrays(chunks) if chunks else pa.array([], vectors.type)
+    positions = np.flatnonzero(np.asarray(vectors.is_valid()))
+    flat = (
+        vectors.drop_null().flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+    )
     matrix = flat.reshape(len(positions), -1) if len(positions) else np.empty((0, 0), np.float32)
-    read: list[pa.Table] = []
+    tables: list[pa.Table] = []
 
     def row_at(index: int) -> dict[str, Any]:
-        if not read:
-            read.append(_read(file, name, group, columns))
-        row = read[0].slice(int(positions[index]), 1)
+        if not tables:
+            tables.append(_read_group(file, name, group, columns))
+        row = tables[0].slice(int(positions[index]), 1)
         pairs = zip(row.column_names, row.columns, strict=True)
-        return {each: python_values(column)[0] for each, column in pairs}
+        return {column: python_values(values)[0] for column, values in pairs}
 
     return matrix, row_at
 
 
-def _read(file: pq.ParquetFile, name: str, group: int, columns: list[str]) -> pa.Table:
+def _read_group(file: pq.ParquetFile, name: str, group: int, columns: list[str]) -> pa.Table:
     try:
         return file.read_row_group(group, columns=columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
@@ -102,18 +108,18 @@ def _read(file: pq.ParquetFile, name: str, group: int, columns: list[str]) -> pa
 
 
 def _files(path: str) -> list[str]:
-    place = Path(path)
-    if place.is_dir():
-        found = sorted(str(each) for each in place.glob("*.parquet"))
-        if not found:
+    output = Path(path)
+    if output.is_dir():
+        files = sorted(str(file) for file in output.glob("*.parquet"))
+        if not files:
             raise UsageError(f"{shown(path)}: no Parquet file in this folder")
-        return found
-    if not place.is_file():
+        return files
+    if not output.is_file():
         raise UsageError(f"{shown(path)}: no such output")
     return [path]
 
 
-def _opened(name: str) -> pq.ParquetFile:
+def _open_output(name: str) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(name, buffer_size=1 << 20, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
@@ -130,7 +136,7 @@ class Hit(Struct, frozen=True):
 def nearest(path: str, question: NDArray[np.float32], count: int) -> list[Hit]:
     """The `count` rows whose vectors are nearest to `question`, best first, ties by file order.
 
-    Shape: `question` is (dim,) float32, unit length; rows without a vector are passed over.
+    Shape: `question` is (dim,) float32, unit length; rows without a vector are skipped.
     """
     best: list[tuple[float, int, dict[str, Any]]] = []
     position = 0
@@ -142,7 +148,7 @@ def nearest(path: str, question: NDArray[np.float32], count: int) -> list[Hit]:
                 f"{path}: vectors of {matrix.shape[1]} dimensions, the question has {len(question)}"
             )
         norms = np.linalg.norm(matrix, axis=1)
-        # matrix @ question adds equal rows in different orders: ties would go by noise.
+        # matrix @ question adds equal rows in different orders: rounding would decide ties.
         products = np.einsum("ij,j->i", matrix, question)
         scores = np.nan_to_num(products / np.maximum(norms, 1e-12), nan=-np.inf)
         floor = best[-1][0] if len(best) == count else -np.inf

@@ -1,8 +1,8 @@
-"""Credentials that cannot be printed: a `Secret`, the reference to one, and how tokens look.
+"""Credentials that cannot be printed.
 
-A key in a job file ends in a repository, a key in an error ends in a log. So a job file names where
-a key lies, the key is read when a run starts and not before, and no text that is made from it can
-show it.
+A key in a job file ends up in a repository, a key in an error in a log. So a job file names the
+location of a key, the key is read only when a run starts, and no text that is derived from a
+`Secret` shows it.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Secret:
         return "***"
 
     def __eq__(self, other: object) -> bool:
-        """Equality in a time that does not tell how much of the text is right."""
+        """Equality in constant time: the duration does not reveal how much of the text matches."""
         if not isinstance(other, Secret):
             return NotImplemented
-        import hmac  # loads OpenSSL, which most commands have no use for
+        import hmac  # loads OpenSSL, which most commands do not need
 
         return hmac.compare_digest(
             *(s._text.encode("utf-8", "surrogatepass") for s in (self, other))

@@ -1,8 +1,8 @@
-"""The table of tasks: what each Hugging Face pipeline tag takes and gives, as facts.
+"""The table of tasks: the input and output of each Hugging Face pipeline tag, as facts.
 
-No other file of the engine compares the name of a task: it reads the fact that it needs here. A new
-task is one row of `TASKS`, its name in the rows of the kinds that serve it
-(`pipeline/endpoints/kinds.py`), and what their protocols make of it.
+No other file of the engine compares the name of a task: it reads the fact that it needs from this
+table. A new task is one row of `TASKS`, its name in the rows of the kinds that serve it
+(`pipeline/endpoints/kinds.py`), and its handling in their protocols.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Task(Struct, frozen=True, kw_only=True):
     """
 
     value: Value
-    """What `Answer.value` holds. Protocols branch on it, so that another task of the same value
-    needs no change of theirs."""
+    """The content of `Answer.value`. Protocols branch on it, so that another task with the same
+    value needs no change in a protocol."""
     column: Column
     """The column that an aggregator adds."""
     aggregates: tuple[str, ...]
@@ -35,7 +35,7 @@ class Task(Struct, frozen=True, kw_only=True):
     one_per_call: bool = False
     """True: a call carries exactly one request."""
     output_tokens: int = 512
-    """Assumed of one answer where the job sets no limit: a plan must not promise less than it may
+    """Assumed tokens of one answer if the job sets no limit: a plan must not underestimate the
     cost. 0: an answer has no tokens."""
 
 

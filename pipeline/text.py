@@ -1,7 +1,7 @@
-"""Text for people: from outside, made safe for a terminal, a log or a report; and counted nouns.
+"""Makes text from outside safe for a terminal, a log or a report; and counts nouns.
 
-Documents, servers and file names can hold control, ANSI and bidi characters that rewrite what a
-person sees; they are shown as escapes instead.
+Documents, servers and file names can hold control, ANSI and bidi characters that change what a
+terminal shows; they appear as escapes instead.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ _HARMLESS = {"\u200c", "\u200d"}
 
 
 def printable(text: str, limit: int = 300) -> str:
-    """`text` on one line, what could act on a terminal escaped, cut after `limit` characters."""
+    """`text` on one line, with terminal control characters escaped, cut after `limit`
+    characters."""
     cut = text if len(text) <= limit else text[: limit - 1] + "…"
     if cut.isprintable():
         return cut
@@ -27,12 +28,12 @@ def _is_safe(character: str) -> bool:
 
 
 def shown(path: str) -> str:
-    """The path as messages show it."""
+    """The path, safe for a message."""
     return printable(path, 4096)
 
 
 def reason(error: BaseException) -> str:
-    """Why the system refused, in its own words, on one line."""
+    """The message of a system error, on one line."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return printable(text.splitlines()[0] if text else type(error).__name__, 200)
 
@@ -48,8 +49,8 @@ def agreeing(number: int, one: str, several: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a URL's host is this machine; short forms (`127.1`) that parsers read differently are
-    not."""
+    """True if the host of a URL is this machine; False for short forms (`127.1`), which parsers
+    read differently."""
     from ipaddress import ip_address  # 3 ms, and needed only for plain http
 
     try:

@@ -1,8 +1,8 @@
-"""A server that speaks every protocol, can be scripted to misbehave, and keeps the bill.
+"""A mock server that speaks every protocol, plays scripted faults, and keeps the bill.
 
-It is the project's only fake: tests and examples run against real HTTP, and what a service is known
-to do wrong stands here once. A protocol is two pure functions (`read` a body into `Call`, `write`
-one value per input), a fault is a record, the bill is one object; `plan` puts them together and
+It is the only fake of the project: tests and examples run against real HTTP, and every known fault
+of a service is implemented here once. A protocol is two pure functions (`read` a body into `Call`,
+`write` one value per input), a fault is a record, the bill is one object; `plan` combines them and
 `server` moves the bytes.
 
     with serving(["429 x2"], key="k") as mock:      # in a thread, for code that blocks
@@ -12,7 +12,7 @@ one value per input), a fault is a record, the bill is one object; `plan` puts t
     async with Mock(["half_body every=3"]) as mock:  # in the loop of the test
         ...
 
-    async with Mock(limit="bucket calls=50/s headers=openai") as mock:  # jobs.mock.words
+    async with Mock(limit="bucket calls=50/s headers=openai") as mock:  # jobs.mock.limits.parse
         ...
 
 Time may be virtual: `clock.run` runs an async function on a clock that jumps, and `SimulatedServer`
@@ -20,7 +20,7 @@ is the server behind the same limits, without sockets.
 
 Control, without a key: `GET /_mock/bill` (`?full=1`), `POST /_mock/reset`, `GET` and `POST` of
 `/_mock/script` (a JSON list of faults, as objects or in words) and of `/_mock/limit` (a JSON
-string, or null; it shows what passed).
+string, or null; the reply shows the traffic that passed).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The bill: what this server was asked and what it answered, as one record.
+"""The bill: the requests and answers of this server, as one record.
 
-Crash and fault tests compare it with what the client's ledger says. An input is on the bill as
-soon as its inference begins, also when the client leaves or the answer is then spoiled: that is
-how real services charge.
+Crash and fault tests compare it with the ledger of the client. An input is on the bill as soon as
+its inference begins, even if the client disconnects or a fault corrupts the answer: real services
+charge like that.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from msgspec import Struct, structs
 
 from jobs.mock.protocols import vectors
 
-# Of one header; a header that differs in every call must not push out the others.
+# Per header; a header that differs in every call must not displace the others.
 MAX_VALUES_KEPT = 10_000
 SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
 
@@ -32,25 +32,25 @@ class Totals(Struct, frozen=True):
     lookups: int
     """GETs: models, info, health."""
     inputs: int
-    """Inputs that were answered, each as often as it was."""
+    """Answered inputs, repetitions included."""
     distinct_inputs: int
     """By task, model and text."""
     repeated_inputs: int
     spoiled_inputs: int
-    """The part of `inputs` whose answer a fault made useless: good cause to ask again."""
+    """The part of `inputs` whose answer a fault made useless: a client must send them again."""
     input_tokens: int
     output_tokens: int
     by_status: dict[str, int]
-    """By HTTP status; `cut` and `reset` where a fault broke the connection, `left` where the
-    client went away."""
+    """By HTTP status; `cut` and `reset` if a fault broke the connection, `left` if the client
+    disconnected."""
     faults: dict[str, int]
-    """How often each kind of fault was played."""
+    """The number of times that each kind of fault was played."""
     in_flight: int
     max_in_flight: int
 
 
 class RecordedCall(Struct, frozen=True):
-    """One call as it came in, kept with `record=True`."""
+    """One received call, kept with `record=True`."""
 
     method: str
     path: str
@@ -66,7 +66,7 @@ class Bill:
         self.clear()
 
     def clear(self) -> None:
-        """Start again; calls in flight stay counted as in flight."""
+        """Reset the counts; calls in flight stay counted as in flight."""
         self.calls = 0
         self.lookups = 0
         self.by_status: Counter[str] = Counter()
@@ -78,45 +78,45 @@ class Bill:
         self.output_tokens = 0
         self.in_flight: int = getattr(self, "in_flight", 0)
         self.max_in_flight = self.in_flight
-        self.seen: list[RecordedCall] = []
+        self.recorded: list[RecordedCall] = []
         # name in lower case -> values; `:path` is the path with its query
         self.headers: dict[str, set[str]] = {}
 
     def begin(self, path: str, headers: Iterable[tuple[str, str]]) -> None:
-        """A call has come in; its body is not read yet."""
+        """Count a received call; its body is not read yet."""
         self.calls += 1
         self.in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
-        self.look(path, headers)
+        self.keep_headers(path, headers)
 
-    def look(self, path: str, headers: Iterable[tuple[str, str]]) -> None:
-        """Keep the headers, so that a test can say which secrets came here."""
+    def keep_headers(self, path: str, headers: Iterable[tuple[str, str]]) -> None:
+        """Keep the headers, so that a test can check which secrets arrived."""
         for name, value in (*headers, (":path", path)):
             values = self.headers.setdefault(name, set())
             if len(values) < MAX_VALUES_KEPT:
                 values.add(value)
 
     def keep(self, method: str, path: str, headers: Iterable[tuple[str, str]], body: bytes) -> None:
-        """The call's bytes, where they are recorded."""
+        """Keep the bytes of the call, if calls are recorded."""
         if self.record:
-            self.seen.append(RecordedCall(method, path, tuple(headers), body))
+            self.recorded.append(RecordedCall(method, path, tuple(headers), body))
 
-    def end(self, how: str) -> None:
-        """A call is over: its status, or how its connection was lost."""
-        self.by_status[how] += 1
+    def end(self, result: str) -> None:
+        """Count the end of a call: by its status, or by the way its connection was lost."""
+        self.by_status[result] += 1
         self.in_flight -= 1
 
     def charge(
         self, task: str, model: str, digests: Sequence[bytes], input_tokens: int, spoiled: bool
     ) -> None:
-        """Inference on these inputs begins."""
+        """Charge these inputs: their inference begins."""
         counts = self.answered.setdefault((task, model), Counter())
-        counts.update(one[:16] for one in digests)
+        counts.update(digest[:16] for digest in digests)
         self.spoiled_inputs += len(digests) if spoiled else 0
         self.input_tokens += input_tokens
 
     def times(self, text: str, *, task: str | None = None, model: str | None = None) -> int:
-        """How often this text was answered, by any task and model unless they are named."""
+        """The number of answers to this text, over all tasks and models unless they are named."""
         key = vectors.digest(text.encode("utf-8", "surrogatepass"))[:16]
         return sum(
             counts[key]
@@ -124,18 +124,18 @@ class Bill:
             if task in (None, of_task) and model in (None, of_model)
         )
 
-    def saw(self, secret: str) -> bool:
-        """Whether this came here in a path or header, or in a body where bodies are recorded."""
+    def has_received(self, secret: str) -> bool:
+        """True if the secret arrived in a path, a header or a recorded body."""
         for values in self.headers.copy().values():
             if any(secret in value for value in values.copy()):
                 return True
-        return any(secret.encode() in one.body for one in self.seen.copy())
+        return any(secret.encode() in call.body for call in self.recorded.copy())
 
     def totals(self) -> Totals:
-        """The figures as they stand."""
-        counts = [one.copy() for one in self.answered.copy().values()]
-        inputs = sum(one.total() for one in counts)
-        distinct = sum(len(one) for one in counts)
+        """The current figures."""
+        counts = [counter.copy() for counter in self.answered.copy().values()]
+        inputs = sum(counter.total() for counter in counts)
+        distinct = sum(len(counter) for counter in counts)
         return Totals(
             calls=self.calls,
             lookups=self.lookups,
@@ -165,11 +165,11 @@ class Bill:
             ]
             document["recorded"] = [
                 {
-                    "method": one.method,
-                    "path": one.path,
-                    "headers": [pair for pair in one.headers if pair[0] not in SECRET_HEADERS],
-                    "body": one.body.decode("utf-8", "replace"),
+                    "method": call.method,
+                    "path": call.path,
+                    "headers": [pair for pair in call.headers if pair[0] not in SECRET_HEADERS],
+                    "body": call.body.decode("utf-8", "replace"),
                 }
-                for one in self.seen.copy()
+                for call in self.recorded.copy()
             ]
         return document

@@ -1,16 +1,16 @@
-"""Faults as data: which call is answered wrongly, and how.
+"""Faults as data: the calls that get a wrong answer, and the kind of fault.
 
 A script is a list of faults. Every fault counts the calls that it matches and is played when its
-conditions hold; of those that end a call the first in the list wins, and those after it do not
-count the call: `429 x3`, `503 x2` is five calls. `delay` and `headers` are added to whatever
-follows. A GET meets only faults that name a `path`. On the command line a fault is a few words, or
-a JSON object with the fields of `Fault`:
+conditions hold. Of the faults that end a call the first in the list wins, and those after it do not
+count the call: `429 x3`, `503 x2` is five calls. `delay` and `headers` are added to the reply that
+follows. A GET matches only faults that name a `path`. On the command line a fault is a few words,
+or a JSON object with the fields of `Fault`:
 
     429 x3                         the first three calls
-    503 after=10 x5                five calls, after ten that were well
+    503 after=10 x5                five calls, after ten successful ones
     500 30%                        at random, the same ones for the same seed
     wrong_count every=7 count=1    each seventh call brings one vector too many
-    422 match=poison               whenever an input holds this text
+    422 match=poison               whenever an input contains this text
     429 x2 retry-after:2           with a header
     delay seconds=3 path=/embed    on one route
     redirect location=http://127.0.0.1:9/
@@ -75,7 +75,7 @@ _HEADER = re.compile(r"([A-Za-z][A-Za-z0-9-]*):(.*)")
 
 
 class Fault(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One way to misbehave, and when.
+    """A fault and the conditions under which it is played.
 
     Units: `seconds`; `times`, `after` and `every` in calls that match, `probability` 0 to 1.
     """
@@ -83,25 +83,25 @@ class Fault(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     kind: Kind
     status: int | None = None
     body: Any = None
-    """Text as it stands, anything else as JSON; None: what the service gives."""
+    """Text as it is, any other value as JSON; None: the body of the service."""
     headers: dict[str, str] = {}
     times: int | None = None
-    """How often it is played; None: without end."""
+    """Maximal number of plays; None: unlimited."""
     after: int = 0
-    """How many matching calls are spared first."""
+    """Number of matching calls to skip first."""
     every: int | None = None
-    """Of the calls after that, the first and then each n-th."""
+    """Play at the first call after that, then at each n-th."""
     probability: float | None = None
     match: str | None = None
-    """Only calls that carry an input with this text."""
+    """Only calls with an input that contains this text."""
     path: str | None = None
-    """Only calls whose whole path fits this pattern; `*` stands for anything."""
+    """Only calls whose whole path matches this pattern; `*` matches anything."""
     seconds: float | None = None
     count: int = -1
     whole: bool = False
-    """A vector or text is spoilt in every row; else in those that hold `match`, or in one."""
+    """Corrupt every row; otherwise the rows that contain `match`, or one row."""
     bytes: int | None = None
-    """What is sent before the end; with more than there is, the whole is sent, yet counted as
+    """Bytes to send before the end; with a larger number all are sent, but the answer counts as
     spoiled."""
     location: str | None = None
 
@@ -132,16 +132,16 @@ def check(fault: Fault) -> Fault:
         raise UsageError(f"{name}: `seconds` is missing", hint="delay seconds=3")
     if fault.kind in ("wrong_count", "wrong_dimension") and fault.count == 0:
         raise UsageError(f"{name}: `count` = 0 changes nothing")
-    for header, told in fault.headers.items():
-        if re.search(r"[\r\n\0]", header + told):
+    for header, content in fault.headers.items():
+        if re.search(r"[\r\n\0]", header + content):
             raise UsageError(f"{name}: header `{header!r}` must be one line")
     return fault
 
 
 def parse(text: str) -> tuple[Fault, ...]:
-    """The faults that a few words, a JSON object or a JSON list stand for.
+    """The faults of a few words, a JSON object or a JSON list.
 
-    Raises: UsageError for what cannot be read.
+    Raises: UsageError for text that cannot be parsed.
     """
     stripped = text.strip()
     if stripped.startswith(("{", "[")):
@@ -171,22 +171,22 @@ def parse(text: str) -> tuple[Fault, ...]:
             fields.setdefault("headers", {})[header[1]] = header[2].strip()
         else:
             raise UsageError(f"fault `{text}`: cannot read `{word}`", hint="429 x3 retry-after:2")
-    return (_fault(fields, text, strict=False),)
+    return (_convert(fields, text, strict=False),)
 
 
-def from_json(found: Any) -> tuple[Fault, ...]:
+def from_json(value: Any) -> tuple[Fault, ...]:
     """The faults of a decoded JSON value: an object, a text, or a list of them.
 
-    Raises: UsageError for what is no fault.
+    Raises: UsageError for a value that is no fault.
     """
-    if isinstance(found, str):
-        return parse(found)
-    if isinstance(found, list):
-        return tuple(fault for one in found for fault in from_json(one))
-    return (_fault(found, msgspec.json.encode(found).decode(), strict=True),)
+    if isinstance(value, str):
+        return parse(value)
+    if isinstance(value, list):
+        return tuple(fault for one in value for fault in from_json(one))
+    return (_convert(value, msgspec.json.encode(value).decode(), strict=True),)
 
 
-def _fault(fields: Any, text: str, *, strict: bool) -> Fault:
+def _convert(fields: Any, text: str, *, strict: bool) -> Fault:
     try:
         return check(msgspec.convert(fields, Fault, strict=strict))
     except msgspec.ValidationError as error:
@@ -194,7 +194,7 @@ def _fault(fields: Any, text: str, *, strict: bool) -> Fault:
 
 
 class Script:
-    """The faults, and how often each was met and played."""
+    """The faults, with the number of calls that each matched and of its plays."""
 
     def __init__(self, faults: Sequence[Fault | str] = (), *, seed: int = 0) -> None:
         self.faults = tuple(
@@ -206,9 +206,9 @@ class Script:
         self.rewind()
 
     def rewind(self) -> None:
-        """Start the script again."""
-        self.met = [0] * len(self.faults)
-        self.played = [0] * len(self.faults)
+        """Reset the counts: the script starts again."""
+        self.matched = [0] * len(self.faults)
+        self.fired = [0] * len(self.faults)
         self._tries: Counter[bytes] = Counter()
 
     def play(
@@ -221,10 +221,10 @@ class Script:
         vectors: bool = False,
         lookup: bool = False,
     ) -> list[Fault]:
-        """What happens to this call: faults that add something, then at most one that ends it.
+        """The faults of this call: any number that add something, then at most one that ends it.
 
-        Invariant: chance depends on the seed, the body and how often this body came, not on the
-        order in which concurrent calls arrive.
+        Invariant: chance depends on the seed, the body and the number of calls with this body, not
+        on the order in which concurrent calls arrive.
         """
         played: list[Fault] = []
         chance: bytes | None = None
@@ -238,18 +238,18 @@ class Script:
                 or (fault.kind in ONLY_TEXTS and vectors)
             ):
                 continue
-            self.met[n] += 1
-            past = self.met[n] - fault.after - 1
+            self.matched[n] += 1
+            past = self.matched[n] - fault.after - 1
             if past < 0 or (fault.every is not None and past % fault.every):
                 continue
-            if fault.times is not None and self.played[n] >= fault.times:
+            if fault.times is not None and self.fired[n] >= fault.times:
                 continue
             if fault.probability is not None:
                 chance = chance or self._chance(body)
                 drawn = blake2b(chance + n.to_bytes(4, "little"), digest_size=7).digest()
                 if int.from_bytes(drawn, "little") >= fault.probability * 2**56:
                     continue
-            self.played[n] += 1
+            self.fired[n] += 1
             played.append(fault)
             if fault.kind not in ADDED:
                 break

@@ -1,4 +1,4 @@
-"""What the server does with a call, decided before anything is sent."""
+"""Decides the reply to a call before anything is sent."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ LOADING_SECONDS = 20.0
 
 
 class Plan(Struct, frozen=True):
-    """One call, decided.
+    """The decision about one call.
 
-    Units: `delay` in seconds, the latency of inference not included.
+    Units: `delay` in seconds, without the latency of inference.
     """
 
     reply: Reply
     delay: float = 0.0
     wire: Fault | None = None
     charged: Call | None = None
-    """What is inferred and billed; None: nothing."""
+    """The call that is inferred and billed; None: nothing is."""
     spoiled: bool = False
     output_tokens: int = 0
     faults: tuple[str, ...] = ()
-    passage: GateResult | None = None
-    """It went through the gate, and must leave it."""
+    gate_result: GateResult | None = None
+    """Set if the call passed the gate, and must leave it."""
 
 
 def authorized(key: str | None, header: str) -> bool:
-    """Whether a call with this Authorization header may pass."""
+    """True if a call with this Authorization header may pass."""
     if key is None:
         return True
     expected = f"Bearer {key}".encode()
@@ -44,7 +44,7 @@ def authorized(key: str | None, header: str) -> bool:
 
 
 def plan(
-    found: tuple[Route, str] | None,
+    found_route: tuple[Route, str] | None,
     *,
     path: str,
     headers: Mapping[str, str],
@@ -54,14 +54,14 @@ def plan(
     settings: Settings,
     gate: Gate | None = None,
 ) -> Plan:
-    """The reply to a POST, and what goes wrong with it.
+    """The reply to a POST, and its faults.
 
-    The gate stands behind the key and before everything else: a call that cannot be read uses up
-    the limit like any other, and a script counts only calls that were let in.
+    The gate comes after the check of the key and before everything else: a malformed call uses up
+    the limit like any other, and a script counts only calls that the gate admitted.
     """
-    if found is None:
+    if found_route is None:
         return Plan(refusals.not_found(path, "POST"))
-    route, model = found
+    route, model = found_route
     if not authorized(key, headers.get("authorization", "")):
         return Plan(refusals.refusal(route.service, 401))
     call: Call | None = None
@@ -76,31 +76,32 @@ def plan(
     except (RecursionError, UnicodeError):
         refused = refusals.refusal(route.service, 400)
     if gate is None:
-        return _decided(route, model, path, body, call, refused, script, settings)
-    tokens, inputs = _size(call)
-    passage = gate.enter(route.service, call.model if call else model, tokens, inputs)
-    if passage.refused is not None:
-        return Plan(passage.refused, wire=Fault("reset") if passage.reset else None)
+        return _decide(route, model, path, body, call, refused, script, settings)
+    tokens, inputs = _call_size(call)
+    result = gate.enter(route.service, call.model if call else model, tokens, inputs)
+    if result.refused is not None:
+        return Plan(result.refused, wire=Fault("reset") if result.reset else None)
     try:
-        decided = _decided(route, model, path, body, call, refused, script, settings)
+        decided = _decide(route, model, path, body, call, refused, script, settings)
     except BaseException:
-        gate.leave(passage)
+        gate.leave(result)
         raise
-    # A fault's own header goes last: it replaces what the limit tells.
-    told = (*passage.headers, *decided.reply.headers)
-    reply = msgspec.structs.replace(decided.reply, headers=told)
-    return msgspec.structs.replace(decided, reply=reply, passage=passage)
+    # The headers of a fault come last: they replace those of the limit.
+    headers_out = (*result.headers, *decided.reply.headers)
+    reply = msgspec.structs.replace(decided.reply, headers=headers_out)
+    return msgspec.structs.replace(decided, reply=reply, gate_result=result)
 
 
-def _size(call: Call | None) -> tuple[int, int]:
-    """Tokens and inputs that a limit counts: what goes in, and the most that may come out."""
+def _call_size(call: Call | None) -> tuple[int, int]:
+    """Tokens and inputs that a limit counts: those of the inputs and the most that may be
+    generated."""
     if call is None:
         return 0, 1
     inputs = len(call.inputs)
     return sum(call.tokens) + inputs * (call.max_tokens or 0), inputs
 
 
-def _decided(
+def _decide(
     route: Route,
     model: str,
     path: str,
@@ -110,30 +111,30 @@ def _decided(
     script: Script,
     settings: Settings,
 ) -> Plan:
-    """The reply to a call that was let in."""
+    """The reply to an admitted call."""
     vectors = call is not None and call.task == "feature-extraction"
     inputs = call.inputs if call else ()
-    # A gateway stands before the service: a fault comes also where the body is refused.
-    played = script.play(path, inputs, body, indexed=route.indexed, vectors=vectors)
-    delay, extra, last = _apart(played)
-    kinds = tuple(one.kind for one in played)
+    # Faults model a gateway before the service: they apply to rejected bodies, too.
+    faults = script.play(path, inputs, body, indexed=route.indexed, vectors=vectors)
+    delay, extra, last = _separate(faults)
+    kinds = tuple(fault.kind for fault in faults)
     if last is not None and last.kind in UNCHARGED:
-        reply = instead(last, route.service, call.model if call else model)
+        reply = fault_reply(last, route.service, call.model if call else model)
         wire = last if last.kind in ON_THE_WIRE else None
-        return Plan(_with(reply, extra), delay, wire, faults=kinds)
+        return Plan(_add_headers(reply, extra), delay, wire, faults=kinds)
     if refused is not None or call is None:
-        return Plan(_with(refused or refusals.refusal(route.service, 400), extra), delay)
-    values, told = answers.answer(call, settings), call
+        return Plan(_add_headers(refused or refusals.refusal(route.service, 400), extra), delay)
+    values, answered = answers.answer(call, settings), call
     if last is not None:
-        told, values = answers.corrupt(last, call, values, settings)
-    written = route.write(told, values)
+        answered, values = answers.corrupt(last, call, values, settings)
+    body_out = route.write(answered, values)
     return Plan(
-        Reply(200, written, headers=_answer_headers(call) + extra),
+        Reply(200, body_out, headers=_answer_headers(call) + extra),
         delay,
         last if last is not None and last.kind in ON_THE_WIRE else None,
         charged=call,
         spoiled=last is not None and last.kind not in HARMLESS,
-        output_tokens=answers.output_tokens(told, values),
+        output_tokens=answers.output_tokens(answered, values),
         faults=kinds,
     )
 
@@ -141,33 +142,33 @@ def _decided(
 def plan_lookup(
     path: str, headers: Mapping[str, str], key: str | None, script: Script, settings: Settings
 ) -> Plan:
-    """The reply to a GET, and what goes wrong with it."""
+    """The reply to a GET, and its faults."""
     service: Service = "openai" if path.startswith("/v1/") else settings.engine
-    played = script.play(path, (), b"", lookup=True)
-    delay, extra, last = _apart(played)
-    kinds = tuple(one.kind for one in played)
-    found = routes.lookup(path, settings)
-    open_to_all = found == "" or (path == "/info" and settings.engine == "tgi")
+    faults = script.play(path, (), b"", lookup=True)
+    delay, extra, last = _separate(faults)
+    kinds = tuple(fault.kind for fault in faults)
+    document = routes.lookup(path, settings)
+    is_public = document == "" or (path == "/info" and settings.engine == "tgi")
     if last is not None:
         wire = last if last.kind in ON_THE_WIRE else None
-        reply = instead(last, service, settings.models[0])
-        return Plan(_with(reply, extra), delay, wire, faults=kinds)
-    if found is None:
+        reply = fault_reply(last, service, settings.models[0])
+        return Plan(_add_headers(reply, extra), delay, wire, faults=kinds)
+    if document is None:
         reply = refusals.not_found(path, "GET")
-    elif not open_to_all and not authorized(key, headers.get("authorization", "")):
+    elif not is_public and not authorized(key, headers.get("authorization", "")):
         reply = refusals.refusal(service, 401)
-    elif found == "":
+    elif document == "":
         reply = Reply(200, content_type=refusals.TEXT)
     else:
-        reply = refusals.json(200, found)
-    return Plan(_with(reply, extra), delay, faults=kinds)
+        reply = refusals.json(200, document)
+    return Plan(_add_headers(reply, extra), delay, faults=kinds)
 
 
-def _apart(played: list[Fault]) -> tuple[float, tuple[tuple[str, str], ...], Fault | None]:
-    """The seconds and headers that are added, and the fault that ends the call."""
-    delay = sum(one.seconds or 0.0 for one in played if one.kind == "delay")
-    extra = tuple(pair for one in played for pair in one.headers.items())
-    return delay, extra, next((one for one in played if one.kind not in ADDED), None)
+def _separate(faults: list[Fault]) -> tuple[float, tuple[tuple[str, str], ...], Fault | None]:
+    """The added seconds and headers, and the fault that ends the call."""
+    delay = sum(fault.seconds or 0.0 for fault in faults if fault.kind == "delay")
+    extra = tuple(pair for fault in faults for pair in fault.headers.items())
+    return delay, extra, next((fault for fault in faults if fault.kind not in ADDED), None)
 
 
 def _check_type(route: Route, content_type: str) -> None:
@@ -176,12 +177,12 @@ def _check_type(route: Route, content_type: str) -> None:
         raise Refused(refusals.unsupported_type(route.service, content_type))
 
 
-def _with(reply: Reply, extra: tuple[tuple[str, str], ...]) -> Reply:
+def _add_headers(reply: Reply, extra: tuple[tuple[str, str], ...]) -> Reply:
     return msgspec.structs.replace(reply, headers=reply.headers + extra) if extra else reply
 
 
-def instead(fault: Fault, service: Service, model: str) -> Reply:
-    """The reply of a fault that lets nothing through to the model."""
+def fault_reply(fault: Fault, service: Service, model: str) -> Reply:
+    """The reply of a fault that replaces the call of the model."""
     match fault.kind:
         case "html":
             reply = refusals.page(fault.status or 200)
@@ -208,7 +209,7 @@ def instead(fault: Fault, service: Service, model: str) -> Reply:
 
 
 def _answer_headers(call: Call) -> tuple[tuple[str, str], ...]:
-    """What the service tells about a well answer; stable, so that replays are equal."""
+    """The headers of a successful answer; constant, so that replays are equal."""
     request_id = ("x-request-id", call.digests[0][:8].hex())
     if call.service == "openai":
         return (request_id, ("openai-version", "2020-10-01"), ("openai-processing-ms", "7"))

@@ -1,4 +1,4 @@
-"""Ways to run the mock outside the loop of its caller: in a thread of its own, or as a command."""
+"""Runs the mock outside the loop of its caller: in a thread of its own, or as a command."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 @contextlib.contextmanager
 def serving(script: Sequence[Fault | str] = (), **settings: Any) -> Iterator[Mock]:
-    """A mock in a thread with a loop of its own, for code under test that blocks.
+    """A mock in a thread with its own loop, for blocking code under test.
 
-    Takes what `Mock` takes. The bill may be read and the script replaced from any thread.
+    Takes the parameters of `Mock`. The bill may be read and the script replaced from any thread.
 
-    Raises: UsageError where the address is not to be had.
+    Raises: UsageError if the address cannot be bound.
     """
     mock = Mock(script, **settings)
     ready = threading.Event()
@@ -78,8 +78,8 @@ def serving(script: Sequence[Fault | str] = (), **settings: Any) -> Iterator[Moc
 def check_host(host: str, *, public: bool = False) -> str:
     """The host to listen on.
 
-    Raises: UsageError for an address that others can reach, unless `public` says so: the mock has
-    control routes without a key, and bills that repeat what it was sent.
+    Raises: UsageError for an address that other machines can reach, unless `public` is set: the
+    mock has control routes without a key, and its bill repeats the requests.
     """
     if host == "localhost":
         return "127.0.0.1"
@@ -89,7 +89,7 @@ def check_host(host: str, *, public: bool = False) -> str:
     if public and host:
         return host
     raise UsageError(
-        f"mock: host `{host}` is not a loopback address", hint="--public to serve others as well"
+        f"mock: host `{host}` is not a loopback address", hint="--public serves other machines, too"
     )
 
 
@@ -114,9 +114,10 @@ def serve(
 
     `tasks` are `owner/name=pipeline-tag`. `limit` is a line such as `bucket calls=50/s
     tokens=1e6/min headers=openai`, `window calls=500/5min headers=hub`, `slots=32`, `cold=20s
-    outage=60s-90s`; its words stand in `jobs.mock.limits.parse`. The bill then says what passed it.
+    outage=60s-90s`; `jobs.mock.limits.parse` defines its words. The bill then shows the traffic
+    that passed it.
 
-    Raises: UsageError for a fault, limit, host, port or number that cannot be taken.
+    Raises: UsageError for an invalid fault, limit, host, port or number.
     """
     if not 0 <= port <= 65_535:
         raise UsageError(f"mock: port = {port} must be from 0 to 65535")
@@ -124,7 +125,7 @@ def serve(
         raise UsageError(f"mock: latency = {latency_seconds} must be from 0 to 86400 seconds")
     if engine not in ("tei", "tgi"):
         raise UsageError(f"mock: engine `{engine}` must be `tei` or `tgi`")
-    named = dict(one.rpartition("=")[::2] for one in tasks)
+    named = dict(task.rpartition("=")[::2] for task in tasks)
     if "" in named or "" in named.values():
         raise UsageError("mock: `task` must be `owner/name=pipeline-tag`")
     mock = Mock(
@@ -143,12 +144,12 @@ def serve(
         limit=limit,
     )
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_until_told(mock))
+        runner.run(_serve_until_signal(mock))
     sys.stdout.write(msgspec.json.encode(mock.document(full=record)).decode() + "\n")
     sys.stdout.flush()
 
 
-async def _until_told(mock: Mock) -> None:
+async def _serve_until_signal(mock: Mock) -> None:
     done = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

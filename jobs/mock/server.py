@@ -1,6 +1,6 @@
-"""The server: connections in, `plan` asked, bytes out, the bill kept.
+"""The server: accepts connections, calls `plan`, writes bytes, keeps the bill.
 
-Everything that decides is in `plan`; this file only waits, writes, and breaks connections.
+All decisions are in `plan`; this file only waits, writes, and breaks connections.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from pipeline.errors import UsageError
 Latency = float | Callable[[random.Random], float]
 
 CONTROL = "/_mock/"
-# More connections than that wait in line when a test opens hundreds at once.
+# The default is too small for a test that opens hundreds of connections at once.
 BACKLOG = 1024
 
 
 class Mock:
-    """A server that speaks every protocol, can misbehave, and keeps the bill.
+    """A server that speaks every protocol, plays faults, and keeps the bill.
 
     `async with Mock(...) as mock` serves in the running loop under `mock.url`. `script`, `key`,
     `latency`, `sleep` and `settings` may be replaced while it runs.
 
-    Units: `latency` in seconds, or a function that draws them; it is waited before every answer
-    that is inferred, and `sleep` is what waits. A `limit` (see `jobs.mock.limits.parse`) with a
-    latency of its own replaces it; `clock` and `wall` are what the limit counts by and dates with.
+    Units: `latency` in seconds, or a function that draws them; the server waits for it with `sleep`
+    before every inferred answer. A `limit` (see `jobs.mock.limits.parse`) with its own latency
+    replaces it; the limit counts by `clock` and writes dates by `wall`.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Mock:
             tuple(models),
             dict(tasks or {}),
         )
-        self._always = (Fault("shuffled_index"),) if shuffle else ()
+        self._permanent_faults = (Fault("shuffled_index"),) if shuffle else ()
         self.play(*script)
         self.bill = Bill(record=record)
         self._random = random.Random(seed)
@@ -111,36 +111,36 @@ class Mock:
     def vector(self, text: str, model: str, dimension: int | None = None) -> list[float]:
         """The vector that this server gives for the text."""
         digest = vectors.digest(text.encode("utf-8", "surrogatepass"))
-        found: list[float] = vectors.vector(
+        numbers: list[float] = vectors.vector(
             digest, model, dimension or self.settings.dimension
         ).tolist()
-        return found
+        return numbers
 
     def summary(self, text: str) -> str:
         """The summary that this server gives for the text."""
         return texts.extract(text)
 
     def play(self, *faults: Fault | str) -> None:
-        """Replace the script; its counts start again."""
-        self.script = Script((*faults, *self._always), seed=self.seed)
+        """Replace the script; its counts start at 0."""
+        self.script = Script((*faults, *self._permanent_faults), seed=self.seed)
 
     def restrict(self, limit: Limit | str | None) -> None:
-        """Replace the limit; it starts as if nobody had called.
+        """Replace the limit; its state starts anew.
 
-        Raises: UsageError for words that cannot be read.
+        Raises: UsageError for words that cannot be parsed.
         """
-        found = words.parse(limit) if isinstance(limit, str) else limit
-        self.gate = Gate(found, clock=self._clock, wall=self._wall) if found else None
-        most = (found.permits or found.slots) if found else None
-        self.settings = msgspec.structs.replace(self.settings, max_concurrent_requests=most)
+        parsed = words.parse(limit) if isinstance(limit, str) else limit
+        self.gate = Gate(parsed, clock=self._clock, wall=self._wall) if parsed else None
+        max_requests = (parsed.permits or parsed.slots) if parsed else None
+        self.settings = msgspec.structs.replace(self.settings, max_concurrent_requests=max_requests)
 
     def document(self, *, full: bool = False) -> dict[str, Any]:
-        """The bill as JSON, with what passed the limit where there is one."""
-        passed = {"limit": self.gate.figures()} if self.gate else {}
-        return self.bill.document(full=full) | passed
+        """The bill as JSON, with the traffic that passed the limit, if there is one."""
+        traffic = {"limit": self.gate.figures()} if self.gate else {}
+        return self.bill.document(full=full) | traffic
 
     def reset(self) -> None:
-        """A new bill, the script from its start, and a limit that nobody has used."""
+        """Clear the bill, rewind the script, and reset the limit."""
         self.bill.clear()
         self.script.rewind()
         if self.gate is not None:
@@ -149,7 +149,7 @@ class Mock:
     async def start(self) -> None:
         """Listen.
 
-        Raises: UsageError where the address is not to be had.
+        Raises: UsageError if the address cannot be bound.
         """
         server = web.Server(self._serve, handler_cancellation=True, access_log=None)
         runner = web.ServerRunner(server, shutdown_timeout=0.05)
@@ -188,20 +188,20 @@ class Mock:
         headers = [(name.lower(), value) for name, value in request.headers.items()]
         if method in ("GET", "HEAD"):
             self.bill.lookups += 1
-            self.bill.look(request.path_qs, headers)
-            found = plan_lookup(path, dict(headers), self.key, self.script, self.settings)
-            return (await self._act(request, found))[0]
+            self.bill.keep_headers(request.path_qs, headers)
+            decided = plan_lookup(path, dict(headers), self.key, self.script, self.settings)
+            return (await self._respond(request, decided))[0]
         self.bill.begin(request.path_qs, headers)
-        how = "left"
+        result = "left"
         gate = self.gate
-        decided: Plan | None = None
+        planned: Plan | None = None
         try:
             body = await request.content.read()
             self.bill.keep(method, request.path_qs, headers, body)
             if method != "POST":
-                how = "405"
+                result = "405"
                 return response(refusals.not_allowed())
-            decided = plan(
+            planned = plan(
                 routes.find(path, self.settings),
                 path=path,
                 headers=dict(headers),
@@ -211,19 +211,21 @@ class Mock:
                 settings=self.settings,
                 gate=gate,
             )
-            sent, how = await self._act(request, decided)
+            sent, result = await self._respond(request, planned)
             return sent
         except (ConnectionError, web.RequestPayloadError):
-            return web.Response()  # the client went away: there is nobody to tell
+            return web.Response()  # the client disconnected: no response arrives
         finally:
-            if gate is not None and decided is not None and decided.passage is not None:
-                gate.leave(decided.passage)
-            self.bill.end(how)
+            if gate is not None and planned is not None and planned.gate_result is not None:
+                gate.leave(planned.gate_result)
+            self.bill.end(result)
 
-    async def _act(self, request: web.BaseRequest, decided: Plan) -> tuple[web.StreamResponse, str]:
-        """The response, and the word for it on the bill."""
+    async def _respond(
+        self, request: web.BaseRequest, decided: Plan
+    ) -> tuple[web.StreamResponse, str]:
+        """The response, and its word on the bill."""
         self._charge(decided)
-        seconds = decided.delay + (self._draw() if decided.charged is not None else 0.0)
+        seconds = decided.delay + (self._draw_latency() if decided.charged is not None else 0.0)
         if seconds > 0:
             await self.sleep(seconds)
         status = str(decided.reply.status)
@@ -232,7 +234,7 @@ class Mock:
         sent = await misbehave(request, decided.reply, decided.wire, self.sleep)
         return sent, {"reset": "reset", "slow": status}.get(decided.wire.kind, "cut")
 
-    def _draw(self) -> float:
+    def _draw_latency(self) -> float:
         if self.gate is not None and self.gate.limit.latency_seconds:
             return limits.latency(self.gate.limit)(self._random)
         return self.latency(self._random) if callable(self.latency) else self.latency
@@ -246,29 +248,33 @@ class Mock:
 
     async def _control(self, request: web.BaseRequest) -> Reply:
         """The mock's own routes: `bill`, `limit`, `reset`, `script`."""
-        asked = (request.method, request.path.removeprefix(CONTROL))
-        if asked == ("GET", "bill"):
+        command = (request.method, request.path.removeprefix(CONTROL))
+        if command == ("GET", "bill"):
             full = request.query.get("full") in ("1", "true")
             return refusals.json(200, self.document(full=full))
-        if asked == ("POST", "reset"):
+        if command == ("POST", "reset"):
             self.reset()
             return refusals.json(200, {})
-        if asked == ("POST", "script"):
+        if command == ("POST", "script"):
             try:
-                found = msgspec.json.decode(await request.content.read())
-                self.play(*from_json(found))
+                faults = msgspec.json.decode(await request.content.read())
+                self.play(*from_json(faults))
             except (msgspec.DecodeError, UnicodeError, RecursionError, UsageError) as error:
                 return refusals.json(400, {"error": str(error)})
-        if asked == ("POST", "limit"):
+        if command == ("POST", "limit"):
             try:
                 self.restrict(msgspec.json.decode(await request.content.read(), type=str | None))
             except (msgspec.DecodeError, UnicodeError, UsageError) as error:
                 return refusals.json(400, {"error": str(error)})
-        if asked in (("POST", "limit"), ("GET", "limit")):
+        if command in (("POST", "limit"), ("GET", "limit")):
             return refusals.json(200, self.gate.figures() if self.gate else None)
-        if asked in (("POST", "script"), ("GET", "script")):
-            rows = zip(self.script.faults, self.script.met, self.script.played, strict=True)
+        if command in (("POST", "script"), ("GET", "script")):
+            rows = zip(self.script.faults, self.script.matched, self.script.fired, strict=True)
             return refusals.json(
-                200, [{"fault": one, "met": met, "played": played} for one, met, played in rows]
+                200,
+                [
+                    {"fault": fault, "met": matched, "played": fired}
+                    for fault, matched, fired in rows
+                ],
             )
         return refusals.not_found(request.path, request.method)

@@ -1,11 +1,11 @@
-"""A server without sockets: the mock's gate, refusals and latency, on the running loop's clock.
+"""A mock server without sockets: the same gate, refusals and latency, on the clock of the loop.
 
-On a virtual clock (`jobs.mock.clock`) hours of traffic take seconds, so that a controller is
-measured over whole minutes, halved limits and outages in every test run. Replies are the mock's
-own, read by the same code that reads them off a wire.
+On a virtual clock (`jobs.mock.clock`) hours of traffic take seconds, so that every test run
+measures a controller over whole minutes, halved limits and outages. The replies are those of the
+mock, parsed by the same code as replies from a socket.
 
     async def main() -> Figures:
-        server = Simulated("bucket calls=50/s latency=200ms sigma=0.5")
+        server = SimulatedServer("bucket calls=50/s latency=200ms sigma=0.5")
         dispatch = Dispatch([(endpoint, server.send)], ..., clock=anyio.current_time)
         ...
         return server.gate.figures()
@@ -29,28 +29,28 @@ from jobs.mock.limits import limits
 from jobs.mock.limits import parse as words
 from jobs.mock.limits.gate import Gate, GateResult
 from jobs.mock.limits.limits import Limit
-from jobs.mock.plan import instead
+from jobs.mock.plan import fault_reply
 from jobs.mock.protocols import texts, vectors
 from jobs.mock.protocols.calls import Reply, Service
 from pipeline.endpoints.responses import refusal
 from pipeline.errors import EndpointError, UsageError
 from pipeline.records import Answer, Answered, Request
 
-# 1 January 2026: what dates say when the virtual clock shows 0.
+# 1 January 2026: the date at time 0 of the virtual clock.
 EPOCH = 1_767_225_600.0
 REFUSAL_SECONDS = 0.01
 
 
 class SimulatedServer:
-    """Answers requests as a service behind this limit would; `gate` counts what passed.
+    """Answers requests like a service behind this limit; `gate` counts the traffic that passed.
 
-    It is made inside the loop by whose clock it goes. Faults are those of the mock that end a call
-    before inference (`500 30%`, `422 match=poison`, `hang`, ...), `delay` and `headers`; all others
-    break bytes, and here are none.
+    Create it inside the loop whose clock it uses. It supports the faults of the mock that end a
+    call before inference (`500 30%`, `422 match=poison`, `hang`, ...), `delay` and `headers`; all
+    others corrupt bytes, and there are none here.
 
-    Raises: UsageError for a limit or fault that cannot be taken.
-    Units: `refusal_seconds` is how long a refusal takes to arrive; with 0, a client that tries
-    again at once would do so for ever in the same instant.
+    Raises: UsageError for an invalid limit or an unsupported fault.
+    Units: `refusal_seconds` is the latency of a refusal; with 0, a client that retries at once
+    would do so for ever in the same instant.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class SimulatedServer:
             if fault.kind not in UNCHARGED | ADDED:
                 raise UsageError(f"simulated: fault `{fault.kind}` breaks bytes: use the mock")
         self.answered: Counter[str] = Counter()
-        """Inputs, each as often as it was answered."""
+        """The number of answers by input."""
         self.calls = 0
         self.in_flight = 0
         self.max_in_flight = 0
@@ -81,43 +81,44 @@ class SimulatedServer:
         self._refusal_seconds = refusal_seconds
 
     async def send(self, requests: Sequence[Request]) -> Answered:
-        """An answer to each request, a vector where a dimension was given, else a text; and the
-        headers of the reply, their names in lower case.
+        """One answer per request, a vector if a dimension was given, else a text; and the headers
+        of the reply, in lower case.
 
-        Raises: EndpointError, as the client's own reading of the refusal has it.
+        Raises: EndpointError, with the class that the client derives from the refusal.
         """
         reply = await self.reply(
-            [one.input for one in requests], sum(one.tokens for one in requests)
+            [request.input for request in requests],
+            sum(request.tokens for request in requests),
         )
         headers = {name.lower(): value for name, value in reply.headers}
         if reply.status != 200:
             refused = refusal(reply.status, headers, reply.body)
             refused.headers = headers
             raise refused
-        return Answered([self._answer(one) for one in requests], headers)
+        return Answered([self._answer(request) for request in requests], headers)
 
     async def reply(self, inputs: Sequence[str], tokens: float) -> Reply:
-        """The reply to a call, without a body where it is well.
+        """The reply to a call, without a body if it succeeds.
 
-        Raises: EndpointError where the connection is reset.
+        Raises: EndpointError if the connection is reset.
         """
         self.calls += 1
         self.in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
         try:
-            passage = self.gate.enter(self._service, "mock", tokens, len(inputs))
-            if passage.refused is None:
-                return await self._inside(passage, inputs)
+            result = self.gate.enter(self._service, "mock", tokens, len(inputs))
+            if result.refused is None:
+                return await self._serve(result, inputs)
             await anyio.sleep(self._refusal_seconds)
-            if passage.reset:
+            if result.reset:
                 raise EndpointError("ambiguous", "the connection was reset")
-            return self._told(passage.refused)
+            return self._finish(result.refused)
         finally:
             self.in_flight -= 1
 
-    async def _inside(self, passage: GateResult, inputs: Sequence[str]) -> Reply:
-        """What becomes of a call that was let in."""
-        extra = passage.headers
+    async def _serve(self, result: GateResult, inputs: Sequence[str]) -> Reply:
+        """The reply to an admitted call."""
+        extra = result.headers
         try:
             body = "\0".join(inputs).encode("utf-8", "surrogatepass")
             for fault in self.script.play("/", inputs, body, vectors=self._dimension is not None):
@@ -131,25 +132,25 @@ class SimulatedServer:
                     raise EndpointError("ambiguous", "the connection was reset")
                 elif fault.kind != "headers":
                     await anyio.sleep(self._refusal_seconds)
-                    reply = instead(fault, self._service, "mock")
-                    return self._told(
+                    reply = fault_reply(fault, self._service, "mock")
+                    return self._finish(
                         Reply(reply.status, reply.body, headers=(*reply.headers, *extra))
                     )
             await anyio.sleep(self._latency(self._random))
             self.answered.update(inputs)
-            return self._told(Reply(200, headers=extra))
+            return self._finish(Reply(200, headers=extra))
         finally:
-            self.gate.leave(passage)
+            self.gate.leave(result)
 
-    def _told(self, reply: Reply) -> Reply:
+    def _finish(self, reply: Reply) -> Reply:
         """The reply with its date."""
         headers = (("date", _date(int(self._wall()))), *reply.headers)
         return Reply(reply.status, reply.body, reply.content_type, headers)
 
     def _answer(self, request: Request) -> Answer:
         if self._dimension is None:
-            said = texts.extract(request.input)
-            return Answer(said, request.tokens, texts.count(said), model="mock")
+            text = texts.extract(request.input)
+            return Answer(text, request.tokens, texts.count(text), model="mock")
         digest = vectors.digest(request.input.encode("utf-8", "surrogatepass"))
         numbers = vectors.vector(digest, "mock", self._dimension)
         return Answer(numbers.astype(np.dtype("<f4")).tobytes(), request.tokens, model="mock")

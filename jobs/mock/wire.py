@@ -1,4 +1,4 @@
-"""Bytes out: a reply as it should cross the wire, and the ways in which it does not."""
+"""Writes a reply to the wire, correctly or with a fault."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Sleep = Callable[[float], Awaitable[object]]
 
 
 def response(reply: Reply) -> web.Response:
-    """The reply as it should go out."""
+    """The correct response for the reply."""
     return web.Response(status=reply.status, body=reply.body, headers=_headers(reply))
 
 
 async def misbehave(
     request: web.BaseRequest, reply: Reply, fault: Fault, sleep: Sleep
 ) -> web.StreamResponse:
-    """Break the connection, or the client's patience."""
+    """Play a fault on the wire: break the connection, or stall it."""
     transport = request.transport
     if fault.kind == "hang":
         await asyncio.Event().wait()
@@ -58,13 +58,13 @@ async def misbehave(
 
 
 def _headers(reply: Reply) -> dict[str, str]:
-    """The reply's headers, each name once: what a fault adds replaces what the service says."""
+    """The headers of the reply, each name once: a header of a fault replaces one of the service."""
     named = [("Content-Type", reply.content_type), *reply.headers]
     return dict({name.lower(): (name, value) for name, value in named}.values())
 
 
 def _raw(reply: Reply) -> bytes:
-    """The whole response as it would cross the wire."""
+    """The bytes of the whole response."""
     try:
         reason = HTTPStatus(reply.status).phrase
     except ValueError:
@@ -76,7 +76,7 @@ def _raw(reply: Reply) -> bytes:
 
 def _reset(transport: Any) -> None:
     """Close with a reset packet instead of an orderly end."""
-    plug = transport.get_extra_info("socket")
+    connection = transport.get_extra_info("socket")
     with contextlib.suppress(OSError, AttributeError):
-        plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()

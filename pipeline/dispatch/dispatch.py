@@ -1,10 +1,10 @@
-"""From requests to settled outcomes: look up, join equal ones, pack, send, keep, free.
+"""From requests to settled outcomes: look up, deduplicate, pack, send, store, release.
 
 One loop thread owns all the state below, so there are no locks. `take` decides, workers wait. A
-request is in `flights` from before its look-up until its outcome is durable: whoever asks for the
-same meanwhile joins it, whoever asks later finds it in the cache, nobody pays twice.
+request is in the table of requests in flight from before its look-up until its outcome is durable:
+an equal request joins it meanwhile, a later one hits the cache, and no request is paid twice.
 
-    admit ──> lanes ──(take: who, what, when)──> send ──> writer ──> settle
+    admit ──> queues ──(take: which call, when)──> send ──> writer ──> settle
                 ^── again: retries, halves, the next tier ──┘
 """
 
@@ -38,15 +38,15 @@ from pipeline.records import Answer, Answered, Endpoint, Failure, Request, Route
 
 Taken = tuple[PendingCall, Permit]
 _RECHECK_SECONDS = 1.0
-"""Who is to take a call changes with time, too: whoever left one to another looks again."""
+"""Routing changes with time, too: a worker that left a call to another endpoint checks again."""
 
 
 class Dispatch:
-    """Sends what is missing through these endpoints, each with `concurrency` workers of its own.
+    """Sends uncached requests through these endpoints, each with `concurrency` workers.
 
     `open_endpoints` is awaited once, before the first call. `failures` and `journal` carry final
-    failures from one execution of an open run to the next. A chunk of fewer than
-    `min_split_tokens` cannot be cut: too long, it is a failure and no split.
+    failures from one execution of an open run to the next. A chunk of fewer than `min_split_tokens`
+    cannot be split: if it is too long, it is a failure.
     """
 
     def __init__(
@@ -83,14 +83,14 @@ class Dispatch:
         self._wall = wall
 
         self._keys = Keys([endpoint for endpoint, _ in endpoints])
-        self._live = [
-            EndpointState(at, endpoint, send, clock(), uniform)
-            for at, (endpoint, send) in enumerate(endpoints)
+        self._states = [
+            EndpointState(position, endpoint, send, clock(), uniform)
+            for position, (endpoint, send) in enumerate(endpoints)
         ]
         self._table = InFlightTable(dict(failures))
         self._writer = Writer(cache, journal)
         self._settling = Settling(
-            self._live,
+            self._states,
             self._table,
             self._writer,
             self._keys,
@@ -107,7 +107,7 @@ class Dispatch:
         self._estimated_usd = 0.0
         self._wake = anyio.Event()
         self._sleepers = 0
-        """Who may wait for it; some have gone on meanwhile, by their own clock."""
+        """Workers that may wait for it; some have continued meanwhile, after their timeout."""
         self._is_closed = False
         self._stopped_by: TextmillError | None = None
         self._scope = anyio.CancelScope()
@@ -115,15 +115,15 @@ class Dispatch:
     # --- from outside ------------------------------------------------------------------------
 
     async def admit(self, group: Group, requests: Sequence[Request]) -> int:
-        """Look these up and queue what is missing; return how many need no sending.
+        """Look these requests up and queue the missing ones; returns how many need no sending.
 
-        `group.whole` is set when all are settled.
+        `group.whole` is set once all are settled.
         """
-        new = [entry for each in requests if (entry := self._table.join(group, each))]
+        new = [entry for request in requests if (entry := self._table.join(group, request))]
         missing: list[InFlight] = []
-        found = await self._looked_up(new) if new else {}
+        stored = await self._look_up(new) if new else {}
         for entry in new:
-            settled = found.get(entry.request.dedup_key)
+            settled = stored.get(entry.request.dedup_key)
             if isinstance(settled, Split) and self._settling.can_split(entry):
                 self._table.splits.add(entry.request.dedup_key)
             elif (
@@ -145,55 +145,55 @@ class Dispatch:
         return len(requests) - len(missing)
 
     async def fail(self, requests: Sequence[Request], why: Failure) -> None:
-        """Give these up, which are on their way no more; durable when it returns."""
+        """Settle these as failures, durably; they are no longer in flight."""
         await self._writer.journal([(request.dedup_key, why) for request in requests])
         self._table.failures.update({request.dedup_key: why for request in requests})
 
     def guard(self, position: int, check: Check) -> None:
-        """Put a check before the calls of the endpoint at this position; what the check sends
-        itself is paid for like all other calls."""
-        self._live[position].check = check
+        """Put a check before the calls of the endpoint at this position. Its own calls are paid for
+        like all others."""
+        self._states[position].check = check
 
     @property
     def failures(self) -> Mapping[bytes, Failure]:
-        """Final failures of this run, by flight."""
+        """Final failures of this run, by `dedup_key`."""
         return self._table.failures
 
     @property
     def splits(self) -> set[bytes]:
-        """Flights of this run that are too long for the model: their pieces are to be admitted."""
+        """Keys of requests that are too long for the model: admit their pieces instead."""
         return self._table.splits
 
     @property
     def stopped_by(self) -> TextmillError | None:
-        """What the run ends with, once `stop` was called."""
+        """The error that ends the run, once `stop` was called."""
         return self._stopped_by
 
     @property
     def endpoints(self) -> tuple[EndpointStats, ...]:
-        """What each endpoint did, in job-file order."""
-        return tuple(state.meter.stats(state.name) for state in self._live)
+        """The statistics of each endpoint, in job-file order."""
+        return tuple(state.meter.stats(state.name) for state in self._states)
 
     @property
     def usage(self) -> Usage:
-        """What the calls of all endpoints took so far."""
-        return sum((state.meter.usage for state in self._live), Usage())
+        """The usage of all endpoints so far."""
+        return sum((state.meter.usage for state in self._states), Usage())
 
     @property
     def rent_usd(self) -> float:
-        """What endpoints that are paid by the hour have cost so far."""
+        """The cost so far of endpoints that are paid by the hour."""
         seconds = self._clock() - self._started
-        return sum(rent(state.endpoint.price, seconds) for state in self._live)
+        return sum(rent(state.endpoint.price, seconds) for state in self._states)
 
     def close(self) -> None:
-        """Nothing more will be admitted: workers end when all is settled."""
+        """End the admission: workers finish once all requests are settled."""
         self._is_closed = True
         self._wake_workers()
 
     def stop(self, error: TextmillError, grace_seconds: float | None = None) -> None:
-        """Make no further call; wait for those under way, at most the grace; then `run` raises.
+        """Send no further call; wait for calls in flight, at most the grace; then `run` raises.
 
-        What stopped it first is what it raises; a later stop can only shorten the wait.
+        `run` raises the error of the first stop; a later stop can only shorten the wait.
         """
         grace = self._grace_seconds if grace_seconds is None else grace_seconds
         self._scope.deadline = min(self._scope.deadline, anyio.current_time() + grace)
@@ -203,71 +203,74 @@ class Dispatch:
             self._wake_workers()
 
     async def run(self) -> None:
-        """Work until closed and all is settled, or stopped. Raises: what it was stopped by."""
+        """Work until closed and all is settled, or until stopped. Raises: the error of `stop`."""
         async with anyio.create_task_group() as storing:
             storing.start_soon(self._writer.run)
             with self._scope:
                 async with anyio.create_task_group() as workers:
-                    for state in self._live:
+                    for state in self._states:
                         for _ in range(state.endpoint.concurrency):
                             workers.start_soon(self._work, state)
             storing.cancel_scope.cancel()
-        await self._writer.flush()  # came in, but the grace was over before they were durable
+        await (
+            self._writer.flush()
+        )  # answers that arrived, but were not durable before the grace ended
         if self._stopped_by is not None:
             raise self._stopped_by
 
     # --- decide ------------------------------------------------------------------------------
 
     def take(self, now: float, state: EndpointState) -> Taken | float | None:
-        """The next call of this endpoint and its ticket; or the seconds to wait for one; or None:
-        none is to come.
+        """The next call of this endpoint and its permit; or the seconds to wait for one; or None:
+        there will be none.
 
-        The lane with the oldest request goes first, and no younger one overtakes it at a limit.
+        Serves the queue whose head is oldest. While that head waits for a rate limit, newer
+        requests wait too, so that a large one cannot starve.
         """
         if self._stopped_by is not None or (self._is_closed and not len(self._table)):
             return None
         wait = math.inf
-        state.asked_at = now
+        state.polled_at = now
         for queue in self._table.waiting(state.position):
             call = queue.next(now, state.endpoint, state.batch_size)
             if call is None:
                 wait = min(wait, queue.ready_in(now))
                 continue
             requests = [entry.request for entry in call.entries]
-            if not self._is_to_take(state, queue.route, requests, now):
+            if not self._is_chosen(state, queue.route, requests, now):
                 wait = min(wait, _RECHECK_SECONDS)
-                if state.admission.has_room and any(other.asked_at < now for other in self._live):
-                    self._wake_workers()  # who is to take it may sleep since it was not
+                if state.admission.has_room and any(each.polled_at < now for each in self._states):
+                    self._wake_workers()  # the chosen endpoint may sleep since it was not chosen
                 continue
             leased = state.admission.lease(now, state.tokens(requests), call.cost)
             if isinstance(leased, float):
-                # Whoever waits looks up when an outage is over its bound.
-                outage_ends = outage_start(self._live, queue) + self._max_outage_seconds
+                # A waiting worker wakes when the outage reaches its bound.
+                outage_ends = outage_start(self._states, queue) + self._max_outage_seconds
                 return min(wait, leased, max(0.0, outage_ends - now) or leased)
             queue.mark_sent(call)
             return call, leased
         return wait
 
-    def _is_to_take(
+    def _is_chosen(
         self, state: EndpointState, route: Route, requests: Sequence[Request], now: float
     ) -> bool:
-        """Whether this endpoint, and not another one of the route, is to make the call."""
+        """True if this endpoint makes the call, and not another one of the route."""
         if len(route.tiers) == 1 == len(route.tiers[0]):
             return True
         for tier in route.tiers:
-            others = [self._live[at] for at in tier]
-            awake = [each for each in others if not each.admission.is_paused(now)]
+            candidates = [self._states[position] for position in tier]
+            active = [each for each in candidates if not each.admission.is_paused(now)]
             if state.position in tier:
-                if state not in awake:
-                    return True  # it waits for its rest to end, and then tries one call
-                views = [each.view(now, requests) for each in awake]
+                if state not in active:
+                    return True  # it waits for the end of its pause, and then sends a probe
+                views = [each.view(now, requests) for each in active]
                 return takes(self._policy, views, state.position)
-            if awake:
+            if active:
                 return False
         return False
 
     def _forbids(self, state: EndpointState, requests: Sequence[Request]) -> TextmillError | None:
-        """Why this call must not be made: nowhere to keep its answers, or no money for it."""
+        """The error that forbids this call: the disk is full, or the budget is used up."""
         needed = needed_bytes(self._in_flight + len(requests))
         self._free_space = self._free_space.at(self._clock(), self._free_bytes)
         if (free := self._free_space.free_bytes) < needed:
@@ -280,33 +283,33 @@ class Dispatch:
             if spent + self._estimated_usd + state.estimate(requests) > self._max_cost_usd:
                 return BudgetError(
                     f"budget.max_cost_usd = {self._max_cost_usd:g} reached: ${spent:.4f} spent",
-                    hint="answers so far are kept; raise the budget or run again to go on",
+                    hint="answers so far are kept; raise the budget or run again to continue",
                 )
         return None
 
     # --- act ---------------------------------------------------------------------------------
 
     async def _ensure_open(self, open_endpoints: Callable[[], Awaitable[None]]) -> None:
-        """Return when the endpoints are ready for calls."""
+        """Wait until the endpoints are ready for calls."""
         async with self._opening:
             if self._open_endpoints is not None:
                 await open_endpoints()
                 self._open_endpoints = None
 
-    async def _looked_up(self, entries: Sequence[InFlight]) -> dict[bytes, Answer | Split]:
-        """What is settled already, by flight."""
+    async def _look_up(self, entries: Sequence[InFlight]) -> dict[bytes, Answer | Split]:
+        """The outcomes that are settled already, by `dedup_key`."""
         requests = [entry.request for entry in entries]
         stored = await run_sync(look_up, self._cache, self._keys, requests)
-        for each in requests:
-            found = stored.get(each.dedup_key)
-            if found is not None and found.is_first and isinstance(found.settled, Answer):
-                # What was answered before shows that the configuration works, and by whom.
-                self._live[each.route.positions[0]].note_cached(found.settled)
-        return {entry: found.settled for entry, found in stored.items()}
+        for request in requests:
+            hit = stored.get(request.dedup_key)
+            if hit is not None and hit.is_first and isinstance(hit.settled, Answer):
+                # A cached answer shows that the configuration works, and which model runs.
+                self._states[request.route.positions[0]].note_cached(hit.settled)
+        return {dedup_key: hit.settled for dedup_key, hit in stored.items()}
 
     async def _work(self, state: EndpointState) -> None:
         while True:
-            # One worker asks and waits, the others stand in line: none wakes for nothing.
+            # One worker polls and waits, the others queue for the lock: none wakes for nothing.
             async with state.turn:
                 taken = await self._next(state)
             if taken is None:
@@ -314,7 +317,7 @@ class Dispatch:
             await self._call(state, *taken)
 
     async def _next(self, state: EndpointState) -> Taken | None:
-        """The next call, when it may go; None: there is none to come."""
+        """The next call, once it may go; None: there will be none."""
         while True:
             taken = self.take(self._clock(), state)
             if isinstance(taken, float):
@@ -331,16 +334,16 @@ class Dispatch:
                 self._settling.requeue(taken[0].entries)
                 self.stop(forbidden)
                 continue
-            if len(self._live) > 1:
-                self._shared(state, len(requests))
+            if len(self._states) > 1:
+                self._count_share(state, len(requests))
             return taken
 
-    def _shared(self, state: EndpointState, requests: int) -> None:
-        """Count the call for who is next, and let the others ask again."""
+    def _count_share(self, state: EndpointState, requests: int) -> None:
+        """Count the call towards the share of its endpoint, and let the others poll again."""
         now, share = self._clock(), state.meter.share
-        for other in self._live:
-            if other.admission.is_paused(now):  # or it would have all of what it missed at once
-                other.meter.share = max(other.meter.share, share)
+        for each in self._states:
+            if each.admission.is_paused(now):  # else it would catch up on all missed calls at once
+                each.meter.share = max(each.meter.share, share)
         state.meter.share += requests / state.endpoint.weight
         self._wake_workers()
 
@@ -356,12 +359,12 @@ class Dispatch:
                     await state.check(partial(self._send_for_check, state))
                 settled = (await self._send(state, requests)).settled
             finally:
-                self._estimated_usd -= expected  # from here on the true cost counts
+                self._estimated_usd -= expected  # from here on the actual cost counts
             await self._settling.answered(state, call, settled, permit)
         except EndpointError as error:
             await self._settling.refused(state, call, error, permit)
             self._check_outage()
-        except TextmillError as error:  # the server is not what it was
+        except TextmillError as error:  # the server runs another model now
             self._settling.requeue(call.entries)
             self.stop(error)
         finally:
@@ -370,7 +373,7 @@ class Dispatch:
             self._wake_workers()
 
     async def _send(self, state: EndpointState, requests: Sequence[Request]) -> Answered:
-        """What the endpoint answers. Its headers may name limits, whatever else came back."""
+        """Send one call and learn the rate limits in the headers of its reply, even of an error."""
         try:
             answered = await state.send(requests)
         except EndpointError as error:
@@ -380,7 +383,7 @@ class Dispatch:
         return answered
 
     async def _send_for_check(self, state: EndpointState, requests: Sequence[Request]) -> Answered:
-        """The same for requests that are in no queue: those of a check itself."""
+        """Send the requests of a check, which are in no queue."""
         started = self._clock()
         answered = await self._send(state, requests)
         self._settling.paid(state, len(requests), self._clock() - started, answered.settled)
@@ -388,7 +391,7 @@ class Dispatch:
 
     def _check_outage(self) -> None:
         queues = self._table.queues.values()
-        error = outage(self._live, queues, self._clock(), self._max_outage_seconds)
+        error = outage(self._states, queues, self._clock(), self._max_outage_seconds)
         if error is not None:
             self.stop(error, 0.0)
 

@@ -1,4 +1,4 @@
-"""An endpoint as it is in this run: who it says it is, how it fares, what it has learned."""
+"""The state of one endpoint during a run: model, health, learned batch size."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from pipeline.records import Answer, Answered, Endpoint, Failure, Request, Usage
 from pipeline.text import printable
 
 EQUAL_REFUSALS = 20
-"""So many different requests refused alike, and none answered: the configuration is wrong."""
+"""This number of different requests rejected with one status, and none answered: the configuration
+is wrong."""
 
 Send = Callable[[Sequence[Request]], Awaitable[Answered]]
 Check = Callable[[Send], Awaitable[None]]
@@ -28,17 +29,17 @@ ends with."""
 
 
 class Refusal(NamedTuple):
-    """What a call took that brought an error, and what it says of the endpoint."""
+    """The usage of a call that brought an error, and the consequences for the endpoint."""
 
     usage: Usage
     is_silent: bool
-    """Nothing has come from the endpoint since before the call."""
+    """The endpoint has sent nothing since before the call."""
     pause: Pause | None
     """The pause that begins with it."""
 
 
 class EndpointState:
-    """The present state of one endpoint; only the loop thread writes it."""
+    """The current state of one endpoint; only the loop thread writes it."""
 
     def __init__(
         self,
@@ -56,21 +57,24 @@ class EndpointState:
         self.meter = EndpointMeter()
         self.turn = anyio.Lock(fast_acquire=True)
         self.batch_size = endpoint.batch_size
-        self.asked_at = -math.inf
-        """When a worker of it last looked for a call."""
-        self.troubled_since = math.inf
-        """When the first call began that failed for the endpoint's sake, since it last replied."""
+        self.polled_at = -math.inf
+        """The last time that one of its workers looked for a call."""
+        self.failing_since = math.inf
+        """Start of the earliest failed call since the last reply; used to measure an outage."""
         self._silent_since = math.inf
-        """The same, since a call that began later than that brought a reply."""
-        self._replied_began = -math.inf
-        """When the latest call began that brought a reply."""
-        self.trouble = ""
-        """What it failed with the last time."""
+        """The same, but reset only by the reply to a call that began later than this."""
+        self._last_replied_start = -math.inf
+        """Start of the latest call that brought a reply."""
+        self.last_error = ""
+        """Message of the latest failure."""
         self.is_proven = False
-        """It answered, now or in an earlier run: the configuration works."""
+        """The endpoint answered, in this run or an earlier one: the configuration works."""
         self._model = ""
         self._refusals: Counter[int | None] = Counter()
         self._output_bound = output_tokens_bound(endpoint.task, endpoint.parameters)
+
+    def __repr__(self) -> str:
+        return f"<EndpointState {self.name}: {self.admission.state}>"
 
     @property
     def name(self) -> str:
@@ -78,7 +82,7 @@ class EndpointState:
 
     def tokens(self, requests: Sequence[Request]) -> int:
         """What a call may cost of a limit on tokens: answers are counted at their longest."""
-        return sum(each.tokens for each in requests) + len(requests) * self._output_bound
+        return sum(request.tokens for request in requests) + len(requests) * self._output_bound
 
     def estimate(self, requests: Sequence[Request]) -> float:
         """The most that a call with these may cost, in USD."""
@@ -87,22 +91,22 @@ class EndpointState:
         return cost(
             self.endpoint.price,
             requests=len(requests),
-            input_tokens=sum(each.tokens for each in requests),
+            input_tokens=sum(request.tokens for request in requests),
             output_tokens=len(requests) * self._output_bound,
         )
 
     def view(self, now: float, requests: Sequence[Request]) -> View:
-        """As who chooses sees it, for a call with these."""
+        """The endpoint as routing compares it, for a call with these requests."""
         seconds = self.meter.expected_seconds
-        held = self.admission.limit_seconds(now, self.tokens(requests))
+        limit_seconds = self.admission.limit_seconds(now, self.tokens(requests))
         return View(
             self.position,
             self.admission.has_room,
             self.estimate(requests),
-            seconds + held if seconds else 0.0,
+            seconds + limit_seconds if seconds else 0.0,
             self.meter.share,
             len(requests) / self.endpoint.weight,
-            held,
+            limit_seconds,
         )
 
     def answered(
@@ -113,16 +117,17 @@ class EndpointState:
         permit: Permit,
         now: float,
     ) -> Usage:
-        """What a call took that brought these; those that are kept are named once more."""
+        """The usage of an answered call; `kept` holds those of its answers that go into the
+        cache."""
         seconds = now - permit.started
         read = sum(answer.input_tokens for answer in kept)
-        read = read or sum(each.tokens for each in requests)
+        read = read or sum(request.tokens for request in requests)
         written = sum(answer.output_tokens for answer in kept)
         usd = cost(
             self.endpoint.price,
             requests=len(requests),
             input_tokens=read,
-            # What brought no answer was written all the same, perhaps to its bound.
+            # A request without an answer was written all the same, perhaps up to its bound.
             output_tokens=written + (len(requests) - len(kept)) * self._output_bound,
             seconds=seconds,
         )
@@ -136,7 +141,7 @@ class EndpointState:
     def refused(
         self, requests: Sequence[Request], error: EndpointError, permit: Permit, now: float
     ) -> Refusal:
-        """What a call took that brought an error, and what follows for the endpoint."""
+        """The usage of a call that brought an error, and the consequences for the endpoint."""
         facts, seconds = error.facts, now - permit.started
         usage = Usage(
             calls=int(facts.is_sent),
@@ -154,55 +159,56 @@ class EndpointState:
         return Refusal(usage, is_silent, self.admission.refused(permit, now, error))
 
     def replied(self, started: float) -> None:
-        """Something came back for a call that began then."""
-        self.troubled_since = math.inf
-        self._replied_began = max(self._replied_began, started)
-        if started > self._silent_since:  # what went before the trouble tells nothing of it
+        """Record a reply to a call that began at `started`."""
+        self.failing_since = math.inf
+        self._last_replied_start = max(self._last_replied_start, started)
+        if started > self._silent_since:  # an earlier call is no evidence
             self._silent_since = math.inf
 
-    def failed(self, started: float, why: str) -> bool:
-        """A call that began then failed for the endpoint's sake; whether an earlier one did, and
-        nothing that began later has brought a reply."""
-        self.trouble = why
+    def failed(self, started: float, message: str) -> bool:
+        """Record a call that failed through the endpoint's fault; True if an earlier one did, too,
+        and no call that began later has brought a reply."""
+        self.last_error = message
         is_silent = self._silent_since < started
-        self.troubled_since = min(self.troubled_since, started)
-        if started > self._replied_began:  # else others were answered while it was not
+        self.failing_since = min(self.failing_since, started)
+        if started > self._last_replied_start:  # else later calls were answered meanwhile
             self._silent_since = min(self._silent_since, started)
         return is_silent
 
     def note_cached(self, answer: Answer) -> None:
-        """It gave this answer in an earlier run."""
+        """Record an answer that the endpoint gave in an earlier run."""
         self.is_proven = True
         self._model = self._model or answer.model
 
     def changed_model(self, settled: Sequence[Answer | Failure]) -> GuardError | None:
-        """The first name that the server answers under holds for the run."""
+        """The error for an answer under another model name than the first one of the run."""
         for answer in settled:
             if not isinstance(answer, Answer) or not answer.model:
                 continue
             self._model = self._model or answer.model
             if answer.model != self._model and not self.endpoint.allow_model_change:
                 return GuardError(
-                    f"endpoint `{self.name}`: the answers came from "
-                    f"`{printable(self._model, 80)}`, now from `{printable(answer.model, 80)}`",
-                    hint="answers so far are kept; endpoint.allow_model_change = true goes on",
+                    f"endpoint `{self.name}`: the model changed from "
+                    f"`{printable(self._model, 80)}` to `{printable(answer.model, 80)}`",
+                    hint="answers so far are kept; endpoint.allow_model_change = true allows it",
                 )
         return None
 
     def count_refusal(self, error: EndpointError) -> UsageError | None:
-        """Twenty different rows cannot all be poison: then it is the job that is wrong."""
+        """The error after twenty rejected requests: not all rows are bad, so the job is wrong."""
         if not error.facts.is_refusal or error.status == 200 or self.is_proven:
             return None
         self._refusals[error.status] += 1
         if self._refusals[error.status] < EQUAL_REFUSALS:
             return None
         return UsageError(
-            f"endpoint `{self.name}` refused the first {EQUAL_REFUSALS} requests alike: {error}",
+            f"endpoint `{self.name}` rejected each of the first {EQUAL_REFUSALS} requests: {error}",
             hint="check `endpoint.url`, `endpoint.model` and `parameters`",
         )
 
     def learn_batch_size(self, split_batch: SplitBatch) -> None:
-        """A half of a call that was too large was answered: after both, its size is the bound."""
+        """Record the answer to one half of a call that was too large; after both halves, their size
+        is the batch limit."""
         split_batch.answered += 1
         if split_batch.answered == 2:
             self.batch_size = min(self.batch_size, split_batch.size)

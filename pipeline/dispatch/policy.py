@@ -1,4 +1,4 @@
-"""Which of the endpoints that may answer a call takes it, by the route of the job."""
+"""Chooses the endpoint that takes a call, by the routing policy of the job."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import NamedTuple
 
 
 class View(NamedTuple):
-    """An endpoint as it is now, seen by who is to choose.
+    """An endpoint as routing compares it now.
 
-    Units: `cost` in USD for the call that is to go; `seconds` until it is answered, 0 while nobody
-    knows; `share` requests sent so far, by weight; `limit_seconds` until its limits let the call
-    go.
+    Units: `cost` in USD of the next call; `seconds` until its answer, 0 while unknown; `share` in
+    requests sent so far, divided by weight; `limit_seconds` until the rate limits admit the call.
     """
 
     position: int
@@ -20,37 +19,39 @@ class View(NamedTuple):
     seconds: float
     share: float
     step: float
-    """What this call would add to its share."""
+    """The increase of `share` through this call."""
     limit_seconds: float = 0.0
 
 
 def takes(policy: str, views: Sequence[View], position: int) -> bool:
-    """Whether the endpoint at this position is to take the call, among those that do not rest.
+    """True if the endpoint at this position takes the call, among those that are not paused.
 
-    ordered, cheapest, fastest: the first, cheapest, fastest one that has room; file order decides
-    among equals. Whom its limits hold back has no room for ordered and cheapest, is as much slower
-    for fastest, and asks its limits, that it knows when to ask again. weighted: shares are kept to
-    within one call, whoever has room.
+    `ordered`, `cheapest` and `fastest` choose the first, cheapest or fastest endpoint with room;
+    file order decides among equals. Under `ordered` and `cheapest` a rate-limited endpoint is
+    skipped; under `fastest` its wait is added to its latency. It still asks its limiter, to learn
+    when to retry. `weighted` keeps the shares equal to within one call, whichever has room.
     """
-    (me,) = (view for view in views if view.position == position)
-    if not me.has_room:
+    (candidate,) = (view for view in views if view.position == position)
+    if not candidate.has_room:
         return False
     if policy == "weighted":
-        return me.share <= min(view.share + view.step for view in views)
+        return candidate.share <= min(view.share + view.step for view in views)
     rivals = [view for view in views if view.has_room]
     if policy == "fastest":
-        return min(rivals, key=_by_seconds) is me
-    rank = {"ordered": _in_order, "cheapest": _by_cost}[policy]
-    return me.limit_seconds > 0 or min((v for v in rivals if not v.limit_seconds), key=rank) is me
+        return min(rivals, key=_seconds_rank) is candidate
+    rank = {"ordered": _position_rank, "cheapest": _cost_rank}[policy]
+    if candidate.limit_seconds > 0:
+        return True
+    return min((view for view in rivals if not view.limit_seconds), key=rank) is candidate
 
 
-def _in_order(view: View) -> tuple[float, int]:
+def _position_rank(view: View) -> tuple[float, int]:
     return 0.0, view.position
 
 
-def _by_cost(view: View) -> tuple[float, int]:
+def _cost_rank(view: View) -> tuple[float, int]:
     return view.cost, view.position
 
 
-def _by_seconds(view: View) -> tuple[float, int]:
+def _seconds_rank(view: View) -> tuple[float, int]:
     return view.seconds, view.position

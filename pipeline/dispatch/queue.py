@@ -1,7 +1,7 @@
-"""Requests on their way, in lanes: who waits for them, and which are to be sent next.
+"""The queues of requests by route, and the table of requests in flight with the groups that wait.
 
-A lane holds the requests of one route; what fails for good in one tier of it goes on in the lane of
-the tiers that are left. Keys are held here, never answers.
+A queue holds the requests of one route. A request that fails for good in one tier moves to the
+queue of the remaining tiers. Only keys are held here, never answers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pipeline.records import Endpoint, Failure, Request, Route
 
 
 class Group:
-    """Documents that travel together; it is whole when each of their requests is settled."""
+    """Documents that are processed together; `whole` is set once all their requests are settled."""
 
     __slots__ = ("unsettled", "whole")
 
@@ -27,7 +27,7 @@ class Group:
 
 
 class InFlight:
-    """A request on its way, the groups that wait for it, and the attempts that it used up."""
+    """A request in flight, the groups that wait for it, and the attempts that it used up."""
 
     __slots__ = ("attempts", "groups", "order", "request", "route")
 
@@ -36,26 +36,27 @@ class InFlight:
         self.groups = [group]
         self.order = order
         self.route = request.route
-        """What is left of its route."""
+        """The remaining tiers of its route."""
         self.attempts = 0
-        """At the endpoints that are asked now."""
+        """In the current tier."""
 
 
 class SplitBatch:
-    """A call that was refused as too large: if both halves are answered, it was the size."""
+    """A call split in two after "too large". If both halves succeed, their size becomes the batch
+    limit."""
 
     __slots__ = ("answered", "position", "size")
 
     def __init__(self, position: int, size: int) -> None:
         self.position = position
-        """Of the endpoint that refused it; another one may answer the halves."""
+        """The endpoint that rejected it; another one may answer the halves."""
         self.size = size
-        """Of the larger half."""
+        """Size of the larger half."""
         self.answered = 0
 
 
 class PendingCall:
-    """A call to be made again, as it was: its requests are not joined by others."""
+    """A call to be sent, or sent again with the same requests and no others."""
 
     __slots__ = ("cost", "entries", "order", "ready", "split_batch")
 
@@ -69,7 +70,7 @@ class PendingCall:
         self.ready = ready
         self.entries = entries
         self.cost = cost
-        """Of the retry budget."""
+        """What it takes from the retry budget."""
         self.split_batch = split_batch
         self.order = entries[0].order
 
@@ -78,73 +79,79 @@ class PendingCall:
 
 
 class RouteQueue:
-    """The requests of one route that are to be sent: new ones, and calls to be made again."""
+    """The queued requests of one route: new ones, and calls to retry."""
 
     def __init__(self, route: Route) -> None:
         self.route = route
         self.positions = frozenset(route.positions)
         self.in_flight = 0
-        """Requests of calls that are not back yet."""
+        """Requests of calls that have not returned."""
         self._new: deque[InFlight] = deque()
         self._retries: list[PendingCall] = []
 
+    def __repr__(self) -> str:
+        tiers = " then ".join(", ".join(map(str, tier)) for tier in self.route.tiers)
+        retries = sum(len(call.entries) for call in self._retries)
+        counts = f"{len(self._new)} new, {retries} to retry, {self.in_flight} in flight"
+        return f"<RouteQueue of endpoints {tiers}: {counts}>"
+
     def add(self, entry: InFlight) -> None:
-        """A request that was not sent yet."""
+        """Queue a request that was not sent yet."""
         self._new.append(entry)
 
-    def retry(self, again: PendingCall) -> None:
-        """A call that is to be made again when it is ready."""
-        heapq.heappush(self._retries, again)
+    def retry(self, call: PendingCall) -> None:
+        """Queue a call to be sent again when it is ready."""
+        heapq.heappush(self._retries, call)
 
     def next(self, now: float, endpoint: Endpoint, batch_size: int) -> PendingCall | None:
-        """The next call for this endpoint, still in the lane; None: nothing is to go now.
+        """The next call for this endpoint, still queued; None: there is none now.
 
-        Retries go before new work, the oldest request first. Asking changes nothing: who asks may
-        not be who takes it.
+        Retries go before new work, the oldest request first. The queue does not change: another
+        endpoint may take the call.
         """
         if self._retries and self._retries[0].ready <= now:
             oldest = self._retries[0]
             packed = _packed(oldest.entries, endpoint, batch_size)
             if len(packed) == len(oldest.entries):
                 return oldest
-            # It was packed for an endpoint that takes more at once, or before that was learned.
+            # It was packed for an endpoint with a larger batch, or before the limit was learned.
             return PendingCall(oldest.ready, packed, oldest.cost)
         if not self._new:
             return None
         return PendingCall(now, _packed(self._new, endpoint, batch_size), 0.0)
 
     def mark_sent(self, call: PendingCall) -> None:
-        """The call that `next` gave goes out."""
+        """Remove the call that `next` returned: it was sent."""
         size = len(call.entries)
         self.in_flight += size
         if self._retries and self._retries[0].entries[0] is call.entries[0]:
-            whole = heapq.heappop(self._retries)
-            if rest := whole.entries[size:]:
-                self.retry(PendingCall(whole.ready, rest, whole.cost))
+            retry = heapq.heappop(self._retries)
+            if unsent := retry.entries[size:]:
+                self.retry(PendingCall(retry.ready, unsent, retry.cost))
         else:
             for _ in call.entries:
                 self._new.popleft()
 
     def ready_in(self, now: float) -> float:
-        """Seconds until a call is to be made again; infinity: none is."""
+        """Seconds until the next retry; infinity: there is none."""
         return max(0.0, self._retries[0].ready - now) if self._retries else float("inf")
 
     @property
     def oldest(self) -> int | None:
-        """The order of the oldest request; None: the lane is empty."""
+        """The order of the oldest request; None: the queue is empty."""
         heads = [self._new[0].order] if self._new else []
         heads += [self._retries[0].order] if self._retries else []
         return min(heads, default=None)
 
 
 class InFlightTable:
-    """The table of what is on its way, by name, and the lanes in which it waits."""
+    """The requests in flight by `dedup_key`, and the queues in which they wait."""
 
     def __init__(self, failures: dict[bytes, Failure]) -> None:
         self.failures = failures
-        """Final failures of this run, by flight: an equal request later is not sent again."""
+        """Final failures of this run, by `dedup_key`: a later equal request is not sent again."""
         self.splits: set[bytes] = set()
-        """Flights of this run that are too long for the model: their pieces are to be admitted."""
+        """Keys of requests that are too long for the model: admit their pieces instead."""
         self.queues: dict[Route, RouteQueue] = {}
         self._open: dict[bytes, InFlight] = {}
         self._orders = itertools.count()
@@ -153,7 +160,7 @@ class InFlightTable:
         return len(self._open)
 
     def join(self, group: Group, request: Request) -> InFlight | None:
-        """Let the group wait for this request; the flight, where it is a new one."""
+        """Let the group wait for this request; returns its entry if it is new."""
         entry = self._open.get(request.dedup_key)
         if entry is not None:
             entry.groups.append(group)
@@ -166,21 +173,21 @@ class InFlightTable:
         return entry
 
     def queue(self, route: Route) -> RouteQueue:
-        """The lane of this route."""
+        """The queue of this route."""
         queue = self.queues.get(route)
         if queue is None:
             queue = self.queues[route] = RouteQueue(route)
         return queue
 
     def waiting(self, position: int) -> list[RouteQueue]:
-        """The lanes with work that the endpoint at this position may do, the oldest first."""
-        mine = [queue for queue in self.queues.values() if position in queue.positions]
-        if len(mine) > 1:
-            mine = sorted((queue for queue in mine if queue.oldest is not None), key=_oldest)
-        return mine
+        """The queues that the endpoint at this position may serve, the oldest head first."""
+        queues = [queue for queue in self.queues.values() if position in queue.positions]
+        if len(queues) > 1:
+            queues = sorted((queue for queue in queues if queue.oldest is not None), key=_oldest)
+        return queues
 
     def settle(self, entry: InFlight) -> None:
-        """It has its outcome: whoever waits for nothing else is whole."""
+        """Remove a settled request; groups that wait for nothing else are whole."""
         del self._open[entry.request.dedup_key]
         for group in entry.groups:
             group.unsettled -= 1
@@ -195,7 +202,7 @@ def _oldest(queue: RouteQueue) -> int:
 
 
 def _packed(entries: Sequence[InFlight], endpoint: Endpoint, batch_size: int) -> list[InFlight]:
-    """The first of these that fit one call, at least one."""
+    """The first entries that fit into one call, at least one."""
     packed = [entries[0]]
     tokens = packed[0].request.tokens
     for entry in itertools.islice(entries, 1, batch_size):

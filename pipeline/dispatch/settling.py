@@ -1,7 +1,8 @@
-"""What becomes of a call that came back: answers made durable, refusals judged, nothing dropped.
+"""Handles a returned call: makes answers durable, decides about errors, drops nothing.
 
-Each request of it is settled, queued again (here, in halves, or at the next tier of its route), or
-stays open because the run stops. An outcome counts only once it is durable: then its waiters go on.
+Each request of the call is settled, queued again (for a retry, in halves, or for the next tier of
+its route), or stays open because the run stops. An outcome counts only once it is durable; then the
+groups that wait for it continue.
 """
 
 from __future__ import annotations
@@ -20,27 +21,27 @@ from pipeline.limits.prices import cost
 from pipeline.limits.retries import Fail, Halve, Retry, SplitRequest, Stop, Uniform, verdict
 from pipeline.records import Answer, Failure, Route, Split, Usage
 
-TOO_SHORT = "too long for the model, and too short to be cut again"
+TOO_SHORT = "too long for the model, but too short to be split again"
 Settled = Answer | Split | Failure
 
 
 class Tally:
-    """What the run did so far, beside its calls; only the loop thread writes it."""
+    """The counts of the run that calls do not carry; only the loop thread writes it."""
 
     def __init__(self) -> None:
         self.requests = 0
         self.cached = 0
-        """Requests that needed no sending: answered before, or equal to another one."""
+        """Requests that needed no sending: answered before, or equal to another request."""
         self.pauses = 0
 
 
 class Settling:
-    """Settles what one dispatch sent; `stop` ends its run. Only the loop thread is here."""
+    """Settles the calls of one dispatch; `stop` ends its run. Runs in the loop thread only."""
 
     def __init__(
         self,
-        state: Sequence[EndpointState],
-        entries: InFlightTable,
+        states: Sequence[EndpointState],
+        table: InFlightTable,
         writer: Writer,
         keys: Keys,
         emit: events.Emit,
@@ -52,7 +53,7 @@ class Settling:
         uniform: Uniform,
     ) -> None:
         self.tally = Tally()
-        self._live, self._table = state, entries
+        self._states, self._table = states, table
         self._writer, self._keys = writer, keys
         self._emit, self._stop = emit, stop
         self._vector_bytes = dimension * 4 if dimension else None
@@ -66,21 +67,21 @@ class Settling:
         settled: Sequence[Answer | Failure],
         permit: Permit,
     ) -> None:
-        """The call brought an answer or a failure for each of its requests."""
+        """Settle a call that brought an answer or a failure for each of its requests."""
         now = self._clock()
-        other = state.changed_model(settled)
-        # Of another model nothing is kept: under this key its answer would stand for ever.
-        good, bad = self._sort(call.entries, settled) if other is None else ([], [])
+        model_error = state.changed_model(settled)
+        # Answers of another model are not kept: they would stay under this key for ever.
+        good, bad = self._sort(call.entries, settled) if model_error is None else ([], [])
         requests = [entry.request for entry in call.entries]
         usage = state.answered(requests, settled, [answer for _, answer in good], permit, now)
         self._report(state.name, usage)
-        if other is not None:
+        if model_error is not None:
             self.requeue(call.entries)
-            self._stop(other)
+            self._stop(model_error)
             return
         if good:
             if call.split_batch is not None:
-                self._live[call.split_batch.position].learn_batch_size(call.split_batch)
+                self._states[call.split_batch.position].learn_batch_size(call.split_batch)
             await self._settle(state, good)
             state.is_proven = True
         final: list[tuple[InFlight, Settled]] = []
@@ -92,7 +93,7 @@ class Settling:
     def _sort(
         self, entries: Sequence[InFlight], settled: Sequence[Answer | Failure]
     ) -> tuple[list[tuple[InFlight, Answer]], list[tuple[InFlight, Failure]]]:
-        """The answers that may be kept, and what is wrong with the others."""
+        """The valid answers, and the failures of the other requests."""
         good: list[tuple[InFlight, Answer]] = []
         bad: list[tuple[InFlight, Failure]] = []
         for entry, outcome in zip(entries, settled, strict=True):
@@ -106,16 +107,18 @@ class Settling:
     async def refused(
         self, state: EndpointState, call: PendingCall, error: EndpointError, permit: Permit
     ) -> None:
-        """The call as a whole brought an error."""
+        """Settle a call that brought an error as a whole."""
         now = self._clock()
         requests = [entry.request for entry in call.entries]
         usage, is_silent, pause = state.refused(requests, error, permit, now)
         self._report(state.name, usage, len(requests), error)
         if pause is not None:
             self.tally.pauses += 1
-            asked, times = pause.is_asked, self.tally.pauses
+            is_requested, times = pause.is_requested, self.tally.pauses
             self._emit(
-                events.Paused(state.name, pause.seconds, asked, times, error.kind, str(error))
+                events.Paused(
+                    state.name, pause.seconds, is_requested, times, error.kind, str(error)
+                )
             )
         await self._settle(state, self._outcomes(state, call.entries, error, now, is_silent))
 
@@ -126,7 +129,7 @@ class Settling:
         seconds: float,
         settled: Sequence[Answer | Failure],
     ) -> None:
-        """Count what a call cost that settles no request, such as one of a drift check."""
+        """Count a call that is paid for but settles no request, such as one of a drift check."""
         answers = [answer for answer in settled if isinstance(answer, Answer)]
         read = sum(answer.input_tokens for answer in answers)
         written = sum(answer.output_tokens for answer in answers)
@@ -144,7 +147,7 @@ class Settling:
     def _report(
         self, name: str, usage: Usage, carried: int = 0, error: EndpointError | None = None
     ) -> None:
-        """Emit what a call took; of one that brought an error, how many requests it carried."""
+        """Emit the usage of a call; `carried` is the number of requests of a failed one."""
         self._emit(
             events.CallEnded(
                 name,
@@ -166,7 +169,8 @@ class Settling:
         now: float,
         is_silent: bool = False,
     ) -> list[tuple[InFlight, Settled]]:
-        """Queue them again, at this endpoint or another; the outcome, where nobody is left."""
+        """Queue the requests again, here or in the next tier; returns the outcomes that are
+        final."""
         facts = error.facts
         for entry in entries:
             entry.attempts += not facts.is_pausing
@@ -193,7 +197,7 @@ class Settling:
             case Fail():
                 self._stop_if(state.count_refusal(error))
                 (entry,) = entries
-                if not self._falls_back(state, entry):
+                if not self._fall_back(state, entry):
                     why = TOO_SHORT if facts.is_too_large else str(error)
                     return [(entry, Failure(error.kind, why, entry.attempts))]
             case Stop(error=reason):
@@ -201,25 +205,29 @@ class Settling:
                 self._stop(reason)
         return []
 
-    def _falls_back(self, state: EndpointState, entry: InFlight) -> bool:
-        """Whether the next tier of its route is asked, now that this endpoint failed it."""
+    def _fall_back(self, state: EndpointState, entry: InFlight) -> bool:
+        """Move the request to the next tier of its route; False if there is none."""
         tiers = entry.route.tiers
-        here = next(at for at, tier in enumerate(tiers) if state.position in tier)
-        if not tiers[here + 1 :]:
+        current = next(at for at, tier in enumerate(tiers) if state.position in tier)
+        if not tiers[current + 1 :]:
             return False
-        entry.route, entry.attempts = Route(tiers[here + 1 :]), 0
+        entry.route, entry.attempts = Route(tiers[current + 1 :]), 0
         self._table.queue(entry.route).add(entry)
         return True
 
     async def _settle(
         self, state: EndpointState, outcomes: Sequence[tuple[InFlight, Settled]]
     ) -> None:
-        """Free these, once what stands for them is durable."""
-        final = [(f.request.dedup_key, o) for f, o in outcomes if isinstance(o, Failure)]
+        """Release these requests, once their outcomes are durable."""
+        final = [
+            (entry.request.dedup_key, outcome)
+            for entry, outcome in outcomes
+            if isinstance(outcome, Failure)
+        ]
         kept = [
-            (self._keys.under(state.position, f.request), o)
-            for f, o in outcomes
-            if not isinstance(o, Failure)
+            (self._keys.under(state.position, entry.request), outcome)
+            for entry, outcome in outcomes
+            if not isinstance(outcome, Failure)
         ]
         if kept:
             await self._writer.keep(kept)
@@ -235,7 +243,7 @@ class Settling:
         self._table.queue(call.entries[0].route).retry(call)
 
     def requeue(self, entries: list[InFlight]) -> None:
-        """Their rows stay open: what stops a run is no outcome of a row."""
+        """Keep these rows open: the error that stops a run is no outcome of a row."""
         self._repeat(PendingCall(math.inf, entries, 0.0))
 
     def _stop_if(self, error: TextmillError | None) -> None:
@@ -243,7 +251,7 @@ class Settling:
             self._stop(error)
 
     def wrong_dimension(self, answer: Answer) -> Failure | None:
-        """A vector of another dimension than the first one is no answer to this job."""
+        """The failure of a vector with another dimension than the first vector of the job."""
         if isinstance(answer.value, bytes):
             if self._vector_bytes is None:
                 self._vector_bytes = len(answer.value)
@@ -253,6 +261,6 @@ class Settling:
         return None
 
     def can_split(self, entry: InFlight) -> bool:
-        """Whether it has enough tokens to be cut; a split that has no pieces would be a failure
-        that is kept for ever."""
+        """True if the chunk has enough tokens to be split; a split without pieces would be a
+        failure that is cached for ever."""
         return entry.request.chunk.tokens >= self._min_split_tokens

@@ -1,4 +1,4 @@
-"""What went to one endpoint and came back: the live figures that routes and summaries read."""
+"""The live statistics of one endpoint, which routing and summaries read."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _SMOOTH = 0.1
 _MIN_SECONDS = 0.001
 _STEP = 1.1
 _BOUNDS = [_MIN_SECONDS * _STEP**at for at in range(140)]
-"""Latencies from 1 ms to 10 minutes fall into buckets a tenth apart: that exact are quantiles."""
+"""Latencies from 1 ms to 10 minutes in buckets 10 % apart, which is the precision of quantiles."""
 
 
 class EndpointMeter:
-    """Counts one endpoint's calls; only the loop thread writes it."""
+    """Counts the calls of one endpoint; only the loop thread writes it."""
 
     def __init__(self) -> None:
         self.usage = Usage()
         self.share = 0.0
-        """Requests sent, by weight: what `route = "weighted"` keeps even."""
+        """Requests sent, divided by weight: `route = "weighted"` keeps it equal."""
         self._seconds = 0.0
         self._success = 1.0
         self._first = math.inf
@@ -32,26 +32,26 @@ class EndpointMeter:
 
     @property
     def expected_seconds(self) -> float:
-        """How long a call takes until it brings an answer, lately; 0 while nobody knows."""
+        """Recent seconds per answered call, failed attempts included; 0 while unknown."""
         return self._seconds / max(0.05, self._success)
 
     def answered(self, started: float, now: float, usage: Usage) -> None:
-        """A call that began then came back with answers."""
+        """Count a call that brought answers."""
         seconds = now - started
         self.usage += usage
-        self._noted(started, now, 1.0)
+        self._count(started, now, 1.0)
         self._seconds += (seconds - self._seconds) * (_SMOOTH if self._seconds else 1.0)
         self._histogram[bisect.bisect_left(_BOUNDS, seconds)] += 1
 
     def refused(self, started: float, now: float, usage: Usage) -> None:
-        """A call that began then came back with an error, or never reached the server."""
+        """Count a call that brought an error, or never reached the server."""
         self.usage += usage
-        self._noted(started, now, 0.0)
-        # An endpoint that only refuses must not look as if nothing was known of it.
+        self._count(started, now, 0.0)
+        # An endpoint that only rejects must not look like one without data.
         self._seconds = self._seconds or now - started
 
     def stats(self, name: str) -> EndpointStats:
-        """The figures so far."""
+        """The statistics so far."""
         answered = sum(self._histogram)
         seconds = self._last - self._first
         return EndpointStats(
@@ -63,16 +63,16 @@ class EndpointMeter:
             requests_per_second=round(self.usage.requests / seconds, 2) if seconds > 0 else 0.0,
         )
 
-    def _noted(self, started: float, now: float, success: float) -> None:
+    def _count(self, started: float, now: float, success: float) -> None:
         self._success += _SMOOTH * (success - self._success)
         self._first = min(self._first, started)
         self._last = now
 
     def _quantile(self, q: float) -> float:
         """The upper end of the bucket in which this share of the latencies is reached."""
-        wanted, seen = q * sum(self._histogram), 0
+        rank, cumulated = q * sum(self._histogram), 0
         for at, count in enumerate(self._histogram):
-            seen += count
-            if count and seen >= wanted:
+            cumulated += count
+            if count and cumulated >= rank:
                 return round(_BOUNDS[min(at, len(_BOUNDS) - 1)], 4)
         return 0.0

@@ -1,6 +1,6 @@
-"""What is settled, made durable in groups: answers into the cache, final failures into the journal.
+"""Makes outcomes durable in groups: answers in the cache, final failures in the journal.
 
-One writer for all workers: while a group is being made durable, the next one gathers.
+All workers share one writer (group commit): while it commits a group, the next one collects.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from pipeline.cache.store import AnswerCache
 from pipeline.records import Answer, Failure, Split
 
 WriteFailures = Callable[[Sequence[tuple[bytes, Failure]]], None]
-"""Keeps final failures of an open run by flight; they are durable when it returns."""
+"""Stores final failures of an open run by `dedup_key`; they are durable when it returns."""
 
 
 class Writer:
-    """Raises: StorageError from `run` and `flush`, where what is settled cannot be kept."""
+    """Commits outcomes. Raises: StorageError from `run` and `flush`, if an outcome cannot be
+    stored."""
 
     def __init__(self, cache: AnswerCache, journal: WriteFailures | None = None) -> None:
         self._cache = cache
@@ -26,37 +27,37 @@ class Writer:
         self._answers: list[tuple[bytes, Answer | Split]] = []
         self._failures: list[tuple[bytes, Failure]] = []
         self._durable = anyio.Event()
-        self._some = anyio.Event()
+        self._has_work = anyio.Event()
 
     async def keep(self, answers: Sequence[tuple[bytes, Answer | Split]]) -> None:
-        """Return when these stand in the cache."""
+        """Return once these answers are durable in the cache."""
         self._answers.extend(answers)
         await self._next_group()
 
     async def journal(self, failures: Sequence[tuple[bytes, Failure]]) -> None:
-        """Return when these stand in the journal, if there is one."""
+        """Return once these failures are durable in the journal, if there is one."""
         if self._journal is not None:
             self._failures.extend(failures)
             await self._next_group()
 
     async def run(self) -> None:
-        """Write group after group, until it is cancelled."""
+        """Commit group after group, until cancelled."""
         while True:
-            await self._some.wait()
-            self._some = anyio.Event()
+            await self._has_work.wait()
+            self._has_work = anyio.Event()
             durable, self._durable = self._durable, anyio.Event()
             with anyio.CancelScope(shield=True):
                 await self.flush()
             durable.set()
 
     async def flush(self) -> None:
-        """Write what has gathered."""
+        """Commit the outcomes that are waiting."""
         answers, self._answers = self._answers, []
         failures, self._failures = self._failures, []
         if answers or failures:
-            await run_sync(self._write, answers, failures)
+            await run_sync(self._commit, answers, failures)
 
-    def _write(
+    def _commit(
         self,
         answers: Sequence[tuple[bytes, Answer | Split]],
         failures: Sequence[tuple[bytes, Failure]],
@@ -68,5 +69,5 @@ class Writer:
 
     async def _next_group(self) -> None:
         durable = self._durable
-        self._some.set()
+        self._has_work.set()
         await durable.wait()

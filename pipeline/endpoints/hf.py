@@ -1,8 +1,8 @@
-"""Hugging Face's own inference (`hf-inference`) through the router, task by task.
+"""The protocol of Hugging Face's own inference (`hf-inference`), reached through the router.
 
 Feature extraction has its parameters at the root of the body and its task in the path; every other
-task has them under `parameters`. The backends behind one URL answer in several shapes, told apart
-by nesting depth; a list is always sent, so that depth two means one row per input.
+task has them under `parameters`. The backends behind one URL answer in several shapes,
+distinguished by nesting depth; a list is always sent, so that depth two means one row per input.
 Source: huggingface_hub 1.28+ and the recorded traffic described in `docs/protocols.md`.
 """
 
@@ -21,7 +21,7 @@ from pipeline.tasks import TASKS
 
 _encode = msgspec.json.Encoder().encode
 _TEXT_FIELDS = {"summarization": "summary_text"}
-"""Of the tasks that a pipeline answers with a text; other texts come from the chat route."""
+"""The field of tasks that a pipeline answers with a text; other texts come from the chat route."""
 
 
 def encode(endpoint: Endpoint, requests: Sequence[Request]) -> Call:
@@ -57,7 +57,7 @@ def decode(
 
 
 def feature_rows(body: bytes, count: int) -> Sequence[list[float]]:
-    """One list of floats per input, whichever backend answered.
+    """One list of floats per input, from any backend.
 
     Shape: `[n, d]`; `[d]` for one input; `{"embeddings": ...}` of a dedicated endpoint.
     Raises: EndpointError `config` for vectors per token (a model without pooling), else `invalid`.

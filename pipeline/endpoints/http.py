@@ -1,7 +1,7 @@
-"""The one HTTP client: a session, deadlines of our own, capped answers, no redirects.
+"""The HTTP client: one session, own deadlines, capped answers, no redirects.
 
-Every library's defaults are wrong for a batch: aiohttp waits 300 s in total, opens 100 connections,
-follows redirects with the body and reads answers of any size. Nothing here retries.
+The defaults of every library are wrong for a batch: aiohttp waits 300 s in total, opens 100
+connections, follows redirects with the body and reads answers of any size. Nothing here retries.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from pipeline.text import printable
 LARGE_BODY_BYTES = 512 << 10
 BASE_ANSWER_BYTES = 4 << 20
 ANSWER_BYTES_PER_REQUEST = 256 << 10
-"""8,192 floats in decimal digits with blanks; a long text has the base besides."""
+"""8,192 floats in decimal digits with blanks; a long text has the base in addition."""
 
 
 class Reply(NamedTuple):
-    """What came back, whatever its status."""
+    """A reply of any status."""
 
     status: int
     headers: Mapping[str, str]
@@ -45,7 +45,7 @@ Confirm = Callable[[Get], Awaitable[None]]
 class HttpEndpoint:
     """Answers requests over HTTP. Use as an async context manager around all its calls.
 
-    `confirm` is awaited before the first call, where the server was not asked yet who it is.
+    `confirm` is awaited before the first call, if the server could not be identified earlier.
     """
 
     def __init__(self, endpoint: Endpoint, confirm: Confirm | None = None) -> None:
@@ -77,15 +77,15 @@ class HttpEndpoint:
     async def answer(self, requests: Sequence[Request]) -> Answered:
         """One answer or failure per request. Raises: EndpointError for the call as a whole."""
         call = self.protocol.encode(self.endpoint, requests)
-        most = BASE_ANSWER_BYTES + ANSWER_BYTES_PER_REQUEST * len(requests)
+        max_bytes = BASE_ANSWER_BYTES + ANSWER_BYTES_PER_REQUEST * len(requests)
         if self._confirm is not None:
             await self._confirm(self.get)
             self._confirm = None
         headers: Mapping[str, str] = {}
         try:
-            reply = await self._exchange(call.url, call.body, dict(call.headers), most)
+            reply = await self._exchange(call.url, call.body, dict(call.headers), max_bytes)
             headers, body = reply.headers, reply.body
-            if reply.status != 200:  # before anything is cut out of it
+            if reply.status != 200:  # before a part of it is quoted
                 body = self._masked(body.decode("utf-8", "replace")).encode()
             settled = self.protocol.decode(
                 self.endpoint, len(requests), reply.status, reply.headers, body
@@ -94,7 +94,7 @@ class HttpEndpoint:
             error.args = (self._masked(str(error)),)
             error.headers = headers
             raise
-        return Answered([self._without_key(each) for each in settled], headers)
+        return Answered([self._without_key(outcome) for outcome in settled], headers)
 
     def _without_key(self, settled: Answer | Failure) -> Answer | Failure:
         if isinstance(settled, Failure):
@@ -103,11 +103,11 @@ class HttpEndpoint:
         return settled if model == settled.model else replace(settled, model=model)
 
     async def get(self, url: str) -> Reply:
-        """What the server says of itself. Raises: EndpointError where it says nothing."""
+        """The reply to a GET. Raises: EndpointError if there is none."""
         return await self._exchange(url, None, {}, BASE_ANSWER_BYTES)
 
     async def _exchange(
-        self, url: str, body: bytes | None, headers: dict[str, str], most_bytes: int
+        self, url: str, body: bytes | None, headers: dict[str, str], max_bytes: int
     ) -> Reply:
         deadline = self.endpoint.deadline
         if self.endpoint.secret is not None:
@@ -120,7 +120,7 @@ class HttpEndpoint:
             with anyio.CancelScope() as scope:
                 first = deadline.connect_seconds + deadline.first_byte_seconds
                 scope.deadline = min(ends, started + first)
-                # aiohttp writes large bytes in one go, with a warning; a stream it cuts.
+                # aiohttp writes large bytes in one go, with a warning; it splits a stream.
                 large = body is not None and len(body) > LARGE_BODY_BYTES
                 response = await self._session.request(
                     "GET" if body is None else "POST",
@@ -131,17 +131,17 @@ class HttpEndpoint:
                 )
                 status = response.status
                 try:
-                    read = await self._read(response, scope, ends, most_bytes)
+                    read = await self._read(response, scope, ends, max_bytes)
                 except BaseException:
                     response.close()
                     raise
                 return Reply(response.status, response.headers, read)
             waited = anyio.current_time() - started
             raise EndpointError(
-                "ambiguous", f"no whole answer within {waited:.0f} s", status=status
+                "ambiguous", f"no complete answer within {waited:.0f} s", status=status
             )
         except aiohttp.ConnectionTimeoutError:  # a TimeoutError, but nothing was sent
-            raise EndpointError("unreachable", "cannot connect: no answer in time") from None
+            raise EndpointError("unreachable", "cannot connect: timed out") from None
         except aiohttp.ClientConnectorCertificateError as error:
             raise EndpointError(
                 "auth", f"the certificate of {error.host} is not valid for it"
@@ -149,11 +149,12 @@ class HttpEndpoint:
         except aiohttp.ClientConnectorSSLError as error:
             raise EndpointError("auth", f"no secure connection to {error.host}") from None
         except aiohttp.ClientConnectorError as error:
-            # Its own text says `ssl:default` of plain HTTP, and the reason where lines are cut.
+            # aiohttp's own text shows `ssl:default` for plain HTTP, and the reason at its end,
+            # where lines are cut.
             why = _reason(error.os_error)
             where = f"{error.host}:{error.port}"
             raise EndpointError(
-                "unreachable", f"cannot connect to {where}: {printable(why, 200)}"
+                "unreachable", f"cannot connect to {where} ({printable(why, 200)})"
             ) from None
         except (aiohttp.ClientError, OSError) as error:
             # Sent, or in part: the server may have answered and billed it.
@@ -164,9 +165,9 @@ class HttpEndpoint:
             ) from None
 
     def _masked(self, message: str) -> str:
-        """The message without our key: some servers send back the headers that they did not like.
+        """The message without our key: some servers echo the headers that they reject.
 
-        Answers are left alone: a key such as `ollama` is a word.
+        Answers are not changed: a key such as `ollama` is a word.
         """
         for form in self._key_forms:
             message = message.replace(form, "***")
@@ -177,7 +178,7 @@ class HttpEndpoint:
         response: aiohttp.ClientResponse,
         scope: anyio.CancelScope,
         ends: float,
-        most_bytes: int,
+        max_bytes: int,
     ) -> bytes:
         idle_seconds = self.endpoint.deadline.idle_seconds
         pieces: list[bytes] = []
@@ -189,15 +190,19 @@ class HttpEndpoint:
                 if not piece:
                     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
                 size += len(piece)
-                if size > most_bytes:
+                if size > max_bytes:
                     raise EndpointError(
-                        "invalid", f"an answer of more than {most_bytes:,} bytes, too large"
+                        "invalid", f"an answer of more than {max_bytes:,} bytes is too large"
                     )
                 pieces.append(piece)
 
 
 def _reason(error: OSError) -> str:
-    """In the system's words: the loop's own are `Connect call failed (...)`. A failed look-up of a
-    name has numbers of its own, below 0."""
+    """The reason in the words of the system, first letter in lower case.
+
+    The loop's own text is `Connect call failed (...)`. A failed look-up of a name has error numbers
+    of its own, below 0.
+    """
     is_of_system = not isinstance(error, socket.gaierror) and (error.errno or 0) > 0
-    return os.strerror(error.errno or 0) if is_of_system else error.strerror or str(error)
+    text = os.strerror(error.errno or 0) if is_of_system else error.strerror or str(error)
+    return text[:1].lower() + text[1:]

@@ -2,7 +2,7 @@
 
 wordllama averages token embeddings (256 dimensions, 16 MB of weights, derived from Llama 2's): it
 knows words, not word order, and reads inputs of any length. The summary is extractive: sentences of
-the text itself, ranked over these vectors, labelled as what it is by its model name.
+the text itself, ranked over these vectors; its model name says so.
 Source: wordllama 0.4.0; maximal marginal relevance after Carbonell and Goldstein, SIGIR 1998.
 """
 
@@ -52,7 +52,7 @@ def embed(texts: Sequence[str]) -> NDArray[np.float32]:
 def answerer(
     endpoint: Endpoint, sentences: Callable[[str], Sequence[tuple[int, int]]]
 ) -> Callable[[Sequence[Request]], Sequence[Answer | Failure]]:
-    """What answers this endpoint's requests, in a worker thread; the model is loaded here."""
+    """The function that answers requests in a worker thread; loads the model."""
     embed(["ready"])
     model = KINDS[endpoint.kind].models[endpoint.task]
     if TASKS[endpoint.task].value == "vector":
@@ -87,24 +87,25 @@ def _vectors(requests: Sequence[Request], *, model: str) -> Sequence[Answer | Fa
 def summary(text: str, spans: Sequence[tuple[int, int]], count: int) -> str:
     """At most `count` sentences of `text`, in their order, joined by a blank.
 
-    Chosen one by one: near the text's centroid, far from what is already chosen.
+    They are chosen one by one: near the centroid of the text, far from the chosen sentences.
     """
-    found = [text[start:end].strip() for start, end in spans]
-    # Headings, table rows and signatures are short; a sentence says something.
-    told = [sentence for sentence in found if len(sentence) >= 20] or [s for s in found if s]
-    told = list(dict.fromkeys(" ".join(sentence.split()) for sentence in told))
-    if len(told) <= count:
-        return " ".join(told)
-    vectors = embed(told)
-    weights = np.minimum([len(sentence) for sentence in told], 200).astype(np.float32)
+    all_sentences = [text[start:end].strip() for start, end in spans]
+    # Headings, table rows and signatures are short; a sentence with content is longer.
+    long = [sentence for sentence in all_sentences if len(sentence) >= 20]
+    sentences = long or [sentence for sentence in all_sentences if sentence]
+    sentences = list(dict.fromkeys(" ".join(sentence.split()) for sentence in sentences))
+    if len(sentences) <= count:
+        return " ".join(sentences)
+    vectors = embed(sentences)
+    weights = np.minimum([len(sentence) for sentence in sentences], 200).astype(np.float32)
     centroid = weights @ vectors
     near = vectors @ (centroid / max(float(np.linalg.norm(centroid)), 1e-9))
     chosen: list[int] = []
-    nearest = np.zeros(len(told), dtype=np.float32)
+    nearest = np.zeros(len(sentences), dtype=np.float32)
     for _ in range(count):
         score = 0.7 * near - 0.3 * nearest
         score[chosen] = -np.inf
         best = int(np.argmax(score))
         chosen.append(best)
         nearest = np.maximum(nearest, vectors @ vectors[best])
-    return " ".join(told[index] for index in sorted(chosen))
+    return " ".join(sentences[index] for index in sorted(chosen))

@@ -14,10 +14,10 @@ from typing import Any
 import msgspec
 
 from pipeline.endpoints.responses import (
-    counted,
     parsed,
     refusal,
     text_answer,
+    token_count,
     vector_answers,
     wrong_count,
 )
@@ -83,7 +83,7 @@ def chat_body(endpoint: Endpoint, requests: Sequence[Request]) -> bytes:
 def decode(
     endpoint: Endpoint, count: int, status: int, headers: Mapping[str, str], body: bytes
 ) -> Sequence[Answer | Failure]:
-    """One answer or failure per request, mapped by `index` where the service gives one."""
+    """One answer or failure per request, mapped by `index` if the service sends one."""
     if status != 200:
         raise refusal(status, headers, body)
     if TASKS[endpoint.task].value != "vector":
@@ -107,7 +107,7 @@ def decode(
         raise EndpointError("invalid", "floats and base64 in one answer", status=200)
     usage = reply.usage or _Usage()
     return vector_answers(
-        ordered, count, input_tokens=counted(usage.prompt_tokens), model=reply.model or ""
+        ordered, count, input_tokens=token_count(usage.prompt_tokens), model=reply.model or ""
     )
 
 
@@ -122,8 +122,8 @@ def chat_answer(body: bytes) -> Answer | Failure:
     usage = reply.usage or _Usage()
     return text_answer(
         choice.message.content,
-        input_tokens=counted(usage.prompt_tokens),
-        output_tokens=counted(usage.completion_tokens),
+        input_tokens=token_count(usage.prompt_tokens),
+        output_tokens=token_count(usage.completion_tokens),
         truncated=choice.finish_reason == "length",
         model=reply.model or "",
     )

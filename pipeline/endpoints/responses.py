@@ -1,7 +1,7 @@
-"""What every service's replies have in common: vectors that must be checked, errors to be named.
+"""Checks vectors and texts and classifies errors, for the replies of every service.
 
-The class of an error comes from the parsed body and only then from the status, because services
-disagree: vLLM says too long with 400, serverless rate limits may be 503, loading may be a 200.
+The class of an error comes from the parsed body first, then from the status, because services
+disagree: vLLM reports too long as 400, serverless rate limits may be 503, loading may be a 200.
 Source: the wire reference of August 2026, see `docs/protocols.md`.
 """
 
@@ -56,8 +56,8 @@ _STATUS_KINDS: dict[int, ErrorKind] = {
 
 
 def refusal(status: int, headers: Mapping[str, str], body: bytes) -> EndpointError:
-    """The error that a reply other than 200 stands for."""
-    message, words, seconds = _read(body)
+    """The error for a reply other than 200."""
+    message, words, seconds = _parse_error(body)
     if status in (301, 302, 303, 307, 308):
         return EndpointError(
             "config", "the server redirects; redirects are never followed", status=status
@@ -69,31 +69,31 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> EndpointErr
     elif kind in ("poison", "config", "transient") and _CONFIG.search(words):
         kind = "config"
     elif kind in ("poison", "rate") and _TOO_LONG.search(words):
-        # "Request too large" is a 429 that no waiting cures.
+        # "Request too large" is a 429 that waiting does not cure.
         kind = "too_long" if kind == "poison" or "too large" in words.lower() else kind
     elif kind in ("overload", "transient") and (seconds is not None or _LOADING.search(words)):
         kind = "loading"
-    asked = requested_wait(headers)
+    wait = requested_wait(headers)
     return EndpointError(
-        kind, shown, status=status, retry_after=asked if asked is not None else seconds
+        kind, shown, status=status, retry_after=wait if wait is not None else seconds
     )
 
 
 def requested_wait(headers: Mapping[str, str]) -> float | None:
-    """The time that the server asks to wait, in seconds, as it stands: the caller clamps it."""
+    """The wait that the server requests, in seconds, unchanged: the caller clamps it."""
     milliseconds = headers.get("retry-after-ms")
     if milliseconds is not None and (number := _number(milliseconds)) is not None:
         return number / 1000
-    asked = headers.get("retry-after")
-    if asked is None:
+    text = headers.get("retry-after")
+    if text is None:
         return None
-    if (number := _number(asked)) is not None:
+    if (number := _number(text)) is not None:
         return number
     try:
-        until = parsedate_to_datetime(asked).timestamp()
-        dated = headers.get("date")
-        # The server's own clock where it tells it: ours may be off by hours.
-        return until - (parsedate_to_datetime(dated).timestamp() if dated else time.time())
+        until = parsedate_to_datetime(text).timestamp()
+        date = headers.get("date")
+        # The server's own clock if it sends the date: ours may be off by hours.
+        return until - (parsedate_to_datetime(date).timestamp() if date else time.time())
     except (ValueError, TypeError, OverflowError):
         return None
 
@@ -106,8 +106,9 @@ def _number(text: str) -> float | None:
     return number if number == number and abs(number) != float("inf") else None
 
 
-def _read(body: bytes) -> tuple[str, str, float | None]:
-    """Message for people, all telling words, `estimated_time`; for every known shape."""
+def _parse_error(body: bytes) -> tuple[str, str, float | None]:
+    """The message, all words that identify the error, and `estimated_time`; for every known
+    shape."""
     try:
         parsed: Any = msgspec.json.decode(body[:1_000_000])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -135,9 +136,9 @@ def _read(body: bytes) -> tuple[str, str, float | None]:
         message = "; ".join(
             str(part.get("msg", part)) if isinstance(part, dict) else str(part) for part in message
         )
-    marks = [source.get(name) for name in ("code", "type", "error_type", "param")]
+    codes = [source.get(name) for name in ("code", "type", "error_type", "param")]
     seconds = parsed.get("estimated_time")
-    words = " ".join([str(message), *(str(mark) for mark in marks if mark is not None)])
+    words = " ".join([str(message), *(str(code) for code in codes if code is not None)])
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         seconds = None
     return str(message), words, seconds
@@ -152,46 +153,46 @@ def parsed(body: bytes, type_: Any = Any) -> Any:
     try:
         return msgspec.json.decode(body, type=type_)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        message, words, seconds = _read(body)
+        message, words, seconds = _parse_error(body)
         if seconds is not None or _LOADING.search(words):
             raise EndpointError("loading", message, status=200, retry_after=seconds) from None
-        told = printable(message, 120) if b'"error"' in body[:200] else printable(str(error), 120)
-        reason = "an HTML page" if body.lstrip()[:1] == b"<" else told
+        text = message if b'"error"' in body[:200] else str(error)
+        reason = "an HTML page" if body.lstrip()[:1] == b"<" else printable(text, 120)
         raise EndpointError("invalid", f"200 but not an answer: {reason}", status=200) from None
 
 
-def counted(tokens: object) -> int:
-    """A count of tokens as a server says it; 0 for what cannot be one."""
+def token_count(tokens: object) -> int:
+    """A token count reported by a server; 0 for a value that cannot be one."""
     is_count = isinstance(tokens, int | float) and not isinstance(tokens, bool)
     return int(tokens) if is_count and 0 <= tokens < 2**53 else 0  # type: ignore[operator,call-overload]
 
 
 def wrong_count(got: int, noun: str, inputs: int) -> str:
-    """What is wrong with a reply of too few or too many values."""
+    """The message for a reply with too few or too many values."""
     return f"{many(got, noun)} for {many(inputs, 'input')}"
 
 
 def vector_answers(
     vectors: Sequence[Any], count: int, *, input_tokens: int = 0, model: str = ""
 ) -> list[Answer | Failure]:
-    """One answer per vector; a vector with NaN, infinity, only zeros or a length of its own is that
-    request's failure.
+    """One answer per vector; a vector with NaN, infinity, only zeros or another length than the
+    others is a failure of that request.
 
     Shape: `vectors` is one list of floats or float32 bytes per request, in their order.
-    Raises: EndpointError `invalid` where the count is wrong: nothing is ever shifted.
+    Raises: EndpointError `invalid` if the count is wrong: answers are never shifted.
     """
     if len(vectors) != count:
         raise EndpointError("invalid", wrong_count(len(vectors), "vector", count), status=200)
     try:
         lengths = [len(vector) for vector in vectors]
-        length, agreed = Counter(lengths).most_common(1)[0]
+        length, same_length = Counter(lengths).most_common(1)[0]
         fitting = [vector for vector in vectors if len(vector) == length]
         if isinstance(vectors[0], bytes):
-            matrix = np.frombuffer(b"".join(fitting), dtype="<f4").reshape(agreed, -1)
+            matrix = np.frombuffer(b"".join(fitting), dtype="<f4").reshape(same_length, -1)
         else:
-            with np.errstate(over="ignore"):  # 1e300 becomes infinity, which is refused below
+            with np.errstate(over="ignore"):  # 1e300 becomes infinity, which fails below
                 matrix = np.array(fitting, dtype="<f4")
-        if not length or matrix.ndim != 2 or agreed * 2 <= count != 1:
+        if not length or matrix.ndim != 2 or same_length * 2 <= count != 1:
             raise ValueError
     except (ValueError, TypeError):
         raise EndpointError(
@@ -200,8 +201,8 @@ def vector_answers(
     share = input_tokens // count
     rows = iter(zip(matrix, _problems(matrix), strict=True))
     answers: list[Answer | Failure] = []
-    for each in lengths:
-        if each != length:
+    for own_length in lengths:
+        if own_length != length:
             answers.append(Failure("invalid", "a vector of another length than its neighbours"))
             continue
         row, problem = next(rows)
@@ -214,21 +215,21 @@ def vector_answers(
 
 
 def _problems(matrix: NDArray[np.float32]) -> list[str | None]:
-    # A squared length that is a number above 0 shows that nothing is wrong, at a third of the time.
+    # A finite squared length above 0 proves a valid vector, in a third of the time.
     squares = np.einsum("ij,ij->i", matrix, matrix).tolist()
     if all(0.0 < square < math.inf for square in squares):
         return [None] * len(matrix)
     finite = np.asarray(np.isfinite(matrix).all(axis=1))
-    some = np.asarray(matrix.any(axis=1))
-    told = {(True, False): "the vector is all zeros", (True, True): None}
-    pairs = zip(finite.tolist(), some.tolist(), strict=True)
-    return [told.get(pair, "the vector holds NaN or infinity") for pair in pairs]
+    nonzero = np.asarray(matrix.any(axis=1))
+    problems = {(True, False): "the vector is all zeros", (True, True): None}
+    pairs = zip(finite.tolist(), nonzero.tolist(), strict=True)
+    return [problems.get(pair, "the vector holds NaN or infinity") for pair in pairs]
 
 
 def text_answer(
     text: Any, *, input_tokens: int = 0, output_tokens: int = 0, truncated: bool = False, model: str
 ) -> Answer | Failure:
-    """The answer that a text is; an empty or missing text is a failure, never a result."""
+    """The answer with this text; an empty or missing text is a failure, never a result."""
     if not isinstance(text, str) or not text.strip():
         return Failure("invalid", "200 with an empty text")
     try:

@@ -1,7 +1,8 @@
 """text-embeddings-inference: `/embed`.
 
-`truncate` is always said: from 1.9 the server cuts long inputs silently where nothing is said, and
-a vector of half a chunk looks like any other (the kind's default parameters set it to false).
+`truncate` is always sent: without it the server truncates long inputs silently from version 1.9 on,
+and the vector of half a chunk looks like any other (the default parameters of the kind set it to
+false).
 Source: text-embeddings-inference 1.9.3, `router/src/http`, see `docs/protocols.md`.
 """
 
@@ -19,7 +20,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def encode(endpoint: Endpoint, requests: Sequence[Request]) -> Call:
-    """The call for these requests; parameters stand at the root of the body."""
+    """The call for these requests; parameters are at the root of the body."""
     body = {"inputs": [request.input for request in requests]} | endpoint.parameters
     return Call(f"{endpoint.url}/embed", _encode(body))
 
@@ -31,5 +32,5 @@ def decode(
     if status != 200:
         raise refusal(status, headers, body)
     tokens = headers.get("x-compute-tokens", "")
-    counted = int(tokens) if tokens.isascii() and tokens.isdigit() and len(tokens) < 16 else 0
-    return vector_answers(feature_rows(body, count), count, input_tokens=counted)
+    token_count = int(tokens) if tokens.isascii() and tokens.isdigit() and len(tokens) < 16 else 0
+    return vector_answers(feature_rows(body, count), count, input_tokens=token_count)

@@ -1,8 +1,8 @@
-"""What one endpoint may do now: rests, slots, retries and limits, asked in one place.
+"""Decides whether an endpoint may be called now: breaker, concurrency, retry budget, rate limits.
 
-Each part is a value with plain functions (`breaker`, `concurrency`, `retry_budget`, `limits`); this
-holds the present ones of one endpoint and asks them in this order, which is that of their price: a
-resting endpoint costs nothing to ask, a lease is spent when it is given.
+Each part is a value with plain functions (`breaker`, `concurrency`, `retry_budget`, `limits`). This
+module holds the current values of one endpoint and checks them in this order, the cheapest first: a
+check of the breaker costs nothing, a lease from a bucket is spent when it is granted.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from pipeline.limits.retry_budget import RetryBudget
 from pipeline.records import Endpoint
 
 LONG_PAUSE_SECONDS = 1.0
-"""Below this a pause that was asked for is waited out: a fallback is another model."""
+"""A shorter pause that the server requests is waited out: a fallback is another model."""
 
 
 class Permit(NamedTuple):
-    """What a call carries until it is back. Units: seconds, tokens as they were leased."""
+    """What a call carries until it returns. Units: seconds, tokens as they were leased."""
 
     started: float
     round: int
@@ -34,20 +34,22 @@ class Permit(NamedTuple):
 
 
 class Pause(NamedTuple):
-    """The whole endpoint waits for so long."""
+    """The whole endpoint waits for this time."""
 
     seconds: float
-    is_asked: bool
+    is_requested: bool
+    """The server named the time."""
 
 
 class Admission:
-    """The dispatch control of one endpoint, on the caller's monotonic clock.
+    """Admission control of one endpoint, on the caller's monotonic clock.
 
-    Invariant: `lease` gives a ticket only where every part agrees, and then each has paid for it.
+    Invariant: `lease` grants a permit only if every part agrees, and then each has paid for it.
     """
 
     def __init__(self, endpoint: Endpoint, now: float, uniform: Callable[[], float]) -> None:
         self._uniform = uniform
+        self._now = now
         self._breaker = Breaker()
         self._health = Health()
         self._retries = RetryBudget()
@@ -60,12 +62,13 @@ class Admission:
         )
 
     def lease(self, now: float, tokens: float, retry_cost: float = 0.0) -> Permit | float:
-        """The ticket of the oldest call, or the seconds until it is worth asking again.
+        """The permit of the oldest call, or the seconds until the next try.
 
-        Infinity: not before a call that is under way comes back.
+        Infinity: not before a call in flight returns.
         """
-        if rests := breaker.wait(self._breaker, now):
-            return rests
+        self._now = now
+        if pause_seconds := breaker.wait(self._breaker, now):
+            return pause_seconds
         if not self.has_room:
             return math.inf
         retries = self._retries
@@ -83,35 +86,52 @@ class Admission:
 
     @property
     def has_room(self) -> bool:
-        """Whether one more call may be under way, whatever limits say."""
+        """True if one more call may be in flight, rate limits aside."""
         if self._is_adaptive:
             return concurrency.has_room(self._slots)
         return self._slots.in_flight < self._slots.ceiling
 
+    def __repr__(self) -> str:
+        return f"<Admission: {self.state}>"
+
+    @property
+    def state(self) -> str:
+        """The state at the latest time that was passed in: `3 of 8 in flight, paused 4.2 s`."""
+        size = int(self._slots.size) if self._is_adaptive else self._slots.ceiling
+        state = f"{self._slots.in_flight} of {size} in flight"
+        wait = breaker.wait(self._breaker, self._now)
+        if math.isinf(wait):
+            return f"{state}, probing"
+        if seconds := max(wait, self._limits.until - self._now, 0.0):
+            return f"{state}, paused {seconds:.1f} s"
+        return f"{state}, half-open" if self._breaker.failures_in_a_row else state
+
     def is_paused(self, now: float) -> bool:
-        """Whether the endpoint rests: it broke, and nothing has shown yet that it is well; or it
-        asked for a pause that is worth going elsewhere for."""
+        """True if the breaker is open or half-open, or if the server requested a pause so long that
+        another endpoint should take the calls."""
         return self._breaker.failures_in_a_row > 0 or self._limits.until - now >= LONG_PAUSE_SECONDS
 
     def limit_seconds(self, now: float, tokens: float) -> float:
-        """How long limits would hold a call with so many tokens back."""
+        """Seconds for which the rate limits would delay a call with this number of tokens."""
         return limits.lease_all(self._limits, now, tokens)[1]
 
     def learn(self, headers: Mapping[str, str], now: float, now_wall: float) -> None:
-        """Learn what a reply says of limits, whatever else it says."""
-        told = parse_rate_limits(headers, now_wall)
+        """Learn rate limits from the headers of a reply, whatever its status."""
+        self._now = now
+        parsed = parse_rate_limits(headers, now_wall)
         calls, tokens, _ = self._limits
-        # Less than one a minute is no limit but a mistake, and would be a standstill.
-        if (told.calls.per_minute or 0) >= 1:
-            calls = limits.learn(calls, now, told.calls.per_minute or 0)
-        if (told.tokens.per_minute or 0) >= 1:
-            tokens = limits.learn(tokens, now, told.tokens.per_minute or 0)
+        # Less than one a minute is a mistake, not a limit, and would stop the run.
+        if (parsed.calls.per_minute or 0) >= 1:
+            calls = limits.learn(calls, now, parsed.calls.per_minute or 0)
+        if (parsed.tokens.per_minute or 0) >= 1:
+            tokens = limits.learn(tokens, now, parsed.tokens.per_minute or 0)
         self._limits = self._limits._replace(calls=calls, tokens=tokens)
-        if exhausted := exhausted_seconds(told):
+        if exhausted := exhausted_seconds(parsed):
             self._limits = limits.pause(self._limits, now, exhausted)
 
     def answered(self, permit: Permit, now: float, used_tokens: float | None) -> None:
-        """The call brought answers; `used_tokens` is what it cost, where the server says so."""
+        """Record a call that brought answers; `used_tokens` is its cost where the server reports
+        it."""
         self._breaker = breaker.answered(self._breaker, permit.started)
         self._health = breaker.recorded(self._health, now, permit.started, failed=False)
         self._retries = retry_budget.earn(self._retries)
@@ -119,20 +139,21 @@ class Admission:
         if tokens is not None and used_tokens:
             tokens = limits.refund(tokens, now, permit.tokens, used_tokens)
             self._limits = self._limits._replace(tokens=tokens)
-        self._ended(permit, now, "answered")
+        self._free_slot(permit, now, "answered")
 
     def refused(self, permit: Permit, now: float, error: EndpointError) -> Pause | None:
-        """The call brought an error; the rest that the endpoint takes, if it takes a new one."""
+        """Record a call that brought an error; the pause that begins with it, if one begins."""
         facts = error.facts
         if facts.lowers == "rate limit":
             return self._limited(permit, now, error)
-        self._ended(permit, now, "refused" if facts.lowers == "concurrency" else "else")
+        self._free_slot(permit, now, "refused" if facts.lowers == "concurrency" else "else")
         before = self._breaker
         if not facts.is_endpoints_fault:
             self._breaker = breaker.probe_failed(before, permit.started)
             return None
         if facts.is_pausing:
-            # Who was under way when the rest began is no later failure: it makes no longer rest.
+            # A call that was in flight when the pause began is no later failure: the pause stays as
+            # long.
             earlier = before.failures_in_a_row - (
                 before.failures_in_a_row > 0 and permit.started < before.paused_since
             )
@@ -147,25 +168,26 @@ class Admission:
         return Pause(seconds, error.retry_after is not None) if is_new else None
 
     def _limited(self, permit: Permit, now: float, error: EndpointError) -> Pause | None:
-        """A 429: the limit is lower than believed, or unknown. It drains no pipe for a probe."""
-        asked = error.retry_after if error.retry_after and error.retry_after > 0 else None
+        """Record a 429: the limit is lower than assumed, or unknown. The breaker stays as it is."""
+        retry_after = error.retry_after if error.retry_after and error.retry_after > 0 else None
         self._limits, is_explained = limits.refused(
             self._limits,
             now,
             permit.started,
-            names_wait=asked is not None,
+            names_wait=retry_after is not None,
             calls_per_second=concurrency.calls_per_second(self._slots),
         )
-        self._ended(permit, now, "else" if is_explained else "refused")
+        self._free_slot(permit, now, "else" if is_explained else "refused")
         self._breaker = breaker.probe_failed(self._breaker, permit.started)
-        if asked is None:
+        if retry_after is None:
             return None
         seconds = pause(error, 0, self._uniform)
         is_new = now + seconds > self._limits.until
         self._limits = limits.pause(self._limits, now, seconds)
         return Pause(seconds, True) if is_new else None
 
-    def _ended(self, permit: Permit, now: float, came: concurrency.CallResult) -> None:
+    def _free_slot(self, permit: Permit, now: float, result: concurrency.CallResult) -> None:
+        self._now = now
         self._slots = concurrency.returned(
-            self._slots, now, permit.round, now - permit.started, came
+            self._slots, now, permit.round, now - permit.started, result
         )

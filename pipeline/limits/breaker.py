@@ -1,7 +1,7 @@
-"""Whether an endpoint may be called now: open, resting, or trying one call.
+"""The circuit breaker of an endpoint: closed, open (paused), or half-open (one probe).
 
 A pause belongs to the endpoint, never to a request: it uses up no attempts and fails no row. After
-it one call goes alone; only its answer lets the others go. State is a value and the clock an
+a pause one call goes alone; only its answer lets the others go. State is a value and the clock an
 argument, so that every path is tested without waiting.
 """
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 HALF_LIFE_SECONDS = 10.0
 MIN_CALLS = 19.5
-"""Twenty calls that came together; they begin to fade at once."""
+"""Twenty calls at once; their weight begins to fade immediately."""
 
 
 class Breaker(NamedTuple):
@@ -26,7 +26,7 @@ class Breaker(NamedTuple):
 
 
 def wait(state: Breaker, now: float) -> float:
-    """Seconds until a call may go: 0 now, infinity while the probe is under way."""
+    """Seconds until a call may go: 0 now, infinity while the probe is in flight."""
     if state.failures_in_a_row == 0:
         return 0.0
     if state.is_probing:
@@ -35,22 +35,23 @@ def wait(state: Breaker, now: float) -> float:
 
 
 def sent(state: Breaker) -> Breaker:
-    """A call goes out: after a rest it is the probe."""
+    """The state after a call went out: after a pause that call is the probe."""
     return state._replace(is_probing=state.failures_in_a_row > 0)
 
 
 def answered(state: Breaker, started: float) -> Breaker:
-    """A call that started after the rest began was answered: the endpoint is open again."""
+    """The state after an answer: closed, if the call started after the pause began."""
     if started < state.paused_since:
         return state
     return Breaker(paused_since=state.paused_since)
 
 
 def paused(state: Breaker, now: float, started: float, seconds: float) -> Breaker:
-    """A call brought a pausing error.
+    """The state after a pausing error.
 
-    Calls that started before the rest began tell nothing new: they can lengthen it while it is on,
-    but do not make the streak longer, do not end a probe and do not begin a rest again.
+    A call that started before the pause began is no new evidence: it can lengthen the pause while
+    the breaker is open, but it does not count as one more failure in a row, does not end a probe
+    and does not begin a new pause.
     """
     if started < state.paused_since:
         return (
@@ -62,24 +63,25 @@ def paused(state: Breaker, now: float, started: float, seconds: float) -> Breake
 
 
 def probe_failed(state: Breaker, started: float) -> Breaker:
-    """The probe came back with an error that says nothing of the endpoint: try the next one."""
+    """The state after a probe whose error does not concern the endpoint: the next call probes."""
     return state if started < state.paused_since else state._replace(is_probing=False)
 
 
 class Health(NamedTuple):
-    """Failed and answered calls of the last half minute or so, each fading by its age."""
+    """Failed and answered calls of about the last half minute, each weighted by its age."""
 
     at: float = -inf
     failed: float = 0.0
     answered: float = 0.0
     in_a_row: float = 0.0
-    """Failed ones, since one that began after the first of them was answered; they fade, too."""
+    """Failures since the last answer to a call that began after the first of them; they fade,
+    too."""
     began: float = inf
-    """When the first of the row began."""
+    """Start of the first call of that row."""
 
 
 def recorded(state: Health, now: float, started: float, *, failed: bool) -> Health:
-    """The same with one more call, which began at `started`."""
+    """The health with one more call, which began at `started`."""
     fade = 0.5 ** (max(0.0, now - state.at) / HALF_LIFE_SECONDS)
     is_over = not failed and started > state.began
     return Health(
@@ -92,10 +94,10 @@ def recorded(state: Health, now: float, started: float, *, failed: bool) -> Heal
 
 
 def should_open(state: Health) -> bool:
-    """True once half of at least twenty calls failed: this is no chance, the endpoint is down.
+    """True once half of at least twenty calls failed: the endpoint is down.
 
-    Twenty in a row are enough after any number of answers: else what a fast endpoint answered a
-    moment ago would let a thousand rows fail.
+    Twenty failures in a row are enough after any number of answers. Otherwise the recent answers of
+    a fast endpoint would let a thousand rows fail.
     """
     calls = state.failed + state.answered
     half = calls >= MIN_CALLS and state.failed >= calls / 2
@@ -103,9 +105,9 @@ def should_open(state: Health) -> bool:
 
 
 def open_seconds(state: Breaker, started: float) -> float:
-    """The rest after a call that began then and failed: 5 s for an endpoint that was well, twice
-    the last rest where the probe failed, at least 1 s and at most 5 min; 0 for a call from before
-    the rest, which makes it no longer."""
+    """The pause after a failed call that began at `started`: 5 s if the breaker was closed, twice
+    the last pause if the probe failed, at least 1 s and at most 5 min. 0 for a call from before
+    the pause, which does not lengthen it."""
     if not state.failures_in_a_row:
         return 5.0
     if started < state.paused_since:

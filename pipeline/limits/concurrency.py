@@ -1,13 +1,13 @@
-"""How many calls may be in flight: found out, one decision per round trip.
+"""Adaptive concurrency: how many calls may be in flight, one decision per round trip.
 
-A server rarely says how many calls it works on at once. So the number starts at 8, grows by half
-a round trip while nothing speaks against it, then by one (below 16 by less), and is cut once per
-round trip when the server refuses for want of room, or when calls take twice as long and no more
-of them come back. Deciding by every reply instead gave 24 to 38 % rejects; reading every change
-of latency misreads work whose size varies.
+A server rarely reports how many calls it works on at once. So the window starts at 8, grows by half
+per round trip until the first cut, then by one (below 16 by less). It is cut once per round trip
+when the server rejects a call for lack of capacity, or when calls take twice as long and throughput
+does not rise. Deciding at every reply instead gave 24 to 38 % rejects; reacting to every change of
+latency misreads work whose size varies.
 
-A round trip is over when every call that was in flight at the last decision has come back. Rounds
-are counted, not timed: a call carries the number of the round in which it began.
+A round trip ends when every call that was in flight at the last decision has returned. Rounds are
+counted, not timed: a call carries the number of the round in which it began.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ START = 8
 _RISE = 1.5
 _CUT_RISING = 0.9
 _CUT = 0.95
-"""Once the number is near, half the cut: 94 instead of 92 % of 32 slots, 0.9 instead of 0.5 %
-rejects."""
+"""After the rise, half the cut: 94 instead of 92 % of 32 slots, 0.9 instead of 0.5 % rejects."""
 _STEP = 16
-"""Below 16 it grows by a sixteenth: against a server of one slot, +1 gave 88 % rejects, this 9."""
+"""Below 16 the window grows by size / 16: against a server with one slot, +1 gave 88 % rejects,
+this gives 9 %."""
 _SLOW = 2.0
 _BETTER = 1.05
 _SMOOTH = 0.2
 _FORGET = 1.002
-"""Per round: what was fast once is forgotten in some minutes, for texts may have become longer."""
+"""Per round: the best figures fade within minutes, because texts may have become longer."""
 
 CallResult = Literal["answered", "refused", "else"]
-"""How a call came back. refused: 429, 503 or 529, and no known limit that explains it."""
+"""How a call returned. refused: 429, 503 or 529, and no known limit explains it."""
 
 
 class Concurrency(NamedTuple):
@@ -40,9 +40,9 @@ class Concurrency(NamedTuple):
     in_flight: int = 0
     round: int = 0
     awaited: int = 0
-    """Calls of earlier rounds that are not back: at 0 this round is over."""
+    """Calls of earlier rounds still in flight: at 0 this round is over."""
     cut_round: int = 0
-    """The round that the last cut began: refusals of earlier calls tell nothing new."""
+    """The round that the last cut began: rejects of earlier calls are no new evidence."""
     is_rising: bool = True
     was_full: bool = False
     """In this round calls had to wait for room; else more room would tell nothing."""
@@ -51,16 +51,16 @@ class Concurrency(NamedTuple):
     """When this round began."""
     answers: int = 0
     seconds: float = 0.0
-    """Answers of this round, and how long they took together."""
+    """Answers of this round, and the sum of their latencies."""
     latency: float = 0.0
     rate: float = 0.0
-    """Seconds per answer, answers per second: the last round's, smoothed after the rise."""
+    """Seconds per answer, answers per second: of the last round, smoothed after the rise."""
     best_latency: float = 0.0
     best_rate: float = 0.0
 
 
 def concurrency(ceiling: int, now: float) -> Concurrency:
-    """Nothing in flight yet. Raises: ValueError for a ceiling below 1."""
+    """The state with nothing in flight. Raises: ValueError for a ceiling below 1."""
     if ceiling < 1:
         raise ValueError(f"concurrency = {ceiling} must be at least 1")
     return Concurrency(ceiling, float(min(START, ceiling)), since=now)
@@ -72,7 +72,7 @@ def has_room(state: Concurrency) -> bool:
 
 
 def sent(state: Concurrency) -> Concurrency:
-    """A call goes out; it carries `state.round` until it is back."""
+    """The state after a call went out; the call carries `state.round` until it returns."""
     in_flight = state.in_flight + 1
     return state._replace(
         in_flight=in_flight, was_full=state.was_full or in_flight >= int(state.size)
@@ -80,12 +80,12 @@ def sent(state: Concurrency) -> Concurrency:
 
 
 def returned(
-    state: Concurrency, now: float, round: int, seconds: float, came: CallResult
+    state: Concurrency, now: float, round: int, seconds: float, result: CallResult
 ) -> Concurrency:
-    """A call that began in this round is back after so many seconds."""
-    is_answer = came == "answered"
+    """The state after the return of a call that began in `round` and took `seconds`."""
+    is_answer = result == "answered"
     in_flight = max(0, state.in_flight - 1)
-    # A round that began with nothing in flight awaits what went before its first reply.
+    # A round that began with nothing in flight awaits the calls sent before its first reply.
     is_first = not state.awaited
     state = state._replace(
         in_flight=in_flight,
@@ -94,9 +94,9 @@ def returned(
         answers=state.answers + is_answer,
         seconds=state.seconds + seconds * is_answer,
     )
-    if came == "refused" and round >= state.cut_round:
+    if result == "refused" and round >= state.cut_round:
         cut = _CUT_RISING if state.is_rising else _CUT
-        # By one whole call at least: else what was refused is sent again at once, and again.
+        # By one whole call at least: else the rejected call is sent again at once, and again.
         size = min(state.size * cut, float(int(state.size) - 1))
         return _next_round(_resized(state, size), now, is_cut=True)
     if state.awaited or not state.answers:
@@ -106,7 +106,9 @@ def returned(
     if not state.was_full:
         return _next_round(state, now)
     is_slow = state.latency > _SLOW * state.best_latency and state.rate < _BETTER * best_rate
-    if is_slow:  # cut once, then hold: if longer texts are the cause, less room does not help
+    if (
+        is_slow
+    ):  # cut once, then hold: if longer texts are the cause, a smaller window does not help
         held = state if state.is_slow else _resized(state, state.size * _CUT)
         return _next_round(held._replace(is_slow=True), now, is_cut=not state.is_slow)
     grown = state.size * _RISE if state.is_rising else state.size + min(1.0, state.size / _STEP)
@@ -114,7 +116,7 @@ def returned(
 
 
 def calls_per_second(state: Concurrency) -> float:
-    """The rate that so many in flight come to; 0 while no answer has told how long they take."""
+    """The rate that this window reaches; 0 before the first answer, while latency is unknown."""
     return state.size / state.latency if state.latency else 0.0
 
 
@@ -135,10 +137,10 @@ def _next_round(state: Concurrency, now: float, is_cut: bool = False) -> Concurr
 
 
 def _measured(state: Concurrency, now: float) -> Concurrency:
-    """With this round's answers in the smoothed figures, and the best of them."""
+    """The state with this round's answers in the smoothed and the best figures."""
     latency = state.seconds / state.answers
     rate = state.answers / (now - state.since) if now > state.since else state.rate
-    if state.latency and not state.is_rising:  # what smooths lags, and a rise is 1.5 a round
+    if state.latency and not state.is_rising:  # smoothing lags, and a rise is 1.5 a round
         latency = state.latency + _SMOOTH * (latency - state.latency)
         rate = state.rate + _SMOOTH * (rate - state.rate)
     best = state.best_latency * _FORGET or latency

@@ -1,7 +1,7 @@
-"""Whether there is room on disk for answers: the free bytes, measured at most once a second.
+"""Free disk space for answers, measured at most once a second.
 
-Asking the file system takes 0.4 ms on a busy machine and longer over a network, which before each
-call would be most of what a call costs.
+A measurement takes 0.4 ms on a busy machine and longer over a network. Before each call it would be
+most of what a call costs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class FreeSpace(NamedTuple):
     measured_at: float = -inf
 
     def at(self, now: float, measure: Callable[[], int]) -> FreeSpace:
-        """The same, or measured anew where it is a second old."""
+        """The free space, measured again if it is a second old."""
         if now - self.measured_at < EVERY_SECONDS:
             return self
         return FreeSpace(measure(), now)

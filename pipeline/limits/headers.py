@@ -1,13 +1,13 @@
-"""What the headers of a reply say about limits; garbage and lies included, it never raises.
+"""Parses the rate limits in the headers of a reply; it never raises, whatever they hold.
 
-Three families are in use: `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` (OpenAI and who
-speaks like it), `RateLimit` with `RateLimit-Policy` (IETF drafts, the Hugging Face Hub), and their
-elder `RateLimit-{Limit,Remaining,Reset}`. None says all: a limit without a window is read as per
-minute only where that is the custom, so that a misreading errs on the high side, where 429s
-correct it; too low nothing would.
+Three families are in use: `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` (OpenAI and
+compatible servers), `RateLimit` with `RateLimit-Policy` (IETF drafts, the Hugging Face Hub), and
+the older `RateLimit-{Limit,Remaining,Reset}`. None is complete. A limit without a window is read as
+per minute only where that is the custom, so that an error is on the high side, where 429s correct
+it; a limit that is too low would never be corrected.
 
-`Retry-After` is not here: it belongs to the error (`pipeline.endpoints.responses`), and on an
-answer it is ignored. Source: OpenAI API reference, "Rate limits" (2025);
+`Retry-After` is not parsed here: it belongs to the error (`pipeline.endpoints.responses`), and it
+is ignored on an answer. Source: OpenAI API reference, "Rate limits" (2025);
 draft-ietf-httpapi-ratelimit-headers-03 to -09.
 """
 
@@ -20,11 +20,11 @@ from email.utils import parsedate_to_datetime
 from typing import Literal, NamedTuple
 
 MAX_PACED_SECONDS = 600.0
-"""A limit over a longer window (an hour, a day) is not paced: it may be spent as fast as it goes,
-and says when it is used up."""
+"""A limit over a longer window (an hour, a day) is not paced: calls go as fast as they can until
+the headers report it exhausted."""
 
 _LONGEST = 1_000
-"""Characters of a header that are read; true ones have 100."""
+"""Characters of a header that are read; real ones have 100."""
 _WINDOWS = {"second": 1.0, "minute": 60.0, "hour": 3_600.0, "day": 86_400.0, "month": 2_592_000.0}
 _CALLS = {"request", "requests", "req", "calls"}
 _TOKENS = {"token", "tokens"}
@@ -36,19 +36,19 @@ _PIECES = re.compile(r'"(?:[^"\\]|\\.)*"|[^";,]+|[;,]|"')
 
 
 class Limit(NamedTuple):
-    """One limit; None: not said. Invariant: each number is finite, and 0 or above."""
+    """One limit; None: not given. Invariant: each number is finite, and 0 or above."""
 
     per_minute: float | None = None
     """Above 0."""
     remaining: float | None = None
     reset_seconds: float | None = None
-    """From now until it is whole again: all of it, or a new window."""
+    """From now until the limit is fully available again, or until a new window begins."""
     is_window: bool = False
-    """By its own words nothing is given back before the reset."""
+    """True: by definition nothing becomes available before the reset."""
 
 
 class RateLimits(NamedTuple):
-    """What one reply says; the defaults say nothing."""
+    """The limits of one reply; the defaults are unknown limits."""
 
     calls: Limit = Limit()
     tokens: Limit = Limit()
@@ -57,7 +57,9 @@ class RateLimits(NamedTuple):
 _Subject = Literal["calls", "tokens"]
 
 
-class _Found(NamedTuple):
+class _Statement(NamedTuple):
+    """One limit as one header states it."""
+
     subject: _Subject
     window: float | None
     limit: float | None = None
@@ -78,78 +80,79 @@ def parse_rate_limits(headers: Mapping[str, str], now_wall: float) -> RateLimits
     }
     if not lower:
         return RateLimits()
-    found = [
+    statements = [
         *_x_ratelimit(lower, now_wall),
         *_ietf_draft_03(lower, now_wall),
         *_ietf_draft_07(lower, now_wall),
     ]
-    return RateLimits(_tightest(found, "calls"), _tightest(found, "tokens"))
+    return RateLimits(_tightest(statements, "calls"), _tightest(statements, "tokens"))
 
 
-def exhausted_seconds(what: RateLimits) -> float:
-    """How long nothing will be granted: until a window in which nothing is left has gone by.
+def exhausted_seconds(rate_limits: RateLimits) -> float:
+    """Seconds until the end of a window that is used up.
 
-    0 where the reply does not clearly say so; the caller clamps it as any pause.
+    0 where the reply does not clearly report one; the caller clamps the time like any pause.
     """
     return max(
-        quota.reset_seconds or 0.0 if quota.is_window and quota.remaining == 0 else 0.0
-        for quota in what
+        limit.reset_seconds or 0.0 if limit.is_window and limit.remaining == 0 else 0.0
+        for limit in rate_limits
     )
 
 
-def _tightest(found: list[_Found], subject: _Subject) -> Limit:
-    quotas = [
-        Limit(_per_minute(each), each.remaining, each.reset_seconds, each.is_window)
-        for each in found
-        if each.subject == subject
+def _tightest(statements: list[_Statement], subject: _Subject) -> Limit:
+    limits = [
+        Limit(_per_minute(one), one.remaining, one.reset_seconds, one.is_window)
+        for one in statements
+        if one.subject == subject
     ]
-    if not quotas:
+    if not limits:
         return Limit()
-    limits = [quota.per_minute for quota in quotas if quota.per_minute is not None]
-    # Of several windows the one with the least left says when to wait; used up ones the longest.
-    least = min(
-        quotas,
-        key=lambda quota: (
-            quota.remaining if quota.remaining is not None else float("inf"),
-            -(quota.reset_seconds or 0.0),
+    rates = [limit.per_minute for limit in limits if limit.per_minute is not None]
+    # Of several windows the one with the least remaining decides; among empty ones the longest.
+    tightest = min(
+        limits,
+        key=lambda limit: (
+            limit.remaining if limit.remaining is not None else float("inf"),
+            -(limit.reset_seconds or 0.0),
         ),
     )
-    return least._replace(per_minute=min(limits, default=None))
+    return tightest._replace(per_minute=min(rates, default=None))
 
 
-def _per_minute(each: _Found) -> float | None:
-    if not each.limit or each.window is None or not 0 < each.window <= MAX_PACED_SECONDS:
+def _per_minute(statement: _Statement) -> float | None:
+    limit, window = statement.limit, statement.window
+    if not limit or window is None or not 0 < window <= MAX_PACED_SECONDS:
         return None
-    return each.limit * 60 / each.window
+    return limit * 60 / window
 
 
 # --- x-ratelimit-... -----------------------------------------------------------------------------
 
 
-def _x_ratelimit(lower: Mapping[str, str], now_wall: float) -> Iterator[_Found]:
+def _x_ratelimit(lower: Mapping[str, str], now_wall: float) -> Iterator[_Statement]:
     """`x-ratelimit-limit-requests`, `...-tokens-minute`, and bare `x-ratelimit-limit`."""
     values: dict[tuple[_Subject, str], dict[str, float]] = {}
     for name, value in lower.items():
         if not name.startswith("x-ratelimit-"):
             continue
-        what, *rest = name.removeprefix("x-ratelimit-").split("-")
-        number = _seconds(value, now_wall) if what == "reset" else _number(value)
-        subject = _subject(rest)
-        if what in ("limit", "remaining", "reset") and number is not None and subject is not None:
-            window = next((word for word in rest if word in _WINDOWS), "minute" if rest else "")
-            values.setdefault((subject, window), {})[what] = number
-    for (subject, unit), each in values.items():
-        yield _Found(
+        figure, *words = name.removeprefix("x-ratelimit-").split("-")
+        number = _seconds(value, now_wall) if figure == "reset" else _number(value)
+        subject = _subject(words)
+        if figure in ("limit", "remaining", "reset") and number is not None and subject is not None:
+            window = next((word for word in words if word in _WINDOWS), "minute" if words else "")
+            values.setdefault((subject, window), {})[figure] = number
+    for (subject, unit), figures in values.items():
+        yield _Statement(
             subject,
             _WINDOWS.get(unit),
-            each.get("limit"),
-            each.get("remaining"),
-            each.get("reset"),
+            figures.get("limit"),
+            figures.get("remaining"),
+            figures.get("reset"),
         )
 
 
 def _subject(words: list[str]) -> _Subject | None:
-    """What is counted; None for a part of it only (generated tokens, images, ...)."""
+    """What the limit counts; None for a part only (generated tokens, images, ...)."""
     left = [word for word in words if word not in _WINDOWS and word not in ("prompt", "input")]
     if not left or (len(left) == 1 and left[0] in _CALLS):
         return "calls"
@@ -159,9 +162,9 @@ def _subject(words: list[str]) -> _Subject | None:
 # --- RateLimit-Limit, -Remaining, -Reset ---------------------------------------------------------
 
 
-def _ietf_draft_03(lower: Mapping[str, str], now_wall: float) -> Iterator[_Found]:
+def _ietf_draft_03(lower: Mapping[str, str], now_wall: float) -> Iterator[_Statement]:
     """`RateLimit-Limit: 100, 100;w=60`: a window only where the policy names one."""
-    if not any(f"ratelimit-{what}" in lower for what in ("limit", "remaining", "reset")):
+    if not any(f"ratelimit-{figure}" in lower for figure in ("limit", "remaining", "reset")):
         return
     items = _items(lower.get("ratelimit-limit", ""))
     limit = _number(items[0].names[0]) if items and items[0].names else None
@@ -175,7 +178,7 @@ def _ietf_draft_03(lower: Mapping[str, str], now_wall: float) -> Iterator[_Found
     )
     remaining = _number(lower.get("ratelimit-remaining", ""))
     reset = _seconds(lower.get("ratelimit-reset", ""), now_wall)
-    yield _Found("calls", window, limit, remaining, reset)
+    yield _Statement("calls", window, limit, remaining, reset)
 
 
 # --- RateLimit, RateLimit-Policy -----------------------------------------------------------------
@@ -186,13 +189,13 @@ class _Item(NamedTuple):
     values: dict[str, str]
 
 
-def _ietf_draft_07(lower: Mapping[str, str], now_wall: float) -> Iterator[_Found]:
+def _ietf_draft_07(lower: Mapping[str, str], now_wall: float) -> Iterator[_Statement]:
     """`RateLimit: "api";r=0;t=55` with `RateLimit-Policy: "fixed window";"api";q=500;w=300`."""
     policies = _items(lower.get("ratelimit-policy", ""))
     states = _items(lower.get("ratelimit", ""))
     if states and all(not state.names for state in states):  # draft 07: limit=9, remaining=1, ...
         merged = {key: value for state in states for key, value in state.values.items()}
-        yield _Found(
+        yield _Statement(
             "calls",
             None,
             _number(merged.get("limit", "")),
@@ -202,22 +205,27 @@ def _ietf_draft_07(lower: Mapping[str, str], now_wall: float) -> Iterator[_Found
         )
         states = []
     for policy in policies:
-        subject = _counted(policy)
+        subject = _policy_subject(policy)
         if subject is not None:
-            quota, window = (_number(policy.values.get(key, "")) for key in "qw")
-            yield _Found(subject, window, quota)
+            limit, window = (_number(policy.values.get(key, "")) for key in "qw")
+            yield _Statement(subject, window, limit)
     for state in states:
         policy = next((p for p in policies if set(p.names) & set(state.names)), state)
-        subject = _counted(policy)
+        subject = _policy_subject(policy)
         if subject is not None:
-            left, reset = _number(state.values.get("r", "")), state.values.get("t", "")
-            yield _Found(
-                subject, None, None, left, _seconds(reset, now_wall), is_window=left is not None
+            remaining, reset = _number(state.values.get("r", "")), state.values.get("t", "")
+            yield _Statement(
+                subject,
+                None,
+                None,
+                remaining,
+                _seconds(reset, now_wall),
+                is_window=remaining is not None,
             )
 
 
-def _counted(item: _Item) -> _Subject | None:
-    """What a policy counts: requests unless it says otherwise, by its unit or in its name."""
+def _policy_subject(item: _Item) -> _Subject | None:
+    """What a policy counts: requests, unless its unit or its name says tokens."""
     unit = item.values.get("qu", "").strip('"').lower()
     if unit and unit not in _CALLS:
         return "tokens" if unit in _TOKENS else None
@@ -225,7 +233,7 @@ def _counted(item: _Item) -> _Subject | None:
 
 
 def _items(value: str) -> list[_Item]:
-    """A list of names with `key=value` parameters, as tolerant as its writers are free."""
+    """A list of names with `key=value` parameters; tolerant, because servers differ."""
     items: list[_Item] = []
     item = _Item([], {})
     for piece in [*_PIECES.findall(value), ","]:
@@ -237,8 +245,8 @@ def _items(value: str) -> list[_Item]:
         elif text.startswith('"'):
             item.names.append(text.strip('"'))
         elif "=" in text:
-            key, _, told = text.partition("=")
-            item.values.setdefault(key.strip().lower(), told.strip())
+            key, _, parameter = text.partition("=")
+            item.values.setdefault(key.strip().lower(), parameter.strip())
         elif text not in ("", ";"):
             item.names.append(text)
     return items
@@ -254,7 +262,8 @@ def _number(text: str) -> float | None:
 
 
 def _seconds(text: str, now_wall: float) -> float | None:
-    """From now: `6m0s`, `8.64`, seconds or milliseconds since 1970, or a date; 0 if it is past."""
+    """Seconds from now: of `6m0s`, `8.64`, seconds or milliseconds since 1970, or a date; 0 if
+    past."""
     text = text.strip()
     number = _number(text)
     if number is not None:

@@ -17,9 +17,9 @@ def cost(
     output_tokens: int = 0,
     seconds: float = 0.0,
 ) -> float:
-    """USD for these calls, which took so many seconds together; 0 where no price is declared.
+    """USD for these calls; `seconds` is the sum of their durations. 0 without a declared price.
 
-    The price of an hour is no price of calls: see `rent`.
+    The price per hour is not part of it: see `rent`.
     """
     if price is None:
         return 0.0
@@ -31,17 +31,17 @@ def cost(
 
 
 def rent(price: Price | None, seconds: float) -> float:
-    """USD for an endpoint that is paid by the hour, for this wall time."""
+    """USD for this wall time of an endpoint that is paid by the hour."""
     return price.hour * seconds / 3_600 if price else 0.0
 
 
 def output_tokens_bound(task: str, parameters: Mapping[str, Any]) -> int:
-    """The most tokens that one answer of this task may have, for a plan."""
-    assumed = TASKS[task].output_tokens
-    if not assumed:
+    """The upper bound of output tokens of one answer of this task, for a plan."""
+    default_tokens = TASKS[task].output_tokens
+    if not default_tokens:
         return 0
     for name in ("max_completion_tokens", "max_tokens", "max_new_tokens", "max_length"):
         value = parameters.get(name)
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
             return value
-    return assumed
+    return default_tokens

@@ -1,17 +1,17 @@
-"""How many calls and tokens may go now: paced buckets, as values.
+"""Rate limits as paced token buckets: how many calls and tokens may go now.
 
-A bucket one minute deep that starts full gets 7 % of a limit that the server enforces by the
+A bucket one minute deep that starts full reaches 7 % of a limit that the server enforces by the
 second. So a bucket holds 100 ms, starts empty, and fills at 98.5 % of the limit: sends are spaced,
-whatever window the server counts in. What the limit is may be wrong, declared too high or halved
-over night; `trust` is the share of it that 429s have left standing.
+whatever window the server counts in. The limit itself may be wrong: declared too high, or halved
+over night. `factor` is the share of it that remains after 429s (multiplicative decrease).
 
 The bound, for one limit of L per second and a bucket of 0.1 s: in any window of W seconds at most
-0.985 L (W + 0.1) + one call, the largest, is leased (less what was refunded in it). It holds
-across restarts, too: a run never leases more than 0.985 L times its age, so that a crash loop
-stays below the limit.
+0.985 L (W + 0.1) + one call, the largest, is leased (less the refunds in it). The bound holds
+across restarts, too: a run never leases more than 0.985 L times its age, so that a crash loop stays
+below the limit.
 
-Nothing here waits. `lease` must be asked for the oldest call only, never for a younger one that is
-smaller: who overtakes keeps the bucket from filling for a large one.
+Nothing here waits. Call `lease` for the oldest call only, never for a newer, smaller one: an
+overtaking call keeps the bucket from filling for a large one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ PACE = 0.985
 """The share of a limit that is used; the rest is for jitter on the way to the server."""
 
 BURST_SECONDS = 0.1
-"""What a bucket holds: calls held up by a busy loop or a full pipe go together, no more."""
+"""Depth of a bucket: calls delayed by a busy loop or a full connection pool go together, no
+more."""
 
 STRICT_BURST_SECONDS = 0.015
 """For servers that count strictly by the second (a 429 that names a wait below 1 s, or a policy
@@ -32,47 +33,50 @@ with `w=1`): 0.985 L (1 + 0.015) < L, where 100 ms would be 8 % over after a sta
 MAX_PAUSE_SECONDS = 300.0
 _CUT = 0.9
 _CUT_CALM = 0.95
-"""After calm seconds the pace is near: half the cut, for what a cut takes is goodput (+2 %)."""
+"""After calm seconds the pace is nearly right: half the cut, because a cut costs goodput (+2 %)."""
 _CALM_SECONDS = 5.0
 _REGAIN_PER_SECOND = 0.004
 _QUIET_SECONDS = 20.0
-"""After twice this without a 429 trust comes back faster, doubling each time: a limit that was
-halved and restored is filled to 90 % in 40 s, at a steady 0.4 % it would take 100."""
+"""After twice this without a 429 the factor recovers faster, doubling each time: a limit that was
+halved and restored is used to 90 % after 40 s; at a steady 0.4 % it would take 100 s."""
 _MAX_REGAIN_PER_SECOND = 0.05
 _CHEAP_SECONDS = 0.25
 _MAX_CAUTION = 4.0
-"""A server that names whole seconds takes one for each 429: there trust comes back up to four
-times slower, for what a try costs (+6 % of a strict sliding second)."""
+"""Against a server that names whole seconds, each 429 costs one: there the factor recovers up to
+four times slower, because of the price of a try (+6 % of a strict sliding second)."""
 _MIN_FACTOR = 0.001
 _CLOCK_SECONDS = 1e-6
-"""Less than this is no wait: a caller who comes back when told must not be sent away again."""
+"""Less than this is no wait: a caller that returns at the given time must not wait again."""
 
 
 class Bucket(NamedTuple):
-    """One limit. Units: `per_minute`, `level` and `largest` in what is counted, times in seconds.
+    """One limit. Units: `per_minute`, `level` and `largest` in calls or tokens, times in seconds.
 
-    Invariant: level <= full(bucket); it is below 0 after a call larger than half of it.
+    Invariant: level <= full(bucket); level is below 0 after a call larger than half the bucket.
     """
 
     per_minute: float
     declared: float
-    """The most that a header may raise `per_minute` to; infinity where the job names no limit."""
+    """The bound up to which a header may raise `per_minute`; infinity where the job sets no
+    limit."""
     burst_seconds: float
     at: float
-    """When `level` and `trust` were so."""
+    """The time of `level` and `factor`."""
     level: float = 0.0
     largest: float = 0.0
-    """The largest call so far. Its debt is paid once in advance, or restarts would forgive it."""
+    """The largest call so far. Its debt is paid once in advance, or a restart would cancel it."""
     until: float = -math.inf
-    """A pause is on until then: no trust comes back."""
+    """End of the current pause: until then the factor does not recover."""
     pause_seconds: float = 0.0
-    """How long the last pause was: what the next 429 will cost."""
+    """Length of the last pause: the cost of the next 429."""
     held_at: float = -math.inf
-    """When a call last had to wait for this limit."""
+    """The last time a call had to wait for this limit."""
     factor: float = 1.0
+    """The share of `per_minute` that is used; 429s lower it, time raises it."""
     cut_at: float = -math.inf
     is_inferred: bool = False
-    """Nobody named this limit, 429s did: trust may grow above 1, while the limit is in use."""
+    """Inferred from 429s, not named by the job or a header: the factor may grow above 1 while the
+    limit is in use."""
 
 
 class Limits(NamedTuple):
@@ -81,7 +85,7 @@ class Limits(NamedTuple):
     calls: Bucket | None = None
     tokens: Bucket | None = None
     until: float = -math.inf
-    """The endpoint asked for a pause until then."""
+    """End of the pause that the endpoint requested."""
 
 
 def bucket(
@@ -100,67 +104,67 @@ def bucket(
 
 
 def full(state: Bucket) -> float:
-    """The most that the bucket holds."""
+    """The capacity of the bucket."""
     return PACE * state.per_minute / 60 * state.burst_seconds
 
 
 def at(state: Bucket, now: float) -> Bucket:
-    """The same bucket, filled up to now; a clock that steps back changes nothing."""
+    """The bucket, filled up to now; a clock that steps back changes nothing."""
     seconds = now - state.at
     if not seconds > 0:
         return state
     level = min(full(state), state.level + seconds * _fill_per_second(state))
-    return state._replace(at=now, level=level, factor=_regained(state, now))
+    return state._replace(at=now, level=level, factor=_recovered_factor(state, now))
 
 
 def lease(state: Bucket, now: float, want: float) -> tuple[Bucket, float]:
-    """Take `want` and 0, or take nothing and the seconds after which to ask again.
+    """Take `want` and return 0, or take nothing and return the seconds until the next try.
 
-    Keep the state that comes back in both cases. A call larger than half the bucket goes when
-    that is half full and leaves it in debt: the rate holds and nothing waits for ever.
+    Keep the returned state in both cases. A call larger than half the bucket goes when the bucket
+    is half full, and leaves it in debt: the rate holds and no call waits for ever.
     """
-    state, wait = _requested(state, now, want)
-    return (state, wait) if wait else (_taken(state, want), 0.0)
+    state, wait = _prepare_lease(state, now, want)
+    return (state, wait) if wait else (_withdraw(state, want), 0.0)
 
 
 def lease_all(limits: Limits, now: float, tokens: float) -> tuple[Limits, float]:
-    """One call with so many tokens, from both buckets or from neither; see `lease`."""
+    """One call with this number of tokens, from both buckets or from neither; see `lease`."""
     calls, tokens_left, until = limits
     wait = max(0.0, until - now)
     wait = wait if wait > _CLOCK_SECONDS else 0.0
     if calls is not None:
-        calls, longer = _requested(calls, now, 1)
-        wait = max(wait, longer)
+        calls, bucket_wait = _prepare_lease(calls, now, 1)
+        wait = max(wait, bucket_wait)
     if tokens_left is not None:
-        tokens_left, longer = _requested(tokens_left, now, tokens)
-        wait = max(wait, longer)
+        tokens_left, bucket_wait = _prepare_lease(tokens_left, now, tokens)
+        wait = max(wait, bucket_wait)
     if wait:
         return Limits(calls, tokens_left, until), wait
     return Limits(
-        None if calls is None else _taken(calls, 1),
-        None if tokens_left is None else _taken(tokens_left, tokens),
+        None if calls is None else _withdraw(calls, 1),
+        None if tokens_left is None else _withdraw(tokens_left, tokens),
         until,
     ), 0.0
 
 
 def refund(state: Bucket, now: float, estimate: float, used: float) -> Bucket:
-    """Give back what a call was estimated too high, or charge what it used on top.
+    """Refund tokens that a call did not use, or charge tokens beyond its estimate.
 
-    Never above full. A usage that is no number is ignored, and one call is charged at most a
-    minute's worth on top: what a server claims must not stop a run. Not for refused calls:
-    servers may count them.
+    The level never rises above full. A usage that is no number is ignored, and one call is charged
+    at most one minute of the limit on top: a wrong figure must not stop a run. Rejected calls are
+    not refunded: servers may count them.
     """
     if not (math.isfinite(estimate) and math.isfinite(used) and used >= 0):
         return state
     state = at(state, now)
-    back = max(estimate - used, -state.per_minute)
-    return state._replace(level=min(full(state), state.level + back))
+    refunded = max(estimate - used, -state.per_minute)
+    return state._replace(level=min(full(state), state.level + refunded))
 
 
 def pause(limits: Limits, now: float, seconds: float) -> Limits:
-    """No lease for so long, at most 300 s; a longer pause that is on stands.
+    """Grant no lease for this time, at most 300 s; a bucket_wait current pause is kept.
 
-    No trust comes back meanwhile: silence is no evidence. Jitter is the caller's
+    The factor does not recover meanwhile: silence is no evidence. The caller adds jitter
     (`pipeline.limits.retries.pause`).
     """
     seconds = min(max(0.0, seconds), MAX_PAUSE_SECONDS) if seconds == seconds else 0.0
@@ -177,9 +181,9 @@ def refused(
 ) -> tuple[Limits, bool]:
     """The limits after a 429 to a call that started then, and whether they explain it.
 
-    They do where one of them holds calls back: it is trusted less. Where none does, a 429 that
-    names a wait tells that there is one, and it is guessed; and as long as it is not explained the
-    number of calls in flight is cut, too (`pipeline.limits.concurrency`, "refused").
+    A limit that delayed calls explains it, and its factor decreases. If none did, a 429 that names
+    a wait shows that a limit exists, and the limit is inferred. A 429 without an explanation also
+    cuts the number of calls in flight (`pipeline.limits.concurrency`, "refused").
     """
     calls, tokens = limits.calls, limits.tokens
     is_explained = False
@@ -193,10 +197,11 @@ def refused(
 
 
 def decrease(state: Bucket, now: float, started: float) -> Bucket:
-    """A call that was sent after the last cut brought a 429: the limit is lower than believed.
+    """The bucket after a 429 to a call that was sent after the last cut: the factor decreases.
 
-    Calls from before it tell nothing new. Trust comes back by 0.4 % a second, after 40 s without
-    a 429 faster and faster. Bursts stay small from now on: the server may count by the second.
+    A call from before the cut is no new evidence. The factor recovers by 0.4 % a second, after 40 s
+    without a 429 faster and faster. Bursts stay small from now on: the server may count by the
+    second.
     """
     if started <= state.cut_at:
         return state
@@ -210,22 +215,22 @@ def decrease(state: Bucket, now: float, started: float) -> Bucket:
 
 
 def infer_limit(state: Bucket | None, now: float, per_second: float) -> Bucket | None:
-    """The bucket after a 429 that named a wait, though no limit that is known held calls back.
+    """The bucket after a 429 that named a wait, though no known limit delayed calls.
 
-    So there is a limit, below the rate at which calls were going: `concurrency.calls_per_second`.
-    It is guessed to be just that: trust falls fast and rises slowly, so that too high is better.
-    A guess replaces what was named or guessed before only if it is lower.
+    So a limit exists, below the current rate of calls: `concurrency.calls_per_second`. It is
+    assumed to be that rate: the factor falls fast and rises slowly, so an estimate that is too high
+    is better. An inferred limit replaces a named or inferred one only if it is lower.
     """
     per_minute = 60 * per_second
     if not (0 < per_minute < math.inf) or (
         state is not None and per_minute >= _effective_rate(state)
     ):
         return state
-    before = state or Bucket(per_minute, math.inf, STRICT_BURST_SECONDS, now)
-    return before._replace(
+    previous = state or Bucket(per_minute, math.inf, STRICT_BURST_SECONDS, now)
+    return previous._replace(
         per_minute=per_minute,
         at=now,
-        level=min(0.0, before.level),
+        level=min(0.0, previous.level),
         factor=1.0,
         cut_at=now,
         is_inferred=True,
@@ -233,9 +238,9 @@ def infer_limit(state: Bucket | None, now: float, per_second: float) -> Bucket |
 
 
 def was_limiting(state: Bucket | None, started: float) -> bool:
-    """True if this limit held calls back since then, so that a 429 counts against it.
+    """True if this limit delayed calls since then, so that a 429 counts against it.
 
-    A limit that is never reached, like a header's 1,000,000,000, is no evidence: then the number
+    A limit that is never reached, like a header's 1,000,000,000, explains nothing: then the number
     of calls in flight is cut instead (`pipeline.limits.concurrency`).
     """
     return state is not None and state.held_at >= started
@@ -248,10 +253,11 @@ def learn(
     *,
     burst_seconds: float = BURST_SECONDS,
 ) -> Bucket | None:
-    """The bucket after a header named this limit: made, raised or lowered.
+    """The bucket after a header named this limit: created, raised or lowered.
 
-    A declared limit is lowered, never raised above what was declared; what 429s taught stands
-    against a header that claims more. What is no limit (0, below, not finite) is ignored.
+    A declared limit is lowered, never raised above the declared value. A limit inferred from 429s
+    is kept against a header that names a higher one. A value that is no limit (0, below, not
+    finite) is ignored.
     """
     if not (0 < per_minute < math.inf):
         return state
@@ -268,22 +274,22 @@ def learn(
     return state._replace(level=min(state.level, full(state)))
 
 
-def _requested(state: Bucket, now: float, want: float) -> tuple[Bucket, float]:
-    """The bucket with the advance paid, and how long `want` has to wait for it."""
+def _prepare_lease(state: Bucket, now: float, want: float) -> tuple[Bucket, float]:
+    """The bucket with the advance paid, and the seconds for which `want` has to wait."""
     state = at(state, now)
-    most = full(state)
+    half_full = full(state) / 2
     if want > state.largest:
-        in_advance = max(0.0, want - max(most / 2, state.largest))
+        in_advance = max(0.0, want - max(half_full, state.largest))
         state = state._replace(level=state.level - in_advance, largest=want)
-    # Half is enough for a large one: the other half keeps what a late timer would lose.
-    enough = max(0.0, want) if want <= most / 2 else most / 2
-    wait = (enough - state.level) / _fill_per_second(state)
+    # Half is enough for a large call: the other half keeps what a late timer would lose.
+    needed = min(max(0.0, want), half_full)
+    wait = (needed - state.level) / _fill_per_second(state)
     if wait > _CLOCK_SECONDS:
         return state._replace(held_at=now), wait
     return state, 0.0
 
 
-def _taken(state: Bucket, want: float) -> Bucket:
+def _withdraw(state: Bucket, want: float) -> Bucket:
     return state._replace(level=state.level - max(0.0, want))
 
 
@@ -291,18 +297,18 @@ def _effective_rate(state: Bucket) -> float:
     return state.per_minute * state.factor
 
 
-def _regained(state: Bucket, now: float) -> float:
-    """Trust at this time. A pause is no evidence, and neither is a guess that nothing reaches."""
-    most = state.declared / state.per_minute if state.is_inferred else 1.0
-    unused = state.is_inferred and state.level >= full(state)
-    if state.factor >= most or unused or now < state.until:
+def _recovered_factor(state: Bucket, now: float) -> float:
+    """The factor at this time. A pause is no evidence, nor is an inferred limit out of use."""
+    max_factor = state.declared / state.per_minute if state.is_inferred else 1.0
+    is_unused = state.is_inferred and state.level >= full(state)
+    if state.factor >= max_factor or is_unused or now < state.until:
         return state.factor
     doublings = max(0.0, state.at - state.cut_at) / _QUIET_SECONDS - 1
-    faster = math.exp2(min(max(0.0, doublings), 10.0))
-    caution = min(_MAX_CAUTION, state.pause_seconds / _CHEAP_SECONDS) / faster
-    speed = _REGAIN_PER_SECOND * faster / max(1.0, caution)
+    speedup = math.exp2(min(max(0.0, doublings), 10.0))
+    caution = min(_MAX_CAUTION, state.pause_seconds / _CHEAP_SECONDS) / speedup
+    speed = _REGAIN_PER_SECOND * speedup / max(1.0, caution)
     speed = min(_MAX_REGAIN_PER_SECOND, speed) * max(1.0, state.factor)
-    return min(most, state.factor + speed * (now - max(state.at, min(now, state.until))))
+    return min(max_factor, state.factor + speed * (now - max(state.at, min(now, state.until))))
 
 
 def _fill_per_second(state: Bucket) -> float:

@@ -1,7 +1,7 @@
-"""The one place that retries: what follows from an error, decided by pure functions.
+"""The one place that decides about retries, with pure functions.
 
-Nothing below it retries by itself. What a class of error means is read from `pipeline.errors`; the
-time to wait is drawn here, with full jitter, and waited elsewhere.
+No layer below retries by itself. `pipeline.errors` defines what a class of error means; the time to
+wait is drawn here, with full jitter, and waited elsewhere.
 Source: full jitter after M. Brooker, "Exponential Backoff And Jitter", AWS, 2015.
 """
 
@@ -23,11 +23,11 @@ class Retry(NamedTuple):
 
 
 class Halve(NamedTuple):
-    """Send the two halves of the call apart, to find what the server refuses."""
+    """Send the two halves of the call separately, to isolate the input that the server rejects."""
 
 
 class SplitRequest(NamedTuple):
-    """Final: the chunk of this one request is cut, and its pieces are sent instead."""
+    """Final: the chunk of this one request is split, and its pieces are sent instead."""
 
 
 class Fail(NamedTuple):
@@ -55,31 +55,31 @@ def verdict(
     is_silent: bool = False,
     can_split: bool = False,
 ) -> Verdict:
-    """What to do with a call of `size` requests, the most tried of which had `attempts` attempts.
+    """The decision about a call of `size` requests; `attempts` is the largest count among them.
 
-    `is_silent`: nothing at all has come from the endpoint since before this call. Then a connection
-    that breaks tells of the endpoint, and not yet of these requests. `can_split`: a single request
-    has a chunk that can be cut in pieces.
-    Invariant: a request is never dropped: it is sent again, in pieces, or a failure, or the run
-    stops.
+    `is_silent`: the endpoint has sent nothing at all since before this call. Then a broken
+    connection points at the endpoint, not yet at these requests. `can_split`: the chunk of a single
+    request can be split into pieces.
+    Invariant: a request is never dropped: it is sent again, in pieces, or becomes a failure, or the
+    run stops.
     """
     facts = error.facts
     if facts.stops_with is not None:
         return Stop(facts.stops_with(f"endpoint `{endpoint}`: {error}", hint=facts.hint))
     if facts.is_pausing:
         if facts.lowers == "rate limit" and not (error.retry_after and error.retry_after > 0):
-            # Nobody said how long, so the endpoint does not pause: this call alone waits.
+            # The server named no time, so the endpoint does not pause: only this call waits.
             return Retry(backoff(0, facts.base_pause_seconds, uniform))
         return Retry(0.0)  # the endpoint's pause is the wait
-    allowed = facts.attempts
+    max_attempts = facts.attempts
     if error.status is not None:
-        allowed = facts.attempts_by_status.get(error.status, allowed)
+        max_attempts = facts.attempts_by_status.get(error.status, max_attempts)
     elif is_silent:
-        allowed = max(allowed, facts.attempts_in_silence)
-    if attempts < allowed:
+        max_attempts = max(max_attempts, facts.attempts_in_silence)
+    if attempts < max_attempts:
         return Retry(backoff(attempts, _BASE_SECONDS, uniform))
     if size > 1:
-        return Halve()  # one row may be what breaks it: its neighbours must not go with it
+        return Halve()  # one row may be the cause: its neighbours must not fail with it
     return SplitRequest() if facts.is_too_large and can_split else Fail()
 
 
@@ -88,14 +88,14 @@ def backoff(attempts: int, base_seconds: float, uniform: Uniform) -> float:
     return uniform() * min(_CAP_SECONDS, base_seconds * 2.0 ** min(attempts, 30))
 
 
-def pause(error: EndpointError, streak: int, uniform: Uniform) -> float:
-    """How long the endpoint rests after the `streak`-th pausing error in a row.
+def pause(error: EndpointError, failures_in_a_row: int, uniform: Uniform) -> float:
+    """Seconds for which the endpoint pauses after this many earlier pausing errors in a row.
 
-    A time that the server asks for is honoured up to a bound, with up to 10 % on top so that
-    waiting clients do not come back together; one that is negative or past counts as none.
+    A time that the server requests is honoured up to a bound, with up to 10 % on top so that
+    waiting clients do not return together; a negative or past time counts as none.
     """
-    facts, asked = error.facts, error.retry_after
-    if asked is not None and asked > 0:
-        return min(asked, facts.max_pause_seconds) * (1 + 0.1 * uniform())
+    facts, retry_after = error.facts, error.retry_after
+    if retry_after is not None and retry_after > 0:
+        return min(retry_after, facts.max_pause_seconds) * (1 + 0.1 * uniform())
     base = facts.base_pause_seconds
-    return max(base / 4, backoff(streak, base, uniform))
+    return max(base / 4, backoff(failures_in_a_row, base, uniform))

@@ -1,8 +1,8 @@
-"""How fast a run may retry: a budget that an outage uses up and answers fill again.
+"""The retry budget: an outage uses it up, answers refill it.
 
-Retries are what turns a server's bad minute into a bad hour. While answers come, they pay for the
-retries; when none come the budget empties and one retry a second still goes. It slows a run: it
-never fails a row and never stops a run, so there is nothing here that says no, only a wait.
+Retries turn a server's bad minute into a bad hour. While answers arrive, they pay for the retries;
+without answers the budget empties, and one retry a second still goes. The budget slows a run: it
+never fails a row and never stops a run, so its only result is a wait.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 FULL = 500.0
 PER_ANSWER = 7.0
-"""At 14 for the retry of a failed call, answers carry the retries of up to a third of failures.
-What a retry costs stands in `pipeline.errors`."""
+"""At 14 for the retry of a failed call, answers pay for retries while up to a third of calls fail.
+`pipeline.errors` defines the cost of a retry."""
 
 _EMPTY_SECONDS = 1.0
 _CLOCK_SECONDS = 1e-6
@@ -24,11 +24,11 @@ class RetryBudget(NamedTuple):
 
     left: float = FULL
     last: float = -math.inf
-    """When the last retry went on an empty budget."""
+    """The last retry that was granted on an empty budget."""
 
 
 def spend(state: RetryBudget, now: float, cost: float) -> tuple[RetryBudget, float]:
-    """One retry of a call and 0, or nothing spent and the seconds after which to ask again."""
+    """Spend one retry and return 0, or spend nothing and return the seconds until the next try."""
     if state.left >= cost:
         return state._replace(left=state.left - cost), 0.0
     wait = state.last + _EMPTY_SECONDS - now
@@ -38,5 +38,6 @@ def spend(state: RetryBudget, now: float, cost: float) -> tuple[RetryBudget, flo
 
 
 def earn(state: RetryBudget) -> RetryBudget:
-    """A call was answered, however many requests it carried: a retry is a call, too."""
+    """The budget after an answered call, whatever its number of requests: a retry is a call,
+    too."""
     return state._replace(left=min(FULL, state.left + PER_ANSWER))

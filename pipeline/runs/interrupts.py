@@ -65,7 +65,7 @@ class Interrupts:
         while (left := ends - steady()) > 0:  # noqa: ASYNC110 - no event tells the time
             await anyio.sleep(min(left, CLOCK_CHECK_SECONDS))
         if self._first is None:
-            self._end(TimeLimit(f"run.until = {until} reached; run the same command to go on"))
+            self._end(TimeLimit(f"run.until = {until} reached; run the same command to resume"))
 
     def _end(self, error: TextmillError, *, is_second: bool = False) -> None:
         if self.is_committing:

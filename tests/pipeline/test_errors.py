@@ -1,4 +1,4 @@
-"""The table of errors: what each class means, in figures, and that nobody else decides it."""
+"""The table of errors: the meaning of each class, and that no other file decides it."""
 
 import ast
 from typing import get_args
@@ -58,7 +58,7 @@ def test_every_class_is_in_the_table_of_the_page_on_errors():
 
 
 def named(node):
-    """The classes of errors that an expression names, as a literal or in one."""
+    """The classes of errors that an expression names, as a literal or inside one."""
     match node:
         case ast.Constant(value=str(name)) if name in KINDS:
             return {name}
@@ -76,7 +76,7 @@ def named(node):
 
 
 def judgements(source):
-    """Lines that compare something with a class of error, or keep a table or set of classes."""
+    """Lines that compare a value with a class of error, or define a table or set of classes."""
     for node in ast.walk(ast.parse(source)):
         match node:
             case ast.Compare(left=left, comparators=others):
@@ -110,10 +110,10 @@ def test_no_other_file_decides_what_a_class_of_error_means(path):
     ('TABLES = ["notify", "quota", "policy"]', False),
     ("error.facts.is_pausing", False),
 ])  # fmt: skip
-def test_a_judgement_is_found(source, is_one):
+def test_a_judgement_is_detected(source, is_one):
     assert bool(list(judgements(source))) is is_one
 
 
-def test_a_row_that_says_nothing_is_a_failure_of_its_request_at_once():
+def test_a_row_without_facts_is_a_failure_of_its_request_at_once():
     facts = ErrorFacts()
     assert (facts.is_requests_own, facts.attempts, facts.may_be_billed) == (True, 1, False)

@@ -1,4 +1,4 @@
-"""Events: one stream, with names that listeners can rely on, and nothing to hide in it."""
+"""Events: one stream with stable names and without texts or credentials."""
 
 from typing import get_args, get_type_hints
 
@@ -9,7 +9,7 @@ from pipeline import events
 from pipeline.errors import ErrorKind
 
 
-@pytest.mark.parametrize(("event", "told"), [
+@pytest.mark.parametrize(("event", "line"), [
     (events.RuleColumnMissing("private"), '{"event":"absent","column":"private"}'),
     (events.Surveyed(3, 1), '{"event":"surveyed","documents":3,"parts":1}'),
     (events.Started("r", "/o.run/runs/r"), '{"event":"began","run":"r","folder":"/o.run/runs/r"}'),
@@ -24,9 +24,9 @@ from pipeline.errors import ErrorKind
     (events.Draining("SIGINT", 5), '{"event":"draining","reason":"SIGINT","in_flight":5}'),
     (events.Committed("out.parquet", 3), '{"event":"committed","path":"out.parquet","rows":3}'),
 ])
-def test_events_as_json(event, told):
-    assert msgspec.json.encode(event).decode() == told
-    assert msgspec.json.decode(told, type=events.Event) == event
+def test_events_as_json(event, line):
+    assert msgspec.json.encode(event).decode() == line
+    assert msgspec.json.decode(line, type=events.Event) == event
     with pytest.raises(AttributeError):
         event.event = "other"
 
@@ -40,7 +40,7 @@ def test_every_event_is_a_flat_frozen_record_of_plain_figures():
                 assert (set(get_args(hint)) or {hint}) <= allowed, (kind, name)
 
 
-def test_the_summary_says_class_and_not_class_():
+def test_the_summary_has_the_key_class_and_not_class_():
     summary = events.Summary(exit=3, class_="failed rows", resumable=False, documents=2, failed=1)
     assert events.flatten(summary) == {
         "exit": 3, "class": "failed rows", "resumable": False, "documents": 2, "ok": 0,

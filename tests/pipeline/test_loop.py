@@ -1,4 +1,4 @@
-"""What is open is bounded, and nothing waits for ever."""
+"""The open documents are bounded, and no group waits for ever."""
 
 from collections import deque
 

@@ -1,4 +1,4 @@
-"""What is left to do is counted, not guessed."""
+"""The remaining work is counted, not estimated."""
 
 import json
 
@@ -18,7 +18,7 @@ NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine
 
 
 def words(count, first="one"):
-    """A text of so many tokens."""
+    """A text of `count` tokens."""
     return " ".join([first, *(["word"] * (count - 1))])
 
 
@@ -56,7 +56,7 @@ def test_blank_and_unreadable_rows_need_no_request(tmp_path):
     assert planned(pipeline(tmp_path, [{"text": " "}])) == Plan(1, 0, 0, 0, 0, 0, 0.0, 0.0)
 
 
-def test_what_was_answered_before_is_neither_sent_nor_paid(tmp_path):
+def test_cached_requests_are_neither_sent_nor_paid(tmp_path):
     rows = [{"text": words(5, first)} for first in NUMBERS]
     made = pipeline(tmp_path, rows, **{"endpoint.price.input": 1_000.0})
     (group,) = prepare(RequestFactory(made, made.endpoints), survey(made.input))
@@ -68,7 +68,7 @@ def test_what_was_answered_before_is_neither_sent_nor_paid(tmp_path):
     cache.close()
 
 
-def test_a_text_task_counts_the_whole_prompt_and_the_most_that_may_come_back(tmp_path):
+def test_a_text_task_counts_the_whole_prompt_and_the_longest_answer(tmp_path):
     rows = [{"text": words(5, first)} for first in NUMBERS]
     made = pipeline(tmp_path, rows, "ask", **{
         "parameters.prompt": "Say it again: {chunk}", "parameters.max_tokens": 100,
@@ -80,21 +80,21 @@ def test_a_text_task_counts_the_whole_prompt_and_the_most_that_may_come_back(tmp
 
 
 @pytest.mark.parametrize("size", [8, 32])
-def test_a_run_does_what_the_plan_said(tmp_path, textmill, size):
+def test_a_run_matches_its_plan(tmp_path, textmill, size):
     rows = [{"text": words(25, first)} for first in NUMBERS] + [{"text": ""}, {"text": None}]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with serving() as mock:
         job = ["embed", "-i", tmp_path / "in.jsonl", "--kind", "openai", "--model", "m",
                "--method", "fixed", "--size", 8, "--overlap", 0, "--url", f"{mock.url}/v1",
                "--batch-size", size, "--concurrency", 1]
-        told = textmill("plan", *job, "--json").last
+        plan_line = textmill("plan", *job, "--json").last
         assert mock.bill.totals().calls == 0
         ran = textmill("run", *job, "-o", tmp_path / "out.parquet", "--json").last
         again = textmill("plan", *job, "--json").last
     names = ("documents", "requests", "cached", "calls")
-    assert {name: ran[name] for name in names} == {name: told[name] for name in names}
-    assert mock.bill.totals().inputs == told["requests"] - told["cached"]
-    assert (again["cached"], again["calls"], again["tokens"]) == (told["requests"], 0, 0)
+    assert {name: ran[name] for name in names} == {name: plan_line[name] for name in names}
+    assert mock.bill.totals().inputs == plan_line["requests"] - plan_line["cached"]
+    assert (again["cached"], again["calls"], again["tokens"]) == (plan_line["requests"], 0, 0)
 
 
 def test_a_plan_over_the_budget_exits_8_and_shows_what_it_counted(tmp_path, textmill):
@@ -122,11 +122,11 @@ def test_a_bound_on_the_cost_is_never_rounded_down(tmp_path, textmill, price, sh
     assert f"up to {shown}, " in ran.out
 
 
-@pytest.mark.parametrize(("row", "told"), [
+@pytest.mark.parametrize(("row", "is_reported"), [
     ('{"text": "a", "sensitive": false}', False), ('{"text": "a", "sensitive": null}', False),
     ('{"text": "a", "sensitiv": false}', True), ("", False),
 ])  # fmt: skip
-def test_a_column_of_a_rule_that_no_row_has_is_told(tmp_path, textmill, row, told):
+def test_a_missing_column_of_a_rule_is_reported(tmp_path, textmill, row, is_reported):
     (tmp_path / "in.jsonl").write_text(row + "\n" if row else "")
     (tmp_path / "job.toml").write_text(
         'task = "feature-extraction"\n[input]\npath = "in.jsonl"\n[[endpoint]]\nkind = "local"\n'
@@ -134,6 +134,6 @@ def test_a_column_of_a_rule_that_no_row_has_is_told(tmp_path, textmill, row, tol
     )
     ran = textmill("plan", tmp_path / "job.toml")
     line = "rule.column = `sensitive` is in no row: every row counts as one of that rule\n"
-    assert (ran.code, ran.err) == (0, line if told else "")
+    assert (ran.code, ran.err) == (0, line if is_reported else "")
     ran = textmill("run", tmp_path / "job.toml", "-o", tmp_path / "out.parquet")
-    assert ran.code == 0 and (line in ran.err) == told
+    assert ran.code == 0 and (line in ran.err) == is_reported

@@ -1,4 +1,4 @@
-"""Usage adds up: in any order, from nothing, over anything."""
+"""Usage adds up in any order, from zero, over all fields."""
 
 import hypothesis.strategies as st
 import pytest

@@ -1,4 +1,4 @@
-"""The nearest rows are those of a look at every row."""
+"""The nearest rows are those of a brute-force search."""
 
 import tempfile
 from pathlib import Path
@@ -58,7 +58,7 @@ def test_hits_are_those_of_brute_force_with_ties_in_file_order(drawn, count, gro
 
 @settings(max_examples=25)
 @given(st.integers(0, 2**32), st.sampled_from([3, 8, 256, 384]), st.integers(1, 120))
-def test_equal_vectors_score_equal_wherever_they_stand(seed, dim, rows):
+def test_equal_vectors_score_equal_at_any_position(seed, dim, rows):
     random = np.random.default_rng(seed)
     vector, question = random.normal(size=(2, dim)).astype("f4")
     with tempfile.TemporaryDirectory() as name:
@@ -78,7 +78,7 @@ def test_random_vectors_agree_with_a_reference(tmp_path):
     assert hits[0].row["id"] == 123
 
 
-def test_a_vector_of_zeros_scores_zero_and_one_that_is_no_number_is_passed_over(tmp_path):
+def test_a_vector_of_zeros_scores_zero_and_one_with_nan_is_skipped(tmp_path):
     path = written(tmp_path / "o.parquet", [[0, 0], [float("nan"), 1], [-1, 0], [1, 0]], 4, 2)
     assert [(hit.row["id"], hit.score) for hit in nearest(path, LEFT, 9)] == [
         (3, 1.0), (0, 0.0), (2, -1.0),
@@ -93,9 +93,9 @@ def test_an_output_without_rows_or_without_vectors_has_no_hits(tmp_path):
 def test_vectors_come_in_batches_with_their_rows_and_without_the_nulls(tmp_path):
     path = written(tmp_path / "o.parquet", [None, [1, 0], [0, 1], None, [1, 1]], 3, 2,
                    title=pa.array(["a", "b", "c", "d", "e"]))
-    found = [(matrix.tolist(), matrix.dtype, [row_at(n) for n in range(len(matrix))])
+    batches = [(matrix.tolist(), matrix.dtype, [row_at(n) for n in range(len(matrix))])
              for matrix, row_at in vector_batches(path)]
-    assert found == [
+    assert batches == [
         ([[1, 0], [0, 1]], np.float32, [{"id": 1, "title": "b"}, {"id": 2, "title": "c"}]),
         ([[1, 1]], np.float32, [{"id": 4, "title": "e"}]),
     ]
@@ -110,16 +110,16 @@ def test_rows_are_read_whatever_their_clocks(tmp_path):
 
 def test_other_columns_are_read_only_for_groups_with_a_hit(tmp_path, monkeypatch):
     path = written(tmp_path / "o.parquet", [[1, 0]] + [[0, 1]] * 11, 4, 2)
-    asked = []
+    reads = []
     read = pq.ParquetFile.read_row_group
 
     def counted(self, group, columns, **options):
-        asked.append((group, columns))
+        reads.append((group, columns))
         return read(self, group, columns=columns, **options)
 
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
     assert [hit.row["id"] for hit in nearest(path, LEFT, 1)] == [0]
-    assert asked == [(0, ["vector"]), (0, ["id"]), (1, ["vector"]), (2, ["vector"])]
+    assert reads == [(0, ["vector"]), (0, ["id"]), (1, ["vector"]), (2, ["vector"])]
 
 
 def test_the_question_must_have_the_vectors_dimension(tmp_path):

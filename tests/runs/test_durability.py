@@ -423,7 +423,7 @@ def test_fault_72_at_the_hour_it_drains_and_the_next_night_goes_on(processes, tm
     ended = processes.wait(job, pid)
     assert ended.code == 10, ended.err
     assert (ended.last["class"], ended.last["resumable"]) == ("time limit", True)
-    assert "run.until = 06:00 reached; run the same command to go on" in ended.err
+    assert "run.until = 06:00 reached; run the same command to resume" in ended.err
     assert job.published() is None
     (manifest,) = job.manifests()
     assert (manifest["state"], manifest["exit"]) == ("open", 10)

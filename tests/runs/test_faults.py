@@ -279,7 +279,7 @@ def test_fault_52_the_same_refusal_of_the_first_rows_is_a_configuration_error(wo
     with serving(["422"], key=KEY) as mock:
         ran = textmill("run", job(workdir, mock.url, batch=1))
         assert ran.code == 2
-        assert "refused the first 20 requests alike" in ran.err
+        assert "rejected each of the first 20 requests" in ran.err
         assert mock.bill.totals().calls <= 22
 
 
@@ -452,7 +452,7 @@ def test_fault_54_another_model_on_one_endpoint_stops_the_run(workdir, textmill)
     with serving(["other_model after=2 body=other"], key=KEY) as mock:
         ran = textmill("run", job(workdir, mock.url, batch=4), "--json", "--concurrency", "1")
         assert ran.code == 14
-        assert "the answers came from `m`, now from `other`" in ran.err
+        assert "the model changed from `m` to `other`" in ran.err
         assert not (workdir / "out.parquet").exists()
         allowed = job(workdir, mock.url, batch=4, extra="allow_model_change = true")
         assert textmill("run", allowed).code == 0
@@ -517,7 +517,7 @@ def test_a_flag_is_taken_as_it_stands(workdir, textmill, prompt):
         ran = textmill("run", "ask", "-i", "in.jsonl", "-o", "o.jsonl", "--id", "id", "--url",
                        f"{mock.url}/v1", "--model", "m", "--prompt", prompt)
         assert ran.code == 0, ran.err
-        sent = json.loads(mock.bill.seen[0].body)["messages"][0]["content"]
+        sent = json.loads(mock.bill.recorded[0].body)["messages"][0]["content"]
         assert sent == prompt.replace("{chunk}", GOOD[0]["text"])
 
 
@@ -615,7 +615,7 @@ def test_fault_51_a_chunk_too_long_for_its_model_is_split_and_its_pieces_are_in_
         ran = textmill("run", other, "--json")
         assert ran.code == 3, ran.err
         assert {row["reason"] for row in failures(workdir)} == {
-            "too long for the model, and too short to be cut again"}
+            "too long for the model, but too short to be split again"}
 
 
 def test_a_key_that_a_long_message_cuts_in_half_is_masked_all_the_same(workdir, textmill):

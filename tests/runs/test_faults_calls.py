@@ -183,6 +183,6 @@ def test_fault_51_what_cannot_be_cut_any_more_is_tried_again_by_the_next_run(
         path = job(workdir, at(mock), task=task)
         told = balanced(textmill("run", path, "--json"), code=3)
         assert [each["reason"] for each in failures(workdir)] == [
-            "too long for the model, and too short to be cut again"]
+            "too long for the model, but too short to be split again"]
         paid([mock], told)
         assert same_as_ever(workdir, textmill, monkeypatch, path, mock)["ok"] == 2

@@ -221,7 +221,7 @@ def test_fault_37_a_server_that_dawdles_meets_our_own_deadline(workdir, textmill
 
 def test_fault_53_a_limit_that_claims_a_billion_is_not_believed(workdir, textmill, monkeypatch):
     given(workdir, rows(150))
-    limit = "bucket calls=60/s headers=openai told=1e9 latency=5ms"
+    limit = "bucket calls=60/s headers=openai reported=1e9 latency=5ms"
     with serving(key=KEY, limit=limit) as mock:
         path = job(workdir, at(mock, batch_size=1, concurrency=16))
         told = balanced(textmill("run", path, "--json"))

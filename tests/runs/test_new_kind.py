@@ -48,9 +48,9 @@ def test_a_kind_is_one_file_and_one_row(workdir, textmill, made_up):
         path = job(workdir, asks(mock), task="summarization")
         told = balanced(textmill("run", path, "--json"))
         assert (told["ok"], told["documents"]) == (5, 5)
-        assert {seen.path for seen in mock.bill.seen} == {"/generate"}
+        assert {call.path for call in mock.bill.recorded} == {"/generate"}
         assert mock.bill.totals().calls == 5
-        assert all(b'"max_new_tokens": 4' in seen.body for seen in mock.bill.seen)
+        assert all(b'"max_new_tokens": 4' in call.body for call in mock.bill.recorded)
         assert [row["id"] for row in written(workdir)] == [0, 1, 2, 3, 4]
         assert all(row["summary"] for row in written(workdir))
         balanced(textmill("run", path, "--json"))

@@ -27,7 +27,7 @@ def private(n):
 
 def reached(mock, numbers):
     """The rows of these whose text this server was ever sent, in whatever call."""
-    sent = b"".join(each.body for each in mock.bill.seen)
+    sent = b"".join(each.body for each in mock.bill.recorded)
     return [n for n in numbers if f"<{n}>".encode() in sent]
 
 
@@ -174,4 +174,4 @@ def test_a_chunk_of_a_private_row_that_is_too_long_is_split_for_its_own_server_o
         balanced(textmill("run", path, "--json"))
         pieces = [row["text"] for row in written(workdir) if row["id"] == "x"]
         assert len(pieces) >= 3 and "".join(pieces) == words
-        assert b"Sentence" not in b"".join(each.body for each in outside.bill.seen)
+        assert b"Sentence" not in b"".join(each.body for each in outside.bill.recorded)

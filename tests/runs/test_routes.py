@@ -264,7 +264,7 @@ def test_whatever_goes_wrong_every_row_is_accounted_for_and_private_rows_stay(
         ran = textmill("run", path, "--json", "--max-outage", "30")
         told = balanced(ran, code=3 if ran.code == 3 else 0)
         assert told["documents"] == 90 and told["failed"] <= 9
-        outside = b"".join(each.body for mock in (a, c) for each in mock.bill.seen)
+        outside = b"".join(each.body for mock in (a, c) for each in mock.bill.recorded)
         for n in range(0, 90, 3):
             assert f"<{n}>".encode() not in outside
         for mock, each in zip((a, b, c), told["endpoints"], strict=True):

@@ -88,7 +88,7 @@ def ran(limit, seconds=SECONDS, tokens=lambda number: 10, count=None, cycles=1, 
 @pytest.mark.parametrize("kind", RATE_LIMITED)
 def test_a_known_limit_is_filled_and_never_breached(kind):
     server = ran(RATE_LIMITED[kind], requests_per_minute=1_200)
-    assert server.gate.watch.goodput(5, 60) >= 0.97
+    assert server.gate.traffic.goodput(5, 60) >= 0.97
     assert server.gate.figures().rejects_share <= 0.001
 
 
@@ -115,11 +115,11 @@ def test_slots_that_nobody_tells_of_are_found():
 )
 def test_a_limit_that_is_halved_is_kept_and_filled_again_when_it_comes_back(declared, rejects):
     server = ran("bucket calls=20/s change=100s:0.5,200s:1", 300.0, **declared)
-    watch = server.gate.watch
-    assert watch.goodput(0, 300) >= 0.90
+    traffic = server.gate.traffic
+    assert traffic.goodput(0, 300) >= 0.90
     assert server.gate.figures().rejects_share <= rejects
-    assert watch.goodput(160, 200) >= 0.90  # 60 s after it was halved
-    assert watch.goodput(260, 300) >= 0.90  # 60 s after it came back
+    assert traffic.goodput(160, 200) >= 0.90  # 60 s after it was halved
+    assert traffic.goodput(260, 300) >= 0.90  # 60 s after it came back
 
 
 @pytest.mark.slow
@@ -131,19 +131,19 @@ def test_a_limit_declared_twice_too_high_is_corrected():
 
 @pytest.mark.slow
 def test_a_header_that_lies_changes_nothing():
-    lies = "bucket calls=20/s headers=openai told=1e9"
+    lies = "bucket calls=20/s headers=openai reported=1e9"
     figures = ran(lies, 2 * SECONDS).gate.figures()
     assert figures.goodput >= 0.93
     assert figures.rejects_share <= 0.05
     declared = ran(lies, requests_per_minute=1_200).gate
-    assert declared.watch.goodput(5, 60) >= 0.97
+    assert declared.traffic.goodput(5, 60) >= 0.97
     assert declared.figures().rejects_share <= 0.001
 
 
 @pytest.mark.slow
 def test_a_header_that_tells_the_truth_is_as_good_as_a_declared_limit():
     server = ran("bucket calls=20/s headers=openai", 2 * SECONDS)
-    assert server.gate.watch.goodput(5, 120) >= 0.97
+    assert server.gate.traffic.goodput(5, 120) >= 0.97
     assert server.gate.figures().refused == {}
 
 
@@ -151,13 +151,13 @@ def test_a_header_that_tells_the_truth_is_as_good_as_a_declared_limit():
 @pytest.mark.parametrize("window", [1.0, 60.0])
 def test_the_server_counts_no_more_than_the_bound_in_any_window(window):
     server = ran("bucket calls=1000000/s", 2 * SECONDS, requests_per_minute=1_200)
-    most, _ = server.gate.watch.peak(window)
+    most, _ = server.gate.traffic.peak(window)
     assert most <= 0.985 * 20 * (window + 0.1) + 1
 
 
 def test_twenty_restarts_in_a_minute_stay_below_the_limit():
     server = ran("bucket calls=1000000/s", 3.0, cycles=20, requests_per_minute=1_200)
-    most, _ = server.gate.watch.peak(60.0)
+    most, _ = server.gate.traffic.peak(60.0)
     assert most <= 1_200
 
 

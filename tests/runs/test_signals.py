@@ -69,7 +69,7 @@ def test_the_first_signal_drains_and_the_next_run_goes_on(processes, job, expect
         assert ended.code == code, ended.err
         told = ended.last
         assert (told["exit"], told["class"], told["resumable"]) == (code, "interrupted", True)
-        assert f"interrupted by {number.name}; run the same command to go on" in ended.err
+        assert f"interrupted by {number.name}; run the same command to resume" in ended.err
         assert job.published() is None
         paid = mock.bill.totals().inputs
         assert paid < ROWS

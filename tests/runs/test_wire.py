@@ -11,7 +11,7 @@ TEXT = "The ferry at Oxmead ran every half hour. 渡口的船半小时一班。"
 
 
 def bodies(mock):
-    return [(seen.path, json.loads(seen.body)) for seen in mock.bill.seen if seen.method == "POST"]
+    return [(call.path, json.loads(call.body)) for call in mock.bill.recorded if call.method == "POST"]
 
 
 def row(tmp_path):

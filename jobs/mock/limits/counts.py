@@ -1,8 +1,8 @@
-"""One rate and what was used of it, in the three ways in which services count.
+"""The usage of one rate, in the three ways in which services count.
 
-All three come down to one number, what is used up: a bucket's drains steadily, a window's drops to
-nothing at the window's end, a sliding one's drops call by call. What is left is the limit less
-that, and a limit that changes needs no bookkeeping.
+All three reduce to one number, the used amount: for a bucket it drains steadily, for a window it
+drops to 0 at the end of the window, for a sliding window it drops call by call. The remainder is
+the limit minus that, so that a changing limit needs no bookkeeping.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from msgspec.structs import replace
 
 Kind = Literal["bucket", "window", "sliding"]
 
-# Of an amount, and in seconds: who waits exactly as long as told must not be refused for a rounding
-# error. What is let through because of it is owed, so that it does not add up.
+# Of an amount, and in seconds: a client that waits exactly the reported time must not be rejected
+# for a rounding error. The amount admitted because of it is owed, so that errors do not add up.
 CLOSE = 1e-6
 INSTANT = 1e-9
 
 
 class Rate(Struct, frozen=True):
-    """So much per so many seconds; a bucket holds the whole of it."""
+    """An amount per number of seconds; a bucket holds the whole amount."""
 
     amount: float
     seconds: float
 
 
 class Between(Struct, frozen=True):
-    """A stretch of time, half-open."""
+    """A half-open interval of time."""
 
     begin: float = 0.0
     end: float = math.inf
 
     def holds(self, at: float) -> bool:
-        """Whether the moment lies in it."""
+        """True if the interval contains the moment."""
         return self.begin <= at + INSTANT < self.end
 
 
 class Count(Struct, frozen=True):
-    """What was used up of one rate. Units: times in seconds since the server's first call.
+    """The used amount of one rate. Units: times in seconds since the server's first call.
 
     Invariant: with `sliding`, `used` is the sum of `log`, which holds (time, amount), oldest first.
     """
@@ -51,17 +51,17 @@ class Count(Struct, frozen=True):
 
 
 def left(rate: Rate, count: Count, factor: float) -> float:
-    """What may still be used; negative where more is owed, as after a limit became smaller."""
+    """The remaining amount; negative after a limit became smaller."""
     return rate.amount * factor - count.used
 
 
 def fits(rate: Rate, want: float, room: float) -> bool:
-    """Whether so much fits into so much room, rounding apart."""
+    """True if `want` fits into `room`, apart from rounding."""
     return want <= room + CLOSE * max(1.0, rate.amount)
 
 
 def spent(kind: Kind, count: Count, now: float, amount: float) -> Count:
-    """With so much more used up now."""
+    """The count after this amount was used now."""
     if amount <= 0:
         return count
     log = (*count.log, (now, amount)) if kind == "sliding" else ()
@@ -69,10 +69,10 @@ def spent(kind: Kind, count: Count, now: float, amount: float) -> Count:
 
 
 def later(kind: Kind, rate: Rate, count: Count, factor: float, before: float, now: float) -> Count:
-    """After a time in which nobody came."""
+    """The count after an interval without calls."""
     if kind == "bucket":
-        back = (now - before) * rate.amount * factor / rate.seconds
-        return replace(count, used=max(0.0, count.used - back))
+        refill = (now - before) * rate.amount * factor / rate.seconds
+        return replace(count, used=max(0.0, count.used - refill))
     if kind == "window":
         window = _window(rate, now)
         return count if window == count.window else Count(window=window)
@@ -87,14 +87,14 @@ def later(kind: Kind, rate: Rate, count: Count, factor: float, before: float, no
 
 
 def capped(kind: Kind, rate: Rate, count: Count, factor: float) -> Count:
-    """When the limit changes: a bucket that became smaller is empty at worst, not in debt."""
+    """The count after a change of the limit: a smaller bucket is empty at worst, not in debt."""
     if kind != "bucket":
         return count
     return replace(count, used=min(count.used, rate.amount * factor))
 
 
 def wait(kind: Kind, rate: Rate, count: Count, factor: float, now: float, short: float) -> float:
-    """Seconds until so much more is left, if nobody else comes; always more than 0."""
+    """Seconds until `short` more is available, without other calls; always more than 0."""
     if kind == "bucket":
         speed = rate.amount * factor / rate.seconds
         seconds = short / speed if speed > 0 else math.inf
@@ -111,7 +111,7 @@ def wait(kind: Kind, rate: Rate, count: Count, factor: float, now: float, short:
 
 
 def whole(kind: Kind, rate: Rate, count: Count, factor: float, now: float) -> float:
-    """Seconds until nothing is used up, if nobody else comes."""
+    """Seconds until the full limit is available, without other calls."""
     if kind == "sliding":
         return count.log[-1][0] + rate.seconds - now if count.log else 0.0
     if kind == "window" or count.used > 0:
@@ -120,5 +120,6 @@ def whole(kind: Kind, rate: Rate, count: Count, factor: float, now: float) -> fl
 
 
 def _window(rate: Rate, now: float) -> int:
-    """Which window this is; who waited for its beginning is in it, whatever the rounding."""
+    """The number of the window; a client that waited for its beginning is in it despite
+    rounding."""
     return math.floor((now + INSTANT) / rate.seconds)

@@ -1,7 +1,6 @@
-"""What came through a limit, counted by the server itself: the proof that a client kept to it.
+"""The traffic through a limit, counted by the server: the proof that a client respected it.
 
-A client's own count says when it sent, the server's when it let in; only the latter is what the
-service bills and bans by.
+A client counts when it sends, the server when it admits; a service bills and bans by the latter.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ WINDOWS = (1.0, 60.0)
 
 
 class Figures(Struct, frozen=True):
-    """Traffic in figures. Units: tokens as the client's requests have them."""
+    """The traffic in figures. Units: tokens as estimated by the client."""
 
     seconds: float
     """From the first call to the last."""
@@ -28,17 +27,16 @@ class Figures(Struct, frozen=True):
     refused: dict[str, int]
     """By the word of the verdict: rate, slots, too_large, cold, outage."""
     rejects_share: float
-    """Of all calls, those that a rate or the slots refused; cold starts and outages are no
-    breach."""
+    """Share of calls that a rate or the slots rejected; cold starts and outages do not count."""
     goodput: float | None
-    """What was admitted as a share of what the limit let through, the tenant's part, cold start
-    and outages taken off; above 1 where a full bucket was given on top. None: nothing limits."""
+    """Admitted traffic as a share of the limit, without the tenant's part, cold start and outages;
+    above 1 if a full bucket came on top. None: there is no limit."""
     peak_calls: dict[str, float]
-    """By window in seconds: the most that was admitted in any stretch of that length."""
+    """By window in seconds: the most admitted calls in any interval of that length."""
     peak_tokens: dict[str, float]
 
 
-class Watch:
+class Traffic:
     """Counts calls while a server runs. Units: times in seconds since the first call.
 
     Cost: O(1) a call; memory for the calls of the longest window, and a number a second.
@@ -54,13 +52,13 @@ class Watch:
         self.by_second: Counter[int] = Counter()
         """Calls admitted in each second since the first call."""
         self.refused_by_second: Counter[int] = Counter()
-        """Calls that a rate or the slots refused."""
+        """Calls that a rate or the slots rejected."""
         self.busy_seconds = 0.0
-        """The time of all slots together, of calls that have ended."""
+        """Sum of the durations of ended calls."""
         self._windows = {seconds: _Window(seconds) for seconds in {*windows, *rates}}
 
-    def saw(self, now: float, tokens: float, verdict: Verdict) -> None:
-        """A call, with what became of it."""
+    def count(self, now: float, tokens: float, verdict: Verdict) -> None:
+        """Count a call with its verdict."""
         self.last = max(self.last, now)
         if verdict.word != "admitted":
             self.refused[verdict.word] += 1
@@ -73,14 +71,14 @@ class Watch:
             window.add(now, tokens)
 
     def peak(self, seconds: float) -> tuple[int, float]:
-        """The most calls and the most tokens that were admitted in any stretch so long."""
+        """The most calls and the most tokens that were admitted in any interval of this length."""
         window = self._windows[seconds]
-        return window.most_calls, window.most_tokens
+        return window.max_calls, window.max_tokens
 
     def goodput(self, begin: float = 0.0, end: float | None = None) -> float | None:
-        """Calls admitted between two whole seconds, as a share of what the limit let through.
+        """Calls admitted between two whole seconds, as a share of the limit.
 
-        None: calls are not limited, or no time has gone by.
+        None: calls are not limited, or no time has passed.
         """
         end = self.last if end is None else end
         if self.limit.calls is None:
@@ -91,7 +89,7 @@ class Watch:
         return calls / allowed if allowed > 0 else None
 
     def figures(self) -> Figures:
-        """The figures as they stand."""
+        """The current figures."""
         refused = dict(self.refused.copy())
         breaches = sum(refused.get(word, 0) for word in ("rate", "slots", "too_large"))
         windows = list(self._windows.items())
@@ -102,12 +100,12 @@ class Watch:
             refused=refused,
             rejects_share=breaches / max(1, self.admitted + sum(refused.values())),
             goodput=self._goodput(),
-            peak_calls={f"{seconds:g}": one.most_calls for seconds, one in windows},
-            peak_tokens={f"{seconds:g}": one.most_tokens for seconds, one in windows},
+            peak_calls={f"{seconds:g}": one.max_calls for seconds, one in windows},
+            peak_tokens={f"{seconds:g}": one.max_tokens for seconds, one in windows},
         )
 
     def _goodput(self) -> float | None:
-        """Of the limits that there are, the share of the one that was used best: it binds."""
+        """The share of the limit with the highest usage: it is the binding one."""
         shares = []
         whole = _open_seconds(self.limit, 0.0, self.last)
         if whole > 0:
@@ -125,26 +123,26 @@ class Watch:
 
 
 class _Window:
-    """The sum over the last so many seconds, and its largest value."""
+    """The sum over the last `seconds`, and its maximum."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.calls: deque[tuple[float, float]] = deque()
         self.tokens = 0.0
-        self.most_calls = 0
-        self.most_tokens = 0.0
+        self.max_calls = 0
+        self.max_tokens = 0.0
 
     def add(self, now: float, tokens: float) -> None:
         while self.calls and self.calls[0][0] <= now - self.seconds + INSTANT:
             self.tokens -= self.calls.popleft()[1]
         self.calls.append((now, tokens))
         self.tokens += tokens
-        self.most_calls = max(self.most_calls, len(self.calls))
-        self.most_tokens = max(self.most_tokens, self.tokens)
+        self.max_calls = max(self.max_calls, len(self.calls))
+        self.max_tokens = max(self.max_tokens, self.tokens)
 
 
 def _open_seconds(limit: Limit, begin: float, end: float) -> float:
-    """The time in which the server took calls, each second weighted by the limit of that moment."""
+    """Seconds in which the server admitted calls, each weighted by the limit at that moment."""
     cold = Between(0.0, limit.cold_seconds)
     marks = {begin, end, limit.cold_seconds, limit.tenant_during.begin, limit.tenant_during.end}
     marks.update(change.at for change in limit.changes)

@@ -1,7 +1,7 @@
-"""The gate in front of a server: one limit, its state, and the count of what passed.
+"""The gate in front of a server: one limit, its state, and the counts of its traffic.
 
-It is the only part of a limit that remembers. The mock on a socket and the simulated server both
-stand behind it, each with its own clock.
+It is the only stateful part of a limit. The mock on a socket and the simulated server both use it,
+each with its own clock.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from jobs.mock.limits import headers as told
+from jobs.mock.limits import headers as limit_headers
 from jobs.mock.limits import limits
-from jobs.mock.limits.figures import Figures, Watch
+from jobs.mock.limits.figures import Figures, Traffic
 from jobs.mock.limits.limits import Limit, Verdict
 from jobs.mock.protocols import refusals
 from jobs.mock.protocols.calls import Reply, Service
 
 
 class GateResult(Struct, frozen=True):
-    """What became of a call at the gate."""
+    """The decision of the gate about a call."""
 
     verdict: Verdict
     headers: tuple[tuple[str, str], ...] = ()
-    """What the answer tells about the limit; a refusal has them already."""
+    """Rate limit headers of the answer; a refusal has them already."""
     refused: Reply | None = None
     reset: bool = False
     """The connection is reset instead."""
@@ -34,12 +34,12 @@ class GateResult(Struct, frozen=True):
 
     @property
     def is_open(self) -> bool:
-        """The call went through; it ends with `Gate.leave`."""
+        """True if the call passed; it ends with `Gate.leave`."""
         return self.verdict.word == "admitted"
 
 
 class Gate:
-    """Lets calls in as the limit has it.
+    """Admits calls according to the limit.
 
     Units: `clock` in seconds, never set back; `wall` in seconds since 1970.
     """
@@ -57,33 +57,33 @@ class Gate:
         self.reset()
 
     def reset(self) -> None:
-        """A server that nobody has called."""
+        """Reset to the state before the first call."""
         self.state = limits.start(self._clock())
-        self.watch = Watch(self.limit)
+        self.traffic = Traffic(self.limit)
 
     def enter(self, service: Service, model: str, tokens: float, inputs: int) -> GateResult:
-        """Whether a call may pass; if so it must `leave`."""
+        """Decide about a call; an admitted call must `leave`."""
         before = self._clock()
         self.state, verdict = limits.admit(
             self.limit, self.state, before, tokens=tokens, inputs=inputs
         )
         since = self.state.now - (self.state.began or 0.0)
-        self.watch.saw(since, tokens, verdict)
-        headers = told.headers(self.limit, self.state, verdict, self._wall())
+        self.traffic.count(since, tokens, verdict)
+        headers = limit_headers.headers(self.limit, self.state, verdict, self._wall())
         if verdict.word == "admitted":
             return GateResult(verdict, headers, entered=self.state.now, inputs=inputs)
         reply = self._refusal(service, model, verdict, tokens)
         reset = verdict.word == "outage" and self.limit.outage_status is None
-        return GateResult(verdict, (), _with(reply, headers), reset)
+        return GateResult(verdict, (), _add_headers(reply, headers), reset)
 
-    def leave(self, passage: GateResult) -> None:
-        """The call has ended: its slots are free."""
-        self.state = limits.leave(self.state, inputs=passage.inputs)
-        self.watch.busy_seconds += max(0.0, self._clock() - passage.entered)
+    def leave(self, result: GateResult) -> None:
+        """Free the slots of a call that has ended."""
+        self.state = limits.leave(self.state, inputs=result.inputs)
+        self.traffic.busy_seconds += max(0.0, self._clock() - result.entered)
 
     def figures(self) -> Figures:
-        """What passed, as it stands."""
-        return self.watch.figures()
+        """The current traffic figures."""
+        return self.traffic.figures()
 
     def _refusal(self, service: Service, model: str, verdict: Verdict, tokens: float) -> Reply:
         match verdict.word:
@@ -96,14 +96,14 @@ class Gate:
             case "slots":
                 return refusals.crowded(service)
         left = limits.remaining(self.limit, self.state)[verdict.what]
-        # OpenAI speaks of minutes, whatever it counts by.
+        # OpenAI reports per minute, whatever the window of its counter.
         scale = max(1.0, 60 / left.rate.seconds)
-        most = left.limit * scale
-        used = most - left.left * scale
+        total = left.limit * scale
+        used = total - left.left * scale
         want = tokens if verdict.what == "tokens" else 1
-        again = told.go_duration(verdict.wait) if math.isfinite(verdict.wait) else None
-        return refusals.rate_limited(service, model, verdict.what, most, used, want, again)
+        wait = limit_headers.go_duration(verdict.wait) if math.isfinite(verdict.wait) else None
+        return refusals.rate_limited(service, model, verdict.what, total, used, want, wait)
 
 
-def _with(reply: Reply, headers: tuple[tuple[str, str], ...]) -> Reply:
+def _add_headers(reply: Reply, headers: tuple[tuple[str, str], ...]) -> Reply:
     return Reply(reply.status, reply.body, reply.content_type, (*reply.headers, *headers))

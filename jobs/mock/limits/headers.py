@@ -1,8 +1,8 @@
-"""What a service tells about its limit: the headers, in the form of each service, lies included.
+"""The rate limit headers in the format of each service, false limits included.
 
-Clients learn their pace from these; every service writes them differently, and none as another's
-documentation says.
-Source: protocols collected August 2026; what is marked so was not seen on a wire.
+Clients learn their rate from these; every service writes them differently, and often differently
+from its documentation.
+Source: protocols collected August 2026; entries marked unverified were not observed on a wire.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jobs.mock.limits.limits import Left, Limit, Reset, State, Verdict, What, re
 
 Headers = tuple[tuple[str, str], ...]
 
-# What a service without slots to spare says when it must name a time.
+# The wait that a service without free slots names if it must name one.
 SLOT_SECONDS = 1.0
 
 _POLICIES: dict[Kind, str] = {
@@ -29,10 +29,10 @@ _POLICIES: dict[Kind, str] = {
 def headers(limit: Limit, state: State, verdict: Verdict, wall: float) -> Headers:
     """The headers of an answer or refusal that was decided at the state's moment.
 
-    Units: `wall` in seconds since 1970, as dates are told.
+    Units: `wall` in seconds since 1970, for dates.
     """
     if verdict.word in ("outage", "cold"):
-        return ()  # what answers then is a gateway that knows of no limit
+        return ()  # a gateway without limits answers then
     left = remaining(limit, state) if limit.headers != "none" else {}
     return _limits(limit, left, wall) + _retry(limit, verdict, wall)
 
@@ -44,12 +44,12 @@ def go_duration(seconds: float) -> str:
         return "0s"
     if thousandths < 1000:
         return f"{thousandths}ms"
-    minutes, rest = divmod(thousandths, 60_000)
+    minutes, milliseconds = divmod(thousandths, 60_000)
     hours, minutes = divmod(minutes, 60)
-    told = f"{rest / 1000:.3f}".rstrip("0").rstrip(".") + "s"
+    tail = f"{milliseconds / 1000:.3f}".rstrip("0").rstrip(".") + "s"
     if hours:
-        return f"{hours}h{minutes}m{told}"
-    return f"{minutes}m{told}" if minutes else told
+        return f"{hours}h{minutes}m{tail}"
+    return f"{minutes}m{tail}" if minutes else tail
 
 
 def _limits(limit: Limit, left: dict[What, Left], wall: float) -> Headers:
@@ -59,58 +59,60 @@ def _limits(limit: Limit, left: dict[What, Left], wall: float) -> Headers:
         case "cerebras":
             return _pairs(limit, left, "seconds", wall)
         case "hub":
-            one = left.get("requests") or left.get("tokens")
-            if one is None:
+            rate = left.get("requests") or left.get("tokens")
+            if rate is None:
                 return ()
-            most, rest = _told(limit, one, 1.0)
-            policy = f'"{_POLICIES[limit.counts]}";"api";q={most};w={_ceil(one.rate.seconds)}'
+            limit_value, remaining_value = _reported(limit, rate, 1.0)
+            policy = (
+                f'"{_POLICIES[limit.counts]}";"api";q={limit_value};w={_ceil(rate.rate.seconds)}'
+            )
             return (
-                ("RateLimit", f'"api";r={rest};t={_ceil(one.seconds)}'),
+                ("RateLimit", f'"api";r={remaining_value};t={_ceil(rate.seconds)}'),
                 ("RateLimit-Policy", policy),
             )
         case "together":
-            if (one := left.get("requests")) is None:
+            if (rate := left.get("requests")) is None:
                 return ()
-            most, rest = _told(limit, one, 1 / one.rate.seconds)
+            limit_value, remaining_value = _reported(limit, rate, 1 / rate.rate.seconds)
             return (
-                ("x-ratelimit-limit", str(most)),
-                ("x-ratelimit-remaining", str(rest)),
-                ("x-ratelimit-reset", str(_ceil(one.seconds))),
+                ("x-ratelimit-limit", str(limit_value)),
+                ("x-ratelimit-remaining", str(remaining_value)),
+                ("x-ratelimit-reset", str(_ceil(rate.seconds))),
             )
         case "replicate":
-            if (one := left.get("requests")) is None:
+            if (rate := left.get("requests")) is None:
                 return ()
-            rest = _told(limit, one, 1.0)[1]
+            remaining_value = _reported(limit, rate, 1.0)[1]
             return (
-                ("ratelimit-remaining", str(rest)),
-                ("ratelimit-reset", str(_ceil(one.seconds))),
+                ("ratelimit-remaining", str(remaining_value)),
+                ("ratelimit-reset", str(_ceil(rate.seconds))),
             )
         case _:
             return ()
 
 
 def _pairs(limit: Limit, left: dict[What, Left], reset: Reset, wall: float) -> Headers:
-    """`x-ratelimit-{limit,remaining,reset}-{requests,tokens}`; they speak of minutes."""
+    """`x-ratelimit-{limit,remaining,reset}-{requests,tokens}`; per minute."""
     pairs: list[tuple[str, str]] = []
-    for what, one in left.items():
-        most, rest = _told(limit, one, max(1.0, 60 / one.rate.seconds))
+    for what, rate in left.items():
+        limit_value, remaining_value = _reported(limit, rate, max(1.0, 60 / rate.rate.seconds))
         name: str = what
         if limit.headers == "cerebras":
-            name += "-minute" if one.rate.seconds <= 60 else "-day"
+            name += "-minute" if rate.rate.seconds <= 60 else "-day"
         pairs += [
-            (f"x-ratelimit-limit-{name}", str(most)),
-            (f"x-ratelimit-remaining-{name}", str(rest)),
-            (f"x-ratelimit-reset-{name}", _reset(reset, one.seconds, wall)),
+            (f"x-ratelimit-limit-{name}", str(limit_value)),
+            (f"x-ratelimit-remaining-{name}", str(remaining_value)),
+            (f"x-ratelimit-reset-{name}", _reset(reset, rate.seconds, wall)),
         ]
     return tuple(pairs)
 
 
-def _told(limit: Limit, one: Left, scale: float) -> tuple[int, int]:
-    """The limit and what is left of it, as whole numbers; a lie takes the limit's place."""
-    most, rest = one.limit * scale, one.left * scale
-    if limit.told is not None:
-        most, rest = limit.told, limit.told - (most - rest)
-    return math.floor(most + 1e-6), max(0, math.floor(rest + 1e-6))
+def _reported(limit: Limit, rate: Left, scale: float) -> tuple[int, int]:
+    """The limit and its remainder, as whole numbers; a false limit replaces the true one."""
+    total, left = rate.limit * scale, rate.left * scale
+    if limit.reported is not None:
+        total, left = limit.reported, limit.reported - (total - left)
+    return math.floor(total + 1e-6), max(0, math.floor(left + 1e-6))
 
 
 def _reset(form: Reset, seconds: float, wall: float) -> str:
@@ -128,7 +130,7 @@ def _reset(form: Reset, seconds: float, wall: float) -> str:
 
 def _retry(limit: Limit, verdict: Verdict, wall: float) -> Headers:
     if verdict.word == "admitted":
-        # Together asks to wait after answers as well: it must be ignored.
+        # Together requests a wait after answers as well: clients must ignore it.
         return (("retry-after", "2"),) if limit.headers == "together" else ()
     form = limit.retry
     if form is None and verdict.word == "rate":
@@ -149,5 +151,5 @@ def _retry(limit: Limit, verdict: Verdict, wall: float) -> Headers:
 
 
 def _ceil(number: float) -> int:
-    """Rounded up, so that nobody is told too short a time; noise of floats is none."""
+    """Rounded up, so that no reported wait is too short; rounding errors of floats are ignored."""
     return math.ceil(number - 1e-6)

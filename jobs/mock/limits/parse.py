@@ -1,4 +1,4 @@
-"""Limits in a few words, as they are typed on a command line or stand in a test.
+"""Parses limits from a few words, as on a command line or in a test.
 
     bucket calls=50/s                            50 at once, 50 a second
     bucket calls=3000/min tokens=1e6/min headers=openai
@@ -7,8 +7,8 @@
     slots=32                                     calls at once, no header (TGI)
     permits=512                                  inputs at once, no header (TEI)
     bucket calls=50/s change=60s:0.5,120s:1      halves after a minute, for a minute
-    bucket calls=50/s headers=openai told=1e9    a lie
-    bucket calls=50/s tenant=0.4@60s-120s        somebody else uses 40 % of it meanwhile
+    bucket calls=50/s headers=openai reported=1e9    a false limit
+    bucket calls=50/s tenant=0.4@60s-120s        another client uses 40 % of it meanwhile
     cold=20s outage=60s-90s,200s-210s outage_status=reset latency=200ms sigma=0.5
 
 `headers`: none, openai, hub, cerebras, together, replicate. `reset`: go, seconds, epoch, iso.
@@ -38,7 +38,7 @@ TABLE: dict[str, str] = {
     "32 slots, no header": "slots=32 latency=565ms sigma=0.5",
     "limit halves": "bucket calls=50/s change=300s:0.5",
 }
-"""The six kinds of limit that every controller is measured against, 50 calls a second each."""
+"""The six kinds of limit for measuring a controller, 50 calls a second each."""
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?(?:e\d+)?|)(ms|s|min|m|h|day|)", re.ASCII)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e\d{1,3})?", re.ASCII)
@@ -46,7 +46,7 @@ _HINT = "bucket calls=50/s"
 
 
 def parse(text: str) -> Limit:
-    """The limit that the words stand for.
+    """The limit that the words describe.
 
     Raises: UsageError, one line with the word, the value and the bound.
     """
@@ -56,26 +56,26 @@ def parse(text: str) -> Limit:
         if not equals and word in get_args(Kind):
             name, value = "counts", word
         elif not equals or name not in _READ:
-            raise _refused(text, f"cannot read `{word}`")
+            raise _error(text, f"cannot read `{word}`")
         field, read = _READ[name]
         if field in fields:
-            raise _refused(text, f"`{name}` stands twice")
+            raise _error(text, f"`{name}` is given twice")
         try:
             fields[field] = read(value)
         except ValueError as error:
-            raise _refused(text, f"`{word}`: {error}") from None
+            raise _error(text, f"`{word}`: {error}") from None
     if "tenant" in fields:
         fields["tenant"], fields["tenant_during"] = fields["tenant"]
     if not fields.keys() - {"counts"}:
-        raise _refused(text, "nothing is limited")
+        raise _error(text, "nothing is limited")
     if not fields.keys() & {"calls", "tokens"}:
-        for field in ("counts", "changes", "tenant", "rejects_count", "told"):
+        for field in ("counts", "changes", "tenant", "rejects_count", "reported"):
             if field in fields:
-                raise _refused(text, f"`{_NAMES[field]}` says nothing without `calls` or `tokens`")
+                raise _error(text, f"`{_NAMES[field]}` has no effect without `calls` or `tokens`")
     return Limit(**fields)
 
 
-def _refused(text: str, problem: str) -> UsageError:
+def _error(text: str, problem: str) -> UsageError:
     return UsageError(f"limit `{text}`: {problem}", hint=_HINT)
 
 
@@ -96,41 +96,41 @@ def _whole(text: str) -> int:
 
 
 def _seconds(text: str) -> float:
-    found = _SPAN.fullmatch(text)
-    if not found or not found[1]:
+    match = _SPAN.fullmatch(text)
+    if not match or not match[1]:
         raise ValueError("must be a time such as `20s`, `200ms`, `5min`")
-    return _number(0, 1e9)(found[1]) * SECONDS[found[2]]
+    return _number(0, 1e9)(match[1]) * SECONDS[match[2]]
 
 
 def _rate(text: str) -> Rate:
     amount, slash, span = text.partition("/")
-    found = _SPAN.fullmatch(span)
-    if not slash or not found or not found[2]:
+    match = _SPAN.fullmatch(span)
+    if not slash or not match or not match[2]:
         raise ValueError("must be a rate such as `50/s`, `3000/min`, `500/5min`")
-    seconds = _number(0.001, 1e6)(found[1] or "1") * SECONDS[found[2]]
+    seconds = _number(0.001, 1e6)(match[1] or "1") * SECONDS[match[2]]
     return Rate(_number(1, 1e12)(amount), seconds)
 
 
 def _between(text: str) -> Between:
     begin, dash, end = text.partition("-")
     if not dash:
-        raise ValueError("must be a stretch of time such as `60s-90s`, `60s-`")
-    found = Between(_seconds(begin), _seconds(end) if end else math.inf)
-    if found.end <= found.begin:
+        raise ValueError("must be an interval such as `60s-90s`, `60s-`")
+    between = Between(_seconds(begin), _seconds(end) if end else math.inf)
+    if between.end <= between.begin:
         raise ValueError("must end after it begins")
-    return found
+    return between
 
 
 def _changes(text: str) -> tuple[Change, ...]:
-    found = []
-    for one in text.split(","):
-        at, colon, factor = one.partition(":")
+    changes = []
+    for part in text.split(","):
+        at, colon, factor = part.partition(":")
         if not colon:
             raise ValueError("must be moments with factors such as `60s:0.5,120s:1`")
-        found.append(Change(_seconds(at), _number(1e-6, 1e6)(factor)))
-    if any(a.at >= b.at for a, b in pairwise(found)):
+        changes.append(Change(_seconds(at), _number(1e-6, 1e6)(factor)))
+    if any(a.at >= b.at for a, b in pairwise(changes)):
         raise ValueError("must be in the order of time")
-    return tuple(found)
+    return tuple(changes)
 
 
 def _tenant(text: str) -> tuple[float, Between]:
@@ -139,7 +139,7 @@ def _tenant(text: str) -> tuple[float, Between]:
 
 
 def _outages(text: str) -> tuple[Between, ...]:
-    return tuple(_between(one) for one in text.split(","))
+    return tuple(_between(part) for part in text.split(","))
 
 
 def _status(text: str) -> int:
@@ -181,7 +181,7 @@ _READ: dict[str, tuple[str, Callable[[str], Any]]] = {
     "headers": ("headers", _one_of(get_args(Style))),
     "reset": ("reset", _one_of(get_args(Reset))),
     "retry": ("retry", _one_of(get_args(Retry))),
-    "told": ("told", _number(1, 1e15)),
+    "reported": ("reported", _number(1, 1e15)),
     "latency": ("latency_seconds", _seconds),
     "sigma": ("sigma", _number(0, 5)),
 }

@@ -1,7 +1,7 @@
-"""The well answer to every input of a call, and the ways in which a fault spoils it.
+"""Builds the correct answer to every input of a call, and corrupts it for a fault.
 
-Both work on one JSON text per input, before a protocol puts them into its own shape: a new
-protocol gets every fault for nothing.
+Both work on one JSON text per input, before a protocol gives them its own shape: a new protocol
+supports every fault without extra code.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def answer(call: Call, settings: Settings) -> Values:
         rows = [vectors.vector(one, call.model, settings.dimension) for one in call.digests]
         return [(n, b"%.6f" % float(rows[0] @ row)) for n, row in enumerate(rows[1:])]
     return [
-        (n, msgspec.json.encode(_said(call, text, one)))
+        (n, msgspec.json.encode(_text_answer(call, text, one)))
         for n, (text, one) in enumerate(zip(call.inputs, call.digests, strict=True))
     ]
 
 
-def _said(call: Call, text: str, digest: bytes) -> object:
+def _text_answer(call: Call, text: str, digest: bytes) -> object:
     if call.task == "text-classification":
         return texts.scores(digest, SENTIMENT)
     if call.task == "zero-shot-classification":
@@ -44,24 +44,24 @@ def _said(call: Call, text: str, digest: bytes) -> object:
     if call.task == "token-classification":
         return texts.entities(text, digest)
     if call.schema is not None:
-        said = msgspec.json.encode(texts.instance(call.schema, text, digest)).decode()
+        text_out = msgspec.json.encode(texts.instance(call.schema, text, digest)).decode()
     elif call.task in ("chat-completion", "text-generation"):
-        said = texts.reply(text)
+        text_out = texts.reply(text)
     else:
-        said = texts.extract(text)
-    return texts.cut(said, call.max_tokens)
+        text_out = texts.extract(text)
+    return texts.cut(text_out, call.max_tokens)
 
 
 def output_tokens(call: Call, values: Values) -> int:
-    """What is charged for the answers: the tokens of texts; vectors and labels cost nothing."""
+    """The charged tokens of the answers: those of texts; vectors and labels cost nothing."""
     if call.task not in TEXT_TASKS:
         return 0
-    said = (msgspec.json.decode(value)[0] for _, value in values)
-    return sum(texts.count(one) for one in said)
+    generated = (msgspec.json.decode(value)[0] for _, value in values)
+    return sum(texts.count(one) for one in generated)
 
 
 def corrupt(fault: Fault, call: Call, values: Values, settings: Settings) -> tuple[Call, Values]:
-    """The call as it is answered, and its values, as this fault has them."""
+    """The call and its values after this fault."""
     values = list(values)
     match fault.kind:
         case "wrong_count" if fault.count < 0:
@@ -80,22 +80,22 @@ def corrupt(fault: Fault, call: Call, values: Values, settings: Settings) -> tup
             values = []
         case "empty_text":
             values = [
-                (n, b'["",false]') if n in _touched(fault, call) else (n, value)
+                (n, b'["",false]') if n in _affected_rows(fault, call) else (n, value)
                 for n, value in values
             ]
         case "other_model":
             call = msgspec.structs.replace(call, model=str(fault.body or call.model + "-0002"))
         case "wrong_dimension" | "null" | "nan" | "inf" | "zero":
-            touched = _touched(fault, call)
+            touched = _affected_rows(fault, call)
             values = [
-                (n, _spoilt(fault, call, n, settings)) if n in touched else (n, value)
+                (n, _corrupted_vector(fault, call, n, settings)) if n in touched else (n, value)
                 for n, value in values
             ]
     return call, values
 
 
-def _touched(fault: Fault, call: Call) -> set[int]:
-    """The rows that hold the fault's text; without one, a single row, or all of them."""
+def _affected_rows(fault: Fault, call: Call) -> set[int]:
+    """The rows that contain the text of the fault; without a text, a single row, or all."""
     if fault.match is not None:
         return {n for n, one in enumerate(call.inputs) if fault.match in one}
     if fault.whole:
@@ -103,8 +103,8 @@ def _touched(fault: Fault, call: Call) -> set[int]:
     return {call.digests[0][0] % len(call.inputs)}
 
 
-def _spoilt(fault: Fault, call: Call, n: int, settings: Settings) -> bytes:
-    """One vector, spoilt: a single odd number stands in its middle."""
+def _corrupted_vector(fault: Fault, call: Call, n: int, settings: Settings) -> bytes:
+    """One corrupted vector: a single wrong number in its middle."""
     dimension = call.dimension or settings.dimension
     if fault.kind == "wrong_dimension":
         dimension = max(1, dimension + fault.count)

@@ -1,4 +1,4 @@
-"""What a call asks for and what goes back: the records between protocols, faults and the server."""
+"""The records of a call and its reply, shared by protocols, faults and the server."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ Values = Sequence[tuple[int, bytes]]
 
 
 class Settings(Struct, frozen=True):
-    """What the served models are and take."""
+    """The served models and their limits."""
 
     dimension: int = 384
     batch_limit: int | None = None
-    """Inputs per call; None: what each service has by default (TEI 32, OpenAI 2,048)."""
+    """Inputs per call; None: the default of each service (TEI 32, OpenAI 2,048)."""
     max_input_tokens: int | None = None
-    """None: inputs of any length; else a longer one is refused in the service's words."""
+    """None: inputs of any length; else a longer one is rejected with the message of the service."""
     max_body_bytes: int | None = None
-    """None: 2,000,000 for TEI and TGI, as they have it, and 256 MiB for the rest."""
+    """None: 2,000,000 for TEI and TGI, like the servers, and 256 MiB for the others."""
     engine: Literal["tei", "tgi"] = "tei"
-    """Whose `/` and `/info` these are: both servers have them."""
+    """The server of `/` and `/info`: both engines have these routes."""
     models: tuple[str, ...] = ("mock-embedding", "mock-chat")
     tasks: Mapping[str, str] = {}
-    """Model to pipeline tag, for `/hf-inference/models/{model}`; unnamed ones are guessed."""
+    """Model to pipeline tag, for `/hf-inference/models/{model}`; other models are guessed."""
     max_concurrent_requests: int | None = None
-    """What `/info` says of it; None: the engine's default."""
+    """The value in `/info`; None: the default of the engine."""
 
 
 class Call(Struct, frozen=True):
-    """One call, understood.
+    """One parsed call.
 
     Shape: `tokens` and `digests` are aligned with `inputs`.
     """
@@ -49,7 +49,7 @@ class Call(Struct, frozen=True):
     single: bool = False
     """The input was one text, not a list."""
     indexed: bool = False
-    """The rows of the answer say which input they belong to."""
+    """The rows of the answer carry the index of their input."""
     dimension: int | None = None
     base64: bool = False
     norm: float = 1.0
@@ -60,7 +60,7 @@ class Call(Struct, frozen=True):
 
 
 class Reply(Struct, frozen=True):
-    """One response, before anything goes wrong on the wire."""
+    """One response, before any fault on the wire."""
 
     status: int
     body: bytes = b""
@@ -69,7 +69,7 @@ class Reply(Struct, frozen=True):
 
 
 class Refused(Exception):
-    """The service takes this call no further."""
+    """The service rejects this call."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(reply.status)
@@ -77,7 +77,7 @@ class Refused(Exception):
 
 
 class Route(Struct, frozen=True):
-    """What is served under a path: two pure functions."""
+    """The protocol of a path: two pure functions."""
 
     service: Service
     read: Callable[[bytes, str, Settings], Call]
@@ -86,7 +86,9 @@ class Route(Struct, frozen=True):
     indexed: bool = False
 
 
-def read_call(service: Service, task: str, model: str, inputs: Sequence[str], **rest: Any) -> Call:
+def read_call(
+    service: Service, task: str, model: str, inputs: Sequence[str], **fields: Any
+) -> Call:
     """The call with its inputs measured and hashed, each once."""
     encoded = [one.encode("utf-8", "surrogatepass") for one in inputs]
     return Call(
@@ -96,5 +98,5 @@ def read_call(service: Service, task: str, model: str, inputs: Sequence[str], **
         tuple(inputs),
         tuple(texts.tokens(len(one)) for one in encoded),
         tuple(vectors.digest(one) for one in encoded),
-        **rest,
+        **fields,
     )

@@ -1,4 +1,4 @@
-"""The servers people run themselves: text-embeddings-inference and text-generation-inference."""
+"""The protocols of self-hosted servers: text-embeddings-inference and text-generation-inference."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEI_BATCH_LIMIT = 32
 
 
 class EmbedBody(Struct):
-    """What `/embed` takes."""
+    """The body of `/embed`."""
 
     inputs: str | list[str | int | list[int]]
     normalize: bool = True
@@ -25,14 +25,14 @@ class EmbedBody(Struct):
 
 
 class GenerateParameters(Struct):
-    """The parameters of `/generate` that change what the mock says."""
+    """The parameters of `/generate` that change the answer of the mock."""
 
     max_new_tokens: int | None = None
     details: bool = False
 
 
 class GenerateBody(Struct):
-    """What `/generate` takes."""
+    """The body of `/generate`."""
 
     inputs: str
     parameters: GenerateParameters | None = None
@@ -46,18 +46,18 @@ _generate = msgspec.json.Decoder(GenerateBody)
 def read_embed(body: bytes, model: str, settings: Settings) -> Call:
     """A call to `/embed`; the model is the loaded one."""
     try:
-        found = _embed.decode(body)
+        payload = _embed.decode(body)
     except msgspec.DecodeError as error:
         raise refusals.malformed("tei", error) from None
-    inputs = as_texts(found.inputs)
+    inputs = as_texts(payload.inputs)
     if not inputs:
         raise refusals.empty_input("tei", None)
     if "" in inputs:
         raise refusals.empty_input("tei", inputs.index(""))
-    if found.dimensions is not None and found.dimensions < 1:
+    if payload.dimensions is not None and payload.dimensions < 1:
         text = "`dimensions` should be positive"
         raise Refused(refusals.engine("tei", 422, text, "Validation"))
-    if found.dimensions is not None and found.dimensions > settings.dimension:
+    if payload.dimensions is not None and payload.dimensions > settings.dimension:
         text = "`dimensions` should be smaller than the maximum embedding dimension."
         raise Refused(refusals.engine("tei", 422, text, "Validation"))
     return read_call(
@@ -65,9 +65,9 @@ def read_embed(body: bytes, model: str, settings: Settings) -> Call:
         "feature-extraction",
         settings.models[0],
         inputs,
-        dimension=found.dimensions,
-        truncate=bool(found.truncate),
-        norm=1.0 if found.normalize else UNNORMALISED,
+        dimension=payload.dimensions,
+        truncate=bool(payload.truncate),
+        norm=1.0 if payload.normalize else UNNORMALISED,
     )
 
 
@@ -79,16 +79,16 @@ def write_embed(call: Call, values: Values) -> bytes:
 def read_generate(body: bytes, model: str, settings: Settings) -> Call:
     """A call to `/generate`, or to `/` of a server that generates."""
     try:
-        found = _generate.decode(body)
+        payload = _generate.decode(body)
     except msgspec.DecodeError as error:
         raise refusals.malformed("tgi", error) from None
-    if not found.inputs:
+    if not payload.inputs:
         raise refusals.empty_input("tgi", 0)
-    wanted = found.parameters or GenerateParameters()
+    parameters = payload.parameters or GenerateParameters()
     text = ""
-    if wanted.max_new_tokens is not None and wanted.max_new_tokens < 1:
+    if parameters.max_new_tokens is not None and parameters.max_new_tokens < 1:
         text = "Input validation error: `max_new_tokens` must be strictly positive"
-    if found.stream:
+    if payload.stream:
         text = "Input validation error: the mock does not stream"
     if text:
         raise Refused(refusals.engine("tgi", 422, text, "Validation"))
@@ -96,10 +96,10 @@ def read_generate(body: bytes, model: str, settings: Settings) -> Call:
         "tgi",
         "text-generation",
         settings.models[0],
-        [found.inputs],
+        [payload.inputs],
         single=True,
-        max_tokens=wanted.max_new_tokens,
-        parameters={"details": wanted.details},
+        max_tokens=parameters.max_new_tokens,
+        parameters={"details": parameters.details},
     )
 
 
@@ -121,7 +121,7 @@ def _generated(call: Call, values: Values) -> list[dict[str, Any]]:
 
 
 def write_generate(call: Call, values: Values) -> bytes:
-    """An object; the list that it is in where there is not exactly one."""
+    """An object for exactly one answer, else a list."""
     answers = _generated(call, values)
     return msgspec.json.encode(answers[0] if len(answers) == 1 else answers)
 
@@ -137,8 +137,8 @@ GENERATE_ROOT = Route("tgi", read_generate, write_generate_root)
 
 
 def info(settings: Settings) -> dict[str, Any]:
-    """What `GET /info` says."""
-    most = settings.max_input_tokens or 512
+    """The reply to `GET /info`."""
+    max_tokens = settings.max_input_tokens or 512
     common = {"model_id": settings.models[0], "model_sha": None, "sha": None, "docker_label": None}
     if settings.engine == "tgi":
         return common | {
@@ -146,8 +146,8 @@ def info(settings: Settings) -> dict[str, Any]:
             "max_concurrent_requests": settings.max_concurrent_requests or 128,
             "max_best_of": 2,
             "max_stop_sequences": 4,
-            "max_input_tokens": most,
-            "max_total_tokens": most + 1024,
+            "max_input_tokens": max_tokens,
+            "max_total_tokens": max_tokens + 1024,
             "validation_workers": 2,
             "max_client_batch_size": 4,
             "router": "text-generation-router",
@@ -158,7 +158,7 @@ def info(settings: Settings) -> dict[str, Any]:
         "served_model_name": settings.models[0],
         "model_type": {"embedding": {"pooling": "cls"}},
         "max_concurrent_requests": settings.max_concurrent_requests or 512,
-        "max_input_length": most,
+        "max_input_length": max_tokens,
         "max_batch_tokens": 16384,
         "max_batch_requests": None,
         "max_client_batch_size": settings.batch_limit or TEI_BATCH_LIMIT,

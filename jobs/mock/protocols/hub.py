@@ -1,6 +1,7 @@
-"""The hub's router: `/hf-inference/models/{owner}/{name}`, by pipeline tag.
+"""The protocol of the Hub's router: `/hf-inference/models/{owner}/{name}`, by pipeline tag.
 
-The true service knows a model's task; here `Settings.tasks` says it, else the body and the name.
+The real service knows the task of a model; here `Settings.tasks` names it, else the body and the
+model name decide.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from jobs.mock.protocols import refusals
 from jobs.mock.protocols.calls import Call, Refused, Route, Settings, Values, read_call
 
 UNNORMALISED = 4.0
-"""The length of vectors that were asked for with `normalize: false`."""
+"""The length of vectors that are requested with `normalize: false`."""
 
-# What stands in a model's name, and its task; the first that fits.
+# Parts of a model name, and the task; the first match wins.
 NAMES = (
     (("sentiment", "sst", "emotion", "classif"), "text-classification"),
     (("mnli", "zero-shot"), "zero-shot-classification"),
@@ -27,7 +28,7 @@ NAMES = (
 
 
 class FeatureBody(Struct):
-    """What feature extraction takes: its parameters stand at the root."""
+    """The body of feature extraction: parameters are at the root."""
 
     inputs: str | list[str]
     normalize: bool | None = None
@@ -36,20 +37,20 @@ class FeatureBody(Struct):
 
 
 class Pair(Struct):
-    """One text and those that it is compared with."""
+    """One text and the texts to compare it with."""
 
     source_sentence: str
     sentences: list[str]
 
 
 class SimilarityBody(Struct):
-    """What sentence similarity takes."""
+    """The body of sentence similarity."""
 
     inputs: Pair
 
 
 class TaskBody(Struct):
-    """What the other tasks take."""
+    """The body of the other tasks."""
 
     inputs: str | list[str]
     parameters: dict[str, Any] | None = None
@@ -61,7 +62,7 @@ _task = msgspec.json.Decoder(TaskBody)
 
 
 def task_of(model: str, parameters: dict[str, Any], settings: Settings) -> str:
-    """The model's pipeline tag; summarization where nothing speaks for another."""
+    """The pipeline tag of the model; summarization by default."""
     if model in settings.tasks:
         return settings.tasks[model]
     if "candidate_labels" in parameters:
@@ -73,13 +74,13 @@ def task_of(model: str, parameters: dict[str, Any], settings: Settings) -> str:
 
 
 def read_feature(body: bytes, model: str, settings: Settings) -> Call:
-    """Feature extraction; behind the router stands TEI, and an empty text is its to refuse."""
+    """A call for feature extraction; TEI runs behind the router and rejects an empty text."""
     try:
-        found = _feature.decode(body)
+        payload = _feature.decode(body)
     except msgspec.DecodeError as error:
         raise refusals.malformed("hf", error) from None
-    single = isinstance(found.inputs, str)
-    inputs = [found.inputs] if isinstance(found.inputs, str) else found.inputs
+    single = isinstance(payload.inputs, str)
+    inputs = [payload.inputs] if isinstance(payload.inputs, str) else payload.inputs
     if not inputs:
         raise refusals.empty_input("hf", None)
     if "" in inputs:
@@ -90,9 +91,9 @@ def read_feature(body: bytes, model: str, settings: Settings) -> Call:
         model,
         inputs,
         single=single,
-        dimension=found.dimensions,
-        truncate=bool(found.truncate),
-        norm=UNNORMALISED if found.normalize is False else 1.0,
+        dimension=payload.dimensions,
+        truncate=bool(payload.truncate),
+        norm=UNNORMALISED if payload.normalize is False else 1.0,
     )
 
 
@@ -106,10 +107,10 @@ def write_feature(call: Call, values: Values) -> bytes:
 def read_similarity(body: bytes, model: str, settings: Settings) -> Call:
     """Sentence similarity; the source is the first input."""
     try:
-        found = _similarity.decode(body)
+        payload = _similarity.decode(body)
     except msgspec.DecodeError as error:
         raise refusals.malformed("hf", error) from None
-    inputs = [found.inputs.source_sentence, *found.inputs.sentences]
+    inputs = [payload.inputs.source_sentence, *payload.inputs.sentences]
     return read_call("hf", "sentence-similarity", model, inputs)
 
 
@@ -119,24 +120,24 @@ def write_list(call: Call, values: Values) -> bytes:
 
 
 def read_task(body: bytes, model: str, settings: Settings) -> Call:
-    """Any other task that the mock speaks."""
+    """A call for any other task of the mock."""
     try:
-        found = _task.decode(body)
+        payload = _task.decode(body)
     except msgspec.DecodeError as error:
         raise refusals.malformed("hf", error) from None
-    parameters = found.parameters or {}
+    parameters = payload.parameters or {}
     task = task_of(model, parameters, settings)
     if task not in WRITE:
         text = "Model not supported by provider hf-inference"
         raise Refused(refusals.json(400, {"error": text}))
-    single = isinstance(found.inputs, str)
-    inputs = [found.inputs] if isinstance(found.inputs, str) else found.inputs
+    single = isinstance(payload.inputs, str)
+    inputs = [payload.inputs] if isinstance(payload.inputs, str) else payload.inputs
     if not inputs:
         raise Refused(refusals.json(400, {"error": "`inputs` must not be an empty list"}))
     if task == "zero-shot-classification" and not _labels(parameters):
         text = "You must include at least one label and at least one sequence."
         raise Refused(refusals.json(400, {"error": text}))
-    most = parameters.get("max_new_tokens", parameters.get("max_length"))
+    max_tokens = parameters.get("max_new_tokens", parameters.get("max_length"))
     return read_call(
         "hf",
         task,
@@ -144,7 +145,7 @@ def read_task(body: bytes, model: str, settings: Settings) -> Call:
         inputs,
         single=single,
         parameters={**parameters, "candidate_labels": _labels(parameters)},
-        max_tokens=most if isinstance(most, int) and most > 0 else None,
+        max_tokens=max_tokens if isinstance(max_tokens, int) and max_tokens > 0 else None,
     )
 
 
@@ -165,9 +166,9 @@ def _write_text(name: bytes) -> Any:
 def _write_classes(call: Call, values: Values) -> bytes:
     """A double list for one text; for many without `top_k`, one list of the best of each."""
     lists = [msgspec.json.decode(value) for _, value in values]
-    most = call.parameters.get("top_k")
-    if isinstance(most, int):
-        return msgspec.json.encode([one[:most] for one in lists])
+    top_k = call.parameters.get("top_k")
+    if isinstance(top_k, int):
+        return msgspec.json.encode([one[:top_k] for one in lists])
     if call.single:
         return msgspec.json.encode([one[:5] for one in lists])
     return msgspec.json.encode([[best for one in lists for best in one[:1]]])

@@ -16,7 +16,7 @@ MAX_TOKENS_PER_CALL = 300_000
 
 
 class EmbeddingsBody(Struct):
-    """What `/v1/embeddings` takes."""
+    """The body of `/v1/embeddings`."""
 
     model: str
     input: str | list[str | int | list[int]]
@@ -39,7 +39,7 @@ class Message(Struct):
 
 
 class ChatBody(Struct):
-    """What `/v1/chat/completions` takes."""
+    """The body of `/v1/chat/completions`."""
 
     messages: list[Message]
     model: str = ""
@@ -53,29 +53,29 @@ _embeddings = msgspec.json.Decoder(EmbeddingsBody)
 _chat = msgspec.json.Decoder(ChatBody)
 
 
-def as_texts(found: str | Sequence[str | int | list[int]]) -> list[str]:
-    """The inputs as texts; tokens stand as their numbers, a flat list of them is one input."""
-    if isinstance(found, str):
-        return [found]
-    if found and all(isinstance(one, int) for one in found):
-        return [" ".join(map(str, found))]
-    return [one if isinstance(one, str) else str(one) for one in found]
+def as_texts(inputs: str | Sequence[str | int | list[int]]) -> list[str]:
+    """The inputs as texts; tokens become their numbers, a flat list of tokens is one input."""
+    if isinstance(inputs, str):
+        return [inputs]
+    if inputs and all(isinstance(token, int) for token in inputs):
+        return [" ".join(map(str, inputs))]
+    return [one if isinstance(one, str) else str(one) for one in inputs]
 
 
 def read_embeddings(body: bytes, model: str, settings: Settings) -> Call:
     """The call; the model is the body's."""
     try:
-        found = _embeddings.decode(body)
+        payload = _embeddings.decode(body)
     except msgspec.DecodeError as error:
         raise refusals.malformed("openai", error) from None
-    inputs = as_texts(found.input)
+    inputs = as_texts(payload.input)
     if not inputs:
         raise refusals.empty_input("openai", None)
     if "" in inputs:
         raise refusals.empty_input("openai", inputs.index(""))
-    if found.dimensions is not None and not 1 <= found.dimensions <= settings.dimension:
+    if payload.dimensions is not None and not 1 <= payload.dimensions <= settings.dimension:
         text = (
-            f"Invalid value for 'dimensions' = {found.dimensions}. Must be from 1 to"
+            f"Invalid value for 'dimensions' = {payload.dimensions}. Must be from 1 to"
             f" {settings.dimension}."
         )
         reply = refusals.openai(400, text, "invalid_request_error", None, "dimensions")
@@ -83,12 +83,12 @@ def read_embeddings(body: bytes, model: str, settings: Settings) -> Call:
     call = read_call(
         "openai",
         "feature-extraction",
-        found.model,
+        payload.model,
         inputs,
-        single=isinstance(found.input, str),
+        single=isinstance(payload.input, str),
         indexed=True,
-        dimension=found.dimensions,
-        base64=found.encoding_format == "base64",
+        dimension=payload.dimensions,
+        base64=payload.encoding_format == "base64",
     )
     if sum(call.tokens) > MAX_TOKENS_PER_CALL:
         raise refusals.too_many_tokens(sum(call.tokens), MAX_TOKENS_PER_CALL)
@@ -108,58 +108,62 @@ def write_embeddings(call: Call, values: Values) -> bytes:
 
 
 def _prompt(messages: list[Message]) -> str:
-    """What is answered: the last user message; without one, everything."""
-    said = [
+    """The text to answer: the last user message; without one, all messages."""
+    contents = [
         one.content
         if isinstance(one.content, str)
         else "".join(part.text for part in one.content or ())
         for one in messages
     ]
-    users = [text for one, text in zip(messages, said, strict=True) if one.role == "user"]
-    return users[-1] if users else "\n".join(said)
+    users = [text for one, text in zip(messages, contents, strict=True) if one.role == "user"]
+    return users[-1] if users else "\n".join(contents)
 
 
-def _schema(wanted: dict[str, Any] | None) -> Any:
+def _schema(response_format: dict[str, Any] | None) -> Any:
     """The JSON schema of `response_format`, in OpenAI's form or the hub's; {} for any object."""
-    if not wanted or wanted.get("type") not in ("json_schema", "json_object"):
+    if not response_format or response_format.get("type") not in ("json_schema", "json_object"):
         return None
-    named = wanted.get("json_schema")
-    inner = named.get("schema") if isinstance(named, dict) else wanted.get("value")
+    named = response_format.get("json_schema")
+    inner = named.get("schema") if isinstance(named, dict) else response_format.get("value")
     return inner if isinstance(inner, dict) else {"properties": {"answer": {"type": "string"}}}
 
 
 def read_chat_as(service: Service, body: bytes, model: str) -> Call:
-    """The call, in the words of the service that answers it."""
+    """The call; errors use the messages of this service."""
     try:
-        found = _chat.decode(body)
+        payload = _chat.decode(body)
     except msgspec.DecodeError as error:
         raise refusals.malformed(service, error) from None
-    if not found.messages:
+    if not payload.messages:
         reply = refusals.openai(
             400, "Invalid 'messages': empty array.", "invalid_request_error", None, "messages"
         )
         raise Refused(reply if service == "openai" else refusals.refusal(service, 422))
-    if found.stream:
+    if payload.stream:
         text = "The mock does not stream."
         raise Refused(refusals.openai(400, text, "invalid_request_error", None, "stream"))
-    most = found.max_tokens if found.max_completion_tokens is None else found.max_completion_tokens
-    if most is not None and most < 1:
-        text = f"Invalid 'max_tokens': {most} is less than the minimum of 1."
+    max_tokens = (
+        payload.max_tokens
+        if payload.max_completion_tokens is None
+        else payload.max_completion_tokens
+    )
+    if max_tokens is not None and max_tokens < 1:
+        text = f"Invalid 'max_tokens': {max_tokens} is less than the minimum of 1."
         raise Refused(refusals.openai(400, text, "invalid_request_error", None, "max_tokens"))
     call = read_call(
         service,
         "chat-completion",
-        model or found.model,
-        [_prompt(found.messages)],
+        model or payload.model,
+        [_prompt(payload.messages)],
         single=True,
-        max_tokens=most,
-        schema=_schema(found.response_format),
+        max_tokens=max_tokens,
+        schema=_schema(payload.response_format),
     )
-    if len(found.messages) == 1:
+    if len(payload.messages) == 1:
         return call
     whole = sum(
         len((one.content if isinstance(one.content, str) else "").encode("utf-8", "replace"))
-        for one in found.messages
+        for one in payload.messages
     )
     return msgspec.structs.replace(call, tokens=(max(call.tokens[0], texts.tokens(whole)),))
 
@@ -213,7 +217,7 @@ HUB_CHAT = Route("hf", read_hub_chat, write_chat)
 
 
 def models(settings: Settings) -> dict[str, Any]:
-    """What `GET /v1/models` lists."""
+    """The reply to `GET /v1/models`."""
     return {
         "object": "list",
         "data": [

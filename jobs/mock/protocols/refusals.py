@@ -1,6 +1,6 @@
-"""Refusals, word for word as each service sends them.
+"""Error replies with the exact texts of each service.
 
-A client decides by status and body what to try again; bodies of its own making would test nothing.
+A client decides about retries by status and body; invented bodies would test nothing.
 Source: protocols collected August 2026; texts without a known original say so.
 """
 
@@ -123,7 +123,7 @@ def engine(service: Service, status: int, text: str, kind: str) -> Reply:
 
 
 def refusal(service: Service, status: int, model: str = "") -> Reply:
-    """What the service answers with this status when nothing more is known."""
+    """The default reply of the service with this status."""
     if status in (502, 504, 408):
         return page(status)
     if service in ("tei", "tgi"):
@@ -162,7 +162,7 @@ def loading(model: str, status: int, seconds: float) -> Reply:
 
 
 def quota(service: Service) -> Reply:
-    """429 that no waiting cures."""
+    """A 429 that waiting does not cure."""
     message, kind, code = QUOTA
     return openai(429, message, kind, code)
 
@@ -171,29 +171,29 @@ def rate_limited(
     service: Service,
     model: str,
     what: str,
-    most: float,
+    limit: float,
     used: float,
     want: float,
-    again: str | None,
+    wait: str | None,
 ) -> Reply:
-    """A rate is exceeded; `again` is the time to wait as OpenAI prints it, None: no waiting helps.
+    """A rate is exceeded; `wait` is the time as OpenAI prints it, None: waiting does not help.
 
-    Units: `what` is requests or tokens; the numbers are per minute, as OpenAI has them.
+    Units: `what` is requests or tokens; the numbers are per minute, as at OpenAI.
     """
     if service != "openai":
         return refusal(service, 429, model)
     unit = "TPM" if what == "tokens" else "RPM"
-    on = f"for {model} in organization org-mock on {what} per min ({unit}): Limit {most:.0f}"
-    if again is None:
+    on = f"for {model} in organization org-mock on {what} per min ({unit}): Limit {limit:.0f}"
+    if wait is None:
         text = f"Request too large {on}, Requested {want:.0f}."
     else:
         text = f"Rate limit reached {on}, Used {used:.0f}, Requested {want:.0f}."
-        text += f" Please try again in {again}."
+        text += f" Please try again in {wait}."
     return openai(429, text, what, "rate_limit_exceeded")
 
 
 def crowded(service: Service) -> Reply:
-    """All slots are taken; no service names a time to wait."""
+    """All slots are taken; no service names a wait."""
     if service != "openai":
         return refusal(service, 429)
     text = "Too many concurrent requests."  # servers behind this protocol differ
@@ -223,14 +223,14 @@ def malformed(service: Service, error: msgspec.DecodeError) -> Refused:
         text = "Body needs to provide a inputs key, received: …" if shape else str(error)
         return Refused(json(400, {"error": text}))
     if shape:
-        told = str(error).replace("Object missing required field", "missing field")
-        text = f"Failed to deserialize the JSON body into the target type: {told} at line 1"
+        problem = str(error).replace("Object missing required field", "missing field")
+        text = f"Failed to deserialize the JSON body into the target type: {problem} at line 1"
         return Refused(Reply(422, text.encode(), TEXT))
     return Refused(Reply(400, f"Failed to parse the request body as JSON: {error}".encode(), TEXT))
 
 
 def unsupported_type(service: Service, content_type: str) -> Reply:
-    """The body does not say that it is JSON."""
+    """The content type is not JSON."""
     if service == "hf":
         text = f'\n                Content type "{content_type}" not supported.'
         return json(400, {"error": text})
@@ -238,7 +238,7 @@ def unsupported_type(service: Service, content_type: str) -> Reply:
 
 
 def batch_too_large(service: Service, size: int, limit: int) -> Refused:
-    """More inputs in a call than the service takes."""
+    """More inputs in a call than the service accepts."""
     if service == "openai":
         text = (
             f"Invalid 'input': array too long. Expected an array with maximum length {limit}, but"
@@ -254,9 +254,9 @@ def input_too_long(service: Service, task: str, size: int, limit: int) -> Refuse
     """One input with more tokens than the model reads."""
     if service == "openai":
         chat = task == "chat-completion"
-        asked_for = "your messages resulted in" if chat else "you requested"
+        phrase = "your messages resulted in" if chat else "you requested"
         text = (
-            f"This model's maximum context length is {limit} tokens. However, {asked_for}"
+            f"This model's maximum context length is {limit} tokens. However, {phrase}"
             f" {size} tokens. Please reduce the length."
         )
         code = "context_length_exceeded" if chat else None

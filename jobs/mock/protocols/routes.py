@@ -1,4 +1,4 @@
-"""Which protocol a path belongs to, and the limits that are checked before anything is inferred."""
+"""Maps paths to protocols, and checks limits before inference."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ _PROVIDER_PATH = re.compile(
 
 
 def find(path: str, settings: Settings) -> tuple[Route, str] | None:
-    """The route of a POST and the model in its path; None where nothing is served."""
+    """The route of a POST and the model in its path; None for an unknown path."""
     route = _FIXED.get(path)
     if route is not None:
         return route, ""
     if path == "/":
         return _ROOT[settings.engine], ""
-    found = _HUB_PATH.fullmatch(path)
-    if found:
-        route = _HUB.get(found[2] or "")
-        return (route, found[1]) if route else None
-    found = _PROVIDER_PATH.fullmatch(path)
-    if found:
-        route = _FIXED.get(found[1].replace("/openai", ""))
+    match = _HUB_PATH.fullmatch(path)
+    if match:
+        route = _HUB.get(match[2] or "")
+        return (route, match[1]) if route else None
+    match = _PROVIDER_PATH.fullmatch(path)
+    if match:
+        route = _FIXED.get(match[1].replace("/openai", ""))
         return (route, "") if route else None
     return None
 
 
 def lookup(path: str, settings: Settings) -> Any:
-    """What a GET brings: a JSON document, "" for an empty 200, None where nothing is served."""
+    """The reply to a GET: a JSON document, "" for an empty 200, None for an unknown path."""
     if path in ("/health", "/ping", "/"):
         return ""
     if path == "/info":
@@ -66,7 +66,7 @@ def lookup(path: str, settings: Settings) -> Any:
 
 
 def check_size(service: Service, size: int, settings: Settings) -> None:
-    """Raises Refused for a body with more bytes than the service takes."""
+    """Raises Refused for a body larger than the limit of the service."""
     default = ENGINE_BODY_BYTES if service in ("tei", "tgi") else OTHER_BODY_BYTES
     limit = default if settings.max_body_bytes is None else settings.max_body_bytes
     if size > limit:
@@ -74,7 +74,7 @@ def check_size(service: Service, size: int, settings: Settings) -> None:
 
 
 def check(call: Call, settings: Settings) -> None:
-    """Raises Refused for too many inputs, a dimension that there is not, or too long an input."""
+    """Raises Refused for too many inputs, an invalid dimension, or an input that is too long."""
     defaults = {"tei": engines.TEI_BATCH_LIMIT, "openai": OPENAI_BATCH_LIMIT}
     limit = settings.batch_limit or defaults.get(call.service)
     if limit is not None and len(call.inputs) > limit:
@@ -82,6 +82,6 @@ def check(call: Call, settings: Settings) -> None:
     if call.dimension is not None and not 1 <= call.dimension <= settings.dimension:
         text = "`dimensions` should be smaller than the maximum embedding dimension."
         raise Refused(refusals.engine(call.service, 422, text, "Validation"))
-    most = settings.max_input_tokens
-    if most is not None and not call.truncate and max(call.tokens) > most:
-        raise refusals.input_too_long(call.service, call.task, max(call.tokens), most)
+    max_tokens = settings.max_input_tokens
+    if max_tokens is not None and not call.truncate and max(call.tokens) > max_tokens:
+        raise refusals.input_too_long(call.service, call.task, max(call.tokens), max_tokens)

@@ -1,7 +1,7 @@
-"""Answers in words: what a model could have said, derived from the input and nothing else.
+"""Text answers, derived from the input alone.
 
-An extract of the input is right for a mock: it is stable, different inputs mostly give different
-answers, it is in the input's language, and a person who reads it sees whether rows were mixed up.
+An extract of the input suits a mock: it is stable, different inputs mostly give different answers,
+it is in the language of the input, and a reader notices whether rows were mixed up.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ def count(text: str) -> int:
 
 
 def extract(text: str) -> str:
-    """The first sentences, up to 320 characters; the beginning where no sentence ends there."""
+    """The first sentences, up to 320 characters; without a sentence end, the first 320
+    characters."""
     text = text.strip()
     if len(text) <= EXTRACT_CHARS:
         return text
     head = text[:EXTRACT_CHARS]
-    ends = [found.end() for found in _SENTENCE_END.finditer(head)]
+    ends = [match.end() for match in _SENTENCE_END.finditer(head)]
     return head[: ends[-1]] if ends else head.rstrip()
 
 
@@ -66,13 +67,13 @@ def entities(text: str, text_digest: bytes) -> list[dict[str, Any]]:
     """Capitalised words as names; `start` and `end` are code points, end exclusive."""
     return [
         {
-            "entity_group": ("PER", "ORG", "LOC", "MISC")[sum(map(ord, found.group())) % 4],
+            "entity_group": ("PER", "ORG", "LOC", "MISC")[sum(map(ord, match.group())) % 4],
             "score": round(0.9 + text_digest[n % 64] / 2560, 6),
-            "word": found.group(),
-            "start": found.start(),
-            "end": found.end(),
+            "word": match.group(),
+            "start": match.start(),
+            "end": match.end(),
         }
-        for n, found in enumerate(_NAME.finditer(text))
+        for n, match in enumerate(_NAME.finditer(text))
     ]
 
 

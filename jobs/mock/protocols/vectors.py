@@ -28,7 +28,7 @@ _WORDS = Layout("<32H")
 
 
 def digest(encoded: bytes) -> bytes:
-    """64 bytes that stand for a text."""
+    """The 64-byte hash of a text."""
     return blake2b(encoded).digest()
 
 

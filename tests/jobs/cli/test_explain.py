@@ -132,7 +132,7 @@ def test_what_cuts_the_text_otherwise_is_named(workdir, textmill):
     run(textmill)
     row = told(textmill, "long", "--size", "128")
     assert changed(row) == [("chunk.size", 64, 128)]
-    why = "the input is new: it is made otherwise than in the last committed run"
+    why = "the input is new: its settings changed since the last committed run"
     assert ("missing", why) in states(row)
     assert states(told(textmill, "short", "--size", "128")) == [("cached", None)]
     row = told(textmill, "long", "--overlap", "8", "--tokenizer", "cl100k_base", "--method", "fixed")
@@ -186,7 +186,7 @@ def test_a_damaged_entry_is_told(workdir, own_home, textmill):
     file = sqlite3.connect(own_home / "answers" / "cache.db", isolation_level=None)
     file.execute("UPDATE Cache SET value = x'00' WHERE length(key) = 32")
     file.close()
-    assert states(told(textmill, "short")) == [("damaged", "it will be asked for again")]
+    assert states(told(textmill, "short")) == [("damaged", "it will be requested again")]
 
 
 def test_a_failure_of_the_last_run_is_told(workdir, textmill):

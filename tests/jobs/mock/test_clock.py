@@ -82,9 +82,9 @@ def test_a_thread_holds_time_still_however_long_it_works() -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(timer)
             asyncio.get_running_loop().call_soon(gate.set)
-            seen = await anyio.to_thread.run_sync(work)
+            result = await anyio.to_thread.run_sync(work)
             now = anyio.current_time()
-        return now, seen
+        return now, result
 
     assert clock.run(main) == (0.0, False)
 
@@ -110,9 +110,9 @@ def test_threads_finish_one_after_the_other_in_the_order_of_their_calls() -> Non
 def test_a_thread_may_ask_the_loop_and_an_executor_works_too() -> None:
     async def main() -> tuple[float, int, float]:
         await anyio.sleep(2)
-        asked = await anyio.to_thread.run_sync(anyio.from_thread.run_sync, anyio.current_time)
+        time_in_loop = await anyio.to_thread.run_sync(anyio.from_thread.run_sync, anyio.current_time)
         number = await asyncio.get_running_loop().run_in_executor(None, sum, (1, 2))
-        return asked, number, anyio.current_time()
+        return time_in_loop, number, anyio.current_time()
 
     assert clock.run(main) == (2.0, 3, 2.0)
 
@@ -130,7 +130,7 @@ def test_where_nothing_can_happen_any_more_it_says_so_instead_of_hanging() -> No
     async def main() -> None:
         await anyio.Event().wait()
 
-    with pytest.raises(RuntimeError, match="everybody waits, and no timer is set"):
+    with pytest.raises(RuntimeError, match="all tasks wait, and no timer is set"):
         clock.run(main)
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.mock import Limit, Mock, SimulatedServer, clock, serve
-from jobs.mock.limits.figures import Watch
+from jobs.mock.limits.figures import Traffic
 from jobs.mock.limits.gate import Gate
 from jobs.mock.limits.headers import go_duration, headers
 from jobs.mock.limits.limits import Verdict, admit, advance, latency, leave, remaining, start
@@ -38,18 +38,18 @@ EXTRAS = st.sampled_from(["", " rejects=count", " tenant=0.5", " rejects=count t
 
 def played(limit: Limit, traffic: list[tuple[float, int]]) -> list[tuple[float, int, Verdict]]:
     """Time, tokens and verdict of each call."""
-    state, now, seen = start(1000.0), 1000.0, []
+    state, now, results = start(1000.0), 1000.0, []
     for gap, tokens in traffic:
         now += gap
         state, verdict = admit(limit, state, now, tokens=tokens)
         if verdict.word == "admitted":
             state = leave(state)
-        seen.append((now, tokens, verdict))
-    return seen
+        results.append((now, tokens, verdict))
+    return results
 
 
-def let_in(seen: list[tuple[float, int, Verdict]]) -> list[tuple[float, int]]:
-    return [(at, tokens) for at, tokens, verdict in seen if verdict.word == "admitted"]
+def admitted_calls(results: list[tuple[float, int, Verdict]]) -> list[tuple[float, int]]:
+    return [(at, tokens) for at, tokens, verdict in results if verdict.word == "admitted"]
 
 
 def stretches(passed: list[tuple[float, int]]) -> list[tuple[float, int, int]]:
@@ -70,7 +70,7 @@ def test_a_bucket_never_admits_more_than_its_depth_and_what_flows_in(
     traffic: list[tuple[float, int]], extra: str
 ) -> None:
     limit = parse("bucket calls=5/s tokens=1000/s" + extra)
-    for seconds, calls, tokens in stretches(let_in(played(limit, traffic))):
+    for seconds, calls, tokens in stretches(admitted_calls(played(limit, traffic))):
         assert calls <= 5 + 5 * seconds + 1e-4
         assert tokens <= 1000 + 1000 * seconds + 1e-2
 
@@ -83,7 +83,7 @@ def test_a_window_never_admits_more_than_its_amount_in_each_window(
     limit = parse("window calls=5/2s tokens=1000/2s" + extra)
     windows: dict[int, list[int]] = {}
     passed = played(limit, traffic)
-    for at, tokens in let_in(passed):
+    for at, tokens in admitted_calls(passed):
         number = math.floor((at - passed[0][0] + 1e-9) / 2)
         windows.setdefault(number, []).append(tokens)
     assert all(len(one) <= 5 and sum(one) <= 1000 for one in windows.values())
@@ -95,7 +95,7 @@ def test_a_sliding_window_never_admits_more_in_any_stretch_of_its_length(
     traffic: list[tuple[float, int]], extra: str
 ) -> None:
     limit = parse("sliding calls=5/2s tokens=1000/2s" + extra)
-    for seconds, calls, tokens in stretches(let_in(played(limit, traffic))):
+    for seconds, calls, tokens in stretches(admitted_calls(played(limit, traffic))):
         assert seconds > 2 - 1e-6 or (calls <= 5 and tokens <= 1000)
 
 
@@ -105,7 +105,7 @@ def test_a_sliding_window_never_admits_more_in_any_stretch_of_its_length(
     TRAFFIC,
     st.sampled_from(["", " rejects=count", " change=1s:0.5,4s:2"]),
 )
-def test_who_waits_as_long_as_told_is_admitted_and_nobody_is_told_too_long(
+def test_a_client_that_waits_the_reported_time_is_admitted_and_no_time_is_too_long(
     counts: str, traffic: list[tuple[float, int]], extra: str
 ) -> None:
     limit = parse(f"{counts} calls=5/s tokens=1000/s{extra}")
@@ -158,16 +158,16 @@ def test_a_decision_depends_on_its_arguments_alone(
 
 @settings(deadline=None, max_examples=50)
 @given(TRAFFIC, st.floats(0.1, 10))
-def test_the_server_s_own_count_is_the_most_in_any_stretch(
+def test_the_peak_is_the_maximum_over_all_intervals(
     traffic: list[tuple[float, int]], seconds: float
 ) -> None:
-    watch, now, passed = Watch(parse("slots=1"), (seconds,)), 0.0, []
+    counter, now, passed = Traffic(parse("slots=1"), (seconds,)), 0.0, []
     for gap, tokens in traffic:
         now += gap
         passed.append((now, tokens))
-        watch.saw(now, tokens, Verdict("admitted"))
+        counter.count(now, tokens, Verdict("admitted"))
     inside = [one for one in stretches(passed) if one[0] < seconds - 1e-9]
-    assert watch.peak(seconds) == (
+    assert counter.peak(seconds) == (
         max((calls for _, calls, _ in inside), default=0),
         max((tokens for _, _, tokens in inside), default=0),
     )
@@ -177,13 +177,13 @@ def test_the_server_s_own_count_is_the_most_in_any_stretch(
 
 
 def verdicts(words: str, moments: list[float], tokens: int = 0) -> list[str]:
-    limit, state, said = parse(words), start(0.0), []
+    limit, state, verdict_words = parse(words), start(0.0), []
     for at in moments:
         state, verdict = admit(limit, state, at, tokens=tokens)
-        said.append(verdict.word)
+        verdict_words.append(verdict.word)
         if verdict.word == "admitted":
             state = leave(state)
-    return said
+    return verdict_words
 
 
 def count(words: str, moments: list[float], **more: int) -> int:
@@ -210,15 +210,15 @@ def test_where_refusals_count_hammering_keeps_the_door_shut() -> None:
 
 def test_a_limit_that_halves_halves_and_comes_back() -> None:
     steady = [n / 50 for n in range(50 * 180)]
-    said = verdicts("bucket calls=50/s change=60s:0.5,120s:1", steady)
-    by_minute = [said[n * 3000 : (n + 1) * 3000].count("admitted") for n in range(3)]
+    verdict_words = verdicts("bucket calls=50/s change=60s:0.5,120s:1", steady)
+    by_minute = [verdict_words[n * 3000 : (n + 1) * 3000].count("admitted") for n in range(3)]
     assert by_minute[0] == 3000 and 1499 <= by_minute[1] <= 1530 and by_minute[2] >= 2974
 
 
 def test_a_second_tenant_uses_its_share_while_it_is_there() -> None:
     steady = [n / 100 for n in range(100 * 30)]
-    said = verdicts("window calls=100/s tenant=0.4@10s-20s", steady)
-    shares = [said[n * 1000 : (n + 1) * 1000].count("admitted") for n in range(3)]
+    verdict_words = verdicts("window calls=100/s tenant=0.4@10s-20s", steady)
+    shares = [verdict_words[n * 1000 : (n + 1) * 1000].count("admitted") for n in range(3)]
     assert shares[0] == shares[2] == 1000 and 600 <= shares[1] <= 800
 
 
@@ -275,11 +275,11 @@ def test_latency_is_log_normal_around_its_median() -> None:
     assert latency(parse("latency=2s"))(rng) == 2.0
 
 
-# What is told
+# Headers
 
 
-def told(words: str, calls: int, tokens: int = 0) -> dict[str, str]:
-    """The headers of the last of so many calls at once."""
+def reported_headers(words: str, calls: int, tokens: int = 0) -> dict[str, str]:
+    """The headers of the last of `calls` simultaneous calls."""
     limit, state, verdict = parse(words), start(0.0), Verdict("admitted")
     for _ in range(calls):
         state, verdict = admit(limit, state, 0.0, tokens=tokens)
@@ -315,7 +315,7 @@ def told(words: str, calls: int, tokens: int = 0) -> dict[str, str]:
             },
         ),
         (
-            "bucket calls=50/s headers=openai told=1e9 retry=none",
+            "bucket calls=50/s headers=openai reported=1e9 retry=none",
             51,
             0,
             {
@@ -403,7 +403,7 @@ def told(words: str, calls: int, tokens: int = 0) -> dict[str, str]:
 def test_headers_are_those_of_each_service(
     words: str, calls: int, tokens: int, expected: dict[str, str]
 ) -> None:
-    assert told(words, calls, tokens) == expected
+    assert reported_headers(words, calls, tokens) == expected
 
 
 @pytest.mark.parametrize(
@@ -432,7 +432,7 @@ def test_limits_in_words() -> None:
     limit = parse(
         "window calls=500/5min tokens=1e6/min slots=32 permits=512 rejects=count"
         " change=60s:0.5,2min:1 tenant=0.4@60s-120s cold=20s outage=60s-90s,1h-"
-        " outage_status=reset headers=hub reset=iso retry=ms told=1e9 latency=200ms sigma=0.5"
+        " outage_status=reset headers=hub reset=iso retry=ms reported=1e9 latency=200ms sigma=0.5"
     )
     assert (limit.counts, limit.slots, limit.permits, limit.rejects_count) == (
         "window",
@@ -445,7 +445,7 @@ def test_limits_in_words() -> None:
     assert [(one.at, one.factor) for one in limit.changes] == [(60, 0.5), (120, 1)]
     assert (limit.tenant, limit.tenant_during.begin, limit.tenant_during.end) == (0.4, 60, 120)
     assert [(one.begin, one.end) for one in limit.outages] == [(60, 90), (3600, math.inf)]
-    assert (limit.cold_seconds, limit.outage_status, limit.told) == (20, None, 1e9)
+    assert (limit.cold_seconds, limit.outage_status, limit.reported) == (20, None, 1e9)
     assert (limit.headers, limit.reset, limit.retry) == ("hub", "iso", "ms")
     assert (limit.latency_seconds, limit.sigma) == (0.2, 0.5)
     assert len(TABLE) == 6 and all(parse(words) for words in TABLE.values())
@@ -462,8 +462,8 @@ def test_limits_in_words() -> None:
         ("bucket calls=1e999/s", "`calls=1e999/s`: must be a number"),
         ("bucket calls=50", "`calls=50`: must be a rate such as"),
         ("bucket calls=50/0s", "`calls=50/0s`: must be a number from 0.001"),
-        ("bucket calls=5/s calls=6/s", "`calls` stands twice"),
-        ("bucket window calls=5/s", "`counts` stands twice"),
+        ("bucket calls=5/s calls=6/s", "`calls` is given twice"),
+        ("bucket window calls=5/s", "`counts` is given twice"),
         ("leaky calls=5/s", "cannot read `leaky`"),
         ("call=5/s", "cannot read `call=5/s`"),
         ("slots=0", "`slots=0`: must be a whole number"),
@@ -471,9 +471,9 @@ def test_limits_in_words() -> None:
         ("calls=5/s tenant=1", "`tenant=1`: must be a number from 0 to 0.95"),
         ("calls=5/s change=9s:1,3s:2", "must be in the order of time"),
         ("calls=5/s change=9s:0", "must be a number from 1e-06"),
-        ("slots=3 change=9s:0.5", "`change` says nothing without `calls` or `tokens`"),
+        ("slots=3 change=9s:0.5", "`change` has no effect without `calls` or `tokens`"),
         ("outage=9s-9s", "must end after it begins"),
-        ("outage=9s", "must be a stretch of time"),
+        ("outage=9s", "must be an interval"),
         ("outage=9s-10s outage_status=200", "must be a status from 400 to 599"),
         ("cold=soon", "must be a time such as"),
         ("calls=5/s headers=azure", "must be one of none, openai, hub"),
@@ -517,11 +517,11 @@ def talk(play: Callable[[Mock, Post, Clock], Awaitable[None]], **options: Any) -
             aiohttp.ClientSession() as session,
         ):
 
-            async def post(path: str, body: Any, **rest: Any) -> tuple[int, Any, dict[str, str]]:
-                async with session.post(mock.url + path, json=body, **rest) as response:
+            async def post(path: str, body: Any, **options: Any) -> tuple[int, Any, dict[str, str]]:
+                async with session.post(mock.url + path, json=body, **options) as response:
                     raw = await response.read()
-                    told = {name.lower(): value for name, value in response.headers.items()}
-                    return response.status, json.loads(raw), told
+                    headers = {name.lower(): value for name, value in response.headers.items()}
+                    return response.status, json.loads(raw), headers
 
             await play(mock, post, time)
         return mock
@@ -535,12 +535,12 @@ EMBED = {"model": "m", "input": ["four byte words"]}
 def test_openai_refuses_with_its_own_words_and_headers() -> None:
     async def script(mock: Mock, post: Post, time: Clock) -> None:
         path = "/v1/embeddings"
-        status, _, told = await post(path, EMBED)
-        assert (status, told["x-ratelimit-remaining-requests"]) == (200, "60")
-        assert told["x-request-id"]
+        status, _, headers = await post(path, EMBED)
+        assert (status, headers["x-ratelimit-remaining-requests"]) == (200, "60")
+        assert headers["x-request-id"]
         assert (await post(path, EMBED))[0] == 200
-        status, body, told = await post(path, EMBED)
-        assert (status, told["retry-after"], told["x-ratelimit-remaining-requests"]) == (
+        status, body, headers = await post(path, EMBED)
+        assert (status, headers["retry-after"], headers["x-ratelimit-remaining-requests"]) == (
             429,
             "1",
             "0",
@@ -554,8 +554,8 @@ def test_openai_refuses_with_its_own_words_and_headers() -> None:
         }
         time.now += 0.5
         assert (await post(path, EMBED))[0] == 200
-        status, body, told = await post(path, {"model": "m", "input": ["x" * 4000]})
-        assert status == 429 and "retry-after" not in told
+        status, body, headers = await post(path, {"model": "m", "input": ["x" * 4000]})
+        assert status == 429 and "retry-after" not in headers
         assert body["error"]["message"] == (
             "Request too large for m in organization org-mock on tokens per min (TPM):"
             " Limit 500, Requested 1000."
@@ -579,8 +579,8 @@ def test_a_serverless_service_refuses_with_503() -> None:
 def test_output_tokens_that_may_come_count_as_openai_counts_them() -> None:
     async def script(mock: Mock, post: Post, time: Clock) -> None:
         chat = {"model": "m", "messages": [{"role": "user", "content": "abcd"}]}
-        told = (await post("/v1/chat/completions", chat | {"max_tokens": 99}))[2]
-        assert told["x-ratelimit-remaining-tokens"] == "900"
+        headers = (await post("/v1/chat/completions", chat | {"max_tokens": 99}))[2]
+        assert headers["x-ratelimit-remaining-tokens"] == "900"
 
     talk(script, limit="window tokens=1000/min headers=openai")
 
@@ -596,12 +596,12 @@ def test_tei_takes_a_permit_for_every_input_and_says_no_time_to_wait() -> None:
         mock.latency, mock.sleep = 1.0, hold
         first = asyncio.create_task(post("/embed", {"inputs": ["a"] * 30}))
         await entered.wait()
-        status, body, told = await post("/embed", {"inputs": ["a"] * 11})
+        status, body, headers = await post("/embed", {"inputs": ["a"] * 11})
         assert (status, body) == (
             429,
             {"error": "Model is overloaded", "error_type": "Overloaded"},
         )
-        assert "retry-after" not in told
+        assert "retry-after" not in headers
         second = asyncio.create_task(post("/embed", {"inputs": ["a"] * 10}))
         release.set()
         assert (await first)[0] == (await second)[0] == 200
@@ -673,11 +673,11 @@ def test_a_wrong_key_uses_up_nothing_and_a_call_that_cannot_be_read_does() -> No
 
 def test_faults_happen_behind_the_gate_and_count() -> None:
     async def script(mock: Mock, post: Post, time: Clock) -> None:
-        said = [(await post("/v1/embeddings", EMBED))[0] for _ in range(4)]
-        assert said == [500, 200, 429, 429]
+        statuses = [(await post("/v1/embeddings", EMBED))[0] for _ in range(4)]
+        assert statuses == [500, 200, 429, 429]
 
     mock = talk(script, limit="window calls=2/min", script=["500 x1 after=0", "headers x-a:b"])
-    assert mock.script.met == [2, 1]
+    assert mock.script.matched == [2, 1]
 
 
 def test_the_limit_is_set_and_its_count_read_over_http() -> None:
@@ -844,6 +844,6 @@ def test_goodput_is_the_share_of_what_could_be_had() -> None:
     figures = gate.figures()
     assert figures.goodput == pytest.approx(1.0, abs=0.02)
     assert figures.refused["cold"] == 50 and figures.refused["outage"] == 100
-    assert figures.rejects_share == pytest.approx(gate.watch.refused["rate"] / 600)
-    assert gate.watch.goodput(5, 20) == pytest.approx(1.0)
-    assert gate.watch.goodput(45, 55) == pytest.approx(1.0, abs=0.03)
+    assert figures.rejects_share == pytest.approx(gate.traffic.refused["rate"] / 600)
+    assert gate.traffic.goodput(5, 20) == pytest.approx(1.0)
+    assert gate.traffic.goodput(45, 55) == pytest.approx(1.0, abs=0.03)

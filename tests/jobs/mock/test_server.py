@@ -40,15 +40,15 @@ def talk(script: Callable[[Mock, Post], Awaitable[None]], *faults: Any, **option
     async def run() -> Mock:
         async with Mock(faults, **options) as mock, aiohttp.ClientSession() as session:
 
-            async def post(path: str, body: Any, **rest: Any) -> Answer:
-                rest.setdefault("headers", {})
+            async def post(path: str, body: Any, **options: Any) -> Answer:
+                options.setdefault("headers", {})
                 async with session.post(
-                    mock.url + path, json=body, allow_redirects=False, **rest
+                    mock.url + path, json=body, allow_redirects=False, **options
                 ) as response:
                     raw = await response.read()
-                    told = {name.lower(): value for name, value in response.headers.items()}
-                    is_json = "json" in told.get("content-type", "")
-                    return response.status, json.loads(raw) if is_json else raw.decode(), told
+                    lower_headers = {name.lower(): value for name, value in response.headers.items()}
+                    is_json = "json" in lower_headers.get("content-type", "")
+                    return response.status, json.loads(raw) if is_json else raw.decode(), lower_headers
 
             await script(mock, post)
         return mock
@@ -122,13 +122,13 @@ def test_openai_embeddings_come_in_order_as_floats_and_as_base64() -> None:
 def test_openai_chat_answers_from_the_prompt() -> None:
     async def script(mock: Mock, post: Post) -> None:
         prompt = "Summarise this.\n\n" + "The tide came in early. " * 40
-        status, said, _ = await post(CHAT, chat(prompt))
-        [choice] = said["choices"]
+        status, reply, _ = await post(CHAT, chat(prompt))
+        [choice] = reply["choices"]
         assert status == 200 and choice["finish_reason"] == "stop"
         assert choice["message"]["content"].startswith("The tide came in early. The tide")
         assert choice["message"]["content"].endswith("early.")
         assert len(choice["message"]["content"]) <= 320
-        used = said["usage"]
+        used = reply["usage"]
         assert used["total_tokens"] == used["prompt_tokens"] + used["completion_tokens"]
         assert mock.bill.totals().output_tokens == used["completion_tokens"]
         assert mock.bill.totals().input_tokens == used["prompt_tokens"]
@@ -157,10 +157,10 @@ def test_chat_with_a_schema_answers_an_instance_of_it() -> None:
         wanted = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
         hub = {"type": "json_object", "value": schema}
         for path, form in ((CHAT, wanted), (HUB_CHAT, hub)):
-            _, said, _ = await post(path, chat("A nice day.", response_format=form))
-            found = json.loads(said["choices"][0]["message"]["content"])
-            assert found["label"] in ("spam", "ham") and 1 <= found["stars"] <= 5
-            assert found["tags"] == ["A nice day."]
+            _, reply, _ = await post(path, chat("A nice day.", response_format=form))
+            document = json.loads(reply["choices"][0]["message"]["content"])
+            assert document["label"] in ("spam", "ham") and 1 <= document["stars"] <= 5
+            assert document["tags"] == ["A nice day."]
 
     talk(script)
 
@@ -190,8 +190,8 @@ def test_hub_router_speaks_its_tasks() -> None:
         assert [len(row) for row in (await post(labels, top))[1]] == [2, 2, 2]
         unknown = await post("/hf-inference/models/mock/fill", {"inputs": "x"})
         assert unknown[:2] == (400, {"error": "Model not supported by provider hf-inference"})
-        status, said, _ = await post(HUB_CHAT, chat("Hello there."))
-        assert (status, said["id"], said["model"]) == (200, "", "HuggingFaceTB/SmolLM3-3B")
+        status, reply, _ = await post(HUB_CHAT, chat("Hello there."))
+        assert (status, reply["id"], reply["model"]) == (200, "", "HuggingFaceTB/SmolLM3-3B")
 
     talk(script, tasks={"mock/labels": "text-classification", "mock/fill": "fill-mask"})
 
@@ -229,9 +229,9 @@ def test_tei_takes_32_inputs_and_refuses_in_its_own_words() -> None:
 def test_tgi_answers_an_object_at_generate_and_a_list_at_the_root() -> None:
     async def script(mock: Mock, post: Post) -> None:
         wanted = {"inputs": "What is it?", "parameters": {"max_new_tokens": 2, "details": True}}
-        _, said, _ = await post("/generate", wanted)
-        assert said["generated_text"] == "What is "
-        assert said["details"]["finish_reason"] == "length"
+        _, reply, _ = await post("/generate", wanted)
+        assert reply["generated_text"] == "What is "
+        assert reply["details"]["finish_reason"] == "length"
         assert (await post("/", {"inputs": "A."}))[1] == [{"generated_text": "A."}]
         _, refused, _ = await post("/generate", {"inputs": ""})
         assert refused["error_type"] == "validation"
@@ -267,8 +267,8 @@ def fetch(mock: Mock, path: str, body: bytes | None = None, key: str = "") -> tu
 def test_a_lookup_meets_only_faults_that_name_its_path() -> None:
     with serving(["503 x1", "503 path=/info x1", "half_body path=/info"]) as mock:
         assert fetch(mock, "/health")[0] == 200
-        status, said = fetch(mock, "/info")
-        assert (status, said["error_type"]) == (503, "Unhealthy")
+        status, reply = fetch(mock, "/info")
+        assert (status, reply["error_type"]) == (503, "Unhealthy")
         assert fetch(mock, "/info")[0] == 200
         assert mock.bill.totals().faults == {"status": 1}
 
@@ -332,10 +332,10 @@ def test_hub_client_understands_every_answer(monkeypatch: pytest.MonkeyPatch) ->
                 model=base + "/mock/any/pipeline/sentence-similarity",
             )
             assert scores[0] == 1.0
-            said = client.chat_completion(
+            reply = client.chat_completion(
                 [{"role": "user", "content": "Hello there."}], model=base + "/mock/any"
             )
-            assert said.choices[0].message.content == "Hello there."
+            assert reply.choices[0].message.content == "Hello there."
         with (
             hub.InferenceClient(token="hf_wrong") as stranger,
             pytest.raises(hub.errors.HfHubHTTPError, match="Invalid username or password"),
@@ -349,11 +349,11 @@ def test_hub_client_understands_every_answer(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_key_is_asked_for_in_the_words_of_each_service() -> None:
     async def script(mock: Mock, post: Post) -> None:
-        status, said, _ = await post(EMBEDDINGS, embed("a"))
-        assert (status, said["error"]["code"]) == (401, "invalid_api_key")
+        status, reply, _ = await post(EMBEDDINGS, embed("a"))
+        assert (status, reply["error"]["code"]) == (401, "invalid_api_key")
         assert (await post("/embed", {"inputs": "a"}))[:2] == (401, "")
-        status, said, headers = await post(FEATURE, {"inputs": "a"})
-        assert (status, said) == (401, {"error": "Invalid username or password."})
+        status, reply, headers = await post(FEATURE, {"inputs": "a"})
+        assert (status, reply) == (401, {"error": "Invalid username or password."})
         assert headers["www-authenticate"].startswith("Bearer realm=")
         right = {"Authorization": "Bearer sk-1"}
         assert (await post(EMBEDDINGS, embed("a"), headers=right))[0] == 200
@@ -361,21 +361,21 @@ def test_a_key_is_asked_for_in_the_words_of_each_service() -> None:
         assert (await post(EMBEDDINGS, embed("a"), headers=right))[0] == 401
 
     mock = talk(script, key="sk-1")
-    assert mock.bill.saw("sk-1") and not mock.bill.saw("sk-2")
+    assert mock.bill.has_received("sk-1") and not mock.bill.has_received("sk-2")
     assert "sk-1" not in json.dumps(mock.bill.document(full=True))
 
 
 def test_limits_refuse_in_the_words_of_each_service() -> None:
     async def script(mock: Mock, post: Post) -> None:
-        status, said, _ = await post(EMBEDDINGS, embed("a", "b", "c"))
-        assert (status, said["error"]["code"]) == (400, "array_above_max_length")
-        status, said, _ = await post(FEATURE, {"inputs": ["a", "b", "c"]})
-        assert (status, said["error"]) == (422, "batch size 3 > maximum allowed batch size 2")
-        status, said, _ = await post("/embed", {"inputs": "a" * 60})
-        assert said["error"].endswith("`inputs` must have less than 10 tokens. Given: 15")
+        status, reply, _ = await post(EMBEDDINGS, embed("a", "b", "c"))
+        assert (status, reply["error"]["code"]) == (400, "array_above_max_length")
+        status, reply, _ = await post(FEATURE, {"inputs": ["a", "b", "c"]})
+        assert (status, reply["error"]) == (422, "batch size 3 > maximum allowed batch size 2")
+        status, reply, _ = await post("/embed", {"inputs": "a" * 60})
+        assert reply["error"].endswith("`inputs` must have less than 10 tokens. Given: 15")
         assert (await post("/embed", {"inputs": "a" * 60, "truncate": True}))[0] == 200
-        status, said, _ = await post(CHAT, chat("a" * 60))
-        assert (status, said["error"]["code"]) == (400, "context_length_exceeded")
+        status, reply, _ = await post(CHAT, chat("a" * 60))
+        assert (status, reply["error"]["code"]) == (400, "context_length_exceeded")
 
     talk(script, batch_limit=2, max_input_tokens=10)
 
@@ -396,10 +396,10 @@ def test_a_status_comes_with_the_body_of_its_service(
     path: str, status: int, expected: tuple[str, str | None, str]
 ) -> None:
     async def script(mock: Mock, post: Post) -> None:
-        found, said, _ = await post(path, {"model": "m", "input": "a", "inputs": "a"})
+        got, reply, _ = await post(path, {"model": "m", "input": "a", "inputs": "a"})
         name, inner, text = expected
-        value = said[name][inner] if inner else said[name]
-        assert found == status and value.startswith(text)
+        value = reply[name][inner] if inner else reply[name]
+        assert got == status and value.startswith(text)
 
     talk(script, Fault("status", status=status))
 
@@ -409,8 +409,8 @@ def test_a_status_comes_with_the_body_of_its_service(
 
 def test_counted_faults_are_played_as_often_as_told() -> None:
     async def statuses(mock: Mock, post: Post) -> None:
-        seen = [(await post(EMBEDDINGS, embed(f"t{n}")))[0] for n in range(8)]
-        assert seen == [200, 200, 503, 200, 503, 200, 200, 200]
+        statuses = [(await post(EMBEDDINGS, embed(f"t{n}")))[0] for n in range(8)]
+        assert statuses == [200, 200, 503, 200, 503, 200, 200, 200]
 
     mock = talk(statuses, Fault("status", status=503, after=2, every=2, times=2))
     assert mock.bill.totals().faults == {"status": 2}
@@ -429,11 +429,11 @@ def test_a_poison_text_fails_only_the_calls_that_carry_it() -> None:
 def test_chance_depends_on_the_call_and_its_try_not_on_the_order_of_arrival() -> None:
     def played(order: list[int], seed: int) -> dict[int, list[bool]]:
         script = Script([Fault("status", status=500, probability=0.3)], seed=seed)
-        found: dict[int, list[bool]] = {}
+        fired_by_fault: dict[int, list[bool]] = {}
         for n in order:
             fired = script.play("/", ["x"], b"%d" % n)
-            found.setdefault(n, []).append(bool(fired))
-        return found
+            fired_by_fault.setdefault(n, []).append(bool(fired))
+        return fired_by_fault
 
     forward, backward = list(range(500)) * 2, list(range(499, -1, -1)) * 2
     assert played(forward, 1) == played(backward, 1)
@@ -442,8 +442,8 @@ def test_chance_depends_on_the_call_and_its_try_not_on_the_order_of_arrival() ->
     assert 0.25 < share < 0.35
 
 
-def rows_of(path: str, said: Any) -> list[Any]:
-    return [row["embedding"] for row in said["data"]] if path == EMBEDDINGS else said
+def rows_of(path: str, reply: Any) -> list[Any]:
+    return [row["embedding"] for row in reply["data"]] if path == EMBEDDINGS else reply
 
 
 @pytest.mark.parametrize(
@@ -455,17 +455,17 @@ def test_spoilt_vectors(path: str, base64: bool) -> None:
     body |= {"encoding_format": "base64"} if base64 else {}
 
     def numbers(value: Any) -> list[float]:
-        found: list[float] = np.frombuffer(b64decode(value), "<f4").tolist() if base64 else value
-        return found
+        numbers: list[float] = np.frombuffer(b64decode(value), "<f4").tolist() if base64 else value
+        return numbers
 
     async def script(mock: Mock, post: Post) -> None:
         good = rows_of(path, (await post(path, body))[1])
 
         async def with_fault(*faults: Fault) -> list[Any]:
             mock.play(*faults)
-            status, said, _ = await post(path, body)
+            status, reply, _ = await post(path, body)
             assert status == 200
-            return rows_of(path, said)
+            return rows_of(path, reply)
 
         assert await with_fault(Fault("wrong_count")) == good[:2]
         assert await with_fault(Fault("wrong_count", count=2)) == [*good, good[0], good[1]]
@@ -500,23 +500,23 @@ def test_spoilt_vectors(path: str, base64: bool) -> None:
 def test_index_faults_touch_only_rows_that_have_an_index() -> None:
     async def script(mock: Mock, post: Post) -> None:
         texts = ["a", "b", "c", "d"]
-        _, said, _ = await post(EMBEDDINGS, embed(*texts))
-        assert [row["index"] for row in said["data"]] != [0, 1, 2, 3]
-        by_index = sorted(said["data"], key=lambda row: row["index"])
+        _, reply, _ = await post(EMBEDDINGS, embed(*texts))
+        assert [row["index"] for row in reply["data"]] != [0, 1, 2, 3]
+        by_index = sorted(reply["data"], key=lambda row: row["index"])
         assert [row["embedding"] for row in by_index] == [mock.vector(one, "m") for one in texts]
         _, rows, _ = await post("/embed", {"inputs": texts})
         assert rows == [mock.vector(one, "mock-embedding") for one in texts]
         mock.play("wrong_index")
-        _, said, _ = await post(EMBEDDINGS, embed(*texts))
-        assert [row["index"] for row in said["data"]] == [0, 1, 2, 0]
+        _, reply, _ = await post(EMBEDDINGS, embed(*texts))
+        assert [row["index"] for row in reply["data"]] == [0, 1, 2, 0]
 
     assert talk(script, shuffle=True).bill.totals().spoiled_inputs == 4
 
 
 def test_texts_can_be_empty_and_the_model_another() -> None:
     async def script(mock: Mock, post: Post) -> None:
-        _, said, _ = await post(CHAT, chat("Hi."))
-        assert said["choices"][0]["message"]["content"] == ""
+        _, reply, _ = await post(CHAT, chat("Hi."))
+        assert reply["choices"][0]["message"]["content"] == ""
         assert (await post(SUMMARY, {"inputs": ["a"]}))[1] == [{"summary_text": ""}]
         mock.play("empty")
         assert (await post(CHAT, chat("Hi.")))[1]["choices"] == []
@@ -535,22 +535,22 @@ def test_gateway_faults_charge_nothing() -> None:
         mock.play("html status=502")
         assert (await post(EMBEDDINGS, embed("a")))[0] == 502
         mock.play("loading seconds=300")
-        status, said, _ = await post(FEATURE, {"inputs": "a"})
-        assert (status, said["estimated_time"]) == (503, 300.0)
+        status, reply, _ = await post(FEATURE, {"inputs": "a"})
+        assert (status, reply["estimated_time"]) == (503, 300.0)
         mock.play("loading status=200")
         assert (await post(FEATURE, {"inputs": "a"}))[1] == {
             "error": "Model BAAI/bge-small-en-v1.5 is currently loading",
             "estimated_time": 20.0,
         }
         mock.play("insufficient_quota")
-        status, said, _ = await post(EMBEDDINGS, embed("a"))
-        assert (status, said["error"]["code"]) == (429, "insufficient_quota")
+        status, reply, _ = await post(EMBEDDINGS, embed("a"))
+        assert (status, reply["error"]["code"]) == (429, "insufficient_quota")
         mock.play(Fault("redirect", location="http://127.0.0.2:9/x"))
         status, _, headers = await post(EMBEDDINGS, embed("a"))
         assert (status, headers["location"]) == (307, "http://127.0.0.2:9/x")
         mock.play(Fault("status", status=429, headers={"Retry-After": "-5"}, body={"error": "no"}))
-        status, said, headers = await post(EMBEDDINGS, embed("a"))
-        assert (said, headers["retry-after"]) == ({"error": "no"}, "-5")
+        status, reply, headers = await post(EMBEDDINGS, embed("a"))
+        assert (reply, headers["retry-after"]) == ({"error": "no"}, "-5")
         mock.play("headers x-ratelimit-limit-requests:1000000000")
         status, _, headers = await post(EMBEDDINGS, embed("a"))
         assert (status, headers["x-ratelimit-limit-requests"]) == (200, "1000000000")
@@ -724,8 +724,8 @@ def test_no_secret_follows_a_redirect_is_something_the_bill_can_tell() -> None:
                     return response.status
 
             assert asyncio.run(follow()) == 200
-            assert mock.bill.saw("sk-secret") and elsewhere.bill.saw("sk-secret")
-            assert elsewhere.bill.saw("private")
+            assert mock.bill.has_received("sk-secret") and elsewhere.bill.has_received("sk-secret")
+            assert elsewhere.bill.has_received("private")
             assert elsewhere.bill.totals().calls == 1
 
 
@@ -752,7 +752,7 @@ def test_the_bill_counts_every_input_and_the_highest_tide() -> None:
         # Another model or task is another question.
         await post(EMBEDDINGS, {**embed("same"), "model": "n"})
         assert mock.bill.totals().repeated_inputs == 4
-        [first, *_] = mock.bill.seen
+        [first, *_] = mock.bill.recorded
         assert first.path == EMBEDDINGS and json.loads(first.body)["input"][0] == "same"
 
     talk(script, latency=1.0, record=True)

@@ -33,7 +33,7 @@ def texts(count):
 
 
 class Server:
-    """Answers every text with its own upper case, unless the script says otherwise."""
+    """Answers every text with its own upper case, unless the script gives another reply."""
 
     def __init__(self, script=None):
         self.calls = []
@@ -72,12 +72,12 @@ def cache(tmp_path):
 
 
 async def run(cache, server, groups, endpoint=endpoint(), free=1 << 40, **options):  # noqa: B008
-    """Dispatch these groups of requests; the dispatch, and the events."""
-    seen = []
+    """Dispatch these groups of requests; the dispatch, the events and the error."""
+    emitted = []
     dispatch = Dispatch(
         [(endpoint, server)],
         cache,
-        seen.append,
+        emitted.append,
         free_bytes=lambda: free,
         uniform=lambda: 0.0,
         **options,
@@ -99,7 +99,7 @@ async def run(cache, server, groups, endpoint=endpoint(), free=1 << 40, **option
         (error,) = errors.exceptions
         while isinstance(error, BaseExceptionGroup):
             (error,) = error.exceptions
-    return dispatch, seen, error
+    return dispatch, emitted, error
 
 
 async def test_every_request_is_answered_once_and_kept(cache):
@@ -109,8 +109,8 @@ async def test_every_request_is_answered_once_and_kept(cache):
     assert sorted(text for call in server.calls for text in call) == sorted(
         f"text {number}" for number in range(20)
     )
-    found = cache.get_many([each.key for each in texts(20)])
-    assert [answer.value for answer in found.values()] == [f"TEXT {n}" for n in range(20)]
+    stored = cache.get_many([each.key for each in texts(20)])
+    assert [answer.value for answer in stored.values()] == [f"TEXT {n}" for n in range(20)]
     assert (dispatch.tally.requests, dispatch.tally.cached, dispatch.usage.calls) == (20, 0, 3)
 
 
@@ -244,7 +244,7 @@ async def test_429_pauses_the_endpoint_and_uses_up_no_attempts(cache):
             EndpointError("rate", "429", status=429, retry_after=0.001) if call <= 30 else None
         )
     )
-    dispatch, seen, error = await run(cache, server, [texts(4)], endpoint(concurrency=2))
+    dispatch, emitted, error = await run(cache, server, [texts(4)], endpoint(concurrency=2))
     assert error is None
     assert not dispatch.failures
     assert dispatch.tally.pauses == 30
@@ -258,12 +258,12 @@ async def test_401_stops_the_run_after_at_most_concurrency_calls(cache):
     assert not dispatch.failures
 
 
-async def test_the_same_refusal_of_twenty_rows_is_a_configuration_error(cache):
+async def test_twenty_rejected_rows_are_a_configuration_error(cache):
     server = Server(lambda inputs, call: EndpointError("poison", "422 no", status=422))
     _, _, error = await run(cache, server, [texts(100)], endpoint(concurrency=1, batch_size=1))
     assert isinstance(error, UsageError)
     assert len(server.calls) == 20
-    assert str(error) == "endpoint `hub` refused the first 20 requests alike: 422 no"
+    assert str(error) == "endpoint `hub` rejected each of the first 20 requests: 422 no"
 
 
 async def test_nineteen_refusals_are_nineteen_failed_rows(cache):
@@ -281,7 +281,7 @@ async def test_no_answer_at_all_ends_as_an_outage(cache):
     assert dispatch.usage.calls == 0
 
 
-async def test_a_full_disk_stops_before_anything_is_asked_for(cache):
+async def test_a_full_disk_stops_before_anything_is_sent(cache):
     server = Server()
     _, _, error = await run(cache, server, [texts(4)], free=1_000)
     assert isinstance(error, StorageError)
@@ -303,8 +303,8 @@ async def test_a_failed_request_is_not_sent_again_for_an_equal_one_later(cache):
     server = Server(
         lambda inputs, call: EndpointError("poison", "400", status=400) if "bad" in inputs else None
     )
-    seen = []
-    dispatch = Dispatch([(endpoint(), server)], cache, seen.append, free_bytes=lambda: 1 << 40)
+    emitted = []
+    dispatch = Dispatch([(endpoint(), server)], cache, emitted.append, free_bytes=lambda: 1 << 40)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(dispatch.run)
         for _ in range(2):
@@ -365,13 +365,13 @@ async def test_what_may_have_been_billed_counts_against_the_budget(cache):
 
 async def test_a_server_that_only_fails_is_an_outage_and_fails_no_rows(cache):
     server = Server(lambda inputs, call: EndpointError("transient", "500", status=500))
-    dispatch, seen, error = await run(
+    dispatch, emitted, error = await run(
         cache, server, [texts(400)], endpoint(batch_size=1), max_outage_seconds=0.3
     )
     assert isinstance(error, OutageError)
     assert not dispatch.failures
     assert len(server.calls) <= 24 + 4
-    assert any(isinstance(event, events.Paused) for event in seen)
+    assert any(isinstance(event, events.Paused) for event in emitted)
 
 
 async def test_answers_that_came_after_the_grace_are_still_kept(cache):

@@ -1,4 +1,4 @@
-"""Who takes which call when endpoints differ: in size, in limits, in rests, in what they say."""
+"""Which endpoint takes a call if they differ in batch size, limits, pauses or replies."""
 
 import anyio
 import pytest
@@ -9,7 +9,7 @@ from pipeline.dispatch.endpoint_state import EndpointState
 from pipeline.dispatch.queue import Group, InFlight, PendingCall, RouteQueue
 from pipeline.errors import EndpointError
 from pipeline.limits.admission import Admission
-from pipeline.records import SOLE, Chunk, Request
+from pipeline.records import SOLE, Chunk, Request, Route
 from tests.pipeline.dispatch.test_several_endpoints import Server, cache, down, endpoint, run
 
 pytestmark = pytest.mark.anyio
@@ -17,19 +17,19 @@ pytestmark = pytest.mark.anyio
 __all__ = ["cache"]  # a fixture
 
 
-def test_who_only_asks_does_not_break_up_the_calls_of_others():
+def test_a_poll_does_not_split_the_calls_of_other_endpoints():
     hub, spare = endpoint("hub"), endpoint("spare")
     group, queue = Group(), RouteQueue(SOLE)
-    flights = [InFlight(Request(b"%d" % n, "x", 10, Chunk(0, 1, 10)), group, n) for n in range(16)]
-    queue.retry(PendingCall(0.0, flights, 14.0))
+    entries = [InFlight(Request(b"%d" % n, "x", 10, Chunk(0, 1, 10)), group, n) for n in range(16)]
+    queue.retry(PendingCall(0.0, entries, 14.0))
     assert len(queue.next(1.0, spare, 1).entries) == 1
-    assert queue.next(1.0, hub, 16).entries == flights
+    assert queue.next(1.0, hub, 16).entries == entries
     part = queue.next(1.0, spare, 3)
     queue.mark_sent(part)
-    assert (part.entries, part.cost, queue.in_flight) == (flights[:3], 14.0, 3)
-    rest = queue.next(1.0, hub, 16)
-    assert (rest.entries, rest.cost) == (flights[3:], 14.0)
-    queue.mark_sent(rest)
+    assert (part.entries, part.cost, queue.in_flight) == (entries[:3], 14.0, 3)
+    unsent = queue.next(1.0, hub, 16)
+    assert (unsent.entries, unsent.cost) == (entries[3:], 14.0)
+    queue.mark_sent(unsent)
     assert (queue.oldest, queue.next(1.0, hub, 16)) == (None, None)
 
 
@@ -63,18 +63,18 @@ async def test_an_endpoint_that_is_not_adaptive_has_as_much_room_as_it_has_worke
     assert min(len(local.texts), len(hub.texts)) >= 10
 
 
-async def test_calls_under_way_when_a_rest_begins_make_it_no_longer():
+async def test_calls_in_flight_when_a_pause_begins_do_not_lengthen_it():
     control = Admission(endpoint("hub", concurrency=64), 0.0, lambda: 0.0)
     error = EndpointError("transient", "502", status=502)
-    tickets = [control.lease(0.0, 1) for _ in range(7)]
+    permits = [control.lease(0.0, 1) for _ in range(7)]
     for _ in range(16):
         assert control.refused(control.lease(0.5, 1), 0.5, error) is None
-    rests = [control.refused(permit, 1.0, error) for permit in tickets]
-    assert [rest.seconds for rest in rests if rest] == [5.0]
+    pauses = [control.refused(permit, 1.0, error) for permit in permits]
+    assert [pause.seconds for pause in pauses if pause] == [5.0]
     assert control.lease(5.9, 1) == pytest.approx(0.1)
 
 
-async def test_fastest_goes_round_an_endpoint_that_its_limit_holds_back(cache):
+async def test_fastest_avoids_a_rate_limited_endpoint(cache):
     quick, other = Server("quick"), Server("other", seconds=0.02)
     served = [(endpoint("quick", requests_per_minute=60.0, concurrency=1), quick),
               (endpoint("other", concurrency=1), other)]
@@ -85,22 +85,22 @@ async def test_fastest_goes_round_an_endpoint_that_its_limit_holds_back(cache):
     assert anyio.current_time() - started < 10
 
 
-def test_silence_is_told_from_one_call_that_breaks():
-    live = EndpointState(0, endpoint("hub"), Server("hub"), 0.0, lambda: 0.0)
-    assert not live.failed(1.0, "503")  # the first one may be at fault itself
-    assert live.failed(2.0, "503")  # and so may the endpoint
-    live.replied(0.5)  # it was sent before
-    assert live.failed(3.0, "503")
-    live.replied(3.5)
-    assert not live.failed(4.0, "503")
-    live.replied(4.5)
+def test_silence_is_distinguished_from_one_call_that_breaks():
+    state = EndpointState(0, endpoint("hub"), Server("hub"), 0.0, lambda: 0.0)
+    assert not state.failed(1.0, "503")  # the first one may be at fault itself
+    assert state.failed(2.0, "503")  # and so may the endpoint
+    state.replied(0.5)  # it was sent before
+    assert state.failed(3.0, "503")
+    state.replied(3.5)
+    assert not state.failed(4.0, "503")
+    state.replied(4.5)
     # While this one hung others were answered: when it hangs again, it is at fault, not the endpoint.
-    assert not live.failed(4.2, "503")
-    assert not live.failed(5.0, "503")
+    assert not state.failed(4.2, "503")
+    assert not state.failed(5.0, "503")
 
 
 @pytest.mark.parametrize("policy", ["ordered", "cheapest", "fastest"])
-async def test_an_endpoint_that_its_limit_holds_back_has_no_room_meanwhile(cache, policy):
+async def test_a_rate_limited_endpoint_is_skipped_meanwhile(cache, policy):
     one, two = Server("one"), Server("two")
     same = {"identity": ("openai", "", "m", "main"), "requests_per_minute": 1_200.0}
     served = [(endpoint("one", **same), one), (endpoint("two", replica_of="one", **same), two)]
@@ -112,12 +112,12 @@ async def test_an_endpoint_that_its_limit_holds_back_has_no_room_meanwhile(cache
 
 
 @pytest.mark.parametrize("policy", ["ordered", "cheapest", "fastest", "weighted"])
-async def test_nobody_asks_again_and_again_while_all_are_busy(cache, policy, monkeypatch):
-    asked, take = 0, Dispatch.take
+async def test_no_worker_polls_in_a_loop_while_all_are_busy(cache, policy, monkeypatch):
+    polls, take = 0, Dispatch.take
 
     def counted(self, *arguments):
-        nonlocal asked
-        asked += 1
+        nonlocal polls
+        polls += 1
         return take(self, *arguments)
 
     monkeypatch.setattr(Dispatch, "take", counted)
@@ -125,4 +125,24 @@ async def test_nobody_asks_again_and_again_while_all_are_busy(cache, policy, mon
               for name in ("one", "two", "spare")]
     _, _, error = await run(cache, served, 40, policy=policy)
     assert error is None
-    assert asked < 40 * 12
+    assert polls < 40 * 12
+
+
+def test_the_repr_of_an_endpoint_is_its_state():
+    state = EndpointState(0, endpoint("hub", concurrency=8), Server("hub"), 0.0, lambda: 0.5)
+    permits = [state.admission.lease(0.0, 1.0) for _ in range(4)]
+    assert repr(state) == "<EndpointState hub: 4 of 8 in flight>"
+    state.admission.refused(permits[0], 0.0, EndpointError("loading", "503", retry_after=4.0))
+    assert repr(state) == "<EndpointState hub: 3 of 8 in flight, paused 4.2 s>"
+
+
+def test_the_repr_of_a_queue_counts_its_requests():
+    queue, group, hub = RouteQueue(Route(((0, 1), (2,)))), Group(), endpoint("hub")
+    assert repr(queue) == "<RouteQueue of endpoints 0, 1 then 2: 0 new, 0 to retry, 0 in flight>"
+    entries = [InFlight(Request(b"%d" % n, "x", 10, Chunk(0, 1, 10)), group, n) for n in range(5)]
+    for entry in entries[:3]:
+        queue.add(entry)
+    queue.retry(PendingCall(4.0, entries[3:], 14.0))
+    assert repr(queue) == "<RouteQueue of endpoints 0, 1 then 2: 3 new, 2 to retry, 0 in flight>"
+    queue.mark_sent(queue.next(1.0, hub, 2))
+    assert repr(queue) == "<RouteQueue of endpoints 0, 1 then 2: 1 new, 2 to retry, 2 in flight>"

@@ -1,4 +1,4 @@
-"""What each class of error does, in figures: one row, one test."""
+"""The effects of each class of error, in figures: one row, one test."""
 
 import math
 from typing import NamedTuple
@@ -18,19 +18,19 @@ REQUESTS = [Request(b"%d" % n, "x", 10, Chunk(0, 1, 10)) for n in range(2)]
 
 class Row(NamedTuple):
     alone: tuple[str, int]
-    """What becomes of one request that gets nothing else, and at which attempt."""
+    """The outcome of one request that gets this error every time, and the deciding attempt."""
     of_two: str
     calls: int
     billed_usd: float
     is_outage: bool
     pauses: list[tuple[int, float]]
-    """Of twenty calls that began together: which one pauses the endpoint, and for how long."""
+    """Of twenty calls that began together: the ones that pause the endpoint, and the seconds."""
     longest: float | None
-    """The pause where the server asks for an hour."""
+    """The pause where the server requests an hour."""
     lowers: str | None
     retry_cost: float
     is_config: bool
-    """The first twenty requests refused so mean that the job is wrong."""
+    """True: this error on each of the first twenty requests means that the job is wrong."""
 
 
 WAITS = ("waits", 0)
@@ -52,7 +52,7 @@ ROWS = {
 NAMES = {Retry: "again", Halve: "halve", SplitRequest: "split", Fail: "fail", Stop: "stop"}
 
 
-def live():
+def new_state():
     async def send(requests):
         raise NotImplementedError
 
@@ -64,7 +64,7 @@ def decide(error, attempts, size):
 
 
 def alone(error):
-    """How a request ends that gets this error again and again, and at which attempt."""
+    """The outcome of a request that gets this error every time, and the attempt that decides it."""
     for attempts in range(1, 100):
         decided = decide(error, attempts, 1)
         if isinstance(decided, Stop):
@@ -75,11 +75,11 @@ def alone(error):
 
 
 def pauses(error):
-    endpoint, found = live(), []
+    endpoint, paused = new_state(), []
     for number in range(1, 21):
         refusal = endpoint.refused(REQUESTS, error, Permit(0.0, 0, 10.0), 1.0)
-        found += [(number, refusal.pause.seconds)] if refusal.pause else []
-    return found
+        paused += [(number, refusal.pause.seconds)] if refusal.pause else []
+    return paused
 
 
 @pytest.mark.parametrize("kind", ERRORS)
@@ -89,24 +89,24 @@ def test_what_a_class_of_error_does(kind):
     assert alone(error) == row.alone
     assert NAMES[type(decide(error, 99, 2))] == row.of_two
 
-    endpoint = live()
+    endpoint = new_state()
     refusal = endpoint.refused(REQUESTS, error, Permit(1.0, 0, 10.0), 1.5)
     expected = Usage(row.calls, 0, 1, 0, 0, row.billed_usd, 0.5, 0.5)
     assert refusal.usage == endpoint.meter.usage == expected
-    assert (endpoint.troubled_since < math.inf) is row.is_outage
+    assert (endpoint.failing_since < math.inf) is row.is_outage
 
     assert pauses(error) == row.pauses
-    asked = EndpointError(kind, "why", status=400, retry_after=3_600.0)
-    pause = live().refused(REQUESTS, asked, Permit(0.0, 0, 10.0), 1.0).pause
+    throttled = EndpointError(kind, "why", status=400, retry_after=3_600.0)
+    pause = new_state().refused(REQUESTS, throttled, Permit(0.0, 0, 10.0), 1.0).pause
     assert (pause and pause.seconds) == row.longest
 
-    refused = live()
+    refused = new_state()
     assert [bool(refused.count_refusal(error)) for _ in range(20)] == [False] * 19 + [row.is_config]
     assert (facts.lowers, facts.retry_cost) == (row.lowers, row.retry_cost)
 
 
 @pytest.mark.parametrize("kind", [None, *ERRORS])
-def test_the_event_of_a_call_tells_what_it_took(kind):
+def test_the_event_of_a_call_holds_its_usage(kind):
     event = CallEnded("hub", 2, 0.5, 100, 7, 0.25, kind)
     sent = ROWS[kind].calls if kind else 1
     assert event.usage == Usage(sent, 0 if kind else 2, int(kind is not None), 100, 7, 0.25, 0.5, 0.5)

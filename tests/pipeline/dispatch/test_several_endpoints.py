@@ -1,4 +1,4 @@
-"""Dispatch over several endpoints: spill-over, fallback, rests, replicas, learned sizes."""
+"""Dispatch over several endpoints: spill-over, fallback, pauses, replicas, learned sizes."""
 
 import anyio
 import anyio.lowlevel
@@ -80,7 +80,7 @@ def down(inputs, call):
     return EndpointError("unreachable", "cannot connect")
 
 
-async def test_ordered_goes_on_to_the_next_when_the_first_has_no_room(cache):
+async def test_ordered_spills_over_to_the_next_when_the_first_has_no_room(cache):
     hub, spare = Server("hub", seconds=0.01), Server("spare", seconds=0.01)
     served = [(endpoint("hub", concurrency=2), hub), (endpoint("spare"), spare)]
     await run(cache, served, 2)
@@ -90,7 +90,7 @@ async def test_ordered_goes_on_to_the_next_when_the_first_has_no_room(cache):
     assert len(spare.texts) >= 10
 
 
-async def test_a_fallback_is_asked_only_for_what_the_others_failed(cache):
+async def test_a_fallback_gets_only_requests_that_the_others_failed(cache):
     def picky(inputs, call):
         return EndpointError("poison", "no", status=422) if inputs == ["text 3"] else None
 
@@ -102,13 +102,13 @@ async def test_a_fallback_is_asked_only_for_what_the_others_failed(cache):
     under = Keys([each for each, _ in served]).others(requests[3])
     assert [answer.value for answer in cache.get_many(under).values()] == ["spare: text 3"]
     assert cache.get_many([requests[3].key]) == {}
-    # and it is found again, though the first endpoint is well
+    # and the cache hits it, though the first endpoint is healthy
     again = Server("hub")
     await run(cache, [(endpoint("hub"), again), served[1]])
     assert again.texts == [] and spare.texts == ["text 3"]
 
 
-async def test_a_fallback_answers_while_the_first_rests(cache):
+async def test_a_fallback_answers_while_the_first_is_paused(cache):
     hub, spare = Server("hub", down), Server("spare")
     served = [(endpoint("hub"), hub), (endpoint("spare", is_fallback=True), spare)]
     dispatch, _, error = await run(cache, served)
@@ -154,7 +154,7 @@ async def test_a_private_row_waits_for_its_endpoint_and_never_goes_elsewhere(cac
     assert {f"text {n}" for n in range(0, 20, 2)} <= {*inside.texts}
 
 
-async def test_an_outage_of_all_that_may_answer_ends_the_run_though_others_answer(cache):
+async def test_an_outage_of_a_whole_route_ends_the_run_though_others_answer(cache):
     from pipeline.records import Rule
 
     hub, inside = Server("hub"), Server("inside", down)
@@ -167,7 +167,7 @@ async def test_an_outage_of_all_that_may_answer_ends_the_run_though_others_answe
     assert len(hub.texts) == 19
 
 
-async def test_a_resting_endpoint_is_tried_again_while_another_works(cache):
+async def test_a_paused_endpoint_is_probed_while_another_works(cache):
     hub = Server("hub", lambda inputs, call: down(inputs, call) if call == 1 else None)
     other = Server("other", seconds=0.02)
     served = [(endpoint("hub", concurrency=1), hub), (endpoint("other", concurrency=1), other)]
@@ -203,7 +203,7 @@ async def test_weighted_endpoints_have_their_shares_however_fast_they_are(
     assert len(one.texts) + len(two.texts) == 40
 
 
-async def test_a_batch_too_large_for_the_next_endpoint_is_parted(cache):
+async def test_a_batch_too_large_for_the_next_endpoint_is_split(cache):
     hub = Server("hub", down)
     spare = Server("spare")
     served = [(endpoint("hub", batch_size=8), hub),

@@ -23,7 +23,7 @@ from tests.support import require
 
 pytestmark = pytest.mark.anyio
 
-KEY = "canary-7f3a9c51d2"
+KEY = "secret-7f3a9c51d2"
 LONG = Deadline(30, 30, 30, 30)
 
 
@@ -39,7 +39,7 @@ def request(text="the weir at Oxmead"):
 
 
 async def refused(url, **changed):
-    """The error of one call, and how long it took is bounded."""
+    """The error of one call, which must arrive in time."""
     async with HttpEndpoint(endpoint(url, **changed)) as client:
         with pytest.raises(EndpointError) as raised, anyio.fail_after(10):
             await client.answer([request()])
@@ -48,16 +48,16 @@ async def refused(url, **changed):
 
 @contextlib.asynccontextmanager
 async def speaking(reply=b"", context=None):
-    """A server that answers every call with these bytes; its URL, and what was sent to it."""
-    heard, serving = [], set()
+    """A server that answers every call with these bytes; its URL, and the bytes that it received."""
+    received, serving = [], set()
 
     async def serve(reader, writer):
         serving.add(asyncio.current_task())
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             while True:
-                heard.append(await reader.readuntil(b"\r\n\r\n"))
-                length = re.search(rb"content-length: (\d+)", heard[-1].lower())
-                heard.append(await reader.readexactly(int(length[1])))
+                received.append(await reader.readuntil(b"\r\n\r\n"))
+                length = re.search(rb"content-length: (\d+)", received[-1].lower())
+                received.append(await reader.readexactly(int(length[1])))
                 writer.write(reply)
                 await writer.drain()
                 if not reply.startswith(b"HTTP/1.1 200 OK"):
@@ -68,7 +68,7 @@ async def speaking(reply=b"", context=None):
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
-    yield f"http{'s' if context else ''}://127.0.0.1:{port}", heard
+    yield f"http{'s' if context else ''}://127.0.0.1:{port}", received
     server.close()
     if serving:
         await asyncio.wait(serving)
@@ -89,9 +89,9 @@ async def test_an_answer_per_request_and_the_secret_in_one_header():
 
 
 async def test_a_call_is_sent_with_these_headers_only_and_no_key_without_a_secret():
-    async with speaking(whole(b"{}")) as (url, heard):
+    async with speaking(whole(b"{}")) as (url, received):
         await refused(url, secret=None)
-    head = b"".join(heard).split(b"\r\n\r\n")[0].decode().lower().split("\r\n")
+    head = b"".join(received).split(b"\r\n\r\n")[0].decode().lower().split("\r\n")
     assert head[0] == "post /v1/embeddings http/1.1"
     assert {line.partition(":")[0] for line in head[1:]} == {
         "host", "content-type", "accept", "user-agent", "accept-encoding", "content-length",
@@ -118,11 +118,11 @@ async def test_proxies_cookies_and_netrc_of_the_environment_are_not_used(monkeyp
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     reply = whole(b"{}", b"set-cookie: a=1; path=/")
-    async with speaking(reply) as (url, heard), HttpEndpoint(endpoint(url, secret=None)) as client:
+    async with speaking(reply) as (url, received), HttpEndpoint(endpoint(url, secret=None)) as client:
         for _ in range(2):
             with pytest.raises(EndpointError, match="200"):
                 await client.answer([request()])
-    sent = b"".join(heard).lower()
+    sent = b"".join(received).lower()
     assert b"cookie" not in sent
     assert b"authorization" not in sent
 
@@ -132,9 +132,9 @@ async def test_an_answer_above_the_cap_is_refused(monkeypatch):
     monkeypatch.setattr(http, "ANSWER_BYTES_PER_REQUEST", 0)
     async with Mock() as mock:
         error = await refused(mock.url)
-    assert (error.kind, str(error)) == ("invalid", "an answer of more than 1,000 bytes, too large")
+    assert (error.kind, str(error)) == ("invalid", "an answer of more than 1,000 bytes is too large")
     async with speaking(whole(b"x" * 1_001)) as (url, _):
-        assert str(await refused(url)) == "an answer of more than 1,000 bytes, too large"
+        assert str(await refused(url)) == "an answer of more than 1,000 bytes is too large"
     async with speaking(whole(b"x" * 1_000)) as (url, _):
         assert "more than" not in str(await refused(url))
 
@@ -145,7 +145,7 @@ async def test_a_compressed_answer_is_capped_as_it_unfolds(monkeypatch):
     bomb = whole(gzip.compress(b"0" * (64 << 20)), b"content-encoding: gzip")
     async with speaking(bomb) as (url, _):
         error = await refused(url)
-    assert (error.kind, str(error)) == ("invalid", "an answer of more than 1,048,576 bytes, too large")
+    assert (error.kind, str(error)) == ("invalid", "an answer of more than 1,048,576 bytes is too large")
 
 
 @pytest.mark.parametrize(("fault", "deadline"), [
@@ -157,7 +157,7 @@ async def test_a_compressed_answer_is_capped_as_it_unfolds(monkeypatch):
 async def test_what_was_sent_and_not_answered_in_time_is_ambiguous(fault, deadline):
     async with Mock([fault]) as mock:
         error = await refused(mock.url, deadline=deadline)
-    assert (error.kind, str(error)) == ("ambiguous", "no whole answer within 0 s")
+    assert (error.kind, str(error)) == ("ambiguous", "no complete answer within 0 s")
 
 
 async def test_a_slow_answer_that_is_never_idle_is_read_to_its_end():
@@ -182,7 +182,7 @@ async def test_a_closed_port_and_an_unknown_name_are_unreachable():
     for url, where in ((closed, closed[7:]), ("http://nosuchhost.invalid", "nosuchhost.invalid:80")):
         error = await refused(url)
         assert error.kind == "unreachable"
-        assert str(error).startswith(f"cannot connect to {where}: ")
+        assert str(error).startswith(f"cannot connect to {where} (")
         assert "ssl" not in str(error)
 
 
@@ -208,7 +208,7 @@ async def test_what_is_no_http_is_an_error_of_the_call(reply):
         assert (await refused(url)).kind == "ambiguous"
 
 
-async def test_a_client_goes_on_after_any_of_these():
+async def test_a_client_works_after_any_of_these():
     faults = ["reset x1", "half_body x1", "cut bytes=9 x1"]
     async with Mock(faults) as mock, HttpEndpoint(endpoint(mock.url)) as client:
         for _ in faults:
@@ -239,11 +239,11 @@ def self_signed(tmp_path_factory):
     return context
 
 
-async def test_a_certificate_that_nobody_vouches_for_is_refused_and_nothing_is_sent(self_signed):
-    async with speaking(whole(b"{}"), self_signed) as (url, heard):
+async def test_a_certificate_that_no_authority_signed_is_refused_and_nothing_is_sent(self_signed):
+    async with speaking(whole(b"{}"), self_signed) as (url, received):
         error = await refused(url)
     assert (error.kind, str(error)) == ("auth", "the certificate of 127.0.0.1 is not valid for it")
-    assert heard == []
+    assert received == []
 
 
 async def test_a_server_without_tls_is_refused_and_nothing_is_sent():

@@ -1,4 +1,4 @@
-"""The table of kinds: every row is whole, and reading it loads nothing."""
+"""The table of kinds: every row is complete, and reading it loads nothing."""
 
 import inspect
 import subprocess

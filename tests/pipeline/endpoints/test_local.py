@@ -1,4 +1,4 @@
-"""The embedded model: the same text has the same vector in any company, and sums up in words."""
+"""The embedded model: the same text has the same vector in any batch, and summaries are sentences of the text."""
 
 import json
 from itertools import pairwise
@@ -48,8 +48,8 @@ def request(text, tokens=3):
 
 def summaries(text, **parameters):
     answer = local.answerer(endpoint("summarization", **parameters), sentences)
-    (told,) = answer([request(text)])
-    return told.value
+    (outcome,) = answer([request(text)])
+    return outcome.value
 
 
 @settings(max_examples=20)
@@ -90,34 +90,34 @@ def test_a_text_without_a_vector_is_a_failure_and_its_neighbours_are_answered(mo
 @settings(max_examples=30)
 @given(TEXTS.filter(str.strip), st.integers(1, 4))
 def test_a_summary_is_sentences_of_the_text_in_their_order(text, count):
-    told = local.summary(text, sentences(text), count)
-    assert told.strip()
+    summary = local.summary(text, sentences(text), count)
+    assert summary.strip()
     written = [" ".join(text[start:end].split()) for start, end in sentences(text)]
-    places, rest = [], told
+    places, tail = [], summary
     for place, sentence in enumerate(written):
-        if sentence and rest.startswith(sentence) and rest[len(sentence):][:1] in ("", " "):
+        if sentence and tail.startswith(sentence) and tail[len(sentence):][:1] in ("", " "):
             places.append(place)
-            rest = rest[len(sentence) + 1:]
-    assert rest == ""
+            tail = tail[len(sentence) + 1:]
+    assert tail == ""
     assert 1 <= len(places) <= count
     assert all(first < second for first, second in pairwise(places))
 
 
-@pytest.mark.parametrize(("text", "told"), [
+@pytest.mark.parametrize(("text", "summary"), [
     (REPORT, "In March the gauge at the lower lock failed, and levels were read by hand for nine "
              "days."),
     (CHINESE, "三月份，下游船闸的水位计发生故障，值班人员连续九天用人工方式读取水位。"),
 ])
-def test_the_most_telling_sentence(text, told):
-    assert local.summary(text, sentences(text), 1) == told
+def test_the_most_relevant_sentence(text, summary):
+    assert local.summary(text, sentences(text), 1) == summary
 
 
 @pytest.mark.parametrize("text", [REPORT, CHINESE])
-def test_a_summary_has_three_sentences_unless_told_otherwise(text):
+def test_a_summary_has_three_sentences_by_default(text):
     spans = sentences(text)
     for parameters, count in (({}, 3), ({"sentences": 2}, 2)):
-        told = summaries(text, **parameters)
-        assert sum(text[start:end].strip() in told for start, end in spans) == count
+        summary = summaries(text, **parameters)
+        assert sum(text[start:end].strip() in summary for start, end in spans) == count
 
 
 @pytest.mark.parametrize("text", ["Yes.", "好。", "...", "\x00", "\u200b", "| a | b |\n", "# H",
@@ -126,13 +126,13 @@ def test_a_summary_is_never_empty(text):
     assert summaries(text)
 
 
-def test_equal_sentences_are_told_once_and_short_ones_only_if_there_are_no_others():
+def test_equal_sentences_appear_once_and_short_ones_only_if_there_are_no_others():
     text = "The weir held all winter. " * 9 + "Yours, H. Drood."
     assert local.summary(text, sentences(text), 3) == "The weir held all winter."
 
 
 @pytest.mark.parametrize("count", [0, -1, "abc", 2.5, None])
-def test_a_number_of_sentences_that_is_none_is_refused(count):
+def test_an_invalid_number_of_sentences_is_refused(count):
     with pytest.raises(UsageError) as error:
         local.answerer(endpoint("summarization", sentences=count), sentences)
     assert str(error.value) == (

@@ -202,7 +202,7 @@ def test_any_json_gives_an_error_and_never_an_exception(value):
         ),
     ],
 )
-def test_the_time_that_a_server_asks_for(headers, seconds):
+def test_the_wait_that_a_server_requests(headers, seconds):
     assert requested_wait(headers) == seconds
 
 

@@ -1,4 +1,4 @@
-"""A call goes out only where every part agrees, and then it has paid for each of them."""
+"""A call is sent only if every part of admission agrees, and then each part has been paid."""
 
 import math
 
@@ -44,7 +44,7 @@ def refused(kind="unreachable", retry_after=None):
 
 
 class Parts:
-    """Slots, retries and limits, each asked and paid by itself."""
+    """Slots, retry budget and rate limits, each checked and paid separately."""
 
     def __init__(self):
         self.in_flight = 0
@@ -52,27 +52,27 @@ class Parts:
         self.limits = Limits(bucket(CALLS_PER_MINUTE, 0.0), bucket(TOKENS_PER_MINUTE, 0.0))
 
     def refusal(self, now, tokens, retry_cost):
-        """Which part refuses this call, in the order of their price; limits are paid if none does,
-        and keep in mind that they were asked."""
+        """The first part that rejects this call; the rate limits are paid if none does, and they
+        remember the check."""
         if self.in_flight == SLOTS:
             return "room"
-        if self._retried(now, retry_cost)[1]:
+        if self._spend_retry(now, retry_cost)[1]:
             return "retries"
         self.limits, wait = rate.lease_all(self.limits, now, tokens)
         return "limits" if wait else None
 
     def pay(self, now, retry_cost):
         self.in_flight += 1
-        self.retries, _ = self._retried(now, retry_cost)
+        self.retries, _ = self._spend_retry(now, retry_cost)
 
-    def _retried(self, now, cost):
+    def _spend_retry(self, now, cost):
         return retry_budget.spend(self.retries, now, cost) if cost else (self.retries, 0.0)
 
 
 @given(steps=STEPS)
 def test_a_call_goes_exactly_where_every_part_agrees_and_each_is_paid(steps):
     made = control(
-        kind="local",  # whose room is what the job says
+        kind="local",  # its concurrency is fixed by the job
         concurrency=SLOTS,
         requests_per_minute=CALLS_PER_MINUTE,
         tokens_per_minute=TOKENS_PER_MINUTE,
@@ -101,9 +101,9 @@ def test_a_call_goes_exactly_where_every_part_agrees_and_each_is_paid(steps):
             parts.in_flight -= 1
 
 
-@given(steps=STEPS, asked=st.lists(st.sampled_from([1.0, 1_024.0]), max_size=4))
-def test_a_refusal_costs_nothing(steps, asked):
-    """Whoever asks often has no fewer calls: two that differ only in refused questions are equal."""
+@given(steps=STEPS, sizes=st.lists(st.sampled_from([1.0, 1_024.0]), max_size=4))
+def test_a_refusal_costs_nothing(steps, sizes):
+    """Two admissions that differ only in rejected leases grant the same calls."""
     quiet, loud = (control(concurrency=SLOTS, requests_per_minute=60.0) for _ in range(2))
     out, now = [], 0.0
     for step, *figures in steps:
@@ -115,7 +115,7 @@ def test_a_refusal_costs_nothing(steps, asked):
             if isinstance(got[0], Permit):
                 out.append(got)
             else:
-                for tokens in asked:
+                for tokens in sizes:
                     assert not isinstance(loud.lease(now, tokens, figures[1]), Permit)
         elif out:
             for made, permit in zip((quiet, loud), out.pop(0), strict=True):
@@ -125,37 +125,37 @@ def test_a_refusal_costs_nothing(steps, asked):
                     made.refused(permit, now, refused())
 
 
-def test_no_more_calls_are_under_way_than_the_job_allows():
+def test_no_more_calls_are_in_flight_than_the_job_allows():
     made = control(kind="local", concurrency=2)
-    tickets = [made.lease(0.0, 1.0) for _ in range(3)]
-    assert tickets[2] == math.inf and not made.has_room
-    made.answered(tickets[0], 0.5, None)
+    permits = [made.lease(0.0, 1.0) for _ in range(3)]
+    assert permits[2] == math.inf and not made.has_room
+    made.answered(permits[0], 0.5, None)
     assert isinstance(made.lease(0.5, 1.0), Permit)
     assert made.lease(0.5, 1.0) == math.inf
 
 
-def test_a_resting_endpoint_is_asked_by_one_call_alone():
+def test_a_paused_endpoint_is_probed_by_one_call():
     made = control()
     first, second = made.lease(0.0, 1.0), made.lease(0.0, 1.0)
-    rest = made.refused(first, 1.0, refused())
-    assert made.refused(second, 1.0, refused()) is None  # no news: it was under way before
+    pause = made.refused(first, 1.0, refused())
+    assert made.refused(second, 1.0, refused()) is None  # no new evidence: it was in flight before
     assert made.is_paused(1.0)
-    assert made.lease(1.0, 1.0) == rest.seconds
-    probe = made.lease(1.0 + rest.seconds, 1.0)
+    assert made.lease(1.0, 1.0) == pause.seconds
+    probe = made.lease(1.0 + pause.seconds, 1.0)
     assert isinstance(probe, Permit)
-    assert made.lease(1.0 + rest.seconds, 1.0) == math.inf
-    made.answered(probe, 2.0 + rest.seconds, None)
-    assert not made.is_paused(2.0 + rest.seconds)
-    assert isinstance(made.lease(2.0 + rest.seconds, 1.0), Permit)
+    assert made.lease(1.0 + pause.seconds, 1.0) == math.inf
+    made.answered(probe, 2.0 + pause.seconds, None)
+    assert not made.is_paused(2.0 + pause.seconds)
+    assert isinstance(made.lease(2.0 + pause.seconds, 1.0), Permit)
 
 
-def test_a_rest_costs_neither_room_nor_retries_nor_tokens():
+def test_a_pause_costs_no_slots_retries_or_tokens():
     made = control(kind="local", concurrency=2, tokens_per_minute=TOKENS_PER_MINUTE)
-    rest = made.refused(made.lease(60.0, 1.0), 60.0, refused(retry_after=8.0))
-    assert (rest.seconds >= 8.0, rest.is_asked) == (True, True)
+    pause = made.refused(made.lease(60.0, 1.0), 60.0, refused(retry_after=8.0))
+    assert (pause.seconds >= 8.0, pause.is_requested) == (True, True)
     for _ in range(200):
         assert not isinstance(made.lease(61.0, 1.0, FULL), Permit)
-    assert isinstance(made.lease(60.0 + rest.seconds, 1.0, FULL), Permit)
+    assert isinstance(made.lease(60.0 + pause.seconds, 1.0, FULL), Permit)
 
 
 def test_a_retry_waits_on_an_empty_budget_and_a_first_call_does_not():
@@ -166,7 +166,7 @@ def test_a_retry_waits_on_an_empty_budget_and_a_first_call_does_not():
     assert isinstance(made.lease(0.25, 1.0), Permit)
 
 
-def test_a_limit_that_a_reply_tells_is_kept_to():
+def test_a_limit_in_a_header_is_respected():
     made = control(kind="local", concurrency=99)
     assert made.limit_seconds(0.0, 1.0) == 0.0
     made.learn({"RateLimit": '"api";r=0;t=7', "RateLimit-Policy": '"api";q=9;w=60'}, 0.0, 0.0)
@@ -174,10 +174,33 @@ def test_a_limit_that_a_reply_tells_is_kept_to():
     assert made.is_paused(0.0)
 
 
-@pytest.mark.parametrize(("seconds", "rests"), [(0.5, False), (30.0, True)])
-def test_a_429_with_a_time_holds_all_calls_back_for_it(seconds, rests):
+@pytest.mark.parametrize(("seconds", "is_paused"), [(0.5, False), (30.0, True)])
+def test_a_429_with_a_time_holds_all_calls_back_for_it(seconds, is_paused):
     made = control()
-    rest = made.refused(made.lease(0.0, 1.0), 0.0, refused("rate", seconds))
-    assert (rest.is_asked, rest.seconds >= seconds) == (True, True)
-    assert made.lease(0.0, 1.0) == pytest.approx(rest.seconds)
-    assert made.is_paused(0.0) is rests  # a short one is waited out: a fallback is another model
+    pause = made.refused(made.lease(0.0, 1.0), 0.0, refused("rate", seconds))
+    assert (pause.is_requested, pause.seconds >= seconds) == (True, True)
+    assert made.lease(0.0, 1.0) == pytest.approx(pause.seconds)
+    assert made.is_paused(0.0) is is_paused  # a short one is waited out: a fallback is another model
+
+
+def test_the_repr_is_the_state_of_the_breaker_and_the_slots():
+    made = control(concurrency=8)
+    assert repr(made) == "<Admission: 0 of 8 in flight>"
+    permits = [made.lease(0.0, 1.0) for _ in range(3)]
+    assert repr(made) == "<Admission: 3 of 8 in flight>"
+    pause = made.refused(permits[0], 1.0, refused(retry_after=4.0))
+    assert repr(made) == f"<Admission: 2 of 8 in flight, paused {pause.seconds:.1f} s>"
+    assert made.lease(2.0, 1.0) == pause.seconds - 1.0
+    assert repr(made) == f"<Admission: 2 of 8 in flight, paused {pause.seconds - 1.0:.1f} s>"
+    assert made.refused(permits[1], 9.0, refused("invalid")) is None
+    assert repr(made) == "<Admission: 1 of 8 in flight, half-open>"
+    probe = made.lease(9.0, 1.0)
+    assert repr(made) == "<Admission: 2 of 8 in flight, probing>"
+    made.answered(probe, 9.5, None)
+    assert repr(made) == "<Admission: 1 of 8 in flight>"
+
+
+def test_the_repr_shows_a_pause_of_the_rate_limits():
+    made = control(kind="local", is_adaptive=False)
+    made.refused(made.lease(0.0, 1.0), 0.0, refused("rate", 2.0))
+    assert repr(made) == "<Admission: 0 of 4 in flight, paused 2.1 s>"

@@ -14,11 +14,11 @@ from pipeline.limits.breaker import (
 )
 
 
-def test_an_open_endpoint_may_be_called_at_once():
+def test_a_closed_breaker_lets_calls_go_at_once():
     assert wait(sent(Breaker()), now=5.0) == 0.0
 
 
-def test_after_a_rest_one_call_goes_alone_until_it_is_answered():
+def test_after_a_pause_one_call_goes_alone_until_it_is_answered():
     state = paused(Breaker(), now=10.0, started=9.0, seconds=2.0)
     assert wait(state, now=10.5) == 1.5
     assert wait(state, now=12.0) == 0.0
@@ -27,14 +27,14 @@ def test_after_a_rest_one_call_goes_alone_until_it_is_answered():
     assert wait(answered(state, started=12.0), now=12.1) == 0.0
 
 
-def test_calls_from_before_the_rest_neither_lengthen_the_streak_nor_end_it():
+def test_calls_from_before_the_pause_neither_count_as_failures_nor_end_it():
     state = paused(Breaker(), now=10.0, started=9.0, seconds=2.0)
     late = paused(state, now=10.1, started=9.5, seconds=5.0)
     assert (late.failures_in_a_row, late.until) == (1, 15.1)
     assert answered(late, started=9.5) == late
 
 
-def test_a_probe_that_fails_makes_the_streak_longer():
+def test_a_failed_probe_is_one_more_failure_in_a_row():
     state = sent(paused(Breaker(), now=10.0, started=9.0, seconds=2.0))
     state = paused(state, now=13.0, started=12.0, seconds=4.0)
     assert (state.failures_in_a_row, state.is_probing, wait(state, 13.0)) == (2, False, 4.0)
@@ -45,12 +45,12 @@ def test_a_probe_that_is_poison_lets_another_one_go():
     assert wait(probe_failed(state, started=12.0), now=12.0) == 0.0
 
 
-def test_an_error_from_before_the_rest_does_not_end_the_probe():
+def test_an_error_from_before_the_pause_does_not_end_the_probe():
     state = sent(paused(Breaker(), now=10.0, started=9.0, seconds=2.0))
     assert wait(probe_failed(state, started=9.5), now=12.0) == float("inf")
 
 
-def test_a_stale_error_does_not_begin_a_rest_again_after_recovery():
+def test_a_stale_error_does_not_begin_a_pause_again_after_recovery():
     state = answered(sent(paused(Breaker(), now=10.0, started=9.0, seconds=2.0)), started=12.0)
     assert wait(paused(state, now=13.0, started=9.5, seconds=9.0), now=13.0) == 0.0
     assert wait(paused(state, now=13.0, started=12.5, seconds=9.0), now=13.0) == 9.0
@@ -70,21 +70,21 @@ def failing(pattern, seconds_apart):
     ([True, False, False] * 40, 0.01, False),
     ([True] * 40, 10.0, False),
 ])
-def test_half_of_twenty_calls_together_is_no_chance(pattern, seconds_apart, broken):
+def test_half_of_twenty_calls_at_once_opens_the_breaker(pattern, seconds_apart, broken):
     assert should_open(failing(pattern, seconds_apart)) is broken
 
 
-def test_a_broken_endpoint_rests_5_seconds_doubling_to_5_minutes():
-    state, now, rests = Breaker(), 0.0, []
+def test_the_breaker_opens_for_5_seconds_doubling_to_5_minutes():
+    state, now, pauses = Breaker(), 0.0, []
     for _ in range(9):
-        rests.append(open_seconds(state, now))
-        state = paused(state, now, now, rests[-1])
-        assert open_seconds(state, now - 0.1) == 0  # was under way already
+        pauses.append(open_seconds(state, now))
+        state = paused(state, now, now, pauses[-1])
+        assert open_seconds(state, now - 0.1) == 0  # was in flight already
         now = state.until
-    assert rests == [5, 10, 20, 40, 80, 160, 300, 300, 300]
+    assert pauses == [5, 10, 20, 40, 80, 160, 300, 300, 300]
 
 
-def test_a_probe_that_fails_after_a_short_rest_makes_one_twice_as_long():
+def test_a_probe_that_fails_after_a_short_pause_makes_one_twice_as_long():
     for seconds, then in [(0.1, 1.0), (1.5, 3.0), (20.0, 40.0), (300.0, 300.0)]:
         assert open_seconds(paused(Breaker(), 0.0, 0.0, seconds), seconds) == pytest.approx(then)
 
@@ -95,7 +95,7 @@ def test_twenty_failures_in_a_row_break_it_however_much_it_answered_before():
         health = recorded(health, 0.0, 0.0, failed=False)
     for _ in range(19):
         health = recorded(health, 1.0, 1.0, failed=True)
-        health = recorded(health, 1.0, 0.5, failed=False)  # from before: that tells nothing
+        health = recorded(health, 1.0, 0.5, failed=False)  # from before: no evidence
     assert not should_open(health)
     assert should_open(recorded(health, 1.0, 1.0, failed=True))
     health = recorded(recorded(health, 1.1, 1.1, failed=False), 1.2, 1.2, failed=True)

@@ -13,7 +13,7 @@ from pipeline.limits.concurrency import (
 
 
 def filled(state):
-    """All room taken, and the rounds that the calls carry."""
+    """The state with all slots taken, and the rounds that the calls carry."""
     rounds = []
     while has_room(state):
         state = sent(state)
@@ -21,11 +21,11 @@ def filled(state):
     return state, rounds
 
 
-def round_trip(state, now, seconds=0.5, came="answered"):
-    """Every call that goes is back half a second later; the first round after `now`."""
+def round_trip(state, now, seconds=0.5, result="answered"):
+    """Every call returns half a second later; the state after the first round from `now`."""
     state, rounds = filled(state)
     for number in rounds:
-        state = returned(state, now, number, seconds, came)
+        state = returned(state, now, number, seconds, result)
     return state
 
 
@@ -48,12 +48,12 @@ def grown(trips, ceiling=64, seconds=0.5):
 )
 def test_size_is_within_1_and_the_ceiling_and_the_counts_balance(ceiling, steps):
     state, out, now = concurrency(ceiling, 0.0), [], 0.0
-    for came, seconds, which in steps:
+    for result, seconds, which in steps:
         now += seconds / 10
         while has_room(state):
             state = sent(state)
             out.append(state.round)
-        state = returned(state, now, out.pop(which % len(out)), seconds, came)
+        state = returned(state, now, out.pop(which % len(out)), seconds, result)
         assert 1 <= state.size <= ceiling
         assert state.in_flight == len(out)
         assert state.awaited == sum(number < state.round for number in out)
@@ -63,7 +63,7 @@ def test_size_is_within_1_and_the_ceiling_and_the_counts_balance(ceiling, steps)
 def test_a_server_that_refuses_everything_still_gets_a_call(ceiling, trips):
     state = concurrency(ceiling, 0.0)
     for trip in range(trips):
-        state = round_trip(state, float(trip), came="refused")
+        state = round_trip(state, float(trip), result="refused")
     assert has_room(state)
 
 
@@ -141,11 +141,11 @@ def test_it_does_not_grow_while_there_is_room():
 
 def test_errors_of_another_kind_neither_grow_nor_cut_it():
     state = concurrency(64, 0.0)
-    assert round_trip(state, 1.0, came="else").size == 8
+    assert round_trip(state, 1.0, result="else").size == 8
 
 
 def queueing(trips, slots, seconds, state=None, now=0.0):
-    """A server that works on so many at once and lets the others wait."""
+    """A server that works on `slots` calls at once and queues the others."""
     state = state or concurrency(256, now)
     sizes = []
     for _ in range(trips):

@@ -1,4 +1,4 @@
-"""What calls cost."""
+"""The cost of calls."""
 
 import hypothesis.strategies as st
 import pytest
@@ -29,12 +29,12 @@ def test_cost_in_usd(price, usd):
 
 
 @given(PRICES, AMOUNT, AMOUNT, AMOUNT, AMOUNT)
-def test_cost_is_never_negative_and_adds_up(price, requests, read, told, seconds):
+def test_cost_is_never_negative_and_adds_up(price, requests, read, written, seconds):
     def of(**work):
         return cost(price, **work)
 
-    together = of(requests=requests, input_tokens=read, output_tokens=told, seconds=seconds)
-    apart = [of(requests=requests), of(input_tokens=read), of(output_tokens=told),
+    together = of(requests=requests, input_tokens=read, output_tokens=written, seconds=seconds)
+    apart = [of(requests=requests), of(input_tokens=read), of(output_tokens=written),
              of(seconds=seconds)]
     assert min(apart) >= 0
     assert together == pytest.approx(sum(apart))

@@ -28,7 +28,7 @@ GAPS = st.lists(st.sampled_from([0.0, 0.001, 0.05, 0.3, 2.0, 40.0]), min_size=1,
 
 
 def leased(per_minute, wants, gaps=(0.0,), start=0.0, burst_seconds=0.1):
-    """[(when, how much)], for a caller who asks again when told, and dawdles in between."""
+    """The leases as [(when, how much)] of a caller that retries at the given time, after `gaps`."""
     state = bucket(per_minute, start, burst_seconds=burst_seconds)
     now, taken = start, []
     for turn, want in enumerate(wants):
@@ -37,7 +37,7 @@ def leased(per_minute, wants, gaps=(0.0,), start=0.0, burst_seconds=0.1):
         if wait:
             now += wait
             state, wait = lease(state, now, want)
-            assert wait == 0.0, "who comes back when told is not sent away again"
+            assert wait == 0.0, "a caller that returns at the given time does not wait again"
         taken.append((now, want))
     return taken
 
@@ -135,7 +135,7 @@ def test_an_endpoint_without_limits_never_waits():
     assert lease_all(Limits(), 0.0, 1e9) == (Limits(), 0.0)
 
 
-def test_what_was_estimated_too_high_comes_back_but_never_above_full():
+def test_unused_tokens_are_refunded_but_never_above_full():
     state = at(bucket(60_000, 0.0), 50.0)
     state, _ = lease(state, 50.0, 40)
     assert refund(state, 50.0, 40, 30).level == pytest.approx(68.5)
@@ -144,7 +144,7 @@ def test_what_was_estimated_too_high_comes_back_but_never_above_full():
 
 
 @given(st.floats() | st.sampled_from([-1.0, 1e300]), st.floats())
-def test_no_claim_about_usage_blocks_a_run_for_longer_than_a_minute(used, estimate):
+def test_no_reported_usage_blocks_a_run_for_longer_than_a_minute(used, estimate):
     state = refund(at(bucket(60_000, 0.0), 50.0), 50.0, estimate, used)
     assert state.level <= full(state)
     assert lease(state, 50.0, 1)[1] <= 61
@@ -182,7 +182,7 @@ def test_a_429_that_no_limit_explains_is_one_for_the_calls_in_flight():
     assert (after, is_explained) == (Limits(), False)
 
 
-def test_trust_is_cut_once_per_round_trip_and_comes_back():
+def test_the_factor_is_cut_once_per_round_trip_and_recovers():
     state = decrease(at(bucket(6_000, 0.0), 50.0), 50.0, started=49.9)
     assert state.factor == 0.95
     assert decrease(state, 50.2, started=49.95) == state
@@ -198,13 +198,13 @@ def test_a_429_in_spite_of_the_pace_makes_the_bursts_small():
     assert state.level == full(state)
 
 
-def test_a_pause_brings_no_trust_back():
+def test_the_factor_does_not_recover_during_a_pause():
     known = pause(Limits(decrease(bucket(6_000, 0.0), 50.0, started=49.9)), 50.0, 40)
     assert at(at(known.calls, 80.0), 90.0).factor == 0.95
 
 
 @given(st.lists(st.floats(0, 30), max_size=60))
-def test_trust_stays_within_its_bounds_whatever_comes(gaps):
+def test_the_factor_stays_within_its_bounds_whatever_comes(gaps):
     state, now = bucket(6_000, 0.0), 0.0
     for gap in gaps:
         now += gap
@@ -226,7 +226,7 @@ def test_a_lower_limit_holds_less_at_once():
     assert state.level == full(state) == pytest.approx(0.985)
 
 
-def test_a_limit_that_nothing_reaches_does_not_bind():
+def test_a_limit_that_is_never_reached_explains_no_429():
     lie = at(bucket(1e9, 0.0, is_declared=False), 50.0)
     lie, _ = lease(lie, 50.0, 1)
     assert not was_limiting(lie, started=50.0)
@@ -237,7 +237,7 @@ def test_a_limit_that_nothing_reaches_does_not_bind():
     assert not was_limiting(tight, started=50.1)
 
 
-def test_a_guess_takes_the_place_of_a_lie_and_stands_against_it():
+def test_an_inferred_limit_replaces_a_false_one_and_is_kept_against_it():
     lie = at(bucket(1e9, 0.0, is_declared=False), 50.0)
     guessed = infer_limit(lie, 50.0, per_second=80)
     assert (guessed.per_minute, guessed.is_inferred) == (4_800, True)
@@ -247,7 +247,7 @@ def test_a_guess_takes_the_place_of_a_lie_and_stands_against_it():
     assert infer_limit(None, 50.0, per_second=0.0) is None
 
 
-def test_a_guess_grows_while_it_is_in_use_up_to_what_was_declared():
+def test_an_inferred_limit_grows_while_it_is_in_use_up_to_what_was_declared():
     state, now = infer_limit(bucket(9_000, 0.0), 0.0, per_second=100), 0.0
     while now < 300:
         state, wait = lease(state, now, 1)

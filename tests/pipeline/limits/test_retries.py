@@ -52,12 +52,12 @@ def test_what_follows_from_an_error(kind, attempts, size, status, expected):
     assert (type(decided), decided) == (type(expected), expected)
 
 
-def test_a_call_waits_itself_where_the_server_does_not_say_how_long():
+def test_only_the_call_waits_if_the_server_names_no_time():
     assert decide("rate", retry_after=0.0) == Retry(0.5)
     assert decide("rate", retry_after=7.0) == Retry(0.0)
 
 
-def test_a_connection_that_breaks_in_silence_tells_of_the_endpoint():
+def test_a_connection_that_breaks_in_silence_points_at_the_endpoint():
     for attempts, status, is_silent, kind in [
         (11, None, True, Retry), (12, None, True, Fail), (2, None, False, Fail), (2, 200, True, Fail),
     ]:  # fmt: skip
@@ -103,15 +103,15 @@ def test_backoff_is_within_its_cap(attempts, draw):
     st.integers(0, 1_000),
     st.floats(0, 1, exclude_max=True),
 )
-def test_a_pause_is_positive_and_bounded_whatever_the_server_asks(kind, asked, streak, draw):
-    error = EndpointError(kind, "", retry_after=asked)
-    seconds = pause(error, streak, lambda: draw)
+def test_a_pause_is_positive_and_bounded_whatever_the_server_requests(kind, retry_after, failures, draw):
+    error = EndpointError(kind, "", retry_after=retry_after)
+    seconds = pause(error, failures, lambda: draw)
     assert 0 <= seconds <= 330
-    if asked is not None and 0 < asked <= 20:
-        assert asked <= seconds <= asked * 1.1 + 1e-9
+    if retry_after is not None and 0 < retry_after <= 20:
+        assert retry_after <= seconds <= retry_after * 1.1 + 1e-9
 
 
-@pytest.mark.parametrize(("asked", "least"), [(0, 0), (-5, 0), (1e9, 300), (0.02, 0.02), (7, 7)])
-def test_retry_after_is_honoured_and_clamped(asked, least):
-    error = EndpointError("rate", "", retry_after=asked)
-    assert least <= pause(error, 1, lambda: 0.0) <= 330
+@pytest.mark.parametrize(("retry_after", "min_seconds"), [(0, 0), (-5, 0), (1e9, 300), (0.02, 0.02), (7, 7)])
+def test_retry_after_is_honoured_and_clamped(retry_after, min_seconds):
+    error = EndpointError("rate", "", retry_after=retry_after)
+    assert min_seconds <= pause(error, 1, lambda: 0.0) <= 330

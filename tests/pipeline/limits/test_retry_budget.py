@@ -8,7 +8,7 @@ TRANSIENT, THROTTLE = ERRORS["transient"].retry_cost, ERRORS["rate"].retry_cost
 
 
 @given(st.lists(st.tuples(st.sampled_from(["earn", 5.0, 14.0]), st.floats(0, 3)), max_size=400))
-def test_it_never_exceeds_500_nor_falls_below_0_and_never_says_no(steps):
+def test_it_never_exceeds_500_nor_falls_below_0_and_never_refuses(steps):
     state, now = RetryBudget(), 0.0
     for what, gap in steps:
         now += gap
@@ -46,7 +46,7 @@ def test_answers_fill_it_again():
     assert earn(RetryBudget(left=499.0)).left == 500.0
 
 
-def test_thirty_percent_of_failures_are_carried_by_the_answers():
+def test_answers_pay_for_the_retries_of_thirty_percent_of_failures():
     state, waited = RetryBudget(), 0.0
     for turn in range(10_000):
         if turn % 10 < 3:
