@@ -58,7 +58,7 @@ def test_a_thousand_hours_are_a_thousand_jumps_and_no_sleep(
     assert clock.run(main) == (3_600_000.0, 1000)
 
 
-def test_it_starts_where_it_is_told() -> None:
+def test_it_starts_at_the_given_time() -> None:
     async def main() -> float:
         await anyio.sleep(5)
         return anyio.current_time()

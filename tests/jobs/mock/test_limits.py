@@ -243,7 +243,7 @@ def test_a_model_is_cold_from_the_first_call_on_and_an_outage_has_its_time() -> 
     ]
 
 
-def test_a_call_larger_than_the_limit_itself_is_never_admitted_and_told_so() -> None:
+def test_a_call_larger_than_the_limit_itself_is_never_admitted_and_reported_as_such() -> None:
     limit = parse("bucket tokens=1000/s")
     state, verdict = admit(limit, start(0.0), 0.0, tokens=1001)
     assert verdict == Verdict("too_large", "tokens", math.inf)

@@ -407,7 +407,7 @@ def test_a_status_comes_with_the_body_of_its_service(
 # Faults
 
 
-def test_counted_faults_are_played_as_often_as_told() -> None:
+def test_counted_faults_are_played_as_often_as_scripted() -> None:
     async def statuses(mock: Mock, post: Post) -> None:
         statuses = [(await post(EMBEDDINGS, embed(f"t{n}")))[0] for n in range(8)]
         assert statuses == [200, 200, 503, 200, 503, 200, 200, 200]
@@ -563,7 +563,7 @@ def test_gateway_faults_charge_nothing() -> None:
 
 
 @pytest.mark.parametrize("uvloop", [False, True])
-def test_broken_connections_break_where_told(uvloop: bool) -> None:
+def test_connections_break_at_the_scripted_byte(uvloop: bool) -> None:
     async def raw(mock: Mock) -> tuple[bytes, bool]:
         """What crosses the wire, and whether it ended in a reset."""
         reader, writer = await asyncio.open_connection("127.0.0.1", mock.port)
@@ -825,7 +825,7 @@ def test_faults_that_cannot_be_read_are_refused_in_one_line(words: str, message:
 # Running
 
 
-def test_only_loopback_unless_told() -> None:
+def test_only_loopback_unless_public() -> None:
     assert check_host("localhost") == "127.0.0.1"
     assert check_host("::1") == "::1"
     assert check_host("0.0.0.0", public=True) == "0.0.0.0"
