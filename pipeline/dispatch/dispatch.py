@@ -112,8 +112,6 @@ class Dispatch:
         self._stopped_by: TextmillError | None = None
         self._scope = anyio.CancelScope()
 
-    # --- from outside ------------------------------------------------------------------------
-
     async def admit(self, group: Group, requests: Sequence[Request]) -> int:
         """Look these requests up and queue the missing ones; returns how many need no sending.
 
@@ -218,8 +216,6 @@ class Dispatch:
         if self._stopped_by is not None:
             raise self._stopped_by
 
-    # --- decide ------------------------------------------------------------------------------
-
     def take(self, now: float, state: EndpointState) -> Taken | float | None:
         """The next call of this endpoint and its permit; or the seconds to wait for one; or None:
         there will be none.
@@ -286,8 +282,6 @@ class Dispatch:
                     hint="answers so far are kept; raise the budget or run again to continue",
                 )
         return None
-
-    # --- act ---------------------------------------------------------------------------------
 
     async def _ensure_open(self, open_endpoints: Callable[[], Awaitable[None]]) -> None:
         """Wait until the endpoints are ready for calls."""
