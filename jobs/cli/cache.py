@@ -30,12 +30,12 @@ TOLD = 20
 
 @click.group()
 def cache() -> None:
-    """The answers that are kept: count, check, prune and carry them."""
+    """Count, verify, prune, export and import the cached answers."""
 
 
 @command(group=cache, ends_in_json=True)
 def stats(as_json: bool) -> int:
-    """Say how many answers are kept, of what kind and since when."""
+    """Count the cached answers by model, with their size and age."""
     from pipeline.cache.maintenance import CacheStats, cache_stats
     from pipeline.cache.store import AnswerCache
 
@@ -84,9 +84,14 @@ def _asked(parts: dict[str, object]) -> str:
 
 
 @command(group=cache, ends_in_json=True)
-@click.option("--repair", "--delete", is_flag=True, help="Remove damaged ones: ask again.")
+@click.option(
+    "--repair",
+    "--delete",
+    is_flag=True,
+    help="Remove damaged answers, so that the next run requests them again.",
+)
 def verify(repair: bool, as_json: bool) -> int:
-    """Check every answer. Exit 12 where damage was found and not removed."""
+    """Check every cached answer. Exit 12 if damage was found and not removed."""
     from pipeline.cache.maintenance import find_damage
     from pipeline.cache.salvage import salvage
     from pipeline.cache.store import AnswerCache
@@ -153,10 +158,12 @@ def verify(repair: bool, as_json: bool) -> int:
 
 
 @command(group=cache, ends_in_json=True)
-@click.option("--older-than", metavar="AGE", required=True, help="Such as 90d; h, d, w or y.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option(
+    "--older-than", metavar="AGE", required=True, help="Age such as 90d; units are h, d, w and y."
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be removed, and remove nothing.")
 def prune(older_than: str, dry_run: bool, as_json: bool) -> int:
-    """Remove old answers; nothing else ever removes one."""
+    """Remove old answers from the cache. Answers are never removed automatically."""
     from pipeline.cache.maintenance import find_older
     from pipeline.cache.store import AnswerCache
 
@@ -199,7 +206,7 @@ def age_seconds(age: str) -> float:
 @command("export", group=cache, ends_in_json=True)
 @click.argument("file")
 def export_to(file: str, as_json: bool) -> int:
-    """Write all answers to FILE (- for stdout), to carry or to keep."""
+    """Export all answers to FILE (- for stdout), as a backup or for another machine."""
     from pipeline.cache.portable import export
     from pipeline.cache.store import AnswerCache
 
@@ -254,7 +261,7 @@ def _is_export(path: Path) -> bool:
 @command("import", group=cache, ends_in_json=True)
 @click.argument("file")
 def import_from(file: str, as_json: bool) -> int:
-    """Add the answers of FILE (- for stdin) that are not here yet."""
+    """Import the answers of FILE (- for stdin) that are not in the cache."""
     from pipeline.cache.portable import check, import_answers
     from pipeline.cache.store import AnswerCache
 

@@ -12,7 +12,7 @@ import click
 import msgspec
 from msgspec.structs import replace
 
-from jobs.cli.job_options import JobSettings, job_options
+from jobs.cli.job_options import GroupedCommand, JobSettings, job_options
 from jobs.cli.shell import command, print_message, run_interruptibly
 from jobs.display.chunks_page import ChunkedDocument, ChunkSettings, page
 from pipeline.errors import StorageError, UsageError
@@ -35,11 +35,11 @@ ERRORS = 5
 """Unreadable rows that are told one by one; of more, only how many."""
 
 
-@command()
+@command(cls=GroupedCommand)
 @click.argument("source", metavar="[FILE_OR_JOB]", required=False)
 @job_options()
-@click.option("--only", metavar="ID", help="Only the document with this id.")
-@click.option("--html", metavar="PATH", help="One page for a browser; - for stdout.")
+@click.option("--only", metavar="ID", help="Show only the document with this id.")
+@click.option("--html", metavar="PATH", help="Write one HTML page for a browser; - for stdout.")
 def chunks(
     source: str | None,
     settings: JobSettings,
@@ -47,7 +47,7 @@ def chunks(
     html: str | None,
     as_json: bool,
 ) -> int:
-    """Show where the documents of FILE_OR_JOB (- for stdin) are cut."""
+    """Show the chunks of the documents in FILE_OR_JOB (- for stdin)."""
     if html is not None:
         if as_json:
             raise UsageError("--html and --json are two ways of showing", hint="give one of them")

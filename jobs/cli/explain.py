@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from jobs.cli.job_options import FLAGGED, JobSettings, job_options
+from jobs.cli.job_options import FLAGGED, GroupedCommand, JobSettings, job_options
 from jobs.cli.shell import command
 from pipeline.errors import UsageError
 from pipeline.text import printable
@@ -24,12 +24,12 @@ NAMES = 10_000
 """So many ids are kept to find the one that was meant."""
 
 
-@command(ends_in_json=True)
+@command(cls=GroupedCommand, ends_in_json=True)
 @click.argument("source", metavar="JOB")
-@click.option("--id", "name", metavar="ID", required=True, help="Of the row to explain.")
+@click.option("--id", "name", metavar="ID", required=True, help="Id of the row to explain.")
 @job_options([key for key in FLAGGED if key.name != "input.id"])
 def explain(source: str, name: str, settings: JobSettings, as_json: bool) -> int:
-    """Say why a row of JOB would be paid for again, or would not."""
+    """Explain why a row of JOB is cached, or is not."""
     from jobs.build import build
     from jobs.cli.streams import with_files_for_streams
     from pipeline.cache.store import AnswerCache

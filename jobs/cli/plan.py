@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from jobs.cli.job_options import JobSettings, job_options
+from jobs.cli.job_options import GroupedCommand, JobSettings, job_options
 from jobs.cli.shell import command, print_message, run_interruptibly
 from jobs.format import duration
 from pipeline.text import many, printable
@@ -27,11 +27,11 @@ def say_absent(columns: Sequence[str]) -> None:
         )
 
 
-@command(ends_in_json=True)
+@command(cls=GroupedCommand, ends_in_json=True)
 @click.argument("source", metavar="JOB")
 @job_options()
 def plan(source: str, settings: JobSettings, as_json: bool) -> int:
-    """Say what a run of JOB would do and cost, without the network."""
+    """Estimate the calls and the cost of a run of JOB, offline."""
     return show_plan(source, settings, as_json=as_json)
 
 

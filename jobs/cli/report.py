@@ -16,7 +16,8 @@ from jobs.home import home
 @command()
 @click.argument("what", metavar="[JOB_OR_OUTPUT]", required=False)
 def report(what: str | None, as_json: bool) -> int:
-    """What a run did and what is to be done. Without a name, all runs of a day."""
+    """Report what a run did and what to do next. Report all runs of the last day
+    if no name is given."""
     told, _ = runs(home())
     if not told and what is None:
         print("no runs yet")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from jobs.cli.job_options import JobSettings, job_options
+from jobs.cli.job_options import GroupedCommand, JobSettings, job_options
 from jobs.cli.plan import say_absent, show_plan
 from jobs.cli.shell import command, print_error, print_message
 from jobs.secrets import mask
@@ -27,7 +27,7 @@ CLASSES = ("all", *FINAL_KINDS)
 """Of final failures, for --retry-failed."""
 
 
-class RunCommand(click.Command):
+class RunCommand(GroupedCommand):
     """Reads `run --retry-failed JOB` as people mean it: a word that is no class is the job."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -52,14 +52,16 @@ class RunCommand(click.Command):
 @command(cls=RunCommand, ends_in_json=True)
 @click.argument("source", metavar="JOB")
 @job_options()
-@click.option("--changes", metavar="PATH", help="Write what changed since the last commit.")
+@click.option(
+    "--changes", metavar="PATH", help="Write the changes since the last commit to this .jsonl file."
+)
 @click.option(
     "--retry-failed",
     metavar="[CLASS]",
     type=click.Choice(CLASSES),
-    help="Try the failures of an interrupted run again.",
+    help="Retry the failed rows of an interrupted run, all or of one class.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say what would be done: `plan`.")
+@click.option("--dry-run", is_flag=True, help="Print the plan, as `plan` does, and run nothing.")
 def run(
     source: str,
     settings: JobSettings,
@@ -68,7 +70,7 @@ def run(
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Run JOB, a job file or the name of a template. Goes on where the last run stopped."""
+    """Run JOB, a job file or the name of a template. Resume the last run if it was interrupted."""
     if dry_run:
         return show_plan(source, settings, as_json=as_json)
     import anyio

@@ -42,23 +42,27 @@ _NAME = re.compile(r"[^\W_][\w-]{0,63}")
 
 @click.group()
 def schedule() -> None:
-    """Run a job every night. By a systemd timer, or a line of the crontab."""
+    """Run a job every day at a fixed time. Use a systemd timer, or a line of the crontab."""
 
 
 @command(group=schedule, has_json=False)
 @click.argument("job")
-@click.option("--at", required=True, metavar="HH:MM", help="Local time of day.")
-@click.option("--name", help="Of the schedule; default: the job's.")
+@click.option("--at", required=True, metavar="HH:MM", help="Time of day, in local time.")
+@click.option("--name", help="Name of the schedule; default: that of the job.")
 @click.option(
-    "--random-delay", default="10m", show_default=True, metavar="TIME", help="Start up to so late."
+    "--random-delay",
+    default="10m",
+    show_default=True,
+    metavar="TIME",
+    help="Delay the start by up to this long.",
 )
-@click.option("--crontab", is_flag=True, help="Not by systemd.")
-@click.option("--dry-run", is_flag=True, help="Only show what would be written.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--crontab", is_flag=True, help="Use cron, not systemd.")
+@click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
+@click.option("--yes", is_flag=True, help="Write without a question.")
 def add(
     job: str, at: str, name: str | None, random_delay: str, crontab: bool, dry_run: bool, yes: bool
 ) -> int:
-    """Run the job file JOB every day at a time."""
+    """Schedule the job file JOB every day at a fixed time."""
     planned, named = _schedule(job, at, name, random_delay)
     try:
         by = scheduler(wants_crontab=crontab)
@@ -99,7 +103,7 @@ def _is_wanted() -> bool:
 
 @command("list", group=schedule)
 def listed(as_json: bool) -> int:
-    """Every schedule: its time, its job, who keeps it."""
+    """List the schedules with time, job and scheduler."""
     found = _all()
     for schedule, by in found:
         if as_json:
@@ -117,7 +121,7 @@ def listed(as_json: bool) -> int:
 
 @command("next", group=schedule)
 def upcoming(as_json: bool) -> int:
-    """When each schedule is due next."""
+    """List the next start of each schedule."""
     now = datetime.now().astimezone()
     found = sorted(_all(), key=lambda each: (next_time(each[0], now), each[0].name))
     for schedule, by in found:
@@ -135,7 +139,7 @@ def upcoming(as_json: bool) -> int:
 @command(group=schedule, has_json=False)
 @click.argument("name")
 def remove(name: str) -> int:
-    """Take the schedule NAME away; its job and its answers stay."""
+    """Remove the schedule NAME; keep its job and its answers."""
     found = [(schedule, by) for schedule, by in _all() if schedule.name == name]
     if not found:
         names = ", ".join(printable(schedule.name) for schedule, _ in _all())

@@ -9,7 +9,7 @@ import click
 import msgspec
 from msgspec.structs import replace
 
-from jobs.cli.job_options import JobSettings, job_options
+from jobs.cli.job_options import GroupedCommand, JobSettings, job_options
 from jobs.cli.shell import command
 from jobs.spec.job import KEY
 from pipeline.errors import EndpointError, OutageError, RefusedError, UsageError
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 
 
 _OF_ITS_ENDPOINT = (
-    replace(KEY["endpoint.kind"], help="Of that endpoint, without a job file."),
-    replace(KEY["endpoint.model"], help="Of that endpoint."),
-    replace(KEY["endpoint.url"], help="Of that endpoint."),
+    replace(KEY["endpoint.kind"], help="Protocol of the endpoint that embeds the question."),
+    replace(KEY["endpoint.model"], help="Model of that endpoint."),
+    replace(KEY["endpoint.url"], help="Base URL of that endpoint."),
 )
 
 
-@command()
+@command(cls=GroupedCommand)
 @click.argument("output", metavar="OUT")
 @click.argument("question")
-@click.option("-n", "--count", default=5, show_default=True, help="How many chunks.")
+@click.option("-n", "--count", default=5, show_default=True, help="Number of chunks to print.")
 @click.option(
-    "--job", "job_path", metavar="JOB", help="Its endpoint embeds the question, if not local."
+    "--job", "job_path", metavar="JOB", help="Job whose endpoint embeds the question, if not local."
 )
-@job_options(_OF_ITS_ENDPOINT, set_help="Any key of it.")
+@job_options(_OF_ITS_ENDPOINT, set_help="Set any key of that endpoint's job.")
 def search(
     output: str,
     question: str,
@@ -48,7 +48,7 @@ def search(
     settings: JobSettings,
     as_json: bool,
 ) -> int:
-    """Ask an embedded corpus: the chunks of OUT nearest to QUESTION."""
+    """Find the chunks of an output OUT that are nearest to QUESTION."""
     import anyio
 
     from pipeline.search import metadata, nearest

@@ -44,7 +44,7 @@ def command(
         declare = group.command if group is not None else click.command
         declared: click.Command = declare(name, cls=cls)(reporting)
         if has_json:
-            flag = click.Option(["--json", "as_json"], is_flag=True, help="JSON on stdout.")
+            flag = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON on stdout.")
             declared.params.append(flag)
         return declared
 

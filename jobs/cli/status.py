@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 @command()
 @click.argument("what", metavar="[JOB_OR_OUTPUT]", required=False)
-@click.option("--watch", is_flag=True, help="Follow what runs until it has ended.")
-@click.option("--limit", default=20, show_default=True, help="How many runs.")
+@click.option("--watch", is_flag=True, help="Follow the running jobs until they have ended.")
+@click.option("--limit", default=20, show_default=True, help="Number of runs to list.")
 def status(what: str | None, watch: bool, limit: int, as_json: bool) -> int:
-    """What ran, when, how it ended, what it cost, and what is open."""
+    """List the runs: start, ending, rows, cost, and how to resume."""
     if limit < 1:
         raise UsageError(f"--limit = {limit} must be at least 1")
     if watch and as_json:

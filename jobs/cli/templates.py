@@ -17,7 +17,7 @@ from pipeline.text import printable
 @command()
 @click.argument("name", required=False)
 def templates(name: str | None, as_json: bool) -> int:
-    """List the templates, or print the one called NAME. It is a job file."""
+    """List the templates, or print the template NAME. Templates are job files."""
     from jobs.spec.load import templates as found
 
     known: dict[str, Any] = dict(found())

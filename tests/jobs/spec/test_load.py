@@ -219,7 +219,7 @@ def test_the_table_the_records_and_the_later_keys_agree() -> None:
             assert record == key.default, key.name
     assert not LATER & {key.name for key in KEYS}
     assert [row[0] for row in reference()] == [key.name for key in KEYS]
-    assert ("chunk.size", "integer, at least 1", "256", "tokens of a chunk, never exceeded") in (
+    assert ("chunk.size", "integer, at least 1", "256", "maximum tokens per chunk, never exceeded") in (
         reference()
     )
 
