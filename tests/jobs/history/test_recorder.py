@@ -114,7 +114,7 @@ def test_lines_that_nobody_folds_are_bounded_and_counted(tmp_path, monkeypatch):
     told = journal(tmp_path)
     for number in range(60):
         told.on(events.Committed("out", number))
-    assert told.close(event="ended") == "events.jsonl lacks 11 lines: more than 50 lines"
+    assert told.close(event="ended") == "events.jsonl is missing 11 lines: more than 50 lines"
     assert len(lines(tmp_path)) == 50
 
 
@@ -138,7 +138,7 @@ def test_a_full_disk_loses_lines_and_says_so(tmp_path, monkeypatch):
     disk.is_full = True
     told.on(events.Committed("b", 2))
     told.flush()
-    assert told.close(event="ended") == "events.jsonl lacks 2 lines: No space left on device"
+    assert told.close(event="ended") == "events.jsonl is missing 2 lines: No space left on device"
     assert [line["rows"] for line in lines(tmp_path)] == [1]
 
 
@@ -150,7 +150,7 @@ def test_a_disk_that_has_room_again_gets_what_waited(tmp_path, monkeypatch):
         told.on(events.Committed("out", number))
         told.flush()
     disk.is_full = False
-    assert told.close(event="ended") == "events.jsonl lacks 2 lines: No space left on device"
+    assert told.close(event="ended") == "events.jsonl is missing 2 lines: No space left on device"
     assert [line.get("rows") for line in lines(tmp_path)] == [0, 3, 4, None]
 
 
@@ -161,7 +161,7 @@ def test_a_journal_that_cannot_be_opened_is_told(tmp_path, make):
     make(tmp_path / "events.jsonl")
     told = journal(tmp_path)
     told.on(events.Surveyed(1, 1))
-    assert told.close(event="ended").startswith("events.jsonl lacks 2 lines: ")
+    assert told.close(event="ended").startswith("events.jsonl is missing 2 lines: ")
 
 
 def test_what_could_act_on_a_terminal_or_looks_secret_is_not_in_a_line(tmp_path):
@@ -191,7 +191,7 @@ def test_a_recording_tells_the_register_how_far_the_run_is(tmp_path):
         assert time.monotonic() < ends
         time.sleep(0.02)
     assert (found.run, found.documents, found.cached, found.usage.tokens, found.usage.cost_usd) == ("r1", 10, 20, 107, 0.25)
-    assert (found.live.done, found.live.state, found.live.pause) == (7.5, "working", "rate from hub, 3 times")
+    assert (found.live.done, found.live.state, found.live.pause) == (7.5, "working", "hub (rate), 3 times")
     assert found.endpoints == {"hub": found.usage} == {"hub": Usage(1, 10, 0, 100, 7, 0.25, 0.5, 0.5)}
     assert recording.close(130, "interrupted", resumable=True) == []
     (last,), _ = runs(tmp_path)
@@ -225,7 +225,7 @@ def test_a_home_that_cannot_be_written_is_told_and_the_run_goes_on(tmp_path, mon
     with record_run(tmp_path, told_of(tmp_path), said.append) as recording:
         recording.on(events.Surveyed(1, 1))
         recording._run = record.replace(recording._run, exit=0, class_="complete")
-    assert said == ["/home/x: Read-only file system: `status` may not show this run as it was"]
+    assert said == ["/home/x: Read-only file system: `status` may show this run incompletely"]
 
 
 @pytest.mark.parametrize("name", ["open", "write", "pwrite", "fsync", "pread", "flock"])

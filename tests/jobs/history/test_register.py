@@ -39,12 +39,12 @@ def test_a_run_from_start_to_end(tmp_path):
     entry = RegisterEntry(tmp_path / "home", made())
     (found,), unread = runs(tmp_path / "home")
     assert is_running(found) and found.host and found.pid == os.getpid() and unread == 0
-    entry.show(replace(entry.told, usage=Usage(7), live=RunProgress(3.0, utc(5.0), "working")))
+    entry.show(replace(entry.run, usage=Usage(7), live=RunProgress(3.0, utc(5.0), "working")))
     (found,), _ = runs(tmp_path / "home")
     assert (found.usage.calls, found.live.done) == (7, 3.0)
-    entry.show(replace(entry.told, usage=Usage(8), live=None))  # shorter than the last one
+    entry.show(replace(entry.run, usage=Usage(8), live=None))  # shorter than the last one
     assert runs(tmp_path / "home")[0][0].usage.calls == 8
-    entry.end(done(entry.told, usage=Usage(9)))
+    entry.end(done(entry.run, usage=Usage(9)))
     (found,), _ = runs(tmp_path / "home")
     assert (found.exit, found.usage.calls, is_running(found)) == (0, 9, False)
     assert entry.trouble == ""
@@ -63,7 +63,7 @@ def test_a_killed_run_is_told_from_one_that_works_and_keeps_its_figures(tmp_path
         "from msgspec.structs import replace\n"
         "from jobs.history.register import RegisterEntry, RunProgress, start_record\nfrom pipeline.records import Usage\n"
         "e = RegisterEntry(Path(sys.argv[1]), start_record('nightly', file='', output='/o.parquet', command='again'))\n"
-        "e.show(replace(e.told, usage=Usage(41, cost_usd=0.5), live=RunProgress(3.0, '2099-01-01T00:00:00.000Z', 'working')))\n"
+        "e.show(replace(e.run, usage=Usage(41, cost_usd=0.5), live=RunProgress(3.0, '2099-01-01T00:00:00.000Z', 'working')))\n"
         "print('ready', flush=True)\n"
         "sys.stdin.read()\n"
     )
@@ -89,9 +89,9 @@ def test_a_killed_run_is_told_from_one_that_works_and_keeps_its_figures(tmp_path
 
 def test_a_run_that_was_killed_between_its_two_files_is_told_once(tmp_path):
     entry = RegisterEntry(tmp_path, made())
-    life = tmp_path / "running" / f"{entry.told.entry}.json"
+    life = tmp_path / "running" / f"{entry.run.entry}.json"
     content = life.read_bytes()
-    entry.end(done(entry.told))
+    entry.end(done(entry.run))
     life.write_bytes(content)  # the last line was written, the file was not removed
     RegisterEntry(tmp_path, made("second"))
     assert [(run.job, run.exit) for run in runs(tmp_path)[0]][-1] == ("nightly", 0)
@@ -105,7 +105,7 @@ def test_a_cut_line_costs_itself_and_no_other(tmp_path):
     with path.open("ab") as file:
         file.write(b'{"entry":"cut","jo')
     entry = RegisterEntry(tmp_path, made("second"))
-    entry.end(done(entry.told))
+    entry.end(done(entry.run))
     found, unread = runs(tmp_path)
     assert len(found) == before + 1 and unread == 1
     with path.open("ab") as file:
@@ -116,7 +116,7 @@ def test_a_cut_line_costs_itself_and_no_other(tmp_path):
 def test_many_at_once_lose_no_line(tmp_path):
     def one(number):
         entry = RegisterEntry(tmp_path, made(f"job-{number}"))
-        entry.end(done(entry.told, usage=Usage(number)))
+        entry.end(done(entry.run, usage=Usage(number)))
         return entry.trouble
 
     with ThreadPoolExecutor(8) as pool:
