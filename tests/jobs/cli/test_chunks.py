@@ -154,7 +154,7 @@ def test_a_page_of_all_documents_or_of_one(rows, textmill):
     (["in.jsonl", "--size", "3"], 2,
      "--size: chunk.overlap = 32 tokens must be smaller than chunk.size = 3 tokens"),
     (["in.jsonl", "--html", "in.jsonl"], 2, "--html = in.jsonl must end in .html, or be -"),
-    (["in.jsonl", "--html", "-", "--json"], 2, "--html and --json are two ways of showing"),
+    (["in.jsonl", "--html", "-", "--json"], 2, "--html and --json cannot be combined"),
     (["in.jsonl", "--html", "none/x.html"], 13,
      "none/x.html: cannot be written: No such file or directory"),
 ])

@@ -83,7 +83,7 @@ def test_nothing_of_a_document_becomes_markup_or_a_control(text, name, section):
     told = [(tag, attrs.get("class")) for tag, attrs in Reader(made).elements]
     body = told[[tag for tag, _ in told].index("section"):]
     assert {*body} <= {
-        ("section", None), ("h2", None), ("bdi", None), ("p", "told"), ("div", "text"),
+        ("section", None), ("h2", None), ("bdi", None), ("p", "counts"), ("div", "text"),
         ("span", "c a"), ("b", "x"),
     }
     assert [tag for tag, _ in body if tag != "b"] == ["section", "h2", "bdi", "p", "div", "span"]
@@ -164,7 +164,7 @@ def test_what_is_left_out_is_said(monkeypatch):
     read = Reader(made)
     assert read.texts == ["0123456789012345", "0123"]
     assert taken == ["a", "b"]
-    assert "Here the page ends this document, at character 16 of 30: 2 of 3 chunks" in made
+    assert "The page shows this document up to character 16 of 30: 2 of 3 chunks" in made
     assert "The first 2 of 3 documents; the others are not on this page" in made
     monkeypatch.setattr(pages, "MAX_CHUNKS", 1)
     assert Reader(page(CUTTING, [cut("abcd", (0, 2), (2, 4))], 1)).texts == ["ab"]

@@ -239,7 +239,7 @@ def test_the_next_time():
 
 def test_stopping_takes_longer_than_the_grace_and_outages_are_tried_within_a_night():
     assert "TimeoutStopSec=90\n" in service(made(grace_seconds=30))
-    assert units.TRY_AGAIN_SECONDS * units.MAX_STARTS < units.WITHIN_SECONDS
+    assert units.RETRY_SECONDS * units.MAX_STARTS < units.WITHIN_SECONDS
 
 
 @pytest.mark.slow
