@@ -73,13 +73,13 @@ def test_stats_tell_what_is_kept(workdir, own_home, textmill):
     assert (asked, what) == (
         "requested so far:", "  feature-extraction  local/wordllama-256"
     )
-    told = textmill("cache", "stats", "--json").last
-    assert (told["answers"], told["damaged"]) == (12, 0)
-    assert told["kinds"][0]["dimension"] == 256
-    assert told["asked"][0]["endpoint.kind"] == "local"
+    answer_stats = textmill("cache", "stats", "--json").last
+    assert (answer_stats["answers"], answer_stats["damaged"]) == (12, 0)
+    assert answer_stats["kinds"][0]["dimension"] == 256
+    assert answer_stats["asked"][0]["endpoint.kind"] == "local"
 
 
-def test_verify_finds_damage_and_repair_makes_it_asked_again(workdir, own_home, textmill):
+def test_verify_finds_damage_and_repair_has_it_requested_again(workdir, own_home, textmill):
     run_embed(textmill)
     spoil(own_home, 2)
     ran = textmill("cache", "verify")
@@ -96,15 +96,15 @@ def test_verify_finds_damage_and_repair_makes_it_asked_again(workdir, own_home, 
     ran = textmill("cache", "verify", "--delete")
     assert (ran.code, ran.out) == (
         0,
-        "10 answers are intact, 2 entries are damaged, 2 of them removed: "
-        "they will be asked for again\n",
+        "10 answers are intact, 2 entries are damaged, 2 of them removed; "
+        "the next run requests them again\n",
     )
     assert textmill("cache", "verify").code == 0
     assert run_anew(textmill).last["cached"] == 10
     assert textmill("cache", "verify", "--json").last["good"] == 12
 
 
-def test_of_much_damage_only_some_is_told_one_by_one(workdir, own_home, textmill):
+def test_of_much_damage_only_some_is_reported_one_by_one(workdir, own_home, textmill):
     Path("in.jsonl").write_text(
         "".join(json.dumps({"id": n, "text": f"row number {n}"}) + "\n" for n in range(30))
     )
@@ -224,7 +224,7 @@ def test_answers_travel_to_another_home(workdir, own_home, textmill, monkeypatch
     }
 
 
-def test_an_answer_that_stands_otherwise_here_is_said(workdir, own_home, textmill):
+def test_an_answer_that_differs_here_is_reported(workdir, own_home, textmill):
     run_embed(textmill)
     textmill("cache", "export", "x")
     from pipeline.records import Answer

@@ -9,7 +9,7 @@ from pipeline.disk.durable import storage_errors
 from pipeline.errors import StorageError
 
 
-def test_rows_in_place_of_a_job_file_are_told_from_one(textmill):
+def test_rows_are_not_taken_for_a_job_file(textmill):
     for name in ("docs.jsonl", "docs.parquet", "docs.jsonl.gz"):
         ran = textmill("run", name)
         assert (ran.code, ran.err) == (
@@ -49,7 +49,7 @@ def test_the_command_that_goes_on_is_what_somebody_would_type():
     )
 
 
-def test_all_slips_of_a_job_file_are_told_at_once(tmp_path, textmill):
+def test_all_unknown_keys_of_a_job_file_are_reported_at_once(tmp_path, textmill):
     (tmp_path / "job.toml").write_text(
         'task = "feature-extraction"\nroutes = "ordered"\n[input]\npaht = "x.jsonl"\n'
         '[[endpoint]]\nname = "a"\nkind = "local"\nprise = {}\n[chunk]\nsise = 1\n'

@@ -52,7 +52,7 @@ def test_a_flag_sets_its_key_as_the_type_of_the_key(key):
         assert settings_of(key.flag, raw).flags == {key.name: value}
 
 
-def test_flags_stand_in_the_order_in_which_they_were_typed():
+def test_flags_keep_the_order_in_which_they_were_typed():
     assert list(settings_of("--url", "u", "--id", "n", "-i", "p").flags) == [
         "endpoint.url", "input.id", "input.path"]  # fmt: skip
 

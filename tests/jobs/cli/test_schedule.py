@@ -29,7 +29,7 @@ def machine(tmp_path, monkeypatch):
 
 class Machine:
     def __init__(self, folder, monkeypatch):
-        self.folder, self.bin, self.told = folder, folder / "bin", folder / "told"
+        self.folder, self.bin, self.log = folder, folder / "bin", folder / "log"
         self.bin.mkdir()
         self.table = folder / "crontab.txt"
         monkeypatch.setenv("PATH", str(self.bin))
@@ -40,7 +40,7 @@ class Machine:
 
     def tool(self, name, script):
         path = self.bin / name
-        path.write_text(f"#!/bin/sh\necho \"{name} $*\" >>'{self.told}'\n{script}\n")
+        path.write_text(f"#!/bin/sh\necho \"{name} $*\" >>'{self.log}'\n{script}\n")
         path.chmod(0o755)
 
     def with_systemd(self, code=0):
@@ -80,12 +80,12 @@ def test_add_list_next_and_remove_by_systemd(machine, textmill, own_home):
     assert wanted.samefile(machine.units / "textmill-nightly.timer")
     service = (machine.units / "textmill-nightly.service").read_text("utf-8")
     assert f'"run" "{job}"' in service and f'"TEXTMILL_HOME={own_home}"' in service
-    assert "systemctl --user daemon-reload\nsystemctl --user restart textmill-nightly.timer\n" in machine.told.read_text()
+    assert "systemctl --user daemon-reload\nsystemctl --user restart textmill-nightly.timer\n" in machine.log.read_text()
 
     listed = textmill("schedule", "list")
     assert listed.out == f"nightly  02:00 (within 10 min)  {job}  systemd\n"
-    told = json.loads(textmill("schedule", "next", "--json").out)
-    assert (told["name"], told["job"], told["by"], told["random_delay_seconds"]) == ("nightly", str(job), "systemd", 600)
+    log = json.loads(textmill("schedule", "next", "--json").out)
+    assert (log["name"], log["job"], log["by"], log["random_delay_seconds"]) == ("nightly", str(job), "systemd", 600)
     assert "  nightly\n" in textmill("schedule", "next").out
 
     (machine.folder / "home/data/systemd/timers").mkdir(parents=True)
@@ -167,7 +167,7 @@ def test_a_machine_with_neither(machine, textmill):
     assert textmill("schedule", "add", machine.job(), "--at", "02:00", "--yes", "--crontab").code == 2
 
 
-def test_where_systemd_does_not_answer_the_files_stand_and_one_line_says_how_to_go_on(machine, textmill):
+def test_where_systemd_does_not_answer_the_files_are_written_and_one_line_says_how_to_start(machine, textmill):
     machine.with_systemd(code=1)
     ran = textmill("schedule", "add", machine.job(), "--at", "02:00", "--yes")
     assert ran.code == 0

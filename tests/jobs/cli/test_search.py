@@ -49,7 +49,7 @@ def test_errors_are_one_line(rows, textmill, arguments, line):
     assert "Traceback" not in ran.err
 
 
-def test_search_finds_the_chunk_that_is_asked_for_best_first(vectors, textmill):
+def test_search_finds_the_chunk_that_answers_the_question_best_first(vectors, textmill):
     ran = textmill("search", "v.parquet", "How does bread dough rise?", "--json")
     hits = objects(ran.out)
     assert hits[0]["name"] == "bread"
@@ -170,9 +170,9 @@ def test_a_local_job_cannot_name_another_model(rows, textmill):
 def test_templates_are_listed_and_printed_as_they_are(textmill):
     listed = textmill("templates").out.splitlines()
     assert [line.split()[0] for line in listed] == ["ask", "embed", "enrich", "summarize"]
-    told = objects(textmill("templates", "--json").out)
-    assert [each["name"] for each in told] == ["ask", "embed", "enrich", "summarize"]
-    assert all(each["purpose"] for each in told)
+    hits_shown = objects(textmill("templates", "--json").out)
+    assert [each["name"] for each in hits_shown] == ["ask", "embed", "enrich", "summarize"]
+    assert all(each["purpose"] for each in hits_shown)
     ran = textmill("templates", "embed")
     assert (ran.code, ran.err) == (0, "")
     assert 'task = "feature-extraction"' in ran.out

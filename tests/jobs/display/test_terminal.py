@@ -130,12 +130,12 @@ def test_json_is_one_object_a_line_with_the_name_of_the_event():
     for event in [*STORY, events.Committed("a\nb", 3)]:
         shown.on(event)
     shown.close()
-    told = [json.loads(line) for line in out.getvalue().splitlines()]
-    assert [each["event"] for each in told] == [
+    shown_lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [each["event"] for each in shown_lines] == [
         "surveyed", "admitted", "call", "paused", "call", "written", "written", "committed",
     ]
-    assert told[0] == {"event": "surveyed", "documents": 1_204, "parts": 3}
-    assert told[-1]["path"] == "a\nb"
+    assert shown_lines[0] == {"event": "surveyed", "documents": 1_204, "parts": 3}
+    assert shown_lines[-1]["path"] == "a\nb"
 
 
 def test_plain_speaks_every_ten_seconds_and_of_a_pause_once(monkeypatch):
@@ -186,9 +186,9 @@ def test_the_terminal_shows_figures_and_leaves_nothing_behind(monkeypatch):
     for event in [*STORY, events.Paused("hub", 1.0, False, 1, "overload", "[red]no\x1b[31m room")]:
         shown.on(event)
     shown._live.refresh()
-    told = screen.getvalue()
-    assert "160 of 1,204 documents, " in told
-    assert "endpoint hub: [red]no\\x1b[31m room; retry 1 in 1.0 s" in told
+    shown_lines = screen.getvalue()
+    assert "160 of 1,204 documents, " in shown_lines
+    assert "endpoint hub: [red]no\\x1b[31m room; retry 1 in 1.0 s" in shown_lines
     shown.close()
     assert screen.getvalue().endswith("\x1b[2K")
     assert "\x1b[?25h" in screen.getvalue()

@@ -178,7 +178,7 @@ def test_a_replica_has_the_model_and_the_key_of_its_origin() -> None:
     assert request_key(replica)("the weir") == request_key(first)("the weir")
 
 
-def test_a_replica_of_a_nameless_model_stands_under_its_origins_url() -> None:
+def test_a_replica_of_a_nameless_model_is_stored_under_its_origins_url() -> None:
     pipeline = build(load(embed(TEI, TEI.replace("8080", "9090") + 'name="b"\nreplica_of="tei"\n')))
     assert [each.identity for each in pipeline.endpoints] == [
         ("tei", "", "http://127.0.0.1:8080"), ("tei", "", "http://127.0.0.1:8080"),

@@ -808,7 +808,7 @@ def test_a_size_that_may_exceed_what_the_model_reads(size, tokenizer, refused) -
     if tokenizer:
         keys["chunk.tokenizer"] = tokenizer
     if refused:
-        told = refusal(written(EMBED | keys))
-        assert f"{size:,} tokens" in told and "512" in told
+        shown_text = refusal(written(EMBED | keys))
+        assert f"{size:,} tokens" in shown_text and "512" in shown_text
     else:
         load(written(EMBED | keys))
