@@ -79,8 +79,8 @@ def command_line() -> str:
                 click.Context(each, group, its, **WIDTH) for its, each in command.commands.items()
             ]
     for context in contexts:
-        told = context.command.get_help(context)
-        pages.append(f"## {context.command_path}\n\n```\n{told}\n```\n")
+        text = context.command.get_help(context)
+        pages.append(f"## {context.command_path}\n\n```\n{text}\n```\n")
     return "\n".join(pages)
 
 

@@ -1,7 +1,7 @@
-"""The command line: the names of the commands, and where each of them is.
+"""The command line: the name, module and summary of every command.
 
-Only click is imported here, so that `textmill --help` is as fast as click; a command's module is
-imported when it runs or when its own help is asked for. What it takes and does is in `jobs/cli/`.
+Only click is imported here, so that `textmill --help` is as fast as click. A command's module in
+`jobs/cli/` is imported when the command runs or shows its own help.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ import click
 # fmt: off
 COMMANDS = {
     "cache": ("cli.cache:cache",
-              "The answers that are kept: count, check, prune and carry them."),
+              "Count, verify, prune, export and import the cached answers."),
     "chunks": ("cli.chunks:chunks",
-               "Show where the documents of FILE_OR_JOB (- for stdin) are cut."),
+               "Show the chunks of the documents in FILE_OR_JOB (- for stdin)."),
     "explain": ("cli.explain:explain",
-                "Say why a row of JOB would be paid for again, or would not."),
-    "mock": ("cli.mock:mock", "Serve every protocol with made-up answers."),
-    "plan": ("cli.plan:plan", "Say what a run of JOB would do and cost, without the network."),
-    "report": ("cli.report:report", "What a run did and what is to be done."),
+                "Explain why a row of JOB is cached, or is not."),
+    "mock": ("cli.mock:mock", "Serve every protocol with made-up answers, for tests."),
+    "plan": ("cli.plan:plan", "Estimate the calls and the cost of a run of JOB, offline."),
+    "report": ("cli.report:report", "Report what a run did and what to do next."),
     "run": ("cli.run:run", "Run JOB, a job file or the name of a template."),
-    "schedule": ("cli.schedule:schedule", "Run a job every night."),
+    "schedule": ("cli.schedule:schedule", "Run a job every day at a fixed time."),
     "search": ("cli.search:search",
-               "Ask an embedded corpus: the chunks of OUT nearest to QUESTION."),
+               "Find the chunks of an output OUT that are nearest to QUESTION."),
     "status": ("cli.status:status",
-               "What ran, when, how it ended, what it cost, and what is open."),
-    "templates": ("cli.templates:templates", "List the templates, or print the one called NAME."),
+               "List the runs: start, ending, rows, cost, and how to resume."),
+    "templates": ("cli.templates:templates", "List the templates, or print the template NAME."),
 }
 # fmt: on
-"""By name: `module:command`, relative to this package, whatever that is called where it is
-installed; and the first sentence of the command's help (a test compares them)."""
+"""By name: `module:command`, relative to this package, which may be installed under another name;
+and the first sentence of the command's help (a test compares them)."""
 
 
 class LazyGroup(click.Group):
-    """A group whose `commands` are only names and sentences; the command itself is imported."""
+    """A group whose `commands` hold only names and summaries; the command itself is imported."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of this name."""
@@ -50,7 +50,7 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Lists them without importing any."""
+        """Lists the commands without importing any."""
         click.Group(commands=self.commands).format_commands(ctx, formatter)
 
 
@@ -61,14 +61,14 @@ class LazyGroup(click.Group):
 )
 @click.version_option(package_name="textmill", message="%(prog)s %(version)s")
 def cli() -> None:
-    """A job runner for long texts: rows in, chunks to inference endpoints, ordered results out."""
+    """Job runner for long texts: rows in, chunks to inference endpoints, ordered results out."""
 
 
 def main() -> None:
-    """The console script: what the shell sees of a start or an end that no command controls."""
-    # Arrow reads this once, when it is loaded. Its own allocator keeps what a large page took.
+    """The console script: standard streams, signals and exit codes, outside of any command."""
+    # Arrow reads this once, at import. Its own allocator keeps the memory of a large page.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    for descriptor in (0, 1, 2):  # one that the caller closed would become some file of ours
+    for descriptor in (0, 1, 2):  # a closed one would be reused for the next opened file
         try:
             os.fstat(descriptor)
         except OSError:
@@ -76,7 +76,7 @@ def main() -> None:
     sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, _exit_terminated)
     code: Any = 0
     try:
         code = cli.main(prog_name="textmill", standalone_mode=False)
@@ -85,16 +85,16 @@ def main() -> None:
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = 130
-    except SystemExit as ended:
-        code = ended.code
+    except SystemExit as exit_:
+        code = exit_.code
     if code in (130, 143):
-        # Threads may still be reading a long input; what they find is of no use any more.
+        # Threads may still read a long input; their results are not needed any more.
         sys.stdout.flush()
         os._exit(code)
     sys.exit(code)
 
 
-def _terminated(*_: object) -> None:
+def _exit_terminated(*_: object) -> None:
     sys.exit(143)
 
 

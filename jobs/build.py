@@ -1,7 +1,7 @@
-"""From a job file to a pipeline: the architecture as one expression.
+"""The pipeline of a job: the architecture as one expression.
 
-Here, and only here, the engine meets the chunkers, the aggregators and the embedded model: it gets
-them as callables and knows none of their names.
+Only here the engine is connected to the chunkers, the aggregators and the embedded model. It gets
+them as callables and depends on none of their names.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from pipeline.tasks import TASKS
 
 
 def build(job: Job, *, with_secret: bool = True, changes: str | None = None) -> Pipeline:
-    """The wired stages of this job. Without the secret it can plan, but not run.
+    """The pipeline of this job. Without the secret it can plan, but not run.
 
-    `changes`: the file that says what the commit changed.
-    Raises: UsageError, also where an extra or a credential is missing.
+    `changes`: path of the file of changes.
+    Raises: UsageError, also if an extra or a credential is missing.
     """
     aggregator = AGGREGATORS[job.aggregate.method](TASKS[job.task].column)
     check_tokenizer(tokenizer_name(job))
     prompted = columns_of(job.prompt) if job.prompt else ()
-    ruled = [r.column for r in job.rules if r.column not in prompted]
-    optional = tuple(dict.fromkeys(ruled))
+    rule_columns = [r.column for r in job.rules if r.column not in prompted]
+    optional = tuple(dict.fromkeys(rule_columns))
     keep = job.input.keep
     if keep is None and aggregator.per_chunk:
         keep = ()
@@ -59,14 +59,14 @@ def build(job: Job, *, with_secret: bool = True, changes: str | None = None) -> 
         chunking=Chunking(
             chunk=chunker(job),
             max_tokens=max_own_tokens(job),
-            split=lambda text, size: _split(job, text, size),
+            split=lambda text, size: _split_text(job, text, size),
             sentences=sentences,
         ),
         prompt=Prompt(
             render=renderer(job.prompt),
             count_tokens=partial(_count, tokenizer_name(job)) if job.prompt else None,
         ),
-        endpoints=tuple(endpoint(job, each, with_secret=with_secret) for each in job.endpoints),
+        endpoints=tuple(endpoint(job, spec, with_secret=with_secret) for spec in job.endpoints),
         routing=Routing(policy=job.route, rules=job.rules),
         aggregator=aggregator,
         output=Output(path=job.output.path, metadata=_metadata(job), changes=changes),
@@ -90,16 +90,16 @@ def build(job: Job, *, with_secret: bool = True, changes: str | None = None) -> 
 
 
 def chunker(job: Job) -> Chunker:
-    """The job's way of cutting, with its size, overlap and tokenizer."""
+    """The chunker of the job, with its size, overlap and tokenizer."""
     options: dict[str, Any] = {}
     if job.chunk.method == "semantic":
         from pipeline.endpoints import local  # numpy, and the model: for this method only
 
         try:
             local.embed(["ready"])
-        except UsageError as error:  # told now, not at the first row
-            needs = f'{job.address}: chunk.method = "semantic" needs the extra `local`'
-            raise UsageError(needs, hint=error.hint) from None
+        except UsageError as error:  # reported now, not at the first row
+            problem = f'{job.address}: chunk.method = "semantic" needs the extra `local`'
+            raise UsageError(problem, hint=error.hint) from None
         options["embed"] = local.embed
         if job.chunk.focus is not None:
             options["focus"] = job.chunk.focus
@@ -113,23 +113,23 @@ def chunker(job: Job) -> Chunker:
 
 
 def _count(name: str, text: str) -> int:
-    """The tokens of a text, by the tokenizer of this name; it is loaded for the first one."""
+    """The number of tokens of a text; the tokenizer loads at the first call."""
     return tokenizer(name).count(text)
 
 
-def _split(job: Job, text: str, size: int) -> Iterator[Chunk]:
-    """`text` in pieces of at most `size` tokens, cut as the job cuts, without overlap."""
+def _split_text(job: Job, text: str, size: int) -> Iterator[Chunk]:
+    """`text` in chunks of at most `size` tokens by the job's method, without overlap."""
     chunk = replace(job.chunk, size=size, overlap=0)
     return chunker(replace(job, chunk=chunk))(text)
 
 
 def tokenizer_name(job: Job) -> str:
-    """What counts this job's tokens: the endpoints' own where it is known, else o200k_base."""
+    """The tokenizer of the job: its own, that of the endpoints if known, or o200k_base."""
     return job.chunk.tokenizer or job.own_tokenizer or "o200k_base"
 
 
 def endpoint(job: Job, spec: EndpointSpec, *, with_secret: bool) -> Endpoint:
-    """Who answers, with the parameters as they are sent and as they stand in the key."""
+    """The endpoint of a spec, with the parameters that are sent and are part of the cache key."""
     return Endpoint(
         name=spec.name,
         kind=spec.kind,
@@ -157,13 +157,13 @@ def endpoint(job: Job, spec: EndpointSpec, *, with_secret: bool) -> Endpoint:
 
 
 def _identity(job: Job, spec: EndpointSpec) -> tuple[str, ...]:
-    """What stands for the model in a key; the URL only where nothing else names the model.
+    """The model's part of the cache key; it has the URL only if nothing else names the model.
 
-    A replica has that of its origin, also where both get another one from their servers.
+    A replica has the identity of its origin, also if their servers report another one.
     """
     spec = job.origin(spec)
-    if own := spec.facts.models.get(job.task):
-        return (spec.kind, own)
+    if local_model := spec.facts.models.get(job.task):
+        return (spec.kind, local_model)
     if spec.model is None:
         return (spec.kind, "", spec.url)
     return (spec.kind, spec.provider or "", spec.model, spec.revision)
@@ -181,9 +181,9 @@ def _metadata(job: Job) -> dict[str, str]:
 def _dimension(job: Job) -> int | None:
     if TASKS[job.task].value != "vector":
         return None
-    asked = job.parameters.get("dimensions")
-    if isinstance(asked, int) and not isinstance(asked, bool) and asked > 0:
-        return asked
+    dimensions = job.parameters.get("dimensions")
+    if isinstance(dimensions, int) and not isinstance(dimensions, bool) and dimensions > 0:
+        return dimensions
     return job.endpoints[0].facts.dimension  # all serve one model
 
 

@@ -1,6 +1,6 @@
-"""Numbers as people read and type them: lengths of time, counts, sizes.
+"""Numbers as people read and type them: durations, counts, sizes, costs, shares.
 
-`pipeline.text.many` counts nouns; the engine's own messages need it, too.
+`pipeline.text.many` counts nouns; it is there because messages of the engine use it, too.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ SECONDS = {
     "": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3_600.0,
     "d": 86_400.0, "day": 86_400.0, "w": 7 * 86_400.0, "y": 365 * 86_400.0,
 }  # fmt: skip
-"""A unit of time in seconds; a bare number is of seconds."""
+"""Each unit of time in seconds; a bare number counts seconds."""
 
 _TERM = re.compile(r"(\d{1,9}(?:\.\d{1,3})?) ?([a-z]*) ?", re.ASCII)
 _SHORT_UNITS = (("G", 1e9), ("M", 1e6), ("k", 1e3))
 
 
 def parse_duration(text: str, units: Collection[str]) -> float | None:
-    """Seconds of `90d`, `10 min` or `6 min 12 s` in these units; None for any other text.
+    """The seconds of `90d`, `10 min` or `6 min 12 s` in these units; None for any other text.
 
-    Invariant: what `duration` writes is read as that time, as far as it was written.
+    Invariant: the output of `duration` is read as the same time, up to its rounding.
     """
     text = text.strip()
     total, at = 0.0, 0
@@ -29,7 +29,7 @@ def parse_duration(text: str, units: Collection[str]) -> float | None:
         term = _TERM.match(text, at)
         if term is None or term[2] not in units:
             return None
-        if not term[2] and term[0] != text:  # a number without a unit stands alone
+        if not term[2] and term[0] != text:  # a number without a unit must be the whole text
             return None
         total += float(term[1]) * SECONDS[term[2]]
         at = term.end()
@@ -48,7 +48,7 @@ def duration(seconds: float) -> str:
 
 
 def clock_duration(seconds: float) -> str:
-    """A length of time in few columns: `0.7 s`, `27:03`, `1:27:03`."""
+    """A duration in few columns: `0.7 s`, `27:03`, `1:27:03`."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -56,18 +56,24 @@ def clock_duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def ordinal(number: int) -> str:
-    """`12th`."""
-    teen = 10 <= number % 100 <= 20
-    return f"{number}{'th' if teen else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
-
-
 def compact_count(number: int) -> str:
     """A count in at most six columns: `1,204`, `12.0M`."""
     if number < 100_000:
         return f"{number:,}"
-    unit, size = next(each for each in _SHORT_UNITS if number >= each[1])
+    unit, size = next((unit, size) for unit, size in _SHORT_UNITS if number >= size)
     return f"{number / size:.{0 if number >= 100 * size else 1}f}{unit}"
+
+
+def cost(usd: float, *, is_known: bool = True) -> str:
+    """`$0.41`; with calls that have no price `cost unknown`, or `at least $0.41`."""
+    if is_known:
+        return f"${usd:,.2f}"
+    return f"at least ${usd:,.2f}" if usd else "cost unknown"
+
+
+def cached_share(cached: int, requests: int) -> list[str]:
+    """`61 % cached`, as a part of a list; empty without requests."""
+    return [f"{cached * 100 // requests} % cached"] if requests else []
 
 
 def byte_size(n_bytes: float) -> str:

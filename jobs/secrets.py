@@ -1,4 +1,4 @@
-"""Where a credential comes from, and how it is kept out of what is printed."""
+"""Credentials: reading them, and masking them in messages."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pipeline.errors import UsageError
 from pipeline.secret import Secret
 from pipeline.text import printable
 
-# Prefixes that services publish for secret scanners, and two headers; long enough tails that
-# `hf_transformers` or `sk-learn` in a prompt are no alarm.
+# Prefixes that services publish for secret scanners, and two headers. The minimum lengths avoid
+# false alarms on words such as `hf_transformers` or `sk-learn` in a prompt.
 _TOKEN = re.compile(
     r"""(?x)
       (?<![A-Za-z0-9]) (?:
@@ -31,14 +31,14 @@ _LARGEST_KEY_BYTES = 65_536
 
 
 class Reference(Struct, frozen=True):
-    """Where a credential lies. Invariant: exactly one of the two is set."""
+    """The place of a credential. Invariant: exactly one of the two is set."""
 
     env: str | None = None
     file: str | None = None
 
 
 def looks_secret(text: str) -> bool:
-    """True where a known kind of token, or a header that carries one, stands in the text."""
+    """True if the text contains a known kind of token, or a header that carries one."""
     return _TOKEN.search(text) is not None
 
 
@@ -50,10 +50,10 @@ def mask(text: str) -> str:
 def resolve(
     api_key: Reference | None, base_folder: str | Path = "", key: str = "endpoint.api_key"
 ) -> Secret | None:
-    """The credential that a reference names, without blanks around it; None for no reference.
+    """The credential of a reference, without surrounding blanks; None without a reference.
 
-    `key` is how errors call the reference.
-    Raises: UsageError where it is unset, empty, readable by others or no key; never with its text.
+    Errors call the reference `key`.
+    Raises: UsageError if it is unset, empty, readable by others or invalid; never with its text.
     """
     if api_key is None:
         return None
@@ -65,22 +65,25 @@ def resolve(
             raise UsageError(f"{key}: {name} is not set", hint=hint)
     else:
         path = Path(base_folder, api_key.file or "").expanduser()
-        name, hint = f"file `{printable(mask(str(path)))}`", "put the key, and nothing else, in it"
+        name, hint = (
+            f"file `{printable(mask(str(path)))}`",
+            "put only the key into it",
+        )
         text = _private_text(path, name, key)
     text = text.strip()
     if not text:
         raise UsageError(f"{key}: {name} is empty", hint=hint)
-    # What a header cannot carry: a line end in it would start a header of its own.
+    # Not valid in a header: a line end would start another header.
     if not (text.isascii() and text.isprintable()) or " " in text:
         raise UsageError(
-            f"{key}: {name} holds blanks or characters that no key has",
-            hint="give the bare key, without `Bearer`",
+            f"{key}: {name} holds blanks or characters that are not valid in a key",
+            hint="use the bare key, without `Bearer`",
         )
     return Secret(text)
 
 
 def _private_text(path: Path, name: str, key: str) -> str:
-    """What a file holds that nobody else may read; mode and kind are those of the opened file."""
+    """The content of a private file; mode and type are checked on the opened file."""
     try:
         # Without O_NONBLOCK a named pipe would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

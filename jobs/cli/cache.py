@@ -1,4 +1,4 @@
-"""The commands of `textmill cache`: what is kept, whether it is whole, what may go, a way out."""
+"""The commands of `textmill cache`: stats, verify, prune, export and import."""
 
 from __future__ import annotations
 
@@ -24,69 +24,75 @@ from pipeline.text import agreeing, many, printable
 if TYPE_CHECKING:
     from pipeline.cache.maintenance import Damage
 
-TOLD = 20
-"""Damaged entries that are told one by one; of more, only how many."""
+MAX_MESSAGES = 20
+"""Damaged entries that are listed one by one; the others are only counted."""
 
 
 @click.group()
 def cache() -> None:
-    """The answers that are kept: count, check, prune and carry them."""
+    """Count, verify, prune, export and import the cached answers."""
 
 
 @command(group=cache, ends_in_json=True)
 def stats(as_json: bool) -> int:
-    """Say how many answers are kept, of what kind and since when."""
+    """Count the cached answers by model, with their size and age."""
     from pipeline.cache.maintenance import CacheStats, cache_stats
     from pipeline.cache.store import AnswerCache
 
     folder = answers_folder()
-    found = CacheStats()
+    totals = CacheStats()
     if _has_answers(folder):
         with closing(AnswerCache(folder)) as answers:
-            found = cache_stats(answers)
+            totals = cache_stats(answers)
     if as_json:
-        _print_json(found, folder=str(folder))
+        _print_json(totals, folder=str(folder))
         return 0
-    lines = [f"{many(found.answers, 'answer')}, {byte_size(found.bytes)}"]
-    if found.splits:
-        lines[0] += f", and {many(found.splits, 'mark')} of inputs that are too long"
+    lines = [f"{many(totals.answers, 'answer')}, {byte_size(totals.bytes)}"]
+    if totals.splits:
+        lines[0] += f", and {many(totals.splits, 'record')} of inputs that were too long"
     lines.append(
-        f"{printable(str(folder))}: {byte_size(found.file_bytes)} on disk, "
-        f"{byte_size(found.free_bytes)} free"
-        if found.file_bytes
-        else f"{printable(str(folder))}: nothing is kept yet"
+        f"{printable(str(folder))}: {byte_size(totals.file_bytes)} on disk, "
+        f"{byte_size(totals.free_bytes)} free"
+        if totals.file_bytes
+        else f"{printable(str(folder))}: the cache is empty"
     )
-    if found.oldest is not None and found.newest is not None:
-        lines.append(f"stored from {_day(found.oldest)} to {_day(found.newest)}")
-    for kind in found.kinds:
+    if totals.oldest is not None and totals.newest is not None:
+        lines.append(f"stored from {_day(totals.oldest)} to {_day(totals.newest)}")
+    for kind in totals.kinds:
         what = "texts" if kind.dimension is None else f"vectors of {kind.dimension:,}"
-        model = printable(kind.model, 60) or "no model named"
+        model = printable(kind.model, 60) or "no model name"
         lines.append(f"  {kind.answers:>12,}  {what:<17}  {byte_size(kind.bytes):>9}  {model}")
-    if found.request_settings:
-        lines.append("asked for so far:")
-    for parts in found.request_settings:
-        lines.append(f"  {_asked(parts)}")
-    if found.damaged:
-        lines.append(f"{_damaged(found.damaged)}: textmill cache verify")
+    if totals.request_settings:
+        lines.append("requested so far:")
+    for parts in totals.request_settings:
+        lines.append(f"  {_request_line(parts)}")
+    if totals.damaged:
+        lines.append(f"{_count_damaged(totals.damaged)}; check with: textmill cache verify")
     print("\n".join(lines))
     return 0
 
 
-def _asked(parts: dict[str, object]) -> str:
+def _request_line(parts: dict[str, object]) -> str:
+    """The task, the model and the parameters of cached requests."""
     names = ("kind", "provider", "model", "url", "revision")
     model = "/".join(str(part) for name in names if (part := parts.get(f"endpoint.{name}")))
-    told = [
+    parameters = [
         f"{name.removeprefix('parameters.')} = {msgspec.json.encode(value).decode()}"
         for name, value in parts.items()
         if name.startswith("parameters.")
     ]
-    return printable(f"{parts['task']}  {model}  {', '.join(told)}".rstrip(), 200)
+    return printable(f"{parts['task']}  {model}  {', '.join(parameters)}".rstrip(), 200)
 
 
 @command(group=cache, ends_in_json=True)
-@click.option("--repair", "--delete", is_flag=True, help="Remove damaged ones: ask again.")
+@click.option(
+    "--repair",
+    "--delete",
+    is_flag=True,
+    help="Remove damaged answers, so that the next run requests them again.",
+)
 def verify(repair: bool, as_json: bool) -> int:
-    """Check every answer. Exit 12 where damage was found and not removed."""
+    """Check every cached answer. Exit 12 if damage was found and not removed."""
     from pipeline.cache.maintenance import find_damage
     from pipeline.cache.salvage import salvage
     from pipeline.cache.store import AnswerCache
@@ -95,34 +101,34 @@ def verify(repair: bool, as_json: bool) -> int:
     good = bad = removed = 0
     damaged: list[Damage] = []
     faults: list[str] = []
-    told = 0
+    count = 0
 
-    def tell(damage: Damage) -> None:
-        nonlocal told
-        told += 1
+    def report_damage(damage: Damage) -> None:
+        nonlocal count
+        count += 1
         damaged.append(damage)
         if len(damaged) > 1_000:
             damaged.pop()
-        if told <= TOLD:
+        if count <= MAX_MESSAGES:
             print_message(
                 f"{printable(damage.key, 80)}: {damage.why}, stored {_day(damage.stored)}"
             )
 
-    aside: Path | None = None
+    moved_to: Path | None = None
     if _has_answers(folder):
         try:
             with closing(AnswerCache(folder)) as answers:
                 faults = answers.faults()
                 if not faults:
-                    good, bad, removed = find_damage(answers, repair=repair, report=tell)
+                    good, bad, removed = find_damage(answers, repair=repair, report=report_damage)
         except StateError as error:
             faults = [str(error)]
-        for fault in faults[:TOLD]:
+        for fault in faults[:MAX_MESSAGES]:
             print_message(printable(fault, 300))
         if faults and repair:
-            good, aside = salvage(folder)
-    if bad > TOLD:
-        print_message(f"and {bad - TOLD:,} more")
+            good, moved_to = salvage(folder)
+    if bad > MAX_MESSAGES:
+        print_message(f"and {bad - MAX_MESSAGES:,} more")
     is_whole = bad == removed and (not faults or repair)
     code = 0 if is_whole else 12
     if as_json:
@@ -132,31 +138,35 @@ def verify(repair: bool, as_json: bool) -> int:
                 "damaged": bad,
                 "removed": removed,
                 "file_faults": faults,
-                "moved_to": str(aside) if aside else None,
-                "keys": [each.key for each in damaged],
+                "moved_to": str(moved_to) if moved_to else None,
+                "keys": [damage.key for damage in damaged],
                 "exit": code,
             }
         )
-    elif aside is not None:
+    elif moved_to is not None:
         print(
-            f"{many(good, 'answer')} could be read and {agreeing(good, 'stands', 'stand')} in a "
-            f"new file; the old one: {aside}"
+            f"{many(good, 'readable answer')} {agreeing(good, 'is', 'are')} in a new file; "
+            f"the damaged file is {moved_to}"
         )
     elif faults:
-        print("the cache file is damaged; --repair keeps what can be read")
+        print("the cache file is damaged; --repair keeps the readable answers")
     else:
-        they = agreeing(removed, "it", "they")
-        end = f", {removed:,} of them removed: {they} will be asked for again" if removed else ""
-        end = end or (", --repair removes them" if bad else "")
-        print(f"{many(good, 'answer')} {agreeing(good, 'is', 'are')} whole, {_damaged(bad)}{end}")
+        end = "; --repair removes them" if bad else ""
+        if removed:
+            them = agreeing(removed, "it", "them")
+            end = f", {removed:,} of them removed; the next run requests {them} again"
+        whole = f"{many(good, 'answer')} {agreeing(good, 'is', 'are')} intact"
+        print(f"{whole}, {_count_damaged(bad)}{end}")
     return code
 
 
 @command(group=cache, ends_in_json=True)
-@click.option("--older-than", metavar="AGE", required=True, help="Such as 90d; h, d, w or y.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option(
+    "--older-than", metavar="AGE", required=True, help="Age such as 90d; units are h, d, w and y."
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be removed, and remove nothing.")
 def prune(older_than: str, dry_run: bool, as_json: bool) -> int:
-    """Remove old answers; nothing else ever removes one."""
+    """Remove old answers from the cache. Answers are never removed automatically."""
     from pipeline.cache.maintenance import find_older
     from pipeline.cache.store import AnswerCache
 
@@ -164,7 +174,7 @@ def prune(older_than: str, dry_run: bool, as_json: bool) -> int:
     folder = answers_folder()
     count = size = freed = 0
     if _has_answers(folder):
-        # Alone: a run counts on every answer that it has seen here.
+        # Exclusive access: a run relies on every answer that it found in the cache.
         with closing(AnswerCache(folder, alone=not dry_run)) as answers:
             before = answers.file_bytes
             for old in find_older(answers, time.time() - seconds):
@@ -173,20 +183,20 @@ def prune(older_than: str, dry_run: bool, as_json: bool) -> int:
             if count and not dry_run:
                 answers.shrink_file()
                 freed = max(0, before - answers.file_bytes)
-    what = f"{many(count, 'answer')}, {byte_size(size)}"
+    size_text = f"{many(count, 'answer')}, {byte_size(size)}"
     if as_json:
-        told = {"answers": count, "bytes": size, "freed_bytes": freed, "dry_run": dry_run}
-        _print_json(told | {"exit": 0})
+        figures = {"answers": count, "bytes": size, "freed_bytes": freed, "dry_run": dry_run}
+        _print_json(figures, exit=0)
     elif dry_run:
         are = agreeing(count, "is", "are")
-        print(f"{what}, {are} older than {older_than} and would be removed")
+        print(f"{size_text}, {are} older than {older_than} and would be removed")
     else:
-        print(f"{what}, removed; the file is {byte_size(freed)} smaller")
+        print(f"{size_text}, removed; the file is {byte_size(freed)} smaller")
     return 0
 
 
 def age_seconds(age: str) -> float:
-    """`90d` in seconds. Raises: UsageError, also for `m`, which means minutes or months."""
+    """The seconds of `90d`. Raises: UsageError, also for `m` (minutes or months?)."""
     seconds = parse_duration(age, ("h", "d", "w", "y"))
     if seconds is None:
         raise UsageError(
@@ -199,23 +209,25 @@ def age_seconds(age: str) -> float:
 @command("export", group=cache, ends_in_json=True)
 @click.argument("file")
 def export_to(file: str, as_json: bool) -> int:
-    """Write all answers to FILE (- for stdout), to carry or to keep."""
+    """Export all answers to FILE (- for stdout), as a backup or for another machine."""
     from pipeline.cache.portable import export
     from pipeline.cache.store import AnswerCache
 
     folder = answers_folder()
     if not _has_answers(folder):
-        raise UsageError(f"{printable(str(folder))}: no answers are kept yet")
+        raise UsageError(f"{printable(str(folder))}: the cache is empty")
     if file == "-" and (as_json or sys.stdout.isatty()):
-        why = "--json and file `-` both want stdout" if as_json else "no file for a terminal"
-        raise UsageError(why, hint="textmill cache export answers.textmill")
-    with closing(AnswerCache(folder)) as answers, _written(file, folder) as out:
+        problem = "an export is binary and cannot be written to a terminal"
+        if as_json:
+            problem = "--json and file `-` both write to stdout"
+        raise UsageError(problem, hint="textmill cache export answers.textmill")
+    with closing(AnswerCache(folder)) as answers, _export_file(file, folder) as out:
         written = export(answers, out)
     code = 3 if written.damaged else 0
     if written.damaged:
         print_message(
             f"{many(written.damaged, 'damaged entry', 'damaged entries')} "
-            f"{agreeing(written.damaged, 'was', 'were')} left out: textmill cache verify"
+            f"{agreeing(written.damaged, 'was', 'were')} skipped; check with: textmill cache verify"
         )
     if as_json:
         _print_json(written, exit=code)
@@ -225,19 +237,19 @@ def export_to(file: str, as_json: bool) -> int:
 
 
 @contextmanager
-def _written(file: str, folder: Path) -> Iterator[BinaryIO]:
-    """The open file; it has its name only once it is whole and durable."""
+def _export_file(file: str, folder: Path) -> Iterator[BinaryIO]:
+    """The open file; it gets its name when it is complete and durable."""
     if file == "-":
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
     path = Path(file)
     if path.resolve().is_relative_to(folder.resolve()):
-        raise UsageError(f"{printable(file)}: lies in the folder of the answers themselves")
+        raise UsageError(f"{printable(file)}: must not be in the cache folder")
     if path.is_dir() or (path.exists() and not _is_export(path)):
         raise UsageError(
-            f"{printable(file)}: exists and is no file of `textmill cache export`",
-            hint="name another file, or remove it",
+            f"{printable(file)}: exists and was not written by `textmill cache export`",
+            hint="use another file name, or remove the file",
         )
     with storage_errors(path), replaced(path, is_private=True) as out:  # answers are private
         yield out
@@ -254,16 +266,16 @@ def _is_export(path: Path) -> bool:
 @command("import", group=cache, ends_in_json=True)
 @click.argument("file")
 def import_from(file: str, as_json: bool) -> int:
-    """Add the answers of FILE (- for stdin) that are not here yet."""
+    """Import the answers of FILE (- for stdin) that are not in the cache."""
     from pipeline.cache.portable import check, import_answers
     from pipeline.cache.store import AnswerCache
 
-    told = 0
+    messages = 0
 
-    def tell(line: str) -> None:
-        nonlocal told
-        told += 1
-        if told <= TOLD:
+    def report_line(line: str) -> None:
+        nonlocal messages
+        messages += 1
+        if messages <= MAX_MESSAGES:
             print_message(printable(line, 300))
 
     with tempfile.TemporaryDirectory(prefix="textmill-", ignore_cleanup_errors=True) as spool:
@@ -274,20 +286,20 @@ def import_from(file: str, as_json: bool) -> int:
                 shutil.copyfileobj(sys.stdin.buffer, out)
         check(path)
         with closing(AnswerCache(answers_folder())) as answers:
-            taken = import_answers(answers, path, tell)
-    code = 3 if taken.damaged else 0
-    if told > TOLD:
-        print_message(f"and {told - TOLD:,} more")
+            imported = import_answers(answers, path, report_line)
+    code = 3 if imported.damaged else 0
+    if messages > MAX_MESSAGES:
+        print_message(f"and {messages - MAX_MESSAGES:,} more")
     if as_json:
-        _print_json(taken, exit=code)
+        _print_json(imported, exit=code)
         return code
-    new = f"{taken.added:,} {agreeing(taken.added, 'was', 'were')} new"
-    print(f"{many(taken.answers, 'answer')} read, {new}", end="")
-    bad = agreeing(taken.damaged, "is damaged and was", "are damaged and were")
-    print(f", {taken.damaged:,} {bad} passed over" if taken.damaged else "")
-    if taken.other:
-        have = agreeing(taken.other, "has", "have")
-        print(f"{taken.other:,} {have} another answer here, which stays")
+    new = f"{imported.added:,} {agreeing(imported.added, 'was', 'were')} new"
+    print(f"{many(imported.answers, 'answer')} read, {new}", end="")
+    bad = agreeing(imported.damaged, "is damaged and was", "are damaged and were")
+    print(f", {imported.damaged:,} {bad} skipped" if imported.damaged else "")
+    if imported.other:
+        differ = agreeing(imported.other, "differs", "differ")
+        print(f"{imported.other:,} {differ} from the answer in this cache, which is kept")
     return code
 
 
@@ -295,15 +307,15 @@ def _has_answers(folder: Path) -> bool:
     return (folder / "cache.db").exists()
 
 
-def _print_json(told: object, **more: object) -> None:
-    print(msgspec.json.encode(dict(msgspec.to_builtins(told)) | more).decode(), flush=True)
+def _print_json(record: object, **more: object) -> None:
+    print(msgspec.json.encode(dict(msgspec.to_builtins(record)) | more).decode(), flush=True)
 
 
-def _damaged(entries: int) -> str:
+def _count_damaged(entries: int) -> str:
     return f"{many(entries, 'entry', 'entries')} {agreeing(entries, 'is', 'are')} damaged"
 
 
 def _day(seconds: float) -> str:
     with suppress(OverflowError, ValueError, OSError):
         return time.strftime("%Y-%m-%d", time.gmtime(seconds))
-    return "at no time"
+    return "an unknown day"

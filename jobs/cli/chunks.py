@@ -1,4 +1,4 @@
-"""The command `chunks`: where documents are cut, in colour, as JSON lines or as one HTML page."""
+"""`textmill chunks`: the chunks of documents in colour, as JSON lines or as one HTML page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 import msgspec
 from msgspec.structs import replace
 
-from jobs.cli.job_options import JobSettings, job_options
+from jobs.cli.job_options import GroupedCommand, JobSettings, job_options
 from jobs.cli.shell import command, print_message, run_interruptibly
 from jobs.display.chunks_page import ChunkedDocument, ChunkSettings, page
 from pipeline.errors import StorageError, UsageError
@@ -31,15 +31,15 @@ TEXT_FILES = (".txt", ".md", ".markdown", ".rst")
 PAGES = (".html", ".htm")
 
 COLOURS = ("cyan", "green")
-ERRORS = 5
-"""Unreadable rows that are told one by one; of more, only how many."""
+MAX_ERRORS = 5
+"""Unreadable rows that are listed one by one; the others are only counted."""
 
 
-@command()
+@command(cls=GroupedCommand)
 @click.argument("source", metavar="[FILE_OR_JOB]", required=False)
 @job_options()
-@click.option("--only", metavar="ID", help="Only the document with this id.")
-@click.option("--html", metavar="PATH", help="One page for a browser; - for stdout.")
+@click.option("--only", metavar="ID", help="Show only the document with this id.")
+@click.option("--html", metavar="PATH", help="Write one HTML page for a browser; - for stdout.")
 def chunks(
     source: str | None,
     settings: JobSettings,
@@ -47,76 +47,77 @@ def chunks(
     html: str | None,
     as_json: bool,
 ) -> int:
-    """Show where the documents of FILE_OR_JOB (- for stdin) are cut."""
+    """Show the chunks of the documents in FILE_OR_JOB (- for stdin)."""
     if html is not None:
         if as_json:
-            raise UsageError("--html and --json are two ways of showing", hint="give one of them")
+            raise UsageError("--html and --json cannot be combined", hint="use one of them")
         if html != "-" and not html.lower().endswith(PAGES):
             raise UsageError(f"--html = {printable(html)} must end in .html, or be -")
-    with _opened(source, settings) as (cutting, documents, total):
+    with _chunked_documents(source, settings) as (chunking, documents, total):
         has_id = "input.id" in settings.flags
-        chosen = _chosen(documents, only, cutting.source, has_id=has_id)
+        chosen = _choose(documents, only, chunking.source, has_id=has_id)
         if html is not None:
-            made = page(cutting, chosen, total if only is None else 1)
-            _write(html, made)
+            _write_page(html, page(chunking, chosen, total if only is None else 1))
         elif as_json:
-            _tell_errors(_as_json(chosen))
+            _print_errors(_print_json(chosen))
         else:
             from rich.console import Console
 
             console = Console(highlight=False, soft_wrap=True)
-            _tell_errors(_printed(console, chosen))
+            _print_errors(_print_text(console, chosen))
     return 0
 
 
-def _write(html: str, made: str) -> None:
-    if html == "-":
-        sys.stdout.write(made)
+def _write_page(path: str, html: str) -> None:
+    if path == "-":
+        sys.stdout.write(html)
         return
     try:
-        Path(html).write_text(made, "utf-8")
+        Path(path).write_text(html, "utf-8")
     except OSError as error:
-        raise StorageError(f"{printable(html)}: cannot be written: {error.strerror}") from None
-    print_message(f"{printable(html)}: {len(made.encode()):,} bytes, for any browser")
+        raise StorageError(f"{printable(path)}: cannot be written: {error.strerror}") from None
+    print_message(f"{printable(path)}: {len(html.encode()):,} bytes, for any browser")
 
 
-def _chosen(
+def _choose(
     documents: Iterator[ChunkedDocument], only: str | None, source: str, *, has_id: bool
 ) -> Iterator[ChunkedDocument]:
-    """All documents, or the only one. Raises: UsageError if there is no such document."""
+    """All documents, or only the one with this name. Raises: UsageError if there is none."""
     if only is None:
         yield from documents
         return
-    found = next((document for document in documents if document.name == only), None)
-    if found is None:
+    chosen = next((document for document in documents if document.name == only), None)
+    if chosen is None:
         raise UsageError(
             f"{printable(source)}: no document `{printable(only)}`",
             hint=None if has_id else "--id COLUMN names the column of ids",
         )
-    yield found
+    yield chosen
 
 
-def _tell_errors(errors: Iterator[str]) -> None:
-    """The documents that cannot be cut, on stderr, while the others are shown."""
+def _print_errors(errors: Iterator[str]) -> None:
+    """Prints the documents that cannot be chunked to stderr, while the others are shown."""
     count = 0
     for count, error in enumerate(errors, 1):
-        if count <= ERRORS:
+        if count <= MAX_ERRORS:
             print_message(printable(error, 2_000))
-    if count > ERRORS:
-        print_message(f"and {count - ERRORS:,} more documents that cannot be read")
+    if count > MAX_ERRORS:
+        print_message(f"and {many(count - MAX_ERRORS, 'more document')} that cannot be read")
 
 
-def _as_json(documents: Iterator[ChunkedDocument]) -> Iterator[str]:
+def _print_json(documents: Iterator[ChunkedDocument]) -> Iterator[str]:
+    """Prints a JSON line per chunk, and yields the errors."""
     for document in documents:
         if document.error is not None:
             yield document.error
         for chunk in document.chunks:
-            told = {"id": document.name, **msgspec.structs.asdict(chunk)}
-            told["text"] = document.text[chunk.start_char : chunk.end_char]
-            print(msgspec.json.encode(told).decode())
+            record = {"id": document.name, **msgspec.structs.asdict(chunk)}
+            record["text"] = document.text[chunk.start_char : chunk.end_char]
+            print(msgspec.json.encode(record).decode())
 
 
-def _printed(console: Console, documents: Iterator[ChunkedDocument]) -> Iterator[str]:
+def _print_text(console: Console, documents: Iterator[ChunkedDocument]) -> Iterator[str]:
+    """Prints a table per document, and yields the errors."""
     from rich.text import Text
 
     for document in documents:
@@ -134,7 +135,7 @@ def _printed(console: Console, documents: Iterator[ChunkedDocument]) -> Iterator
 
 
 def _table(document: ChunkedDocument, width: int) -> Iterator[Text]:
-    """A line per chunk: how it begins and how it ends, for a terminal of so many columns."""
+    """A line per chunk with its start and end, for a terminal of this width."""
     from rich.text import Text
 
     spans = [f"{chunk.start_char:,}..{chunk.end_char:,}" for chunk in document.chunks]
@@ -155,7 +156,7 @@ def _table(document: ChunkedDocument, width: int) -> Iterator[Text]:
 
 
 def _both_ends(piece: str, shared: int, at: int, room: int) -> Text:
-    """How a chunk begins and ends in `room` cells; the shared part in the last chunk's colour."""
+    """The start and end of a chunk in `room` cells; the shared part in the previous colour."""
     from rich.text import Text
 
     line = Text()
@@ -180,7 +181,7 @@ def _both_ends(piece: str, shared: int, at: int, room: int) -> Text:
 
 
 def _fitting(piece: str, room: int) -> int:
-    """How many characters from the start fit into so many cells of a terminal, escapes whole."""
+    """The number of leading characters that fit into `room` cells, with whole escapes."""
     from rich.cells import cell_len
 
     used = 0
@@ -192,26 +193,26 @@ def _fitting(piece: str, room: int) -> int:
 
 
 @contextmanager
-def _opened(
+def _chunked_documents(
     source: str | None, settings: JobSettings
 ) -> Iterator[tuple[ChunkSettings, Iterator[ChunkedDocument], int | None]]:
-    """How it is cut, the documents as they are read, and how many there are, if that is known."""
+    """The chunk settings, the documents as they are read, and their number, if it is known."""
     from jobs.build import build, tokenizer_name
     from pipeline.source.scan import survey
 
-    named = settings.flags.get("input.path")
+    input_path = settings.flags.get("input.path")
     if source is None:
-        if named is None:
+        if input_path is None:
             raise UsageError("chunks needs a file or a job", hint="textmill chunks report.md")
-        source = str(named)
-    elif _is_file(source) and named is not None:
-        raise UsageError(f"{printable(source)}: --input names another file", hint="give one")
+        source = str(input_path)
+    elif _is_file(source) and input_path is not None:
+        raise UsageError(f"{printable(source)}: --input names another file", hint="use one of them")
     if _is_file(source):
-        # o200k_base needs no extra; a job says better which tokens count.
+        # o200k_base needs no extra. A job can name the tokenizer of its model.
         flags = {"chunk.tokenizer": "o200k_base", **settings.flags, "input.path": source}
         settings = replace(settings, flags=flags)
     job = settings.load("embed" if _is_file(source) else source, needs_output=False)
-    cutting = ChunkSettings(
+    chunking = ChunkSettings(
         "standard input" if source == "-" else source,
         job.chunk.method,
         job.chunk.size,
@@ -219,22 +220,26 @@ def _opened(
         tokenizer_name(job),
     )
     if source.lower().endswith(TEXT_FILES):
-        yield cutting, iter([_cut(job, Path(source).name, _text(Path(source), source))]), 1
+        yield (
+            chunking,
+            iter([_chunk_document(job, Path(source).name, _text(Path(source), source))]),
+            1,
+        )
         return
     from jobs.cli.streams import with_files_for_streams
 
     with with_files_for_streams(job) as (job, _):
         if source == "-" and _is_plain(Path(job.input.path)):
-            text = _text(Path(job.input.path), cutting.source)
-            yield cutting, iter([_cut(job, cutting.source, text)]), 1
+            text = _text(Path(job.input.path), chunking.source)
+            yield chunking, iter([_chunk_document(job, chunking.source, text)]), 1
             return
         pipeline = build(job, with_secret=False)
         surveyed = run_interruptibly(lambda: survey(pipeline.input))
-        yield cutting, _documents(job, pipeline, surveyed), surveyed.rows
+        yield chunking, _documents(job, pipeline, surveyed), surveyed.rows
 
 
 def _is_file(source: str) -> bool:
-    """False: a job file, or the name of a template."""
+    """True for an input file; False for a job file or the name of a template."""
     return (
         source == "-"
         or source.lower().endswith(TEXT_FILES + JSONL + PARQUET)
@@ -244,7 +249,7 @@ def _is_file(source: str) -> bool:
 
 
 def _is_plain(spooled: Path) -> bool:
-    """Standard input that is one text: neither Parquet nor packed, nor does it begin as JSON."""
+    """True if standard input is one plain text: not Parquet, not compressed, not JSON."""
     with spooled.open("rb") as file:
         start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
     return spooled.suffix == ".jsonl" and not start.startswith(b"{")
@@ -254,8 +259,8 @@ def _text(path: Path, address: str) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")  # offsets count every CR
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise UsageError(f"{printable(address)}: cannot be read: {why}") from None
+        problem = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise UsageError(f"{printable(address)}: cannot be read: {problem}") from None
 
 
 def _documents(job: Job, pipeline: Pipeline, surveyed: Survey) -> Iterator[ChunkedDocument]:
@@ -267,18 +272,18 @@ def _documents(job: Job, pipeline: Pipeline, surveyed: Survey) -> Iterator[Chunk
             if document.text is None:
                 yield ChunkedDocument(name, error=f"{document.address}: {document.error}")
             else:
-                yield _cut(job, name, document.text)
+                yield _chunk_document(job, name, document.text)
 
 
-def _cut(job: Job, name: str, text: str) -> ChunkedDocument:
+def _chunk_document(job: Job, name: str, text: str) -> ChunkedDocument:
     from chunkers.tokens.tokenizers import tokenizer
     from jobs.build import chunker, tokenizer_name
 
     count = tokenizer(tokenizer_name(job)).count
-    found = list(chunker(job)(text))
+    chunks = list(chunker(job)(text))
     covered, shared = 0, []
-    for chunk in found:
-        both = text[chunk.start_char : min(covered, chunk.end_char)]
-        shared.append(count(both) if both else 0)
+    for chunk in chunks:
+        overlap = text[chunk.start_char : min(covered, chunk.end_char)]
+        shared.append(count(overlap) if overlap else 0)
         covered = max(covered, chunk.end_char)
-    return ChunkedDocument(name, text, found, shared)
+    return ChunkedDocument(name, text, chunks, shared)

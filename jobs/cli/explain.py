@@ -1,4 +1,4 @@
-"""The command `explain`: why the answers of one row are there, or would have to be paid for."""
+"""`textmill explain`: why the requests of one row are cached, or would be sent again."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from jobs.cli.job_options import FLAGGED, JobSettings, job_options
+from jobs.cli.job_options import FLAGGED, GroupedCommand, JobSettings, job_options
 from jobs.cli.shell import command
 from pipeline.errors import UsageError
-from pipeline.text import printable
+from pipeline.text import many, printable
 
 if TYPE_CHECKING:
     from pipeline.explain import Difference, LastCommit, RowReport
@@ -20,59 +20,55 @@ if TYPE_CHECKING:
     from pipeline.records import Document
     from pipeline.source.survey import Survey
 
-NAMES = 10_000
-"""So many ids are kept to find the one that was meant."""
+MAX_IDS = 10_000
+"""The number of ids that are kept to suggest the nearest one."""
 
 
-@command(ends_in_json=True)
+@command(cls=GroupedCommand, ends_in_json=True)
 @click.argument("source", metavar="JOB")
-@click.option("--id", "name", metavar="ID", required=True, help="Of the row to explain.")
+@click.option("--id", "name", metavar="ID", required=True, help="Id of the row to explain.")
 @job_options([key for key in FLAGGED if key.name != "input.id"])
 def explain(source: str, name: str, settings: JobSettings, as_json: bool) -> int:
-    """Say why a row of JOB would be paid for again, or would not."""
+    """Explain why a row of JOB is cached, or is not."""
     from jobs.build import build
     from jobs.cli.streams import with_files_for_streams
     from pipeline.cache.store import AnswerCache
-    from pipeline.explain import explain
+    from pipeline.explain import LastCommit, explain
     from pipeline.source.scan import survey
 
     job = settings.load(source, needs_output=False)
     with with_files_for_streams(job) as (placed_job, _):
         pipeline = build(placed_job, with_secret=False)
         surveyed = survey(pipeline.input)
-        document = _found(surveyed, name)
-        past = _past(pipeline, document) if job.output.path != "-" else None
+        document = _find_row(surveyed, name)
+        past = LastCommit()
+        if job.output.path != "-":
+            past = _last_commit(pipeline, document)
         if (pipeline.answers / "cache.db").exists():
             with closing(AnswerCache(pipeline.answers)) as cache:
-                told = explain(pipeline, document, cache, past or _nothing())
+                row = explain(pipeline, document, cache, past)
         else:
-            told = explain(pipeline, document, None, past or _nothing())
+            row = explain(pipeline, document, None, past)
     if as_json:
-        print(msgspec.json.encode(told, enc_hook=str).decode())
+        print(msgspec.json.encode(row, enc_hook=str).decode())
     else:
-        _print(told)
+        _print(row)
     return 0
 
 
-def _nothing() -> LastCommit:
-    from pipeline.explain import LastCommit
-
-    return LastCommit()
-
-
-def _found(surveyed: Survey, name: str) -> Document:
-    """The row of this id, or of this identity in hex. Raises: UsageError where there is none."""
+def _find_row(surveyed: Survey, name: str) -> Document:
+    """The row with this id, or this identity in hex. Raises: UsageError if there is none."""
     from pipeline.source.documents import read
 
-    known: list[str] = []
+    ids: list[str] = []
     for documents in read(surveyed):
         for document in documents:
-            own = str(document.id)
-            if (document.id is not None and own == name) or document.identity.hex() == name:
+            row_id = str(document.id)
+            if (document.id is not None and row_id == name) or document.identity.hex() == name:
                 return document
-            if len(known) < NAMES and document.id is not None:
-                known.append(own)
-    near = difflib.get_close_matches(name, known, n=1) or known[:1]
+            if len(ids) < MAX_IDS and document.id is not None:
+                ids.append(row_id)
+    near = difflib.get_close_matches(name, ids, n=1) or ids[:1]
     hint = f"an id of this input is `{printable(near[0], 80)}`" if near else None
     if surveyed.spec.id is None:
         hint = "--set input.id=COLUMN names the column of ids"
@@ -81,60 +77,62 @@ def _found(surveyed: Survey, name: str) -> Document:
     )
 
 
-def _past(pipeline: Pipeline, document: Document) -> LastCommit:
+def _last_commit(pipeline: Pipeline, document: Document) -> LastCommit:
+    """What the last commit and the last run hold about this row."""
     from pipeline.explain import LastCommit
     from pipeline.runs.folder import failures, manifests
     from pipeline.search import chunk_ids
     from pipeline.source import identity
 
     runs = list(manifests(pipeline.output.path))
-    name = document.identity
+    row = document.identity
 
-    def is_it(value: Any) -> bool:
-        return value == name.hex() or (value is not None and identity.of_id(value) == name)
+    def is_row(value: Any) -> bool:
+        return value == row.hex() or (value is not None and identity.of_id(value) == row)
 
     return LastCommit(
-        manifest=next((each for each in runs if each.get("state") == "committed"), None),
-        failures=failures(pipeline.output.path, runs[0]["run"], name) if runs else (),
-        chunk_ids=chunk_ids(pipeline.output.path, pipeline.input.id or "id", is_it),
+        manifest=next((run for run in runs if run.get("state") == "committed"), None),
+        failures=failures(pipeline.output.path, runs[0]["run"], row) if runs else (),
+        chunk_ids=chunk_ids(pipeline.output.path, pipeline.input.id or "id", is_row),
     )
 
 
-def _print(told: RowReport) -> None:
-    cached = sum(chunk.state == "cached" for chunk in told.chunks)
-    count = len(told.chunks)
-    noun = "chunk" if count == 1 else "chunks"
-    own = told.identity if told.id is None else str(told.id)
+def _print(row: RowReport) -> None:
+    cached = sum(chunk.state == "cached" for chunk in row.chunks)
+    count = len(row.chunks)
+    row_id = row.identity if row.id is None else str(row.id)
     print(
-        f"{printable(own, 80)}  {printable(told.address, 200)}  {count:,} {noun}, {cached:,} cached"
+        f"{printable(row_id, 80)}  {printable(row.address, 200)}  "
+        f"{many(count, 'chunk')}, {cached:,} cached"
     )
-    if told.error is not None:
-        print(f"not sent: {printable(told.error, 500)}")
+    if row.error is not None:
+        print(f"not sent: {printable(row.error, 500)}")
     elif not count:
         print("nothing to send: the text is blank")
-    spans = [f"{chunk.start_char:,}..{chunk.end_char:,}" for chunk in told.chunks]
+    spans = [f"{chunk.start_char:,}..{chunk.end_char:,}" for chunk in row.chunks]
     width = max(map(len, ["span", *spans]))
     if spans:
         print(f"{'chunk':>7}  {'span':>{width}}  tokens  key")
-    before = ""
-    for chunk, span in zip(told.chunks, spans, strict=True):
-        why = chunk.why or ""
+    previous = ""
+    for chunk, span in zip(row.chunks, spans, strict=True):
+        reason = chunk.why or ""
         if chunk.differs:
-            why += ": " + "; ".join(map(_difference, chunk.differs))
+            reason += ": " + "; ".join(map(_difference, chunk.differs))
         line = f"{chunk.chunk:>7}  {span:>{width}}  {chunk.tokens:>6,}  {chunk.key}  {chunk.state}"
-        print(line + (f": {'as above' if why == before else printable(why, 500)}" if why else ""))
-        before = why
-    if told.changed and cached < count:
+        shown_reason = "as above" if reason == previous else printable(reason, 500)
+        print(f"{line}: {shown_reason}" if reason else line)
+        previous = reason
+    if row.changed and cached < count:
         print("since the last committed run:")
-        for each in told.changed:
-            print(f"  {printable(_difference(each), 500)}")
+        for difference in row.changed:
+            print(f"  {printable(_difference(difference), 500)}")
 
 
-def _difference(each: Difference) -> str:
-    return f"{each.name}: {_value(each.before)} -> {_value(each.now)}"
+def _difference(difference: Difference) -> str:
+    return f"{difference.name}: {_value(difference.before)} -> {_value(difference.now)}"
 
 
 def _value(value: Any) -> str:
     if value is None or value == "":
-        return "not said"
+        return "not set"
     return printable(msgspec.json.encode(value).decode(), 120)

@@ -1,4 +1,4 @@
-"""The options that set a key of the job file, made from its keys."""
+"""The options that set a key of the job file, made from the table of keys."""
 
 from __future__ import annotations
 
@@ -19,11 +19,52 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 FLAGGED = tuple(sorted((key for key in KEYS if key.flag), key=lambda key: not key.short))
-"""The keys that have a flag: what is read and written, then all others in the order of the file."""
+"""The keys that have a flag: first input and output, then all others in the order of the file."""
+
+HELP_GROUPS = {
+    "input": "Input and output",
+    "output": "Input and output",
+    "chunk": "Chunking",
+    "aggregate": "Chunking",
+    "endpoint": "Endpoint",
+    "parameters": "Endpoint",
+    "budget": "Limits",
+    "guard": "Limits",
+    "run": "Run",
+}
+"""The heading in `--help` for the flags of each section of the job file."""
+
+
+class KeyOption(click.Option):
+    """An option that sets a key of the job file. `--help` lists it under `help_group`."""
+
+    def __init__(self, *arguments: Any, help_group: str, **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        self.help_group = help_group
+
+
+class GroupedCommand(click.Command):
+    """A command whose `--help` lists the job file's flags under headings, then all others."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes one list per group; all lists share the width of the first column."""
+        groups: dict[str, list[tuple[str, str]]] = {name: [] for name in HELP_GROUPS.values()}
+        groups["Options"] = []
+        for parameter in self.get_params(ctx):
+            if not isinstance(parameter, click.Option):
+                continue
+            if (row := parameter.get_help_record(ctx)) is not None:
+                group = parameter.help_group if isinstance(parameter, KeyOption) else "Options"
+                groups[group].append(row)
+        width = max(len(option) for rows in groups.values() for option, _ in rows)
+        for name, rows in groups.items():
+            if rows:
+                with formatter.section(name):
+                    formatter.write_dl([(option.ljust(width), text) for option, text in rows])
 
 
 class JobSettings(Struct, frozen=True):
-    """What the command line sets of a job: by flags, and by `--set` as it was typed."""
+    """The command line's changes to a job: by flags, and by `--set` as it was typed."""
 
     flags: Mapping[str, object] = {}
     overrides: tuple[str, ...] = ()
@@ -36,7 +77,7 @@ class JobSettings(Struct, frozen=True):
 
 
 def job_options(
-    keys: Iterable[Key] = FLAGGED, set_help: str = "Any key of the file."
+    keys: Iterable[Key] = FLAGGED, set_help: str = "Set any key of the job file."
 ) -> Callable[[F], F]:
     """Gives a command the flags of these keys and `--set`, as the argument `settings`."""
     by_option = {key.flag.removeprefix("--").replace("-", "_"): key for key in keys}
@@ -52,42 +93,46 @@ def job_options(
             others = {name: value for name, value in options.items() if name not in by_option}
             return command(settings=JobSettings(flags, overrides), **others)
 
-        made: Any = with_settings
-        made = click.option(
+        decorated: Any = with_settings
+        decorated = click.option(
             "--set", "overrides", metavar="KEY=VALUE", multiple=True, help=set_help
-        )(made)
+        )(decorated)
         for name, key in reversed(by_option.items()):
-            made = _option(key, name)(made)
-        return made  # type: ignore[no-any-return]
+            decorated = _key_option(key, name)(decorated)
+        return decorated  # type: ignore[no-any-return]
 
     return with_options
 
 
-def _option(key: Key, name: str) -> Callable[[F], F]:
-    """The option that sets a key; None where it is not given."""
-    declared = [key.short] if key.short else []
-    *others, last = key.choices or [""]
-    help_ = key.help or f"{', '.join(others)} or {last}."
-    if key.type == "boolean":
-        return click.option(*declared, key.flag, name, is_flag=True, default=None, help=help_)
+def _key_option(key: Key, name: str) -> Callable[[F], F]:
+    """The option that sets a key; its value is None if it is not on the command line."""
+    names = [key.short, key.flag] if key.short else [key.flag]
     type_ = {"integer": int, "number": float}.get(str(key.type), str)
-    return click.option(
-        *declared,
-        key.flag,
-        name,
-        metavar=key.metavar,
-        type=type_,
-        multiple=key.type == "strings",
-        help=help_,
-    )
+    value: dict[str, Any] = {"metavar": key.metavar, "type": type_}
+    value["multiple"] = key.type == "strings"
+    if key.type == "boolean":
+        value = {"is_flag": True, "default": None}
+    group = HELP_GROUPS[key.section]
+    return click.option(*names, name, cls=KeyOption, help_group=group, help=_help(key), **value)
+
+
+def _help(key: Key) -> str:
+    """The text of a flag; with the choices of its key, if it has any."""
+    if not key.choices or key.help.endswith("."):
+        return key.help
+    *names, last = key.choices
+    return f"{key.help}: {', '.join(names)} or {last}."
 
 
 def pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
-    """`KEY=VALUE` of --set, apart. Raises: UsageError without repeating what may be a secret."""
-    found = []
+    """The keys and values of `--set KEY=VALUE`.
+
+    Raises: UsageError that does not repeat the text, which may be a secret.
+    """
+    keys_and_values = []
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
             raise UsageError("--set takes KEY=VALUE, such as --set chunk.size=256")
-        found.append((key.strip(), value))
-    return found
+        keys_and_values.append((key.strip(), value))
+    return keys_and_values

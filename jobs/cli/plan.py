@@ -1,4 +1,4 @@
-"""`textmill plan`: what a run would do and cost."""
+"""`textmill plan`: an estimate of the calls and the cost of a run."""
 
 from __future__ import annotations
 
@@ -10,37 +10,38 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from jobs.cli.job_options import JobSettings, job_options
+from jobs.cli.job_options import GroupedCommand, JobSettings, job_options
 from jobs.cli.shell import command, print_message, run_interruptibly
 from jobs.format import duration
-from pipeline.text import many, printable
+from pipeline.text import agreeing, many, printable
 
 if TYPE_CHECKING:
-    from pipeline.records import Endpoint
+    from jobs.spec.job import Job
+    from pipeline.plan import Plan
 
 
-def say_absent(columns: Sequence[str]) -> None:
-    """A misspelt column of a rule is safe, and not what was meant."""
+def warn_missing_columns(columns: Sequence[str]) -> None:
+    """Warns about columns of rules that no row has: safe, but probably a typing error."""
     for name in columns:
         print_message(
-            f"rule.column = `{printable(name)}` is in no row: every row counts as one of that rule"
+            f"rule.column: no row has the column `{printable(name)}`, the rule applies to every row"
         )
 
 
-@command(ends_in_json=True)
+@command(cls=GroupedCommand, ends_in_json=True)
 @click.argument("source", metavar="JOB")
 @job_options()
 def plan(source: str, settings: JobSettings, as_json: bool) -> int:
-    """Say what a run of JOB would do and cost, without the network."""
+    """Estimate the calls and the cost of a run of JOB, offline."""
     return show_plan(source, settings, as_json=as_json)
 
 
 def show_plan(source: str, settings: JobSettings, *, as_json: bool) -> int:
-    """Print the plan; 8 where it is over the budget."""
+    """Prints the plan. The exit code is 8 if the plan is over the budget."""
     from jobs.build import build
     from jobs.cli.streams import with_files_for_streams
     from pipeline.cache.store import AnswerCache
-    from pipeline.plan import plan as planned
+    from pipeline.plan import plan as make_plan
     from pipeline.source.scan import survey
 
     job = settings.load(source, needs_output=False)
@@ -48,37 +49,32 @@ def show_plan(source: str, settings: JobSettings, *, as_json: bool) -> int:
         pipeline = build(job, with_secret=False)
         cache = AnswerCache(pipeline.answers) if pipeline.answers.is_dir() else None
         surveyed = run_interruptibly(lambda: survey(pipeline.input))
-        told = run_interruptibly(lambda: planned(pipeline, surveyed, cache))
+        estimate = run_interruptibly(lambda: make_plan(pipeline, surveyed, cache))
     if as_json:
-        print(msgspec.json.encode(told).decode())
+        print(msgspec.json.encode(estimate).decode())
     else:
         print(
-            f"{many(told.documents, 'document')}, {many(told.chunks, 'chunk')}, "
-            f"{many(told.requests, 'request')}, {told.cached:,} cached\n"
-            f"left to do: {many(told.calls, 'call')}, {many(told.tokens, 'token')}, "
-            f"up to ${at_most(told.cost_usd)}{unpriced(pipeline.endpoints, told.calls)}, "
-            f"about {duration(told.seconds)}"
+            f"{many(estimate.documents, 'document')}, {many(estimate.chunks, 'chunk')}, "
+            f"{many(estimate.requests, 'request')}, {estimate.cached:,} cached\n"
+            f"left to do: {many(estimate.calls, 'call')}, {many(estimate.tokens, 'token')}, "
+            f"{largest_cost(job, estimate)}, about {duration(estimate.seconds)}"
         )
     if surveyed.rows:
-        say_absent(surveyed.absent)
-    most = pipeline.budget.max_cost_usd
-    if most is not None and told.cost_usd > most and not pipeline.budget.stop_at_cap:
-        print(f"over budget.max_cost_usd = {most:g}", file=sys.stderr)
+        warn_missing_columns(surveyed.absent)
+    budget = pipeline.budget
+    max_cost_usd = budget.max_cost_usd
+    if max_cost_usd is not None and estimate.cost_usd > max_cost_usd and not budget.stop_at_cap:
+        print(f"over budget.max_cost_usd = {max_cost_usd:g}", file=sys.stderr)
         return 8
     return 0
 
 
-def at_most(usd: float) -> str:
-    """Cents, rounded up: `up to $0.00` is said of nothing that costs."""
-    return f"{math.ceil(round(usd * 100, 6)) / 100:,.2f}"
-
-
-def unpriced(endpoints: Sequence[Endpoint], calls: int) -> str:
-    """Who costs nothing only because the job does not say what they cost."""
-    from pipeline.endpoints.kinds import KINDS
-
-    names = [e.name for e in endpoints if not KINDS[e.kind].is_embedded and e.price is None]
-    if not calls or not names:
-        return ""
-    have = "has" if len(names) == 1 else "have"
-    return f" ({', '.join(f'`{name}`' for name in names)} {have} no `price`)"
+def largest_cost(job: Job, estimate: Plan) -> str:
+    """`up to $0.16`, rounded up to a cent; unknown for calls to endpoints without a price."""
+    cents = math.ceil(round(estimate.cost_usd * 100, 6))
+    bound = f"up to ${cents / 100:,.2f}"
+    if not estimate.calls or not job.unpriced:
+        return bound
+    have = agreeing(len(job.unpriced), "has", "have")
+    names = f"{', '.join(f'`{name}`' for name in job.unpriced)} {have} no `price`"
+    return f"{bound} plus an unknown cost ({names})" if cents else f"cost unknown ({names})"

@@ -1,4 +1,4 @@
-"""`textmill report`: what a run did, as Markdown or JSON."""
+"""`textmill report`: the report of a run, as Markdown or JSON."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from jobs.home import home
 
 
 @command()
-@click.argument("what", metavar="[JOB_OR_OUTPUT]", required=False)
-def report(what: str | None, as_json: bool) -> int:
-    """What a run did and what is to be done. Without a name, all runs of a day."""
-    told, _ = runs(home())
-    if not told and what is None:
+@click.argument("name", metavar="[JOB_OR_OUTPUT]", required=False)
+def report(name: str | None, as_json: bool) -> int:
+    """Report what a run did and what to do next. Report all runs of the last day
+    if no name is given."""
+    all_runs, _ = runs(home())
+    if not all_runs and name is None:
         print("no runs yet")
         return 0
-    found = runs_of_the_night(choose(told, what), datetime.now().astimezone(), only_last=bool(what))
-    for number, each in enumerate(map(report_of, found)):
+    now = datetime.now().astimezone()
+    chosen = runs_of_the_night(choose(all_runs, name), now, only_last=bool(name))
+    for number, run_report in enumerate(map(report_of, chosen)):
         if as_json:
-            print(encode(each).decode())
+            print(encode(run_report).decode())
         else:
-            print(("\n" if number else "") + "\n".join(lines(each)))
+            print(("\n" if number else "") + "\n".join(lines(run_report)))
     return 0

@@ -1,4 +1,4 @@
-"""`textmill run`: does a job."""
+"""`textmill run`: runs a job once."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from jobs.cli.job_options import JobSettings, job_options
-from jobs.cli.plan import say_absent, show_plan
+from jobs.cli.job_options import GroupedCommand, JobSettings, job_options
+from jobs.cli.plan import show_plan, warn_missing_columns
 from jobs.cli.shell import command, print_error, print_message
 from jobs.secrets import mask
 from pipeline.errors import FINAL_KINDS, TextmillError, UsageError
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
 
 
 CLASSES = ("all", *FINAL_KINDS)
-"""Of final failures, for --retry-failed."""
+"""The values of --retry-failed: all, or one error kind that is final."""
 
 
-class RunCommand(click.Command):
-    """Reads `run --retry-failed JOB` as people mean it: a word that is no class is the job."""
+class RunCommand(GroupedCommand):
+    """Reads `run --retry-failed JOB` as intended: a word that is no error class is the job."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         flag = "--retry-failed"
         if flag in args:
             at = args.index(flag)
-            named = args[at + 1 : at + 2]
-            if not named or named[0] not in CLASSES:
+            next_words = args[at + 1 : at + 2]
+            if not next_words or next_words[0] not in CLASSES:
                 args[at] = f"{flag}=all"
-        given = list(args)
+        typed = list(args)
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
             if "unexpected extra argument" in error.message:
-                hint = "rows are given with -i, an output with -o"
-                if f"{flag}=all" in given:
+                hint = "pass the input with -i and the output with -o"
+                if f"{flag}=all" in typed:
                     hint = f"after {flag}: {', '.join(CLASSES)}, or nothing"
                 raise click.UsageError(f"{error.message}\nhint: {hint}", ctx) from None
             raise
@@ -52,14 +52,16 @@ class RunCommand(click.Command):
 @command(cls=RunCommand, ends_in_json=True)
 @click.argument("source", metavar="JOB")
 @job_options()
-@click.option("--changes", metavar="PATH", help="Write what changed since the last commit.")
+@click.option(
+    "--changes", metavar="PATH", help="Write the changes since the last commit to this .jsonl file."
+)
 @click.option(
     "--retry-failed",
     metavar="[CLASS]",
     type=click.Choice(CLASSES),
-    help="Try the failures of an interrupted run again.",
+    help="Retry the failed rows of an interrupted run, all or of one class.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say what would be done: `plan`.")
+@click.option("--dry-run", is_flag=True, help="Print the plan, as `plan` does, and run nothing.")
 def run(
     source: str,
     settings: JobSettings,
@@ -68,7 +70,7 @@ def run(
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Run JOB, a job file or the name of a template. Goes on where the last run stopped."""
+    """Run JOB, a job file or the name of a template. Resume the last run if it was interrupted."""
     if dry_run:
         return show_plan(source, settings, as_json=as_json)
     import anyio
@@ -88,55 +90,53 @@ def run(
     except TextmillError:
         if not Path(source).is_file():
             raise
-        with record_run(
-            home(), _unread(source), print_message
-        ):  # whoever comes in the morning must see it
-            raise
+        with record_run(home(), _record_of_unread_job(source), print_message):
+            raise  # `status` and `report` show it
     if as_json and job.output.path == "-":
-        raise UsageError("--json and output `-` both want stdout", hint="give -o a path")
+        raise UsageError("--json and output `-` both write to stdout", hint="use -o PATH")
     if changes is not None:
         check_changes(job, changes)
-    told = _told(job, source, settings)
+    record = _record(job, source, settings)
     with (
         with_files_for_streams(job) as (job, publish),
-        record_run(home(), told, print_message, write_page) as recording,
+        record_run(home(), record, print_message, write_page) as recorder,
     ):
         pipeline = build(job, changes=changes)
-        shown = display(as_json=as_json)
+        progress = display(as_json=as_json)
         at_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             ended: Ended = anyio.run(
                 engine.run,
                 pipeline,
-                heard(shown.on, recording.on, _on_absent),
+                listener_of(progress.on, recorder.on, _warn_missing_column),
                 retry_failed,
                 backend_options={"use_uvloop": _has_uvloop()},
             )
         finally:
-            shown.close()
-            signal.signal(signal.SIGTERM, at_sigterm)  # the loop left the default behind
-        recording.ended(ended)
+            progress.close()
+            signal.signal(signal.SIGTERM, at_sigterm)  # the loop resets it to the default
+        recorder.ended(ended)
         if ended.error is not None:
             print_error(ended.error)
         else:
             publish()
-            print_message(closing_line(ended))
-        for line in endpoint_lines(ended.summary):
+            print_message(closing_line(ended, job.unpriced))
+        for line in endpoint_lines(ended.summary, job.unpriced):
             print_message(line)
         if as_json:
             print(msgspec.json.encode(flatten(ended.summary)).decode(), flush=True)
         return ended.summary.exit
 
 
-def _on_absent(event: Event) -> None:
+def _warn_missing_column(event: Event) -> None:
     from pipeline.events import RuleColumnMissing
 
     if isinstance(event, RuleColumnMissing):
-        say_absent([event.column])
+        warn_missing_columns([event.column])
 
 
-def heard(*listeners: Emit) -> Emit:
-    """One listener that tells all of them."""
+def listener_of(*listeners: Emit) -> Emit:
+    """One listener that passes each event to all of them."""
 
     def on(event: Event) -> None:
         for listener in listeners:
@@ -145,8 +145,8 @@ def heard(*listeners: Emit) -> Emit:
     return on
 
 
-def _told(job: Job, source: str, settings: JobSettings) -> Run:
-    """What the register knows of a run before it begins."""
+def _record(job: Job, source: str, settings: JobSettings) -> Run:
+    """The register entry of a run that is about to start."""
     from jobs.history.register import start_record
     from jobs.spec.flags import command_line
 
@@ -157,11 +157,12 @@ def _told(job: Job, source: str, settings: JobSettings) -> Run:
         file=str(Path(source).absolute()) if is_file else "",
         output=job.output.path if job.output.path == "-" else str(Path(job.output.path).absolute()),
         command=shlex.join(mask(word) for word in words),
+        unpriced=job.unpriced,
     )
 
 
-def _unread(source: str) -> Run:
-    """The same of a job file that was refused: its flags may hold what it was refused for."""
+def _record_of_unread_job(source: str) -> Run:
+    """The same for a job file that was refused, without flags: they may be the cause."""
     from jobs.history.register import start_record
 
     path = str(Path(source).absolute())

@@ -1,7 +1,7 @@
-"""`textmill schedule`: a job every night, by the means of the machine.
+"""`textmill schedule`: a daily job, started by systemd or cron.
 
-textmill has no daemon: what starts programs at a time of day is there already, and survives a
-restart. These commands write what it reads, show it before, and take it away again.
+textmill has no daemon, because every machine already has a scheduler that survives a restart. These
+commands write its configuration, show it first, and remove it again.
 """
 
 from __future__ import annotations
@@ -42,66 +42,72 @@ _NAME = re.compile(r"[^\W_][\w-]{0,63}")
 
 @click.group()
 def schedule() -> None:
-    """Run a job every night. By a systemd timer, or a line of the crontab."""
+    """Run a job every day at a fixed time. Use a systemd timer, or a line of the crontab."""
 
 
 @command(group=schedule, has_json=False)
 @click.argument("job")
-@click.option("--at", required=True, metavar="HH:MM", help="Local time of day.")
-@click.option("--name", help="Of the schedule; default: the job's.")
+@click.option("--at", required=True, metavar="HH:MM", help="Time of day, in local time.")
+@click.option("--name", help="Name of the schedule; default: that of the job.")
 @click.option(
-    "--random-delay", default="10m", show_default=True, metavar="TIME", help="Start up to so late."
+    "--random-delay",
+    default="10m",
+    show_default=True,
+    metavar="TIME",
+    help="Delay the start by up to this long.",
 )
-@click.option("--crontab", is_flag=True, help="Not by systemd.")
-@click.option("--dry-run", is_flag=True, help="Only show what would be written.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--crontab", is_flag=True, help="Use cron, not systemd.")
+@click.option("--dry-run", is_flag=True, help="Print what would be written, and write nothing.")
+@click.option("--yes", is_flag=True, help="Write without a question.")
 def add(
     job: str, at: str, name: str | None, random_delay: str, crontab: bool, dry_run: bool, yes: bool
 ) -> int:
-    """Run the job file JOB every day at a time."""
-    planned, named = _schedule(job, at, name, random_delay)
+    """Schedule the job file JOB every day at a fixed time."""
+    planned, variables = _schedule(job, at, name, random_delay)
     try:
-        by = scheduler(wants_crontab=crontab)
+        chosen = scheduler(wants_crontab=crontab)
     except UsageError as error:
         if not dry_run:
             raise
         print_message(str(error))
         _show({"crontab": crontab_line(planned)} if crontab else _units(planned))
         return 0
-    _refuse_other(planned, by)
-    if by.is_written(planned):
-        print(f"`{planned.name}` is scheduled already: {_when(planned)}, by {by.name}")
+    _refuse_duplicate(planned, chosen)
+    if chosen.is_written(planned):
+        print(f"`{planned.name}` is already scheduled: {_when(planned)}, by {chosen.name}")
         return 0
-    _show(by.texts(planned))
-    for line in _about_credentials(planned, named):
+    _show(chosen.texts(planned))
+    for line in _credential_notes(planned, variables):
         print_message(line)
     if dry_run:
         return 0
-    if not yes and not _is_wanted():
+    if not yes and not _confirm():
         print_message("nothing was written")
         return 130
-    by.write(planned)
-    for remark in by.notes:
-        print_message(remark)
-    print(f"`{planned.name}` is scheduled: {_when(planned)}, by {by.name}")
+    chosen.write(planned)
+    for note in chosen.notes:
+        print_message(note)
+    print(f"`{planned.name}` is scheduled: {_when(planned)}, by {chosen.name}")
     return 0
 
 
-def _is_wanted() -> bool:
-    """What the user answers, also through a pipe. Raises: UsageError where there is no answer."""
+def _confirm() -> bool:
+    """The user's answer, also from a pipe. Raises: UsageError if there is no answer."""
     try:
         return click.confirm("Write this?", err=True)
-    except (click.Abort, OSError):  # ctrl-C, or an input that has ended or was closed
+    except (click.Abort, OSError):  # ctrl-C, or the end of standard input
         if sys.stdin.isatty():
             return False
-        raise UsageError("nothing was written: nobody to ask", hint="--yes writes it") from None
+        raise UsageError(
+            "nothing was written: standard input is closed", hint="use --yes"
+        ) from None
 
 
 @command("list", group=schedule)
 def listed(as_json: bool) -> int:
-    """Every schedule: its time, its job, who keeps it."""
-    found = _all()
-    for schedule, by in found:
+    """List the schedules with time, job and scheduler."""
+    schedules = _all_schedules()
+    for schedule, by in schedules:
         if as_json:
             print(_json(schedule, by))
         else:
@@ -110,24 +116,24 @@ def listed(as_json: bool) -> int:
                 f"{printable(schedule.name)}  {schedule.at}{_spread(schedule)}  "
                 f"{shown(schedule.job)}{missing}  {by.name}"
             )
-    if not found and not as_json:
+    if not schedules and not as_json:
         print("no schedules; add one: textmill schedule add JOB --at 02:00")
     return 0
 
 
 @command("next", group=schedule)
 def upcoming(as_json: bool) -> int:
-    """When each schedule is due next."""
+    """List the next start of each schedule."""
     now = datetime.now().astimezone()
-    found = sorted(_all(), key=lambda each: (next_time(each[0], now), each[0].name))
-    for schedule, by in found:
+    schedules = sorted(_all_schedules(), key=lambda pair: (next_time(pair[0], now), pair[0].name))
+    for schedule, by in schedules:
         if as_json:
             print(_json(schedule, by))
             continue
         due = next_time(schedule, now)
         left = duration((due - now).total_seconds())
         print(f"{due:%a %Y-%m-%d %H:%M}{_spread(schedule)}  in {left}  {printable(schedule.name)}")
-    if not found and not as_json:
+    if not schedules and not as_json:
         print("no schedules; add one: textmill schedule add JOB --at 02:00")
     return 0
 
@@ -135,24 +141,24 @@ def upcoming(as_json: bool) -> int:
 @command(group=schedule, has_json=False)
 @click.argument("name")
 def remove(name: str) -> int:
-    """Take the schedule NAME away; its job and its answers stay."""
-    found = [(schedule, by) for schedule, by in _all() if schedule.name == name]
-    if not found:
-        names = ", ".join(printable(schedule.name) for schedule, _ in _all())
+    """Remove the schedule NAME; keep its job and its answers."""
+    schedules = [(schedule, by) for schedule, by in _all_schedules() if schedule.name == name]
+    if not schedules:
+        names = ", ".join(printable(schedule.name) for schedule, _ in _all_schedules())
         raise UsageError(
             f"no schedule `{printable(name)}`",
-            hint=f"schedules are {names}" if names else "there are none",
+            hint=f"the schedules are {names}" if names else "there are no schedules",
         )
-    for schedule, by in found:
+    for schedule, by in schedules:
         by.remove(schedule)
-        for remark in by.notes:
-            print_message(remark)
+        for note in by.notes:
+            print_message(note)
         print(f"`{printable(name)}` is removed from {by.name}")
     return 0
 
 
 def _schedule(path: str, at: str, name: str | None, delay: str) -> tuple[Schedule, list[str]]:
-    """The schedule of a job file that can run, and the variables which it reads keys from."""
+    """The schedule of a valid job file, and the environment variables with its keys."""
     from jobs.build import build
     from jobs.home import home
     from jobs.spec.load import load
@@ -160,19 +166,19 @@ def _schedule(path: str, at: str, name: str | None, delay: str) -> tuple[Schedul
     if not Path(path).is_file():
         raise UsageError(
             f"{shown(path)}: no such job file",
-            hint="textmill templates embed > embed.toml, then say its input and output in it",
+            hint="textmill templates embed > embed.toml, then set its input and output",
         )
     job = load(path, (), {})
     if "-" in (job.input.path, job.output.path):
-        raise UsageError(f"{shown(path)}: a schedule has no standard input or output")
-    build(job, with_secret=False)  # what is not installed is told now, not at night
+        raise UsageError(f"{shown(path)}: a scheduled job cannot use standard input or output")
+    build(job, with_secret=False)  # reports a missing extra now, not at night
     name = name or job.name
     if not _NAME.fullmatch(name):
         raise UsageError(f"--name = {printable(name, 80)} must be letters, digits, `-` or `_`")
     real = str(Path(path).absolute())
-    for each in (real, str(home())):
-        if each.encode("utf-8", "replace").decode() != each:
-            raise UsageError(f"{shown(each)}: its name is not UTF-8")
+    for used_path in (real, str(home())):
+        if used_path.encode("utf-8", "replace").decode() != used_path:
+            raise UsageError(f"{shown(used_path)}: its name is not UTF-8")
     variables = _variables(job)
     schedule = Schedule(
         name=name,
@@ -198,16 +204,16 @@ def _environment_file() -> Path:
 
 
 def program() -> tuple[str, ...]:
-    """The words that start this very program, whatever the PATH of the night."""
+    """The words that start this installation, independent of PATH."""
     script = Path(sys.prefix, "bin", "textmill")
     if script.is_file():
         return (str(script),)
-    found = shutil.which("textmill")
-    return (str(Path(found).absolute()),) if found else (sys.executable, "-m", "jobs")
+    on_path = shutil.which("textmill")
+    return (str(Path(on_path).absolute()),) if on_path else (sys.executable, "-m", "jobs")
 
 
-def _about_credentials(schedule: Schedule, names: Sequence[str]) -> list[str]:
-    """What is still to be done for the keys; no key is read, and none is written anywhere."""
+def _credential_notes(schedule: Schedule, names: Sequence[str]) -> list[str]:
+    """The open steps for the keys. No key is read and none is written."""
     if not names:
         return []
     path = Path(schedule.environment)
@@ -215,36 +221,36 @@ def _about_credentials(schedule: Schedule, names: Sequence[str]) -> list[str]:
         text, mode = path.read_text("utf-8"), path.stat().st_mode
     except (OSError, UnicodeDecodeError):
         text, mode = "", 0o600
-    given = set(re.findall(r"^\s*(?:export\s+)?(\w+)=", text, re.MULTILINE))
+    defined = set(re.findall(r"^\s*(?:export\s+)?(\w+)=", text, re.MULTILINE))
     lines = []
     if stat.S_IMODE(mode) & 0o077:
-        lines.append(f"{shown(str(path))}: others can read it: chmod 600 it")
-    missing = [name for name in names if name not in given]
+        lines.append(f"{shown(str(path))}: others can read it, set mode 0600 with chmod 600")
+    missing = [name for name in names if name not in defined]
     if missing:
         lines.append(
-            f"the job reads {', '.join(missing)}: put {missing[0]}=... into {shown(str(path))}, "
-            "with mode 0600; nothing of your shell is there at night"
+            f"the job reads {', '.join(missing)}: put {missing[0]}=... into {shown(str(path))} "
+            "with mode 0600; a scheduled run does not see the variables of your shell"
         )
     return lines
 
 
-def _refuse_other(schedule: Schedule, by: Scheduler) -> None:
-    for other, keeps in _all():
+def _refuse_duplicate(schedule: Schedule, by: Scheduler) -> None:
+    for other, keeper in _all_schedules():
         if other.name != schedule.name:
             continue
         if other.job != schedule.job:
             raise UsageError(
-                f"`{schedule.name}` is the schedule of {shown(other.job)} already",
-                hint="give another --name",
+                f"`{schedule.name}` is already the schedule of {shown(other.job)}",
+                hint="use another --name",
             )
-        if keeps.name != by.name:
+        if keeper.name != by.name:
             raise UsageError(
-                f"`{schedule.name}` is scheduled by {keeps.name} already",
+                f"`{schedule.name}` is already scheduled by {keeper.name}",
                 hint=f"textmill schedule remove {schedule.name}",
             )
 
 
-def _all() -> list[tuple[Schedule, Scheduler]]:
+def _all_schedules() -> list[tuple[Schedule, Scheduler]]:
     return [(schedule, by) for by in schedulers() for schedule in by.schedules()]
 
 
@@ -269,12 +275,12 @@ def _when(schedule: Schedule) -> str:
 def _spread(schedule: Schedule) -> str:
     if not schedule.delay_seconds:
         return ""
-    told = duration(float(schedule.delay_seconds))
-    return f" (within {told.removesuffix(' 0 s').removesuffix(' 0 min')})"
+    delay = duration(float(schedule.delay_seconds))
+    return f" (within {delay.removesuffix(' 0 s').removesuffix(' 0 min')})"
 
 
 def _json(schedule: Schedule, by: Scheduler) -> str:
     due = next_time(schedule, datetime.now().astimezone())
-    told = {"name": schedule.name, "job": schedule.job, "at": schedule.at, "by": by.name}
-    more = {"random_delay_seconds": schedule.delay_seconds, "next": due.isoformat()}
-    return msgspec.json.encode(told | more).decode()
+    record = {"name": schedule.name, "job": schedule.job, "at": schedule.at, "by": by.name}
+    times = {"random_delay_seconds": schedule.delay_seconds, "next": due.isoformat()}
+    return msgspec.json.encode(record | times).decode()

@@ -1,4 +1,4 @@
-"""`textmill search`: the chunks of an embedded corpus nearest to a question."""
+"""`textmill search`: the chunks of an embedding output that are nearest to a question."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 import msgspec
 from msgspec.structs import replace
 
-from jobs.cli.job_options import JobSettings, job_options
+from jobs.cli.job_options import GroupedCommand, JobSettings, job_options
 from jobs.cli.shell import command
 from jobs.spec.job import KEY
 from pipeline.errors import EndpointError, OutageError, RefusedError, UsageError
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     from pipeline.endpoints.http import HttpEndpoint
 
 
-_OF_ITS_ENDPOINT = (
-    replace(KEY["endpoint.kind"], help="Of that endpoint, without a job file."),
-    replace(KEY["endpoint.model"], help="Of that endpoint."),
-    replace(KEY["endpoint.url"], help="Of that endpoint."),
+_ENDPOINT_KEYS = (
+    replace(KEY["endpoint.kind"], help="Protocol of the endpoint that embeds the question."),
+    replace(KEY["endpoint.model"], help="Model of that endpoint."),
+    replace(KEY["endpoint.url"], help="Base URL of that endpoint."),
 )
 
 
-@command()
+@command(cls=GroupedCommand)
 @click.argument("output", metavar="OUT")
 @click.argument("question")
-@click.option("-n", "--count", default=5, show_default=True, help="How many chunks.")
+@click.option("-n", "--count", default=5, show_default=True, help="Number of chunks to print.")
 @click.option(
-    "--job", "job_path", metavar="JOB", help="Its endpoint embeds the question, if not local."
+    "--job", "job_path", metavar="JOB", help="Job whose endpoint embeds the question, if not local."
 )
-@job_options(_OF_ITS_ENDPOINT, set_help="Any key of it.")
+@job_options(_ENDPOINT_KEYS, set_help="Set any key of that endpoint's job.")
 def search(
     output: str,
     question: str,
@@ -48,7 +48,7 @@ def search(
     settings: JobSettings,
     as_json: bool,
 ) -> int:
-    """Ask an embedded corpus: the chunks of OUT nearest to QUESTION."""
+    """Find the chunks of an output OUT that are nearest to QUESTION."""
     import anyio
 
     from pipeline.search import metadata, nearest
@@ -62,8 +62,8 @@ def search(
             f"{printable(output)}: search reads Parquet outputs",
             hint="run it again with -o x.parquet",
         )
-    told = metadata(output)
-    model, task = told.get("textmill.model"), TASKS.get(told.get("textmill.task", ""))
+    tags = metadata(output)
+    model, task = tags.get("textmill.model"), TASKS.get(tags.get("textmill.task", ""))
     if model is None or task is None or task.value != "vector":
         raise UsageError(
             f"{printable(output)}: not an embedding output of textmill",
@@ -71,12 +71,12 @@ def search(
         )
     job = None
     if job_path or settings != JobSettings():
-        # Only the endpoint matters: the corpus stands for the input.
+        # Only the endpoint of the job is used; the output is a valid input path.
         flags = {**settings.flags, "input.path": output, "output.path": "-"}
         job = replace(settings, flags=flags).load(job_path or "embed", needs_output=False)
-    vector = _by_own_model(question, model, told["textmill.task"])
+    vector = _embed_locally(question, model, tags["textmill.task"])
     if vector is None:
-        vector = anyio.run(_embedded, question, model, job, output)
+        vector = anyio.run(_embed, question, model, job, output)
     hits = nearest(output, vector, count)
     if as_json:
         for hit in hits:
@@ -89,8 +89,8 @@ def search(
     for hit in hits:
         row = hit.row
         head = Text(f"{hit.score:.3f}  ", style="bold")
-        head.append(printable(str(row.get(told.get("textmill.id", "id")))), style="bold cyan")
-        if "_chunks" not in row and row.get("chunk") is not None:  # else columns of the user's own
+        head.append(printable(str(row.get(tags.get("textmill.id", "id")))), style="bold cyan")
+        if "_chunks" not in row and row.get("chunk") is not None:  # else they come from the input
             head.append(f"  {row['start_char']:,}..{row['end_char']:,}", style="dim")
         if row.get("section"):
             head.append(f"  {printable(str(row['section']), 80)}", style="dim")
@@ -100,24 +100,24 @@ def search(
     return 0
 
 
-def _by_own_model(question: str, model: str, task: str) -> NDArray[np.float32] | None:
-    """The question's vector by a model that runs in this process; None: it is none of those."""
+def _embed_locally(question: str, model: str, task: str) -> NDArray[np.float32] | None:
+    """The question's vector by a model in this process; None if the model is not embedded."""
     from chunkers.boundaries.scan import sentences
     from pipeline.endpoints.kinds import KINDS
 
     for name, kind in KINDS.items():
-        own = kind.models.get(task, "")
-        if kind.is_embedded and model == f"{name}/{own}":
-            endpoint = Endpoint(name, name, task, "", identity=(name, own))
+        local_model = kind.models.get(task, "")
+        if kind.is_embedded and model == f"{name}/{local_model}":
+            endpoint = Endpoint(name, name, task, "", identity=(name, local_model))
             answer = kind.embedded_model().answerer(endpoint, sentences)
             return _vector(name, *answer([_request(question)]))
     return None
 
 
-async def _embedded(question: str, model: str, job: Job | None, output: str) -> NDArray[np.float32]:
-    """The question's vector, by the model that made the output; shape (dim,), unit length.
+async def _embed(question: str, model: str, job: Job | None, output: str) -> NDArray[np.float32]:
+    """The question's vector by the model of the output; shape (dim,), unit length.
 
-    Of several endpoints the first answers whose model it is, and that can be reached.
+    The first endpoint that has this model and is reachable answers.
     """
     from jobs.build import endpoint
     from jobs.home import answers_folder
@@ -129,39 +129,43 @@ async def _embedded(question: str, model: str, job: Job | None, output: str) -> 
     if job is None:
         raise UsageError(
             f"{printable(output)}: embedded with {printable(model)}, which is not local",
-            hint="--job JOB, the job that wrote it, or --kind, --model and --url",
+            hint="use --job JOB with the job that wrote it, or --kind, --model and --url",
         )
     if job.is_local:
-        raise UsageError(f"{job.address}: its model is local, the output's {printable(model)}")
-    named: list[str] = []
-    away: OutageError | None = None
+        raise UsageError(
+            f"{job.address}: its model is local, that of the output is {printable(model)}"
+        )
+    models: list[str] = []
+    outage: OutageError | None = None
     for spec in job.endpoints:
-        told = endpoint(job, spec, with_secret=False)
-        if spec.facts.models or (told.model and model_name(told) != model):
-            named.append(model_name(told))
+        candidate = endpoint(job, spec, with_secret=False)
+        if spec.facts.models or (candidate.model and model_name(candidate) != model):
+            models.append(model_name(candidate))
             continue
         try:
-            told = endpoint(job, spec, with_secret=True)
+            reachable = endpoint(job, spec, with_secret=True)
             with closing(AnswerCache(answers_folder())) as cache:
-                async with HttpEndpoint(told) as http:
-                    found = await identify(told, http.get, cache, 0, 10.0)
-                named.append(model_name(found.endpoint))
-                if named[-1] == model:
-                    async with HttpEndpoint(*found) as http:
-                        return await _asked(http, question)
+                async with HttpEndpoint(reachable) as http:
+                    identified = await identify(reachable, http.get, cache, 0, 10.0)
+                models.append(model_name(identified.endpoint))
+                if models[-1] == model:
+                    async with HttpEndpoint(*identified) as http:
+                        return await _send_question(http, question)
         except OutageError as error:
-            away = away or error
-    if away is not None:
-        raise away
-    several = dict.fromkeys(named)
-    if len(several) > 1:
-        none = f"none of its models {', '.join(several)} is"
-    else:
-        none = f"its model {named[0]} is not"
-    raise UsageError(f"{job.address}: {printable(none, 1_000)} the output's {printable(model)}")
+            outage = outage or error
+    if outage is not None:
+        raise outage
+    distinct = dict.fromkeys(models)
+    problem = f"its model {models[0]} is not"
+    if len(distinct) > 1:
+        problem = f"none of its models {', '.join(distinct)} is"
+    shown_model = printable(model)
+    raise UsageError(
+        f"{job.address}: {printable(problem, 1_000)} that of the output, {shown_model}"
+    )
 
 
-async def _asked(http: HttpEndpoint, question: str) -> NDArray[np.float32]:
+async def _send_question(http: HttpEndpoint, question: str) -> NDArray[np.float32]:
     """The endpoint's vector for the question, unit length. Raises: OutageError, RefusedError."""
     import numpy as np
 
@@ -180,9 +184,9 @@ def _request(question: str) -> Request:
     return Request(b"", question, 0, Chunk(0, len(question), 0))
 
 
-def _vector(endpoint: str, settled: Answer | Failure) -> NDArray[np.float32]:
+def _vector(endpoint: str, result: Answer | Failure) -> NDArray[np.float32]:
     import numpy as np
 
-    if not isinstance(settled, Answer) or not isinstance(settled.value, bytes):
-        raise RefusedError(f"endpoint `{endpoint}`: no vector for the question")
-    return np.frombuffer(settled.value, dtype="<f4")
+    if not isinstance(result, Answer) or not isinstance(result.value, bytes):
+        raise RefusedError(f"endpoint `{endpoint}`: returned no vector for the question")
+    return np.frombuffer(result.value, dtype="<f4")

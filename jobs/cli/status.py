@@ -1,6 +1,6 @@
-"""`textmill status`: what ran, when, how it ended, rows, cost, and what is open.
+"""`textmill status`: the runs with start, ending, rows, cost and the command that resumes.
 
-Everything comes from the register; nothing is asked of a process, and nothing is written.
+Everything comes from the register. No process is contacted and nothing is written.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 
 from jobs.cli.shell import command, print_message
 from jobs.display.terminal import PLAIN_EVERY_SECONDS
-from jobs.format import clock_duration, compact_count, duration
+from jobs.format import cached_share, clock_duration, compact_count, cost, duration
 from jobs.history.ledger import ledger
 from jobs.history.register import Run, is_running, moment, runs
 from jobs.history.status import choose, ending, open_lines, unfinished
@@ -29,77 +29,80 @@ if TYPE_CHECKING:
 
 
 @command()
-@click.argument("what", metavar="[JOB_OR_OUTPUT]", required=False)
-@click.option("--watch", is_flag=True, help="Follow what runs until it has ended.")
-@click.option("--limit", default=20, show_default=True, help="How many runs.")
-def status(what: str | None, watch: bool, limit: int, as_json: bool) -> int:
-    """What ran, when, how it ended, what it cost, and what is open."""
+@click.argument("name", metavar="[JOB_OR_OUTPUT]", required=False)
+@click.option("--watch", is_flag=True, help="Follow the running jobs until they have ended.")
+@click.option("--limit", default=20, show_default=True, help="Number of runs to list.")
+def status(name: str | None, watch: bool, limit: int, as_json: bool) -> int:
+    """List the runs: start, ending, rows, cost, and how to resume."""
     if limit < 1:
         raise UsageError(f"--limit = {limit} must be at least 1")
     if watch and as_json:
         raise UsageError(
-            "--watch is for people", hint="programs read `textmill run --json`, or ask again"
+            "--watch and --json cannot be combined",
+            hint="programs read `textmill run --json`, or repeat `textmill status --json`",
         )
 
-    def look() -> list[Run]:
-        told, unread = runs(home())
+    def read_runs() -> list[Run]:
+        all_runs, unread = runs(home())
         if unread:
             print_message(
-                f"{home()}/runs.jsonl: {many(unread, 'line')} cannot be read and "
+                f"{home()}/runs.jsonl: {many(unread, 'unreadable line')} "
                 f"{agreeing(unread, 'is', 'are')} left out"
             )
-        return choose(told, what)
+        return choose(all_runs, name)
 
-    told = look()
+    chosen = read_runs()
     if as_json:
-        shown = {
-            "runs": [flatten(run) for run in told[:limit]],
-            "open": [flatten(run) for run in unfinished(told)],
-            "ledger": ledger(told),
+        tables = {
+            "runs": [flatten(run) for run in chosen[:limit]],
+            "open": [flatten(run) for run in unfinished(chosen)],
+            "ledger": ledger(chosen),
         }
-        print(msgspec.json.encode(shown).decode())
+        print(msgspec.json.encode(tables).decode())
         return 0
     if watch:
-        return _watch(look, limit)
-    if not told:
+        return _watch(read_runs, limit)
+    if not chosen:
         print("no runs yet")
         return 0
     console = _console()
-    console.print(table(told, _now(), limit, console.width))
-    for line in open_lines(told):
+    console.print(table(chosen, _now(), limit, console.width))
+    for line in open_lines(chosen):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     return 0
 
 
-def when(told: str, now: datetime) -> str:
-    """A time of day, with as much of the date as is needed; in local time."""
-    at = moment(told).astimezone()
+def short_time(text: str, now: datetime) -> str:
+    """A local time of day, with as much of the date as is needed."""
+    at = moment(text).astimezone()
     if at.date() == now.date():
         return at.strftime("%H:%M")
     return at.strftime("%m-%d %H:%M" if at.year == now.year else "%Y-%m-%d")
 
 
-def table(told: Sequence[Run], now: datetime, limit: int, width: int = 80) -> RenderableType:
-    """One line a run: the newest ones, so many. Long names of jobs are cut; 80 columns suffice."""
+def table(listed_runs: Sequence[Run], now: datetime, limit: int, width: int = 80) -> RenderableType:
+    """One line per run for the `limit` newest. Long job names are cut; 80 columns suffice."""
     from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
-    still_open = {run.entry for run in unfinished(told)}
-    rows = [_cells(run, now, is_open=run.entry in still_open) for run in told[:limit]]
+    still_open = {run.entry for run in unfinished(listed_runs)}
+    rows = [_cells(run, now, is_open=run.entry in still_open) for run in listed_runs[:limit]]
     widths = [max(map(cell_len, cells)) for cells in zip(COLUMNS, *rows, strict=True)]
     others = sum(widths) - widths[1]
     gap = 2 if others + min(12, widths[1]) + 2 * len(COLUMNS) <= width else 1
     for_names = max(8, width - others - gap * len(COLUMNS))
-    shown = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="dim")
+    text_table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="dim")
     for name in COLUMNS:
         side: Any = "left" if name in TEXTS else "right"
-        most = min(widths[1], for_names) if name == "job" else None
-        shown.add_column(name, no_wrap=True, overflow="ellipsis", justify=side, width=most)
-    for run, cells in zip(told, rows, strict=False):
+        max_width = min(widths[1], for_names) if name == "job" else None
+        text_table.add_column(
+            name, no_wrap=True, overflow="ellipsis", justify=side, width=max_width
+        )
+    for run, cells in zip(listed_runs, rows, strict=False):
         styled = [Text(cell, style=_style(run) if at == 2 else "") for at, cell in enumerate(cells)]
-        shown.add_row(*styled)
-    return shown
+        text_table.add_row(*styled)
+    return text_table
 
 
 COLUMNS = ("when", "job", "ended", "rows", "failed", "calls", "cost", "took")
@@ -109,13 +112,13 @@ TEXTS = ("when", "job", "ended")
 def _cells(run: Run, now: datetime, *, is_open: bool) -> tuple[str, ...]:
     seconds = run.seconds or (0.0 if run.ended_at else _since(run, now))
     return (
-        when(run.started_at, now),
+        short_time(run.started_at, now),
         printable(run.job, 200),
         ending(run, is_open=is_open),
         compact_count(run.documents) if run.documents else "-",
         compact_count(run.failed + run.partial),
         compact_count(run.usage.calls),
-        f"${run.usage.cost_usd:,.2f}",
+        cost(run.usage.cost_usd, is_known=run.has_known_cost).removeprefix("cost "),
         clock_duration(seconds),
     )
 
@@ -141,84 +144,85 @@ def _console(*, to_stderr: bool = False) -> Console:
 
 
 def _watch(
-    look: Callable[[], list[Run]],
+    read_runs: Callable[[], list[Run]],
     limit: int,
     wait: Callable[[float], Any] = time.sleep,
 ) -> int:
-    """Follows the runs under way until none is."""
+    """Follows the running jobs until none is left."""
     console = _console()
     try:
         if console.is_terminal:
-            _watch_live(console, look, limit, wait)
+            _watch_live(console, read_runs, limit, wait)
         else:
-            _watch_plain(look, wait)
-    except KeyboardInterrupt:  # the way to leave
+            _watch_plain(read_runs, wait)
+    except KeyboardInterrupt:  # the normal way to stop watching
         return 130
-    for line in open_lines(look()):
+    for line in open_lines(read_runs()):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     return 0
 
 
 def _watch_live(
-    console: Console, look: Callable[[], list[Run]], limit: int, wait: Callable[[float], Any]
+    console: Console, read_runs: Callable[[], list[Run]], limit: int, wait: Callable[[float], Any]
 ) -> None:
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text
 
-    def shown(told: Sequence[Run]) -> RenderableType:
-        of_runs = [Text(printable(each, 500)) for run in told for each in live_lines(run, _now())]
-        return Group(table(told, _now(), most, console.width), *of_runs)
+    def view(current: Sequence[Run]) -> RenderableType:
+        lines = [line for run in current for line in live_lines(run, _now())]
+        texts = [Text(printable(line, 500)) for line in lines]
+        return Group(table(current, _now(), max_runs, console.width), *texts)
 
-    told = look()
-    most = min(limit, max(3, console.height - 6))
-    with Live(shown(told), console=console, auto_refresh=False) as live:
-        while any(map(is_running, told)):
+    current = read_runs()
+    max_runs = min(limit, max(3, console.height - 6))
+    with Live(view(current), console=console, auto_refresh=False) as live:
+        while any(map(is_running, current)):
             wait(1.0)
-            told = look()
-            live.update(shown(told), refresh=True)
+            current = read_runs()
+            live.update(view(current), refresh=True)
 
 
-def _watch_plain(look: Callable[[], list[Run]], wait: Callable[[float], Any]) -> None:
-    """A line a run now and then, and one for each that ends."""
+def _watch_plain(read_runs: Callable[[], list[Run]], wait: Callable[[float], Any]) -> None:
+    """Prints a line per running job every ten seconds, and one for each that ends."""
     followed: set[str] = set()
     waited = PLAIN_EVERY_SECONDS
     while True:
-        told = look()
-        for run in told:
+        current = read_runs()
+        for run in current:
             if is_running(run) and waited >= PLAIN_EVERY_SECONDS:
-                print(f"{printable(run.job)}: {figures(run)}", flush=True)
+                print(f"{printable(run.job)}: {statistics(run)}", flush=True)
             elif not is_running(run) and run.entry in followed:
-                print(f"{printable(run.job)}: ended, {ending(run)}, {figures(run)}", flush=True)
+                print(f"{printable(run.job)}: ended, {ending(run)}, {statistics(run)}", flush=True)
         waited = waited % PLAIN_EVERY_SECONDS
-        before, followed = followed, {run.entry for run in told if is_running(run)}
+        before, followed = followed, {run.entry for run in current if is_running(run)}
         if not followed:
             if not before:
-                print("nothing is running")
+                print("no job is running")
             return
         wait(1.0)
         waited += 1.0
 
 
-def figures(run: Run) -> str:
-    """A run's figures on one line."""
+def statistics(run: Run) -> str:
+    """The statistics of a run on one line."""
     done = int(run.live.done) if run.live else run.ok + run.partial + run.failed
     parts = [f"{done:,} of {many(run.documents, 'document')}", many(run.usage.calls, "call")]
-    if run.requests:
-        parts.append(f"{run.cached * 100 // run.requests} % cached")
+    parts += cached_share(run.cached, run.requests)
     if run.failed or run.partial:
         parts.append(f"{run.failed + run.partial:,} failed")
-    return ", ".join([*parts, f"${run.usage.cost_usd:,.2f}"])
+    return ", ".join([*parts, cost(run.usage.cost_usd, is_known=run.has_known_cost)])
 
 
 def live_lines(run: Run, now: datetime) -> list[str]:
-    """What there is to say of a run under way."""
+    """The lines about a running job: statistics, pauses, missing updates."""
     if not is_running(run):
         return []
-    lines = [f"{run.job}: {figures(run)}"]
+    lines = [f"{run.job}: {statistics(run)}"]
     if run.live and run.live.pause:
-        lines.append(f"  paused {run.live.pause}")
-    silent = (now - moment(run.live.seen_at)).total_seconds() if run.live else 0.0
-    if silent > 30:
-        lines.append(f"  no sign of life for {duration(silent)}: its process or its disk hangs")
+        lines.append(f"  paused: {run.live.pause}")
+    silent_seconds = (now - moment(run.live.seen_at)).total_seconds() if run.live else 0.0
+    if silent_seconds > 30:
+        silence = duration(silent_seconds)
+        lines.append(f"  no update for {silence}: the process or the disk does not respond")
     return lines

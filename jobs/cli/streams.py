@@ -1,8 +1,8 @@
-"""Standard input and standard output as files, and what a kill left of those.
+"""Temporary files for standard input and output, and the cleanup after a kill.
 
-A stream can be read once and the input is read twice; a stream cannot be published by a rename. So
-both stand for a while in a folder of this process. `kill -9` leaves such a folder behind, with
-somebody's texts in it: the next process removes it.
+A stream can be read once, but the input is read twice; a stream cannot be published by a rename. So
+both are files in a private folder of this process. `kill -9` leaves such a folder behind, with
+private texts in it; the next process removes it.
 """
 
 from __future__ import annotations
@@ -24,39 +24,39 @@ from pipeline.disk import locks
 from pipeline.errors import StorageError
 
 MAGIC = {b"PAR1": ".parquet", b"\x1f\x8b": ".jsonl.gz", b"\x28\xb5\x2f\xfd": ".jsonl.zst"}
-"""How standard input says what it is."""
+"""The file type of standard input by its first bytes."""
 
 PREFIX = "textmill-"
 KEPT_FAILURES = 30
-"""So many runs to standard output keep their failures to be read afterwards."""
+"""The number of runs to standard output whose failures are kept for later reading."""
 _YOUNG_SECONDS = 3_600
-"""A folder without a lock may be one that is just being made."""
+"""A younger folder without a lock may be one that another process is creating."""
 
 
 @contextmanager
 def with_files_for_streams(job: Job) -> Iterator[tuple[Job, Callable[[], None]]]:
-    """The job with files in the place of `-`, and what copies the result to stdout."""
+    """The job with files instead of `-`, and a function that copies the result to stdout."""
     if job.input.path == "-":
-        with _claimed(Path(tempfile.gettempdir())) as folder:
+        with _private_folder(Path(tempfile.gettempdir())) as folder:
             job = replace(job, input=replace(job.input, path=_spool(folder)))
-            with _written(job) as placed_job:
-                yield placed_job
+            with _with_output_file(job) as job_with_files:
+                yield job_with_files
     else:
-        with _written(job) as placed_job:
-            yield placed_job
+        with _with_output_file(job) as job_with_files:
+            yield job_with_files
 
 
 @contextmanager
-def _written(job: Job) -> Iterator[tuple[Job, Callable[[], None]]]:
+def _with_output_file(job: Job) -> Iterator[tuple[Job, Callable[[], None]]]:
     if job.output.path != "-":
-        yield job, _nothing
+        yield job, _publish_nothing
         return
     streams = home() / "streams"
     try:
         streams.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise StorageError(f"{streams}: cannot be written: {error.strerror}") from None
-    with _claimed(streams) as folder:
+    with _private_folder(streams) as folder:
         path = folder / "out.jsonl"
 
         def publish() -> None:
@@ -68,12 +68,12 @@ def _written(job: Job) -> Iterator[tuple[Job, Callable[[], None]]]:
 
 
 @contextmanager
-def _claimed(parent: Path) -> Iterator[Path]:
-    """A private folder of this process, removed at its end but for failures to be read."""
+def _private_folder(parent: Path) -> Iterator[Path]:
+    """A private folder of this process. At its end only files of failures are kept."""
     _sweep(parent)
     try:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-        # Locked before it has its name, so that nobody takes a folder for a dead one's.
+        # Locked before it has its final name, so that no process takes it for a dead one.
         descriptor = os.open(folder / "new", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         locks.acquire(descriptor)
         (folder / "new").rename(folder / "lock")
@@ -87,8 +87,8 @@ def _claimed(parent: Path) -> Iterator[Path]:
 
 
 def _sweep(parent: Path) -> None:
-    """Removes what processes that are no more left there. Never fails: it is only tidying up."""
-    read: list[tuple[float, Path]] = []
+    """Removes the folders of dead processes. Never fails, because it is only cleanup."""
+    with_failures: list[tuple[float, Path]] = []
     with suppress(OSError):
         for folder in parent.glob(f"{PREFIX}*"):
             with suppress(OSError):
@@ -99,8 +99,8 @@ def _sweep(parent: Path) -> None:
                 if _is_dead(folder, status.st_mtime):
                     _clear(folder)
                 if folder.exists() and not (folder / "lock").exists() and _failures(folder):
-                    read.append((status.st_mtime, folder))
-    for _, folder in sorted(read)[:-KEPT_FAILURES]:
+                    with_failures.append((status.st_mtime, folder))
+    for _, folder in sorted(with_failures)[:-KEPT_FAILURES]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -120,23 +120,23 @@ def _failures(folder: Path) -> list[Path]:
 
 
 def _clear(folder: Path) -> None:
-    """Leaves nothing but failures that somebody may want to read."""
+    """Removes everything except files of failures."""
     if not _failures(folder):
         shutil.rmtree(folder, ignore_errors=True)
         return
-    for each in folder.iterdir():
-        if each.suffix == ".run":
-            shutil.rmtree(each / "parts", ignore_errors=True)
+    for path in folder.iterdir():
+        if path.suffix == ".run":
+            shutil.rmtree(path / "parts", ignore_errors=True)
         else:
-            each.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
-def _nothing() -> None:
+def _publish_nothing() -> None:
     pass
 
 
 def _spool(folder: Path) -> str:
-    """Standard input as a file: it is read twice, and a stream can be read once."""
+    """The path of a copy of standard input, which can be read twice."""
     temporary = folder / "stdin"
     try:
         with temporary.open("wb") as file:

@@ -17,20 +17,20 @@ from pipeline.text import printable
 @command()
 @click.argument("name", required=False)
 def templates(name: str | None, as_json: bool) -> int:
-    """List the templates, or print the one called NAME. It is a job file."""
-    from jobs.spec.load import templates as found
+    """List the templates, or print the template NAME. Templates are job files."""
+    from jobs.spec.load import templates as all_templates
 
-    known: dict[str, Any] = dict(found())
+    purposes: dict[str, Any] = dict(all_templates())
     if name is None:
-        for each, purpose in known.items():
+        for template, purpose in purposes.items():
             if as_json:
-                print(msgspec.json.encode({"name": each, "purpose": purpose}).decode())
+                print(msgspec.json.encode({"name": template, "purpose": purpose}).decode())
             else:
-                print(f"{each:<10} {purpose}")
+                print(f"{template:<10} {purpose}")
         return 0
-    if name not in known:
+    if name not in purposes:
         raise UsageError(
-            f"no template `{printable(name)}`", hint="templates are " + ", ".join(known)
+            f"no template `{printable(name)}`", hint="templates are " + ", ".join(purposes)
         )
     sys.stdout.write((resources.files("jobs") / "templates" / f"{name}.toml").read_text("utf-8"))
     return 0

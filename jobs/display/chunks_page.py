@@ -1,9 +1,9 @@
-"""One HTML page that shows where documents are cut: a pure function from chunks to a string.
+"""One HTML page that shows the chunks of documents: a pure function from chunks to a string.
 
-The page stands alone: no script, no font, no address is loaded, and its own content policy forbids
-it. A document's text flows once, so that bidirectional text and tables read as they were written;
-a chunk is a coloured run in it, and what two chunks share is striped with both colours. Everything
-that is not text lies in attributes and is drawn by CSS, so that a copy is the text and no more.
+The page is self-contained: it loads no script, font or address, and its content policy forbids
+that. The text of a document appears once, so that bidirectional text and tables keep their layout.
+A chunk is a coloured run of it; an overlap has stripes in both colours. Everything else is in
+attributes and drawn by CSS, so that copying from the page gives the text alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipeline.text import agreeing, many, printable
 MAX_DOCUMENTS = 500
 MAX_CHARS = 1_050_000
 MAX_CHUNKS = 20_000
-"""What a browser still opens at once; the page says what it leaves out."""
+"""Limits of what a browser opens quickly; the page states what it leaves out."""
 
 BINS = 32
 
@@ -33,7 +33,7 @@ _SAMPLE_CHARS = 20_000
 
 
 class ChunkSettings(Struct, frozen=True):
-    """What was cut, and how. Units: tokens."""
+    """The source and the chunk settings. Units: tokens."""
 
     source: str
     method: str
@@ -43,9 +43,9 @@ class ChunkSettings(Struct, frozen=True):
 
 
 class ChunkedDocument(Struct, frozen=True):
-    """A document with its chunks; `shared` counts each chunk's tokens that the last one has, too.
+    """A document with its chunks; `shared` counts the tokens shared with the previous chunk.
 
-    Invariant: `shared` is as long as `chunks`; with an `error` there is neither text nor chunk.
+    Invariant: `shared` is as long as `chunks`; with an `error` there are no text and no chunks.
     """
 
     name: str
@@ -56,22 +56,22 @@ class ChunkedDocument(Struct, frozen=True):
 
 
 def page(
-    cutting: ChunkSettings, documents: Iterable[ChunkedDocument], total: int | None = None
+    chunking: ChunkSettings, documents: Iterable[ChunkedDocument], total: int | None = None
 ) -> str:
-    """The page as one string; `total` is how many documents there are, where that is known.
+    """The page as one string; `total` is the number of documents, if it is known.
 
-    Invariant: the text of each chunk that is shown is whole and in order, markup aside.
-    Cost: reads no more documents than are shown; memory for their texts and the page.
+    Invariant: the text of each shown chunk is complete and in order, apart from markup.
+    Cost: reads only the documents that are shown; memory for their texts and the page.
     """
     taken: list[ChunkedDocument] = []
     bodies: list[str] = []
     chars, chunks = MAX_CHARS, MAX_CHUNKS
     for document in islice(documents, min(MAX_DOCUMENTS, total or MAX_DOCUMENTS)):
         taken.append(document)
-        shown = _shown(document.chunks, chars, chunks)
+        shown = _count_shown(document.chunks, chars, chunks)
         end = document.chunks[shown - 1].end_char if shown else 0
         if shown == len(document.chunks):
-            end = len(document.text)  # with what stands after the last chunk, if anything does
+            end = len(document.text)  # with any text after the last chunk
         elif not shown:
             end = min(chars, document.chunks[0].end_char)
             shown = 1
@@ -80,12 +80,12 @@ def page(
         if chars <= 0 or chunks <= 0:
             break
     sizes = [chunk.tokens for document in taken for chunk in document.chunks]
-    name = printable(cutting.source)
+    name = printable(chunking.source)
     parts = [
         _HEAD.format(title=escape(name), style=_style()),
         f"<header><h1>{_isolated(name)}</h1>",
-        _facts(cutting, len(taken), sizes),
-        histogram(sizes, cutting.size),
+        _facts(chunking, len(taken), sizes),
+        histogram(sizes, chunking.size),
         _left_out(len(taken), total),
         _LEGEND,
         "</header>",
@@ -106,32 +106,32 @@ _HEAD = """<!doctype html>
 {style}</style></head><body>"""
 
 _LEGEND = """<p class="legend"><span class="c a" data-n="1">a chunk<span class="o e" data-n="2">in
-both</span></span><span class="c b">the next one</span> A number stands where a chunk begins; point
-at it to read more. <label><input type="checkbox" id="mono"> Letters of one width</label></p>"""
+both</span></span><span class="c b">the next chunk</span> A number marks the start of a chunk; point
+at it for details. <label><input type="checkbox" id="mono"> Monospaced text</label></p>"""
 
 
 def _style() -> str:
     return (resources.files("jobs.display") / "page.css").read_text("utf-8")
 
 
-def _shown(chunks: Sequence[Chunk], chars: int, most: int) -> int:
-    """How many of the chunks lie within so many characters."""
-    for count, chunk in enumerate(islice(chunks, most)):
+def _count_shown(chunks: Sequence[Chunk], chars: int, max_chunks: int) -> int:
+    """The number of chunks that end within `chars` characters, at most `max_chunks`."""
+    for count, chunk in enumerate(islice(chunks, max_chunks)):
         if chunk.end_char > chars:
             return count
-    return min(len(chunks), most)
+    return min(len(chunks), max_chunks)
 
 
 def _isolated(text: str) -> str:
     return f'<bdi dir="auto">{escape(text)}</bdi>'
 
 
-def _facts(cutting: ChunkSettings, documents: int, sizes: Sequence[int]) -> str:
+def _facts(chunking: ChunkSettings, documents: int, sizes: Sequence[int]) -> str:
     facts = [
-        ("method", cutting.method),
-        ("size", many(cutting.size, "token")),
-        ("overlap", many(cutting.overlap, "token")),
-        ("tokenizer", printable(cutting.tokenizer)),
+        ("method", chunking.method),
+        ("size", many(chunking.size, "token")),
+        ("overlap", many(chunking.overlap, "token")),
+        ("tokenizer", printable(chunking.tokenizer)),
         ("documents", f"{documents:,}"),
         ("chunks", f"{len(sizes):,}"),
     ]
@@ -140,7 +140,7 @@ def _facts(cutting: ChunkSettings, documents: int, sizes: Sequence[int]) -> str:
 
 
 def histogram(sizes: Sequence[int], size: int) -> str:
-    """Bars for the chunks' tokens, from nothing to `size`, or to the largest if that is far less.
+    """Bars of chunk sizes, from 0 to `size`, or to the largest chunk if that is far smaller.
 
     Empty without chunks.
     """
@@ -156,18 +156,18 @@ def histogram(sizes: Sequence[int], size: int) -> str:
     for at, count in enumerate(counts):
         first, last = -(-at * top // bins) + 1, -(-(at + 1) * top // bins)
         height = max(2, round(60 * count / max(counts))) if count else 0
-        said = many(first, "token") if first == last else f"{first:,} to {last:,} tokens"
+        label = many(first, "token") if first == last else f"{first:,} to {last:,} tokens"
         bars.append(
             f'<rect x="{at * 10}" y="{60 - height}" width="9" height="{height}">'
-            f"<title>{said}: {many(count, 'chunk')}</title></rect>"
+            f"<title>{label}: {many(count, 'chunk')}</title></rect>"
         )
     middle = sorted(sizes)[len(sizes) // 2]
-    told = f"smallest {min(sizes):,}, median {middle:,}, largest {many(largest, 'token')}"
+    caption = f"smallest {min(sizes):,}, median {middle:,}, largest {many(largest, 'token')}"
     return (
-        f'<figure><svg role="img" aria-label="Chunk sizes: {told}" viewBox="0 0 {bins * 10} 60" '
+        f'<figure><svg role="img" aria-label="Chunk sizes: {caption}" viewBox="0 0 {bins * 10} 60" '
         f'preserveAspectRatio="none">{"".join(bars)}</svg>'
         f'<p class="axis"><span>0</span><span>{many(top, "token")}</span></p>'
-        f"<figcaption>{told}</figcaption></figure>"
+        f"<figcaption>{caption}</figcaption></figure>"
     )
 
 
@@ -176,12 +176,12 @@ def _left_out(taken: int, total: int | None) -> str:
         return ""
     return (
         f'<p class="note">The first {taken:,} of {total:,} documents; the others are not on this '
-        "page and not in its figures.</p>"
+        "page and not in its statistics.</p>"
     )
 
 
 def _contents(documents: Sequence[ChunkedDocument]) -> str:
-    """Links to the documents, where there are several."""
+    """Links to the documents, if there are several."""
     if len(documents) < 2:
         return ""
     links = "".join(
@@ -197,49 +197,49 @@ def _document(number: int, document: ChunkedDocument, shown: int, end: int) -> s
     if document.error is not None:
         return f'{heading}<p class="note">{escape(printable(document.error, 2_000))}</p></section>'
     tokens = sum(chunk.tokens for chunk in document.chunks)
-    told = f"{many(len(document.chunks), 'chunk')}, {many(tokens, 'token')}"
+    counts = f"{many(len(document.chunks), 'chunk')}, {many(tokens, 'token')}"
     note = ""
     if end < len(document.text):
         note = (
-            f'<p class="note">Here the page ends this document, at character {end:,} of '
+            f'<p class="note">The page shows this document up to character {end:,} of '
             f"{len(document.text):,}: {shown:,} of {many(len(document.chunks), 'chunk')} "
             f"{agreeing(shown, 'is', 'are')} shown.</p>"
         )
-    # No isolation chunk by chunk: a cut in mid-line must not reorder a right-to-left line. Each
-    # line finds its own direction (`unicode-bidi: plaintext`), and marks that could act beyond it
+    # Chunks are not isolated: a boundary inside a line must not reorder a right-to-left line.
+    # Each line has its own direction (`unicode-bidi: plaintext`); marks that could act beyond it
     # are shown as escapes.
     return (
-        f'{heading}<p class="told">{told}</p><div class="text" dir="auto"'
+        f'{heading}<p class="counts">{counts}</p><div class="text" dir="auto"'
         f"{_lang(document.text)}>{''.join(_runs(document, shown, end))}</div>{note}</section>"
     )
 
 
 def _runs(document: ChunkedDocument, shown: int, end: int) -> Iterable[str]:
-    """The text up to `end` as runs: each chunk's own text, and within it what the next one shares.
+    """The text up to `end` as runs: one per chunk, each with its overlap with the next chunk.
 
-    Invariant: every character stands once, in order.
+    Invariant: every character appears once, in order.
     """
     text, table = document.text, _table(document.text[:end])
     chunks = document.chunks[:shown]
     starts = [max(after.start_char, before.start_char) for before, after in pairwise(chunks)]
-    covered, is_begun = 0, False
+    covered, is_started = 0, False
     for at, chunk in enumerate(chunks):
         if chunk.start_char > covered:
             yield _gap(text[covered : chunk.start_char], table)
             covered = chunk.start_char
         stop = min(end, max(covered, chunk.end_char))
         next_start = min(stop, max(covered, starts[at])) if at < len(starts) else stop
-        label = "" if is_begun else f' data-n="{at}"'
-        own = text[covered:next_start].translate(table)
+        label = "" if is_started else f' data-n="{at}"'
+        own_text = text[covered:next_start].translate(table)
         yield (
             f'<span class="c {"ab"[at % 2]}" tabindex="0"{label} '
-            f'data-tip="{_tip(document, at)}">{own}'
+            f'data-tip="{_tooltip(document, at)}">{own_text}'
         )
-        is_begun = next_start < stop
-        if is_begun:  # here the next chunk begins, so its number stands here
-            both = text[next_start:stop]
-            ends = "" if both.endswith("\n") else " e"  # a line's end needs no mark
-            yield f'<span class="o{ends}" data-n="{at + 1}">{both.translate(table)}</span>'
+        is_started = next_start < stop
+        if is_started:  # the next chunk starts here, with its number
+            overlap = text[next_start:stop]
+            ends = "" if overlap.endswith("\n") else " e"  # the end of a line needs no mark
+            yield f'<span class="o{ends}" data-n="{at + 1}">{overlap.translate(table)}</span>'
         yield "</span>"
         covered = stop
     if covered < end:
@@ -247,48 +247,48 @@ def _runs(document: ChunkedDocument, shown: int, end: int) -> Iterable[str]:
 
 
 def _gap(text: str, table: dict[int, str]) -> str:
-    """Text that is in no chunk; where it is blank there is nothing to see."""
-    told = text.translate(table)
-    return told if text.isspace() else f'<s class="gap" title="in no chunk">{told}</s>'
+    """Text that is in no chunk, marked unless it is blank."""
+    markup = text.translate(table)
+    return markup if text.isspace() else f'<s class="gap" title="in no chunk">{markup}</s>'
 
 
-def _tip(document: ChunkedDocument, at: int) -> str:
-    """What is said about a chunk while it is pointed at."""
+def _tooltip(document: ChunkedDocument, at: int) -> str:
+    """The text that appears when the pointer is over a chunk."""
     chunk = document.chunks[at]
-    told = [
+    parts = [
         f"chunk {at}",
         f"characters {chunk.start_char:,}..{chunk.end_char:,}",
         many(chunk.tokens, "token"),
     ]
     if document.shared[at]:
-        told.append(f"{document.shared[at]:,} of them shared with chunk {at - 1}")
+        parts.append(f"{document.shared[at]:,} of them shared with chunk {at - 1}")
     if at + 1 < len(document.chunks) and document.shared[at + 1]:
-        told.append(f"{document.shared[at + 1]:,} with chunk {at + 1}")
+        parts.append(f"{document.shared[at + 1]:,} with chunk {at + 1}")
     if chunk.section:
-        told.append(f"\u2068{printable(chunk.section)}\u2069")
-    return escape(" · ".join(told))
+        parts.append(f"\u2068{printable(chunk.section)}\u2069")
+    return escape(" · ".join(parts))
 
 
 def _table(text: str) -> dict[int, str]:
-    """What stands in the page for a character: entities, and escapes for what acts unseen."""
+    """The markup of characters: entities, and escapes for invisible control characters."""
     table = {}
     for character in set(text) - set("\n\t" + _VISIBLE_FORMATS):
-        said = printable(character)
-        if said != character:
-            table[ord(character)] = f'<b class="x">{said}</b>'
+        escaped = printable(character)
+        if escaped != character:
+            table[ord(character)] = f'<b class="x">{escaped}</b>'
         elif (entity := escape(character)) != character:
             table[ord(character)] = entity
     return table
 
 
 def _lang(text: str) -> str:
-    """A language where the glyphs depend on it: the same Han characters differ by country."""
-    found = set(text[:_SAMPLE_CHARS])
-    if any("\u3041" <= character <= "\u30fa" for character in found):
+    """The `lang` attribute for East Asian text: Han characters have different glyphs by country."""
+    characters = set(text[:_SAMPLE_CHARS])
+    if any("\u3041" <= character <= "\u30fa" for character in characters):
         return ' lang="ja"'
-    if any("\uac00" <= character <= "\ud7a3" for character in found):
+    if any("\uac00" <= character <= "\ud7a3" for character in characters):
         return ' lang="ko"'
-    if any("\u4e00" <= character <= "\u9fff" for character in found):
-        traditional = len(found & _TRADITIONAL) > len(found & _SIMPLIFIED)
+    if any("\u4e00" <= character <= "\u9fff" for character in characters):
+        traditional = len(characters & _TRADITIONAL) > len(characters & _SIMPLIFIED)
         return ' lang="zh-Hant"' if traditional else ' lang="zh-Hans"'
     return ""

@@ -1,8 +1,8 @@
 """The report of a run as one HTML page: a pure function from a `Report` to a string.
 
-The page stands alone, like that of `jobs.display.chunks_page`, whose style it shares: no script, no
-font, no address is loaded, and its own content policy forbids it. It holds what `textmill report`
-prints and one picture: when the calls were made, and when they failed.
+The page is self-contained, like that of `jobs.display.chunks_page`, whose style it shares: it loads
+no script, font or address, and its content policy forbids that. It holds the output of
+`textmill report` and one chart: calls and errors over time.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from msgspec import Struct
 
 from jobs.format import duration
 from jobs.history.register import Run, moment
-from jobs.history.report import Report, facts, head, records, report_of, sections
+from jobs.history.report import Report, facts, headline, records, report_of, sections
 from pipeline.disk.durable import replaced
 from pipeline.text import many
 
 
 def write_page(run: Run) -> None:
-    """Writes `report.html` into the folder of a run that ended. Raises: OSError."""
-    began = moment(run.started_at)
-    beats = [
+    """Writes `report.html` into the folder of an ended run. Raises: OSError."""
+    started = moment(run.started_at)
+    buckets = [
         CallBucket(
-            (moment(str(told.get("at"))) - began).total_seconds(),
-            _count(told, "calls"),
-            _count(told, "errors"),
+            (moment(str(event.get("at"))) - started).total_seconds(),
+            _count(event, "calls"),
+            _count(event, "errors"),
         )
-        for told in records(Path(run.folder), "events.jsonl")
-        if told.get("event") == "calls"
+        for event in records(Path(run.folder), "events.jsonl")
+        if event.get("event") == "calls"
     ]
     with replaced(Path(run.folder, "report.html"), is_private=True) as file:
-        file.write(page(report_of(run), beats).encode())
+        file.write(page(report_of(run), buckets).encode())
 
 
-def _count(told: dict[str, Any], name: str) -> int:
-    value = told.get(name)
+def _count(event: dict[str, Any], name: str) -> int:
+    value = event.get(name)
     return value if isinstance(value, int) else 0
 
 
@@ -61,74 +61,74 @@ figure {{ max-width: none; }} svg {{ height: 5rem; }} rect.bad {{ fill: var(--wa
 
 
 class CallBucket(Struct, frozen=True):
-    """Calls that ended in a window of time. Units: seconds from the start to the window's end."""
+    """The calls that ended in a time window. Units: seconds from the start to the window's end."""
 
     seconds: float
     calls: int
     errors: int
 
 
-def page(told: Report, beats: Iterable[CallBucket]) -> str:
-    """The page as one string. Invariant: nothing from outside becomes markup or a control."""
-    title = head(told)
+def page(report: Report, buckets: Iterable[CallBucket]) -> str:
+    """The page as one string. Invariant: no text from outside becomes markup or a control."""
+    title = headline(report)
     style = (resources.files("jobs.display") / "page.css").read_text("utf-8")
     parts = [
         _HEAD.format(title=escape(title), style=style),
         f'<header><h1><bdi dir="auto">{escape(title)}</bdi></h1>',
-        _listed(facts(told)),
-        _status_bar(told),
+        _nested_list(facts(report)),
+        _status_bar(report),
         "</header>",
-        calls_chart(list(beats), _length(told)),
+        calls_chart(list(buckets), _seconds(report)),
     ]
-    for name, lines in sections(told):
-        parts += [f"<section><h2>{escape(name)}</h2>", _listed(lines), "</section>"]
+    for name, lines in sections(report):
+        parts += [f"<section><h2>{escape(name)}</h2>", _nested_list(lines), "</section>"]
     return "\n".join(part for part in [*parts, "</body></html>\n"] if part)
 
 
-def calls_chart(beats: Sequence[CallBucket], seconds: float) -> str:
-    """Bars of calls over the time of the run, those that brought errors below; empty without any.
+def calls_chart(buckets: Sequence[CallBucket], seconds: float) -> str:
+    """Bars of calls over time, with calls that failed below; empty without calls.
 
-    Invariant: the bars' figures add up to those of the beats.
+    Invariant: the numbers of the bars add up to those of the buckets.
     """
-    if not any(beat.calls or beat.errors for beat in beats):
+    if not any(bucket.calls or bucket.errors for bucket in buckets):
         return ""
-    seconds = max(seconds, *(beat.seconds for beat in beats), 1.0)
+    seconds = max(seconds, *(bucket.seconds for bucket in buckets), 1.0)
     count = max(1, min(BARS, round(seconds)))
-    well, badly = [0] * count, [0] * count
-    for beat in beats:
-        at = min(count - 1, max(0, int(beat.seconds * count / seconds)))
-        badly[at] += beat.errors
-        well[at] += max(0, beat.calls - beat.errors)
-    most = max(one + other for one, other in zip(well, badly, strict=True))
+    answered, failed = [0] * count, [0] * count
+    for bucket in buckets:
+        at = min(count - 1, max(0, int(bucket.seconds * count / seconds)))
+        failed[at] += bucket.errors
+        answered[at] += max(0, bucket.calls - bucket.errors)
+    max_calls = max(map(sum, zip(answered, failed, strict=True)))
     bars = []
-    for at, (one, other) in enumerate(zip(well, badly, strict=True)):
-        top, low = _height(one, most), _height(other, most)
+    for at, (n_answered, n_failed) in enumerate(zip(answered, failed, strict=True)):
+        top, low = _height(n_answered, max_calls), _height(n_failed, max_calls)
         after = duration(seconds * at / count)
-        said = f"after {after}: {many(one, 'call')}, {many(other, 'error')}"
+        label = f"after {after}: {many(n_answered, 'call')}, {many(n_failed, 'error')}"
         for kind, y, height in (("", 80 - low - top, top), ("bad", 80 - low, low)):
             if height:
                 bars.append(
                     f'<rect class="{kind}" x="{at * 10}" y="{max(0, y)}" width="9" '
-                    f'height="{height}"><title>{said}</title></rect>'
+                    f'height="{height}"><title>{label}</title></rect>'
                 )
-    told = (
-        f"{many(sum(well), 'call')} with answers, {many(sum(badly), 'error')}, "
+    caption = (
+        f"{many(sum(answered), 'call')} with answers, {many(sum(failed), 'error')}, "
         f"over {duration(seconds)}"
     )
     return (
-        f'<figure><svg role="img" aria-label="{told}" viewBox="0 0 {count * 10} 80" '
+        f'<figure><svg role="img" aria-label="{caption}" viewBox="0 0 {count * 10} 80" '
         f'preserveAspectRatio="none">{"".join(bars)}</svg>'
         f'<p class="axis"><span>start</span><span>{duration(seconds)}</span></p>'
-        f"<figcaption>{told}</figcaption></figure>"
+        f"<figcaption>{caption}</figcaption></figure>"
     )
 
 
-def _height(number: int, most: int) -> int:
-    return max(2, round(78 * number / most)) if number else 0
+def _height(number: int, max_number: int) -> int:
+    return max(2, round(78 * number / max_number)) if number else 0
 
 
-def _status_bar(told: Report) -> str:
-    run = told.run
+def _status_bar(report: Report) -> str:
+    run = report.run
     if not run.documents:
         return ""
     spans = "".join(
@@ -139,8 +139,8 @@ def _status_bar(told: Report) -> str:
     return f'<div class="share" aria-hidden="true">{spans}</div>'
 
 
-def _listed(lines: Iterable[tuple[int, str]]) -> str:
-    """Lines with their depth as nested lists."""
+def _nested_list(lines: Iterable[tuple[int, str]]) -> str:
+    """The lines with their depths as nested lists."""
     parts, depth = [], 0
     for level, line in lines:
         parts += ["<ul>"] * (level - depth) + ["</ul>"] * (depth - level)
@@ -149,6 +149,6 @@ def _listed(lines: Iterable[tuple[int, str]]) -> str:
     return "".join(parts + ["</ul>"] * depth)
 
 
-def _length(told: Report) -> float:
-    run = told.run
+def _seconds(report: Report) -> float:
+    run = report.run
     return run.seconds or (moment(run.ended_at) - moment(run.started_at)).total_seconds()

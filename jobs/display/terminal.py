@@ -1,18 +1,19 @@
-"""What a person or a program sees of a run: in a terminal, in a pipe, as JSON lines.
+"""The displays of a run: in a terminal, in a pipe, as JSON lines.
 
-All three only listen to the events of `pipeline.events`. Warnings count, they do not scroll.
+All three only listen to the events of `pipeline.events`. Warnings are counted and do not scroll.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from jobs.format import duration
+from jobs.format import cached_share, cost, duration
 from jobs.history.progress import Progress
 from pipeline import events
 from pipeline.text import many, printable
@@ -24,24 +25,24 @@ PLAIN_EVERY_SECONDS = 10.0
 
 
 class Display(Protocol):
-    """Shows the events of one run, then how it ended."""
+    """Shows the events of one run."""
 
     def on(self, event: events.Event) -> None:
-        """One event; called often, from the loop's thread."""
+        """Shows one event; called often, from the thread of the loop."""
 
     def close(self) -> None:
-        """No more events; the closing line follows."""
+        """Ends the display; the closing line follows."""
 
 
 class JsonLines:
-    """One JSON object a line on stdout; `event` names what it is."""
+    """Writes one JSON object per line to stdout; its key `event` names the event."""
 
     def __init__(self, out: IO[str] | None = None) -> None:
         self._out = out or sys.stdout
         self._encode = msgspec.json.Encoder().encode
 
     def on(self, event: events.Event) -> None:
-        with suppress(OSError):  # a reader that went away is told at the last line
+        with suppress(OSError):  # the last line reports a closed pipe
             self._out.write(self._encode(event).decode() + "\n")
             self._out.flush()
 
@@ -50,7 +51,7 @@ class JsonLines:
 
 
 class Plain:
-    """A line on stderr now and then: for pipes, logs and cron."""
+    """Writes a progress line to stderr every ten seconds: for pipes, logs and cron."""
 
     def __init__(self, out: IO[str] | None = None) -> None:
         self._out = out or sys.stderr
@@ -67,11 +68,11 @@ class Plain:
             pauses = self._progress.last_pause.times if self._progress.last_pause else 0
             if warning and pauses > self._warned:
                 self._warned = pauses
-                self._say(warning)
-            self._say(self._progress.line())
+                self._print(warning)
+            self._print(self._progress.line())
 
-    def _say(self, line: str) -> None:
-        with suppress(OSError):  # nobody listens: no reason to stop a run
+    def _print(self, line: str) -> None:
+        with suppress(OSError):  # a closed stderr must not stop a run
             print(line, file=self._out, flush=True)
 
     def close(self) -> None:
@@ -79,7 +80,7 @@ class Plain:
 
 
 class Terminal:
-    """A live bar with one line of figures and one of warnings."""
+    """Draws a progress bar with one line of statistics and one of warnings."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -102,8 +103,8 @@ class Terminal:
         from rich.console import Group
         from rich.text import Text
 
-        def line(told: str, style: str) -> Text:
-            return Text(told, style=style, no_wrap=True, overflow="ellipsis")
+        def line(text: str, style: str) -> Text:
+            return Text(text, style=style, no_wrap=True, overflow="ellipsis")
 
         lines: list[Any] = [self._bar, line(self._progress.line(), "bold")]
         warning = self._progress.warning()
@@ -121,55 +122,64 @@ class Terminal:
 
 
 def display(*, as_json: bool) -> Display:
-    """What suits the place where the run is watched."""
+    """The display for the kind of output: JSON, terminal or plain lines."""
     if as_json:
         return JsonLines()
     return Terminal() if sys.stderr.isatty() else Plain()
 
 
-def closing_line(ended: Ended) -> str:
-    """The last line of every run that published: what was written, and what it took."""
-    told = ended.summary
-    written = told.documents - told.failed - told.partial
-    share = told.cached * 100 // told.requests if told.requests else 0
-    parts = [f"{written:,} of {many(told.documents, 'document')} written"]
-    if told.failed or told.partial:
-        where = f" ({printable(str(ended.failures))})" if ended.failures else ""
-        counts = [f"{told.failed:,} failed"] if told.failed else []
-        counts += [f"{told.partial:,} partial"] if told.partial else []
-        parts.append(" and ".join(counts) + where)
-    parts += _since(told)
+def closing_line(ended: Ended, unpriced: Collection[str] = ()) -> str:
+    """The last line of every published run: rows, requests, cost and duration.
+
+    `unpriced` names the endpoints whose calls cost an unknown amount.
+    """
+    summary = ended.summary
+    written = summary.documents - summary.failed - summary.partial
+    parts = [f"{written:,} of {many(summary.documents, 'document')} written"]
+    if summary.failed or summary.partial:
+        file = f" ({printable(str(ended.failures))})" if ended.failures else ""
+        counts = [f"{summary.failed:,} failed"] if summary.failed else []
+        counts += [f"{summary.partial:,} partial"] if summary.partial else []
+        parts.append(" and ".join(counts) + file)
+    is_known = not any(e.calls for e in summary.endpoints if e.name in unpriced)
     parts += [
-        many(told.requests, "request"),
-        f"{share} % cached",
-        f"${told.usage.cost_usd:,.2f}",
-        duration(told.seconds),
+        *_changes(summary),
+        many(summary.requests, "request"),
+        *cached_share(summary.cached, summary.requests),
+        cost(summary.usage.cost_usd, is_known=is_known),
+        duration(summary.seconds),
     ]
     return ", ".join(parts)
 
 
-def _since(told: events.Summary) -> list[str]:
-    """What is new since the last commit, where there was one."""
-    if told.added == told.documents and not told.removed:
+def _changes(summary: events.Summary) -> list[str]:
+    """The differences from the last commit, if there was one."""
+    if summary.added == summary.documents and not summary.removed:
         return []
     counts = [
-        (told.added, "added"),
-        (told.changed, "changed"),
-        (told.removed, "removed"),
-        (told.retried, "tried again"),
-        (told.unchanged, "unchanged"),
+        (summary.added, "added"),
+        (summary.changed, "changed"),
+        (summary.removed, "removed"),
+        (summary.retried, "retried"),
+        (summary.unchanged, "unchanged"),
     ]
-    return [f"{count:,} {what}" for count, what in counts if count]
+    return [f"{count:,} {name}" for count, name in counts if count]
 
 
-def endpoint_lines(told: events.Summary) -> list[str]:
-    """What each endpoint did, where there are several."""
-    if len(told.endpoints) < 2:
+def endpoint_lines(summary: events.Summary, unpriced: Collection[str] = ()) -> list[str]:
+    """The statistics of each endpoint, if there are several."""
+    if len(summary.endpoints) < 2:
         return []
-    width = max(len(each.name) for each in told.endpoints)
-    return [
-        f"  {each.name:<{width}}  {many(each.requests, 'request')} in "
-        f"{many(each.calls, 'call')}, {many(each.errors, 'error')}, "
-        f"p50 {each.p50_seconds:.2f} s, p95 {each.p95_seconds:.2f} s, ${each.cost_usd:,.2f}"
-        for each in told.endpoints
-    ]
+    width = max(len(endpoint.name) for endpoint in summary.endpoints)
+    lines = []
+    for endpoint in summary.endpoints:
+        parts = [
+            f"{many(endpoint.requests, 'request')} in {many(endpoint.calls, 'call')}",
+            many(endpoint.errors, "error"),
+        ]
+        if endpoint.calls:
+            parts.append(f"p50 {endpoint.p50_seconds:.2f} s, p95 {endpoint.p95_seconds:.2f} s")
+        is_known = endpoint.name not in unpriced or not endpoint.calls
+        parts.append(cost(endpoint.cost_usd, is_known=is_known))
+        lines.append(f"  {endpoint.name:<{width}}  {', '.join(parts)}")
+    return lines

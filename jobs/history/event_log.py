@@ -1,8 +1,8 @@
-"""`events.jsonl`: what happened in a run, and when, in few lines.
+"""`events.jsonl`: the events of a run with their times, in few lines.
 
-Calls can be millions: they are folded into one line per endpoint and kind of error for each window
-of time, which is a second at first and a 600th of the run so far later on, a minute at most. No
-line holds a text, an answer, a server's words or a credential.
+There can be millions of calls. They are summed into one line per endpoint and error kind for each
+time window. A window is one second at first, later a 600th of the run so far, at most a minute.
+No line holds an input text, an answer, a server's message or a credential.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from pipeline.text import many, printable, reason
 EVERY_SECONDS = 1.0
 MAX_LINES = 200_000
 MAX_WAITING = 10_000
-"""Lines that wait for a disk that takes none; older ones are dropped and counted."""
+"""Lines that wait for a disk that cannot be written; older ones are dropped and counted."""
 
 
 class EventLog:
-    """`events.jsonl` of one run. Never raises; `trouble` says what the system refused.
+    """`events.jsonl` of one run. Never raises; `trouble` keeps the last write error.
 
     Invariant: the `calls` and `rows` of its lines add up to those of the events.
     """
@@ -50,14 +50,14 @@ class EventLog:
         self._waiting: deque[bytes] = deque()
         self._lines = 0
         self._file: int | None = None
-        self._rest = b""
+        self._unwritten = b""
 
     def on(self, event: events.Event) -> None:
-        """One event: folded, or a line of its own."""
+        """Adds one event: to a sum, or as its own line."""
         match event:
             case events.CallEnded():
                 key = (event.endpoint, event.error)
-                # Of an error the line says how many requests the calls carried.
+                # For an error the line counts the requests in the calls.
                 usage = replace(event.usage, requests=event.requests)
                 self._calls[key] = self._calls.get(key, Usage()) + usage
             case events.Admitted():
@@ -68,22 +68,22 @@ class EventLog:
                 paused = self._pauses.setdefault((event.endpoint, event.kind), [0, 0.0])
                 paused[0] += 1
                 paused[1] += event.seconds
-            case events.Draining():  # its reason may be in a server's words
+            case events.Draining():  # its reason may quote a server
                 self.line(event="draining", in_flight=event.in_flight)
             case _:
                 self._fold()
-                self.line(**{name: plain(value) for name, value in _named(event).items()})
+                self.line(**{name: plain(value) for name, value in _fields(event).items()})
 
     def open(self, folder: Path) -> None:
-        """From now on there is a place to write to."""
+        """Opens the file in the folder of the run; until then lines wait in memory."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             self._file = os.open(folder / "events.jsonl", flags, 0o600)
         except OSError as error:
             self.trouble = reason(error)
 
-    def line(self, **told: Any) -> None:
-        """One line, with the time of day."""
+    def line(self, **fields: Any) -> None:
+        """Adds one line, with the time of day."""
         self._lines += 1
         if self._lines > MAX_LINES:
             self.left_out += 1
@@ -91,38 +91,39 @@ class EventLog:
         if len(self._waiting) >= MAX_WAITING:
             self._waiting.popleft()
             self.left_out += 1
-        self._waiting.append(msgspec.json.encode({"at": utc(self._now()), **told}) + b"\n")
+        self._waiting.append(msgspec.json.encode({"at": utc(self._now()), **fields}) + b"\n")
 
     def fold(self) -> None:
-        """Closes the window where it is over; its lines then wait to be written."""
+        """Closes the window if it is over; its lines then wait for `flush`."""
         now = self._clock()
         if now - self._window_began >= window_seconds(now - self._started):
             self._fold()
 
     def flush(self, *, is_last: bool = False) -> None:
-        """Write what waits; other threads may go on with `on` meanwhile."""
+        """Writes the waiting lines; other threads may call `on` meanwhile."""
         if self._file is None:
             return
         try:
-            while self._rest or self._waiting:
-                self._rest = self._rest or self._waiting.popleft()
-                self._rest = self._rest[os.write(self._file, self._rest) :]
+            while self._unwritten or self._waiting:
+                self._unwritten = self._unwritten or self._waiting.popleft()
+                self._unwritten = self._unwritten[os.write(self._file, self._unwritten) :]
             if is_last:
                 os.fsync(self._file)
         except OSError as error:
             self.trouble = reason(error)
 
-    def close(self, **told: Any) -> str:
-        """A last line of these; everything is written then, or why not, on one line."""
+    def close(self, **fields: Any) -> str:
+        """Writes a last line of these fields; the error on one line, or an empty text."""
         self._fold()
-        self.line(**told)
+        self.line(**fields)
         self.flush(is_last=True)
-        self.left_out += len(self._waiting) + bool(self._rest)
+        self.left_out += len(self._waiting) + bool(self._unwritten)
         if self._file is not None:
             os.close(self._file)
             self._file = None
-        why = self.trouble or f"more than {MAX_LINES:,} lines"
-        return f"events.jsonl lacks {many(self.left_out, 'line')}: {why}" if self.left_out else ""
+        error = self.trouble or f"more than {MAX_LINES:,} lines"
+        lines = many(self.left_out, "line")
+        return f"events.jsonl is missing {lines}: {error}" if self.left_out else ""
 
     def _count(self, **more: int) -> None:
         for name, number in more.items():
@@ -156,15 +157,15 @@ class EventLog:
 
 
 def window_seconds(elapsed_seconds: float) -> float:
-    """How long a folded line's window is, so far into a run."""
+    """The length of a window after this time of the run."""
     return min(60.0, max(EVERY_SECONDS, elapsed_seconds / 600))
 
 
-def _named(event: events.Event) -> dict[str, Any]:
-    told = msgspec.to_builtins(event)
-    return told if isinstance(told, dict) else {}
+def _fields(event: events.Event) -> dict[str, Any]:
+    fields = msgspec.to_builtins(event)
+    return fields if isinstance(fields, dict) else {}
 
 
 def plain(value: Any) -> Any:
-    """A text as a line may hold it; anything else as it is."""
+    """A text without secrets and control characters; any other value unchanged."""
     return printable(mask(value), 4096) if isinstance(value, str) else value

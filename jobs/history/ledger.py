@@ -1,4 +1,4 @@
-"""What was spent: by call, by run, by day. Sums of the register, and of nothing else."""
+"""The costs by day and job, summed from the register of runs only."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ if TYPE_CHECKING:
     from jobs.history.register import Run
 
 
-def ledger(told: Iterable[Run]) -> list[dict[str, object]]:
-    """What was spent, by local day and job, newest day first; `endpoints` holds the shares.
+def ledger(runs: Iterable[Run]) -> list[dict[str, object]]:
+    """The usage by local day and job, newest day first; `endpoints` holds that of each endpoint.
 
-    The cost of a day can be more than that of its endpoints: rent by the hour is of none of them.
+    A day can cost more than its endpoints: rent by the hour belongs to none of them.
     """
     from jobs.history.register import moment
 
     days: dict[tuple[str, str], list[Run]] = {}
-    for run in told:
+    for run in runs:
         day = moment(run.started_at).astimezone().strftime("%Y-%m-%d")
         days.setdefault((day, run.job), []).append(run)
     return [
         {
             "day": day,
             "job": job,
-            "runs": len(of_day),
-            "requests": sum(run.requests for run in of_day),
-            "cached": sum(run.cached for run in of_day),
-            **sum((run.usage for run in of_day), Usage()).totals,
-            "endpoints": _by_endpoint(of_day),
+            "runs": len(day_runs),
+            "requests": sum(run.requests for run in day_runs),
+            "cached": sum(run.cached for run in day_runs),
+            **sum((run.usage for run in day_runs), Usage()).totals,
+            "endpoints": _usage_by_endpoint(day_runs),
         }
-        for (day, job), of_day in sorted(days.items(), reverse=True)
+        for (day, job), day_runs in sorted(days.items(), reverse=True)
     ]
 
 
-def _by_endpoint(told: Iterable[Run]) -> dict[str, Usage]:
+def _usage_by_endpoint(runs: Iterable[Run]) -> dict[str, Usage]:
     total: dict[str, Usage] = {}
-    for run in told:
+    for run in runs:
         for name, usage in run.endpoints.items():
             total[name] = total.get(name, Usage()) + usage
     return {name: usage.rounded() for name, usage in sorted(total.items())}

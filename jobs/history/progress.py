@@ -1,18 +1,18 @@
-"""How far a run is, counted from its events."""
+"""The progress of a run, counted from its events."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-from jobs.format import duration, ordinal
+from jobs.format import cached_share, cost, duration
 from pipeline import events
 from pipeline.records import Usage
 from pipeline.text import many, printable
 
 
 class Progress:
-    """The figures of a run so far, from its events."""
+    """The statistics of a run so far, from its events."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -25,7 +25,7 @@ class Progress:
         self.requests = 0
         self.cached = 0
         self.endpoints: dict[str, Usage] = {}
-        """What the calls to each took."""
+        """The usage of each."""
         self.last_pause: events.Paused | None = None
         self.draining: events.Draining | None = None
 
@@ -52,12 +52,12 @@ class Progress:
 
     @property
     def usage(self) -> Usage:
-        """What all calls took."""
+        """The usage of all endpoints."""
         return sum(self.endpoints.values(), Usage())
 
     @property
     def stats(self) -> events.RunStats:
-        """The same as a record; how long it takes is known when it has ended."""
+        """The same as a record; its duration is set when the run has ended."""
         return events.RunStats(
             documents=self.total,
             ok=self.ok,
@@ -70,9 +70,9 @@ class Progress:
 
     @property
     def done(self) -> float:
-        """Documents written, or as good as: their share of the requests that are settled."""
-        settled = self.cached + self.usage.requests
-        share = min(1.0, settled / self.requests) if self.requests else 0.0
+        """Documents written, or an estimate from the share of requests with a result."""
+        finished = self.cached + self.usage.requests
+        share = min(1.0, finished / self.requests) if self.requests else 0.0
         return max(float(self.ok + self.partial + self.failed), self.admitted * share)
 
     def line(self) -> str:
@@ -82,28 +82,28 @@ class Progress:
         parts = [f"{int(self.done):,} of {many(self.total, 'document')}"]
         if usage.calls:
             parts.append(f"{usage.calls / seconds:,.1f} calls/s")
-        if self.requests:
-            parts.append(f"{self.cached * 100 // self.requests} % cached")
+        parts += cached_share(self.cached, self.requests)
         if failed:
             parts.append(f"{failed:,} failed")
         if usage.cost_usd:
-            parts.append(f"${usage.cost_usd:,.2f}")
+            parts.append(cost(usage.cost_usd))
         if usage.errors:
             parts.append(many(usage.errors, "error"))
         if self.draining:
-            waiting = f"draining {many(self.draining.in_flight, 'request')} in flight"
-            parts.append(waiting if self.draining.in_flight else "finishing")
+            in_flight = self.draining.in_flight
+            draining = f"draining {many(in_flight, 'request')} in flight"
+            parts.append(draining if in_flight else "finishing")
         elif 0 < self.done < self.total:
             parts.append(f"{duration(seconds / self.done * (self.total - self.done))} left")
         return ", ".join(parts)
 
     def warning(self) -> str | None:
-        """The last pause, with how often there was one."""
+        """The last pause: endpoint, error, number and delay of the retry."""
         pause = self.last_pause
         if pause is None:
             return None
-        asked = " (asked by server)" if pause.asked else ""
+        source = " (set by the server)" if pause.asked else ""
         return (
-            f"{printable(pause.message, 100)} from {pause.endpoint}, pausing {pause.seconds:.1f} s"
-            f"{asked}, {ordinal(pause.times)} time"
+            f"endpoint {pause.endpoint}: {printable(pause.message, 100)}; "
+            f"retry {pause.times:,} in {pause.seconds:.1f} s{source}"
         )

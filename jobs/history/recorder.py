@@ -1,7 +1,7 @@
-"""What is written of a run while it runs: `events.jsonl` in its folder, its figures for `status`.
+"""The record of a run while it runs: `events.jsonl` in its folder, its statistics for `status`.
 
-A thread writes once a second, so that a slow or full disk holds up no call and ends no run; what
-could not be written is told at the end.
+A thread writes once a second, so that a slow or full disk delays no call and ends no run. Write
+errors are reported at the end.
 """
 
 from __future__ import annotations
@@ -27,40 +27,40 @@ if TYPE_CHECKING:
 
 
 class Recorder:
-    """Listens to one run: its journal, and its line in the register."""
+    """Listens to one run and writes its event log and its entry in the register."""
 
     def __init__(
-        self, entry: RegisterEntry, leave_page: Callable[[Run], None] = lambda run: None
+        self, entry: RegisterEntry, write_page: Callable[[Run], None] = lambda run: None
     ) -> None:
         self._entry = entry
-        self._leave_page = leave_page
-        self._journal = EventLog()
+        self._write_page = write_page
+        self._log = EventLog()
         self._progress = Progress()
         self._state = "surveying"
         self._broken = ""
-        self._run = entry.told
+        self._run = entry.run
         self._lock = threading.Lock()
         self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._write, name="record", daemon=True)
+        self._thread = threading.Thread(target=self._write_every_second, name="record", daemon=True)
         self._thread.start()
 
     def on(self, event: events.Event) -> None:
-        """One event, from the loop's thread; nothing is written here, and nothing is raised."""
+        """Records one event, from the thread of the loop. Writes nothing and never raises."""
         try:
             with self._lock:
-                self._heard(event)
-        except Exception as error:  # a bug here must cost no paid answer
+                self._record(event)
+        except Exception as error:  # a bug here must not lose a paid answer
             self._broken = (
-                f"the record of this run is not whole: {type(error).__name__} in textmill"
+                f"the record of this run is incomplete: {type(error).__name__} in textmill"
             )
 
-    def _heard(self, event: events.Event) -> None:
+    def _record(self, event: events.Event) -> None:
         if isinstance(event, events.Started):
             folder = str(Path(event.folder).absolute())
             self._run = replace(self._run, run=event.run, folder=as_text(folder))
-            self._journal.open(Path(event.folder))
+            self._log.open(Path(event.folder))
         self._progress.on(event)
-        self._journal.on(event)
+        self._log.on(event)
         match event:
             case events.Surveyed():
                 self._state = "working"
@@ -68,30 +68,32 @@ class Recorder:
                 self._state = "draining"
 
     def ended(self, ended: Ended) -> None:
-        """How the engine says it ended."""
-        told, error = ended.summary, ended.error
+        """Records the engine's summary."""
+        summary, error = ended.summary, ended.error
         self._stop()
         with self._lock:
             self._run = replace(
-                _with(self._figures(), told),
-                exit=told.exit,
-                class_=told.class_,
-                resumable=told.resumable,
+                _with_stats(self._stats(), summary),
+                exit=summary.exit,
+                class_=summary.class_,
+                resumable=summary.resumable,
                 error=plain(str(error))[:2_000] if error else "",
                 hint=plain(error.hint or "")[:500] if error else "",
-                latency={e.name: (e.p50_seconds, e.p95_seconds) for e in told.endpoints if e.calls},
+                latency={
+                    e.name: (e.p50_seconds, e.p95_seconds) for e in summary.endpoints if e.calls
+                },
             )
 
     def close(self, exit_code: int, class_: str, *, resumable: bool, error: str = "") -> list[str]:
-        """Both are written to their end; what could not be, for people.
+        """Completes the log and the register entry; the write errors, as lines for people.
 
-        The exit code counts where no `ended` came before: the run did not get as far.
+        The exit code counts only if `ended` was not called: the run did not get that far.
         """
         self._stop()
         run = self._run
         if run.exit is None:
             run = replace(
-                self._figures(),
+                self._stats(),
                 exit=exit_code,
                 class_=class_,
                 resumable=resumable,
@@ -99,54 +101,54 @@ class Recorder:
             )
         at = utc(time.time())
         last: dict[str, Any] = {"event": "ended", "exit": run.exit, "class": run.class_}
-        missing = self._journal.close(**last) if run.folder else ""
+        missing = self._log.close(**last) if run.folder else ""
         notes = tuple(note for note in (missing, self._broken) if note)
         self._entry.end(replace(run, ended_at=at, live=None, notes=notes))
         if run.folder:
-            notes += self._page_left(self._entry.told)
+            notes += self._page_notes(self._entry.run)
         trouble = self._entry.trouble
-        told = [f"{trouble}: `status` may not show this run as it was"] if trouble else []
-        return [*notes, *told]
+        register_notes = [f"{trouble}: `status` may show this run incompletely"] if trouble else []
+        return [*notes, *register_notes]
 
-    def _page_left(self, run: Run) -> tuple[str, ...]:
+    def _page_notes(self, run: Run) -> tuple[str, ...]:
         try:
-            self._leave_page(run)
-        except Exception as error:  # the run is over: nothing here may change how it ended
+            self._write_page(run)
+        except Exception as error:  # the run is over; an error here must not change its exit code
             return (f"report.html cannot be written: {reason(error)}",)
         return ()
 
-    def _figures(self) -> Run:
-        """The run so far, as its events tell it."""
+    def _stats(self) -> Run:
+        """The run so far, from its events."""
         progress = self._progress
         pause = progress.last_pause
         return replace(
-            _with(self._run, progress.stats),
+            _with_stats(self._run, progress.stats),
             endpoints={name: usage.rounded() for name, usage in progress.endpoints.items()},
             live=RunProgress(
                 done=round(progress.done, 1),
                 seen_at=utc(time.time()),
                 state=self._state,
-                pause=f"{pause.kind} from {plain(pause.endpoint)}, {many(pause.times, 'time')}"
+                pause=f"{plain(pause.endpoint)} ({pause.kind}), {many(pause.times, 'time')}"
                 if pause
                 else "",
             ),
         )
 
-    def _write(self) -> None:
+    def _write_every_second(self) -> None:
         while not self._is_over.wait(EVERY_SECONDS):
             with self._lock:
-                figures = self._figures()
-                self._journal.fold()
-            self._journal.flush()
-            self._entry.show(figures)
+                stats = self._stats()
+                self._log.fold()
+            self._log.flush()
+            self._entry.show(stats)
 
     def _stop(self) -> None:
         self._is_over.set()
         self._thread.join()
 
 
-def _with(run: Run, stats: events.RunStats) -> Run:
-    """The run with these figures."""
+def _with_stats(run: Run, stats: events.RunStats) -> Run:
+    """The run with these statistics."""
     names = events.RunStats.__struct_fields__
     return replace(run, **{name: getattr(stats, name) for name in names})
 
@@ -154,31 +156,31 @@ def _with(run: Run, stats: events.RunStats) -> Run:
 @contextmanager
 def record_run(
     home: Path,
-    told: Run,
-    say: Callable[[str], None],
-    leave_page: Callable[[Run], None] = lambda run: None,
+    run: Run,
+    print_line: Callable[[str], None],
+    write_page: Callable[[Run], None] = lambda run: None,
 ) -> Iterator[Recorder]:
-    """A run with its line in the register, however it ends; `say` gets what went missing.
+    """Records a run in the register, however it ends; `print_line` gets the write errors.
 
-    `leave_page` writes the report of the run that ended into its folder.
+    `write_page` writes the report of the ended run into its folder.
     """
-    recording = Recorder(RegisterEntry(home, told), leave_page)
-    code, is_resumable, why = 1, True, ""
+    recording = Recorder(RegisterEntry(home, run), write_page)
+    code, is_resumable, message = 1, True, ""
     try:
         yield recording
     except TextmillError as error:
-        code, is_resumable, why = error.exit_code, error.resumable, str(error)
+        code, is_resumable, message = error.exit_code, error.resumable, str(error)
         raise
     except KeyboardInterrupt:
         code = 130
         raise
-    except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else 1
+    except SystemExit as exit_:
+        code = exit_.code if isinstance(exit_.code, int) else 1
         raise
     except BaseException as error:
-        why = f"{type(error).__name__}, a bug in textmill"
+        message = f"{type(error).__name__}, a bug in textmill"
         raise
     finally:
         class_ = CLASSES.get(code, "internal")
-        for line in recording.close(code, class_, resumable=is_resumable, error=why):
-            say(line)
+        for line in recording.close(code, class_, resumable=is_resumable, error=message):
+            print_line(line)

@@ -1,14 +1,13 @@
-"""The register of runs: one file that says what ran, when, how it ended and what it cost.
+"""The register of runs: one file with the start, ending, rows and cost of every run.
 
-`$TEXTMILL_HOME/runs.jsonl` gets a line when a run starts and one when it ends; the ledger
-(`jobs.history.ledger`) is summed from it, and nothing else is kept of money. In
-`running/<entry>.json` are the figures of a run under way, with a lock that the kernel frees on kill
--9: a run that is gone without a last line is told from one that works without asking for a process
-number, which another process or machine may have. The lock of the run folder would tell it, too,
-but to ask for that one is to hold it for a moment, and a run that starts in this moment would be
-refused.
+`$TEXTMILL_HOME/runs.jsonl` gets a line when a run starts and one when it ends. The ledger
+(`jobs.history.ledger`) is summed from this file; there is no other record of costs.
+`running/<entry>.json` holds the statistics of a running run, under a lock that the kernel releases
+on kill -9. The lock distinguishes a killed run from a running one without a process number, which
+another process or machine may have. The lock of the run folder would do so, too, but testing that
+one means holding it for a moment, and a run that starts in this moment would be refused.
 
-Nothing here ever ends a run: what cannot be written is told at its end.
+Nothing here ever ends a run: write errors are reported at its end.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ from pipeline.runs.run_id import new_run_id
 from pipeline.text import reason
 
 KILLED = 137
-"""The exit code that a shell reports for kill -9: no program can report its own."""
+"""The exit code that a shell reports for kill -9; a killed program cannot report one itself."""
 
 
 class RunProgress(Struct, frozen=True):
-    """How far a run under way has come. Units: `done` in documents, shares of one included."""
+    """The progress of a running run. Units: `done` in documents, with fractions."""
 
     done: float = 0.0
     seen_at: str = ""
@@ -47,9 +46,9 @@ class RunProgress(Struct, frozen=True):
 
 
 class Run(RunStats, frozen=True, kw_only=True, rename={"class_": "class"}):
-    """One line of the register: everything known of a run when the line was written.
+    """One line of the register: everything known about a run when the line was written.
 
-    Invariant: of the lines of one `entry` the first one with `ended_at` stands, else the last.
+    Invariant: of the lines of one `entry` the first with `ended_at` counts, else the last.
     """
 
     entry: str
@@ -71,69 +70,78 @@ class Run(RunStats, frozen=True, kw_only=True, rename={"class_": "class"}):
     hint: str = ""
     endpoints: dict[str, Usage] = msgspec.field(default_factory=dict)
     latency: dict[str, tuple[float, float]] = msgspec.field(default_factory=dict)
-    """Of each endpoint's calls: what half, and what 95 of 100, were as fast as, in seconds."""
+    """The median and the 95th percentile of each endpoint's calls, in seconds."""
+    unpriced: tuple[str, ...] = ()
+    """The endpoints whose calls cost an unknown amount, because the job gives no price."""
     notes: tuple[str, ...] = ()
     live: RunProgress | None = None
 
+    @property
+    def has_known_cost(self) -> bool:
+        """False if an endpoint without a price was called."""
+        return not any(self.endpoints.get(name, Usage()).calls for name in self.unpriced)
+
 
 class RegisterEntry:
-    """A run's own place in the register, from its start to its end.
+    """A run's entry in the register, from its start to its end.
 
-    What cannot be written is kept in `trouble`, and the run goes on.
+    A write error is kept in `trouble`, and the run continues.
     """
 
-    def __init__(self, home: Path, told: Run) -> None:
-        self.told = told
+    def __init__(self, home: Path, run: Run) -> None:
+        self.run = run
         self.trouble = ""
         self._home = home
-        self._life: int | None = None
+        self._descriptor: int | None = None
         self._length = 0
-        with self._forgiving(), private_umask():
+        with self._keeping_trouble(), private_umask():
             _close_dead_runs(home)
-            path = _lock_file(home, told.entry)
+            path = _lock_file(home, run.entry)
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._life = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            locks.wait_for(self._life)
-            self._show()
-            _append(home, told)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            locks.wait_for(self._descriptor)
+            self._write_stats()
+            _append(home, run)
 
-    def show(self, told: Run) -> None:
-        """The figures so far, for those who watch."""
-        self.told = told
-        with self._forgiving():
-            self._show()
+    def show(self, run: Run) -> None:
+        """Writes the statistics so far, for `status`."""
+        self.run = run
+        with self._keeping_trouble():
+            self._write_stats()
 
-    def end(self, told: Run) -> None:
-        """How it ended; the lock is let go."""
-        self.told = told
-        with self._forgiving(), private_umask():
-            _append(self._home, told)
-            _lock_file(self._home, told.entry).unlink(missing_ok=True)
-        if self._life is not None:
-            os.close(self._life)
-            self._life = None
+    def end(self, run: Run) -> None:
+        """Writes the last line and releases the lock."""
+        self.run = run
+        with self._keeping_trouble(), private_umask():
+            _append(self._home, run)
+            _lock_file(self._home, run.entry).unlink(missing_ok=True)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
-    def _show(self) -> None:
-        if self._life is None:
+    def _write_stats(self) -> None:
+        if self._descriptor is None:
             return
-        # One write over the old one, padded with blanks: a reader sees one or the other, and the
-        # file keeps its lock, which a renamed one would not.
-        raw = msgspec.json.encode(self.told).ljust(self._length)
-        os.pwrite(self._life, raw, 0)
+        # One write over the old content, padded with blanks: a reader sees one or the other, and
+        # the file keeps its lock, which a renamed file would not.
+        raw = msgspec.json.encode(self.run).ljust(self._length)
+        os.pwrite(self._descriptor, raw, 0)
         self._length = len(raw)
 
     @contextmanager
-    def _forgiving(self) -> Iterator[None]:
+    def _keeping_trouble(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             self.trouble = f"{error.filename or self._home}: {reason(error)}"
 
 
-def start_record(job: str, *, file: str, output: str, command: str) -> Run:
+def start_record(
+    job: str, *, file: str, output: str, command: str, unpriced: tuple[str, ...] = ()
+) -> Run:
     """The first line of a run that starts now, in this process."""
     cwd = ""
-    with suppress(OSError):  # the folder that it was started in may be gone
+    with suppress(OSError):  # the current folder may have been deleted
         cwd = str(Path.cwd())
     return Run(
         entry=new_run_id(),
@@ -142,6 +150,7 @@ def start_record(job: str, *, file: str, output: str, command: str) -> Run:
         file=as_text(file),
         output=as_text(output),
         command=as_text(command),
+        unpriced=unpriced,
         cwd=as_text(cwd),
         host=socket.gethostname(),
         pid=os.getpid(),
@@ -149,71 +158,71 @@ def start_record(job: str, *, file: str, output: str, command: str) -> Run:
 
 
 def as_text(path: str) -> str:
-    """The path as JSON can hold it: a name that is not UTF-8 loses the bytes that are not."""
+    """The path as valid Unicode for JSON; bytes that are not UTF-8 are replaced."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def runs(home: Path) -> tuple[list[Run], int]:
-    """Every run, newest first, with the figures of those under way; and how many lines were bad.
+    """Every run, newest first, with current statistics; and the number of unreadable lines.
 
-    A run that neither ended nor holds its lock was killed: it comes with that exit code.
-    Cost: O(lines). Raises: StorageError where the register cannot be read.
+    A run that neither ended nor holds its lock was killed: it gets that exit code.
+    Cost: O(lines). Raises: StorageError if the register cannot be read.
     """
-    found, unread = _lines(home)
-    gone: dict[str, Run] = {}
-    for entry, told in found.items():
-        if not told.ended_at:
-            is_alive, found[entry] = _read_running(home, told)
+    by_entry, unread = _lines(home)
+    dead: dict[str, Run] = {}
+    for entry, run in by_entry.items():
+        if not run.ended_at:
+            is_alive, by_entry[entry] = _read_running(home, run)
             if not is_alive:
-                gone[entry] = killed(found[entry])
-    if gone:  # or it ended between one look and the other
+                dead[entry] = killed(by_entry[entry])
+    if dead:  # or it ended between the two reads
         after, _ = _lines(home)
-        found |= {e: after[e] if e in after and after[e].ended_at else gone[e] for e in gone}
-    later_first = reversed(found.values())  # of two in one millisecond the later line is the newer
+        by_entry |= {e: after[e] if e in after and after[e].ended_at else dead[e] for e in dead}
+    later_first = reversed(by_entry.values())  # in the same millisecond the later line is newer
     return sorted(later_first, key=lambda run: run.started_at, reverse=True), unread
 
 
 def _lines(home: Path) -> tuple[dict[str, Run], int]:
-    found: dict[str, Run] = {}
+    by_entry: dict[str, Run] = {}
     lines = JsonLines(_path(home), Run)
     try:
         with suppress(FileNotFoundError):
-            for told in lines:
-                if told.entry not in found or not found[told.entry].ended_at:
-                    found[told.entry] = told
+            for run in lines:
+                if run.entry not in by_entry or not by_entry[run.entry].ended_at:
+                    by_entry[run.entry] = run
     except OSError as error:
         raise StorageError(f"{_path(home)}: cannot be read ({reason(error)})") from None
-    return found, lines.unreadable
+    return by_entry, lines.unreadable
 
 
 def is_running(run: Run) -> bool:
-    """True for a run under way, as `runs` gave it."""
+    """True for a run of `runs` that has not ended."""
     return not run.ended_at
 
 
 def killed(run: Run) -> Run:
-    """The run as it was last seen, ended by something that no program survives."""
-    seen = run.live.seen_at if run.live and run.live.seen_at else run.started_at
+    """The run with its last known statistics, ended as killed."""
+    last_seen = run.live.seen_at if run.live and run.live.seen_at else run.started_at
     return replace(
         run,
-        ended_at=seen,
+        ended_at=last_seen,
         exit=KILLED,
         class_="killed",
         resumable=True,
-        seconds=max(0.0, (moment(seen) - moment(run.started_at)).total_seconds()),
+        seconds=max(0.0, (moment(last_seen) - moment(run.started_at)).total_seconds()),
     )
 
 
 def utc(seconds: float) -> str:
-    """A wall-clock time as the register and the events write it; sorts as text."""
+    """A wall-clock time in the format of the register and the events; sorts as text."""
     at = datetime.fromtimestamp(seconds, UTC)
     return at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"
 
 
-def moment(told: str) -> datetime:
-    """The time that `utc` wrote; the beginning of all time where it is none."""
+def moment(text: str) -> datetime:
+    """The time of a text made by `utc`; 1970-01-01 for any other text."""
     try:
-        at = datetime.fromisoformat(told.replace("Z", "+00:00"))
+        at = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
         at = datetime.fromtimestamp(0, UTC)
     return at if at.tzinfo else at.replace(tzinfo=UTC)
@@ -227,41 +236,41 @@ def _lock_file(home: Path, entry: str) -> Path:
     return home / "running" / f"{Path(entry).name}.json"
 
 
-def _append(home: Path, told: Run) -> None:
-    """One line, durable; two that write at once take turns, and none writes into a cut line."""
+def _append(home: Path, run: Run) -> None:
+    """Appends one line durably. Concurrent writers take turns; a truncated line is closed first."""
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
     descriptor = os.open(_path(home), flags, 0o600)
     try:
         locks.wait_for(descriptor)
         size = os.fstat(descriptor).st_size
-        line = msgspec.json.encode(replace(told, live=None)) + b"\n"
+        line = msgspec.json.encode(replace(run, live=None)) + b"\n"
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
             line = b"\n" + line
         written = os.write(descriptor, line)
-        if written < len(line):  # a disk that filled up: the rest fails with its reason
+        if written < len(line):  # the disk is full: writing the rest raises the error
             os.write(descriptor, line[written:])
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _read_running(home: Path, told: Run) -> tuple[bool, Run]:
-    """Whether the run holds its lock, and its figures as it last wrote them."""
+def _read_running(home: Path, run: Run) -> tuple[bool, Run]:
+    """Whether the run holds its lock, and its last written statistics."""
     try:
-        with _lock_file(home, told.entry).open("rb") as file:
+        with _lock_file(home, run.entry).open("rb") as file:
             is_alive = locks.is_held(file.fileno()) is True
             return is_alive, msgspec.json.decode(file.read(), type=Run)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        return False, told
+        return False, run
 
 
 def _close_dead_runs(home: Path) -> None:
-    """Writes the last line of runs that were killed, with the figures that they left."""
+    """Writes the last line of runs that were killed, with their last statistics."""
     for path in sorted((home / "running").glob("*.json")):
         with suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError), path.open("r+b") as file:
-            locks.acquire(file.fileno())  # one of two that bury at once
-            # One that has just been made is not locked yet, and empty.
+            locks.acquire(file.fileno())  # only one process closes a dead run
+            # A file that has just been created is empty and not locked yet.
             if not path.exists() or not (raw := file.read()):
                 continue
             _append(home, killed(msgspec.json.decode(raw, type=Run)))
@@ -270,7 +279,7 @@ def _close_dead_runs(home: Path) -> None:
 
 @contextmanager
 def private_umask() -> Iterator[None]:
-    """What is made here is for its owner alone, also the folders above it."""
+    """Files and folders created in this context are readable by their owner only."""
     mask = os.umask(0o077)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The runs of the register, chosen and described, without a terminal."""
+"""Selection and description of runs in the register, independent of a terminal."""
 
 from __future__ import annotations
 
@@ -16,73 +16,83 @@ NOT_OPEN = (COMPLETE, FAILED_ROWS)
 """Exit codes of runs that published."""
 
 
-def choose(told: Sequence[Run], what: str | None) -> list[Run]:
-    """The runs of a job's name or file, an output or a run id. Raises: UsageError for no such."""
-    if what is None:
-        return list(told)
-    path = str(Path(what).absolute())
-    found = [run for run in told if what in (run.job, run.run, run.entry) or path in paths(run)]
-    if not found:
-        names = sorted({run.job for run in told})
+def choose(runs: Sequence[Run], name: str | None) -> list[Run]:
+    """The runs of a job name, job file, output or run id; all without a name.
+
+    Raises: UsageError if there is no such run.
+    """
+    if name is None:
+        return list(runs)
+    path = str(Path(name).absolute())
+    chosen = [run for run in runs if name in (run.job, run.run, run.entry) or path in paths(run)]
+    if not chosen:
+        names = sorted({run.job for run in runs})
         raise UsageError(
-            f"no run of `{printable(what)}`",
+            f"no run of `{printable(name)}`",
             hint="jobs that ran: " + ", ".join(map(printable, names[:20])) if names else None,
         )
-    return found
+    return chosen
 
 
 def paths(run: Run) -> tuple[str, ...]:
-    """What a run may be called by, beside its names; never empty text."""
+    """The paths by which a user may name this run; never an empty text."""
     own = run.output.rstrip("/")
     state = str(run_folder(own)) if own else ""
     return tuple(path for path in (run.file, own, state, run.folder) if path)
 
 
-def unfinished(told: Sequence[Run]) -> list[Run]:
-    """The last run of each output, where it is not under way and did not publish.
+def unfinished(runs: Sequence[Run]) -> list[Run]:
+    """The last run of each output, if it has ended without publishing.
 
-    A job file that could not be read has no output; any later run of it settles that. A run that
-    was refused because another one had the lock says nothing of its output. `told` is newest first.
+    A job file that could not be read has no output; any later run of the file replaces that entry.
+    A run that was refused because of the lock does not count. `runs` is newest first.
     """
     outputs: set[str] = set()
     files: set[str] = set()
-    found = []
-    for run in told:
+    open_runs = []
+    for run in runs:
         if run.exit == LockedError.exit_code:
             continue
-        named = run.output not in ("", "-")
-        is_last = run.output not in outputs if named else bool(run.file) and run.file not in files
+        has_output = run.output not in ("", "-")
+        is_last = (
+            run.output not in outputs if has_output else bool(run.file) and run.file not in files
+        )
         if is_last and not is_running(run) and run.exit not in NOT_OPEN:
-            found.append(run)
+            open_runs.append(run)
         outputs.add(run.output)
         files.add(run.file)
-    return found
+    return open_runs
 
 
-def open_lines(told: Sequence[Run]) -> list[str]:
-    """What is open or was refused, why, and the command that goes on."""
+def open_lines(runs: Sequence[Run]) -> list[str]:
+    """The runs that are open or were refused, each with its error and the next command."""
     lines = []
-    for run in unfinished(told):
-        why = f": {run.error}" if run.error else ""
-        # What is closed without a commit goes nowhere by itself: somebody is to look at it.
-        state = "open" if run.resumable else "to do"
-        lines.append(f"{state}: {printable(run.job)}, {ending(run)}{printable(why, 500)}")
+    for run in unfinished(runs):
+        error = f": {run.error}" if run.error else ""
+        # A run that is closed without a commit needs a person.
+        state = "open" if run.resumable else "to fix"
+        lines.append(f"{state}: {printable(run.job)}, {ending(run)}{printable(error, 500)}")
         if run.hint:
             lines.append(f"      {printable(run.hint, 500)}")
-        then = "goes on with" if run.resumable else "then again"
-        lines.append(f"      {then}: {printable(command(run), 4_000)}")
+        lines.append(f"      {next_command(run)}")
     return lines
 
 
+def next_command(run: Run) -> str:
+    """The command that resumes or repeats a run, with its label."""
+    label = "resume with" if run.resumable else "after fixing it, run"
+    return f"{label}: {printable(command(run), 4_000)}"
+
+
 def command(run: Run) -> str:
-    """What starts the same job again, from here."""
+    """The command that starts the same job again, from the current folder."""
     if not run.cwd or run.cwd == os.getcwd() or (run.file and run.output == ""):  # noqa: PTH109
         return run.command
     return f"cd {shlex.quote(run.cwd)} && {run.command}"
 
 
 def ending(run: Run, *, is_open: bool = False) -> str:
-    """How it ended, in words."""
+    """How a run ended, or its state: `complete`, `outage (exit 5)`, `running, 41 %`."""
     if is_running(run):
         state = run.live.state if run.live else "running"
         done = run.live.done if run.live else 0.0
@@ -91,4 +101,4 @@ def ending(run: Run, *, is_open: bool = False) -> str:
         return "running" if state == "working" else state
     if run.exit == KILLED:
         return "open (killed)" if is_open else "killed"
-    return f"{run.exit} {run.class_}"
+    return run.class_ if run.exit == COMPLETE else f"{run.class_} (exit {run.exit})"

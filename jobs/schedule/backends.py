@@ -1,8 +1,8 @@
-"""Where schedules live: the user's systemd, or the user's crontab.
+"""The schedulers: the user's systemd, or the user's crontab.
 
-Both list, write and remove; what they write is made in `jobs.schedule.units`. systemd is used
-through the files that `systemctl enable` would make, so that a timer can be set up where no manager
-runs yet, as in the build of an image; where one answers, it is told.
+Both list, write and remove schedules; `jobs.schedule.units` makes the texts. systemd is configured
+by the files that `systemctl enable` would make, so that a timer can be set up where no manager runs
+yet, as in an image build. A running manager is reloaded.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from pipeline.text import printable, reason, shown
 
 
 class Scheduler(Protocol):
-    """Keeps schedules. `remarks` are lines for the user about the last write."""
+    """Keeps schedules. `notes` are lines for the user about the last change."""
 
     name: str
     notes: list[str]
 
     def schedules(self) -> list[Schedule]:
-        """Those that textmill wrote."""
+        """The schedules that textmill wrote."""
 
     def texts(self, schedule: Schedule) -> dict[str, str]:
-        """What `write` puts where."""
+        """The texts that `write` writes, by path."""
 
     def is_written(self, schedule: Schedule) -> bool:
-        """True where a write would change nothing."""
+        """True if `write` would change nothing."""
 
     def write(self, schedule: Schedule) -> None:
-        """The schedule stands, in the place of one of its name."""
+        """Writes the schedule; it replaces one with the same name."""
 
     def remove(self, schedule: Schedule) -> None:
-        """Nothing of the schedule is left; a run under way goes on."""
+        """Removes the schedule completely; a current run continues."""
 
 
 class Systemd:
@@ -67,15 +67,15 @@ class Systemd:
 
     @staticmethod
     def answers() -> bool:
-        """True where a manager runs that can be told."""
-        return _ran(["systemctl", "--user", "show-environment"]).returncode == 0
+        """True if a running manager responds."""
+        return _run_command(["systemctl", "--user", "show-environment"]).returncode == 0
 
     def schedules(self) -> list[Schedule]:
-        found = []
+        schedules = []
         for path in sorted(self._folder.glob("textmill-*.timer")):
             with suppress(OSError, UnicodeDecodeError):
-                found += schedules_of(path.read_text("utf-8"))[:1]
-        return found
+                schedules += schedules_of(path.read_text("utf-8"))[:1]
+        return schedules
 
     def texts(self, schedule: Schedule) -> dict[str, str]:
         unit = str(self._folder / unit_name(schedule.name))
@@ -88,7 +88,7 @@ class Systemd:
 
     def write(self, schedule: Schedule) -> None:
         link, unit = self._link(schedule), f"{unit_name(schedule.name)}.timer"
-        with _storing(self._folder):
+        with _storage_error(self._folder):
             link.parent.mkdir(parents=True, exist_ok=True)
             for path, text in self.texts(schedule).items():
                 with replaced(Path(path)) as file:
@@ -98,47 +98,54 @@ class Systemd:
         self.notes = []
         if not self.answers():
             self.notes.append(
-                "systemctl --user does not answer here: the timer starts with your next login; or, "
-                f"where it answers, now: {_reload(unit)}"
+                "systemctl --user does not respond: the timer starts at your next login, or, where "
+                f"systemctl responds, with: {_reload(unit)}"
             )
             return
         for command in (["daemon-reload"], ["restart", unit]):
-            ran = _ran(["systemctl", "--user", *command])
+            ran = _run_command(["systemctl", "--user", *command])
             if ran.returncode:
                 raise StorageError(
                     f"systemctl --user {command[0]}: {printable(ran.stderr.strip(), 300)}"
                 )
         user = os.environ.get("USER") or str(os.getuid())
         if not Path("/var/lib/systemd/linger", user).exists():
-            self.notes.append("it runs while you are logged in; always: loginctl enable-linger")
+            self.notes.append(
+                "it runs only while you are logged in; to run it always: loginctl enable-linger"
+            )
 
     def remove(self, schedule: Schedule) -> None:
         unit, answers = f"{unit_name(schedule.name)}.timer", self.answers()
         self.notes = []
         if answers:
-            _ran(["systemctl", "--user", "stop", unit])
-        with _storing(self._folder):
+            _run_command(["systemctl", "--user", "stop", unit])
+        with _storage_error(self._folder):
             self._link(schedule).unlink(missing_ok=True)
             for kind in ("timer", "service"):
                 name = f"{unit_name(schedule.name)}.{kind}"
                 (self._folder / name).unlink(missing_ok=True)
             (self._stamps / f"stamp-{unit}").unlink(missing_ok=True)
-        with suppress(OSError):  # a folder that holds others stays
+        with suppress(OSError):  # a folder with other units is kept
             self._link(schedule).parent.rmdir()
         if answers:
-            _ran(["systemctl", "--user", "daemon-reload"])
+            _run_command(["systemctl", "--user", "daemon-reload"])
             service = f"{unit_name(schedule.name)}.service"
-            if _ran(["systemctl", "--user", "is-active", "--quiet", service]).returncode == 0:
-                self.notes.append(f"its run goes on; to end it: systemctl --user stop {service}")
+            if (
+                _run_command(["systemctl", "--user", "is-active", "--quiet", service]).returncode
+                == 0
+            ):
+                self.notes.append(
+                    f"the current run continues; to stop it: systemctl --user stop {service}"
+                )
             else:
-                _ran(["systemctl", "--user", "reset-failed", service])
+                _run_command(["systemctl", "--user", "reset-failed", service])
 
     def _link(self, schedule: Schedule) -> Path:
         return self._folder / "timers.target.wants" / f"{unit_name(schedule.name)}.timer"
 
 
 class Crontab:
-    """Lines of the user's crontab, each under a comment that says whose it is."""
+    """Lines of the user's crontab, each under a comment that identifies the schedule."""
 
     name = "crontab"
 
@@ -150,7 +157,7 @@ class Crontab:
             return []
         try:
             return schedules_of(self._read())
-        except StorageError:  # who may not have a crontab has none
+        except StorageError:  # a user without permission has no crontab
             return []
 
     def texts(self, schedule: Schedule) -> dict[str, str]:
@@ -161,12 +168,12 @@ class Crontab:
 
     def write(self, schedule: Schedule) -> None:
         home = Path(schedule.home)
-        with _storing(home):
+        with _storage_error(home):
             home.mkdir(parents=True, exist_ok=True, mode=0o700)  # its log goes there
         self._replace(with_schedule(self._read(), schedule))
         self.notes = [
-            f"what it says goes to {shown(log_path(schedule))}; a night that this machine sleeps "
-            "through is left out"
+            f"its output goes to {shown(log_path(schedule))}; a run is skipped if this machine is "
+            "off or asleep at that time"
         ]
 
     def remove(self, schedule: Schedule) -> None:
@@ -177,20 +184,24 @@ class Crontab:
 
     @staticmethod
     def _read() -> str:
-        ran = _ran(["crontab", "-l"])
+        ran = _run_command(["crontab", "-l"])
         if ran.returncode and "no crontab" not in ran.stderr:
             raise StorageError(f"crontab -l: {printable(ran.stderr.strip(), 300)}")
         return "" if ran.returncode else ran.stdout
 
     @staticmethod
     def _replace(text: str) -> None:
-        ran = _ran(["crontab", "-"], text) if text.strip() else _ran(["crontab", "-r"])
+        ran = (
+            _run_command(["crontab", "-"], text)
+            if text.strip()
+            else _run_command(["crontab", "-r"])
+        )
         if ran.returncode:
             raise StorageError(f"crontab: {printable(ran.stderr.strip(), 300)}")
 
 
 def scheduler(*, wants_crontab: bool) -> Scheduler:
-    """Who keeps schedules on this machine. Raises: UsageError where there is nobody."""
+    """The scheduler of this machine. Raises: UsageError if there is none."""
     has_systemd, has_crontab = bool(shutil.which("systemctl")), bool(shutil.which("crontab"))
     if wants_crontab and not has_crontab:
         raise UsageError("--crontab: no `crontab` on this machine")
@@ -199,13 +210,13 @@ def scheduler(*, wants_crontab: bool) -> Scheduler:
     if has_systemd:
         return Systemd()
     raise UsageError(
-        "neither systemd nor crontab on this machine: nothing would start a schedule",
-        hint="let what starts your containers run `textmill run JOB`, and again after exit 5",
+        "this machine has neither systemd nor crontab: nothing would start a schedule",
+        hint="let the scheduler of your containers run `textmill run JOB`, and again after exit 5",
     )
 
 
 def schedulers() -> list[Scheduler]:
-    """Everybody who may keep schedules here."""
+    """All schedulers that may keep schedules on this machine."""
     return [Systemd(), Crontab()]
 
 
@@ -217,12 +228,12 @@ def _reload(unit: str) -> str:
     return f"systemctl --user daemon-reload && systemctl --user start '{unit}'"
 
 
-def _ran(command: list[str], given: str = "") -> subprocess.CompletedProcess[str]:
-    """What a command said; one that is not there, or hangs, failed."""
+def _run_command(command: list[str], stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """The result of a command; a missing or hanging command counts as failed."""
     try:
         return subprocess.run(
             command,
-            input=given,
+            input=stdin,
             capture_output=True,
             encoding="utf-8",
             errors="surrogateescape",
@@ -242,7 +253,7 @@ def _text(path: Path) -> str | None:
 
 
 @contextmanager
-def _storing(path: Path) -> Iterator[None]:
+def _storage_error(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
-"""What a schedule writes: a systemd timer and its service, or lines of a crontab.
+"""The texts of a schedule: a systemd timer and its service, or lines of a crontab.
 
-Plain functions from a `Schedule` to text, so that every byte of it can be read in a test. Paths
-come from people: each of the two languages has its own way to ruin a `%`, a quote or a blank.
+Plain functions from a `Schedule` to text, so that tests can check every byte. Paths come from
+people, and each of the two languages has its own rules for `%`, quotes and blanks.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from pipeline.errors import UsageError
 from pipeline.text import printable
 
 MARK = "# textmill schedule: "
-TRY_AGAIN_SECONDS = 900
+RETRY_SECONDS = 900
 MAX_STARTS = 6
-"""In half a day: an outage that lasts longer is for a person, or for the next night."""
+"""In half a day: a longer outage is left to a person, or to the next night."""
 WITHIN_SECONDS = 43_200
 STOP_MARGIN_SECONDS = 60
 _AT = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)", re.ASCII)
 _LONGEST_DELAY_SECONDS = 43_200
 _LONGEST_LINE = 998
-"""What cron reads of a line, at the least of those in use."""
+"""The longest line that every cron in use reads."""
 _LONGEST_UNIT = 200
 
 
 class Schedule(Struct, frozen=True, kw_only=True):
-    """A job and when it runs. Units: seconds; `at` is local time, `HH:MM`."""
+    """A job and its time of day. Units: seconds; `at` is local time, `HH:MM`."""
 
     name: str
     job: str
@@ -43,21 +43,21 @@ class Schedule(Struct, frozen=True, kw_only=True):
     delay_seconds: int = 0
     grace_seconds: float = 30.0
     environment: str = ""
-    """The file that holds the variables which the job reads its credentials from."""
+    """The file with the environment variables of the job's credentials."""
 
 
 def read_at(text: str) -> str:
     """`2:00` as `02:00`. Raises: UsageError."""
-    found = _AT.fullmatch(text.strip())
-    if not found:
+    time = _AT.fullmatch(text.strip())
+    if not time:
         raise UsageError(
             f"--at = {printable(text, 40)} must be a time of day", hint="such as --at 02:00"
         )
-    return f"{int(found[1]):02d}:{found[2]}"
+    return f"{int(time[1]):02d}:{time[2]}"
 
 
 def read_delay(text: str) -> int:
-    """`10m` in seconds. Raises: UsageError."""
+    """The seconds of `10m`. Raises: UsageError."""
     seconds = parse_duration(text, ("", "s", "m", "min", "h"))
     if seconds is None or not 0 <= seconds <= _LONGEST_DELAY_SECONDS or seconds % 1:
         raise UsageError(
@@ -68,16 +68,17 @@ def read_delay(text: str) -> int:
 
 
 def unit_name(name: str) -> str:
-    """What the units of a schedule are called, without `.timer`; as systemd-escape writes it."""
+    """The unit name of a schedule, without `.timer`, as systemd-escape writes it."""
     escaped = "".join(
         chr(byte) if (chr(byte).isalnum() and byte < 128) or byte in b"_" else f"\\x{byte:02x}"
         for byte in name.encode()
     )
-    # A dash stands for a slash in names of paths only; here it is a dash.
+    # A dash means a slash only in path names; here it is a dash.
     escaped = escaped.replace("\\x2d", "-")
     if len(escaped) > _LONGEST_UNIT:
         raise UsageError(
-            f"`{printable(name)}`: too long for the name of a unit", hint="give a shorter --name"
+            f"`{printable(name)}`: the name is too long for a systemd unit",
+            hint="use a shorter --name",
         )
     return f"textmill-{escaped}"
 
@@ -102,12 +103,13 @@ def service(schedule: Schedule) -> str:
     """The text of the service.
 
     Type=exec, because systemd before 256 refuses RestartForceExitStatus= for oneshot. Exit 3
-    published its output, 143 was stopped by whoever runs the machine: neither is a failed unit.
+    published its output, 143 was stopped by an administrator: neither is a failed unit.
     """
     program, words = schedule.program[0], [*schedule.program[1:], "run", schedule.job]
     if not program.isprintable() or set(program) & set("\"'\\"):
         raise UsageError(
-            f"{printable(program)}: systemd starts no program with quotes or controls in its path"
+            f"{printable(program)}: systemd cannot start a program with quotes or control "
+            "characters in its path"
         )
     environment = ""
     if schedule.environment:
@@ -126,29 +128,29 @@ Environment={_quoted(f"TEXTMILL_HOME={schedule.home}")}
 SuccessExitStatus=3 143
 Restart=no
 RestartForceExitStatus=5
-RestartSec={TRY_AGAIN_SECONDS}
+RestartSec={RETRY_SECONDS}
 """
 
 
 def crontab_line(schedule: Schedule) -> str:
-    """One line that does what the service does, in the language of cron and sh.
+    """The crontab line with the same behaviour as the service.
 
-    cron has no random delay: each machine gets its own minute within it, always the same.
-    Raises: UsageError for what a crontab cannot hold.
+    cron has no random delay: each machine gets its own fixed minute within the delay.
+    Raises: UsageError for a path that a crontab cannot hold.
     """
     hour, minute = map(int, schedule.at.split(":"))
     minutes = (hour * 60 + minute + _own_delay(schedule) // 60) % 1440
     words = [*schedule.program, "run", schedule.job]
     run = " ".join([f"TEXTMILL_HOME={shlex.quote(schedule.home)}", *map(shlex.quote, words)])
-    read = ""
+    set_environment = ""
     if schedule.environment:
         path = shlex.quote(schedule.environment)
-        read = f"[ ! -r {path} ] || {{ set -a; . {path}; set +a; }}; "
+        set_environment = f"[ ! -r {path} ] || {{ set -a; . {path}; set +a; }}; "
     log = shlex.quote(log_path(schedule))
     tries = " ".join(map(str, range(1, MAX_STARTS + 1)))
     command = (
-        f"{read}for n in {tries}; do {run}; "
-        f"[ $? -eq 5 ] || break; sleep {TRY_AGAIN_SECONDS}; done >{log} 2>&1"
+        f"{set_environment}for n in {tries}; do {run}; "
+        f"[ $? -eq 5 ] || break; sleep {RETRY_SECONDS}; done >{log} 2>&1"
     )
     if not command.isprintable() or "\\" in command:
         raise UsageError(
@@ -158,47 +160,47 @@ def crontab_line(schedule: Schedule) -> str:
     line = f"{minutes % 60} {minutes // 60} * * * {command.replace('%', chr(92) + '%')}"
     if len(line.encode()) > _LONGEST_LINE:
         raise UsageError(
-            f"{printable(schedule.job)}: its line would have {len(line.encode()):,} bytes, "
-            f"and cron reads {_LONGEST_LINE:,}",
-            hint="a shorter path, or a link to it",
+            f"{printable(schedule.job)}: its crontab line would have {len(line.encode()):,} bytes, "
+            f"and cron reads at most {_LONGEST_LINE:,}",
+            hint="use a shorter path, or a link to it",
         )
     return line
 
 
 def log_path(schedule: Schedule) -> str:
-    """Where a run of cron says what a terminal would show; the journal has it under systemd."""
+    """The file with the output of cron runs; under systemd the journal has it."""
     return f"{schedule.home}/{schedule.name}.log"
 
 
 def with_schedule(crontab: str, schedule: Schedule) -> str:
-    """The crontab with this schedule, in the place of one with its name; all else as it was."""
-    rest = without_schedule(crontab, schedule.name)
-    ended = rest if not rest or rest.endswith("\n") else rest + "\n"
-    return f"{ended}{_mark(schedule)}\n{crontab_line(schedule)}\n"
+    """The crontab with this schedule instead of one with the same name; all else unchanged."""
+    others = without_schedule(crontab, schedule.name)
+    others = others if not others or others.endswith("\n") else others + "\n"
+    return f"{others}{_mark(schedule)}\n{crontab_line(schedule)}\n"
 
 
 def without_schedule(crontab: str, name: str) -> str:
-    """The crontab without the two lines of the schedule of this name; all else as it was."""
+    """The crontab without the two lines of the schedule of this name; all else unchanged."""
     kept: list[str] = []
     is_ours = False
     for line in re.split(r"(?<=\n)", crontab):
-        if is_ours and "TEXTMILL_HOME=" in line:  # not what somebody put between the two
+        if is_ours and "TEXTMILL_HOME=" in line:  # not a line that was inserted between the two
             is_ours = False
             continue
-        found = read_mark(line)
-        is_ours = found is not None and found.name == name
+        schedule = read_mark(line)
+        is_ours = schedule is not None and schedule.name == name
         if not is_ours:
             kept.append(line)
     return "".join(kept)
 
 
 def schedules_of(text: str) -> list[Schedule]:
-    """Every schedule whose mark stands in a crontab or a unit."""
-    return [found for line in text.splitlines() if (found := read_mark(line)) is not None]
+    """Every schedule that has a mark in a crontab or a unit."""
+    return [mark for line in text.splitlines() if (mark := read_mark(line)) is not None]
 
 
 def read_mark(line: str) -> Schedule | None:
-    """The schedule that a line of comment holds; None for any other line."""
+    """The schedule in a comment line; None for any other line."""
     if not line.startswith(MARK):
         return None
     try:
@@ -208,9 +210,9 @@ def read_mark(line: str) -> Schedule | None:
 
 
 def next_time(schedule: Schedule, now: datetime) -> datetime:
-    """When it is due next, random delay aside; `now` has a time zone, and so has what comes back.
+    """The next start, without random delay; `now` and the result have a time zone.
 
-    A time of day that a change of clocks leaves out is due an hour later, as the clocks show it.
+    A time of day that a clock change skips is due an hour later by the clock.
     """
     hour, minute = map(int, schedule.at.split(":"))
     local = now.astimezone()
@@ -223,7 +225,7 @@ def next_time(schedule: Schedule, now: datetime) -> datetime:
 
 
 def _own_delay(schedule: Schedule) -> int:
-    """Seconds of the random delay that are this schedule's own."""
+    """The fixed share of the random delay of this schedule, in seconds."""
     if not schedule.delay_seconds:
         return 0
     seed = hashlib.sha256(f"{schedule.home}\0{schedule.job}".encode()).digest()
@@ -231,7 +233,7 @@ def _own_delay(schedule: Schedule) -> int:
 
 
 def _mark(schedule: Schedule) -> str:
-    # Escaped to ASCII: a path can end in a backslash or hold what an editor shows in its own way.
+    # Escaped to ASCII: a path can end in a backslash or hold characters that editors change.
     raw = msgspec.json.encode(schedule).decode()
     return MARK + "".join(c if c < "\x7f" else _json_escape(c) for c in raw)
 
@@ -242,7 +244,7 @@ def _json_escape(character: str) -> str:
 
 
 def _argument(word: str) -> str:
-    """A word of ExecStart: no `$` of it is a variable, no `%` a specifier."""
+    """A word of ExecStart, in which `$` is no variable and `%` no specifier."""
     return _quoted(word).replace("$", "$$")
 
 
@@ -259,5 +261,7 @@ def _quoted(word: str) -> str:
 
 def _raw(path: str) -> str:
     if not path.isprintable():
-        raise UsageError(f"{printable(path)}: systemd reads no such name of a file")
+        raise UsageError(
+            f"{printable(path)}: systemd cannot read a file name with control characters"
+        )
     return path.replace("%", "%%")

@@ -1,7 +1,7 @@
-"""What the endpoints and rules of one job may not be to each other.
+"""Checks across endpoints and rules: replicas, routes, one vector space per output.
 
-Two mistakes cannot be mended afterwards: vectors of two models in one output, and a row in a place
-that must not read it. Both are refused before anything is read.
+Two mistakes cannot be corrected later: vectors of two models in one output, and a row sent to an
+endpoint that must not read it. Both are refused before any row is read.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from pipeline.tasks import TASKS
 
 
 def check_replicas(job: Job, locations: KeyLocations) -> None:
-    """Refuses a replica of nobody, of itself, of another replica, or of another model."""
-    known = {endpoint.name: endpoint for endpoint in job.endpoints}
+    """Refuses a replica of an unknown endpoint, of itself, of a replica or of another model."""
+    by_name = {endpoint.name: endpoint for endpoint in job.endpoints}
     for replica in job.endpoints:
         if replica.replica_of is None:
             continue
         key = job.key(replica, "replica_of")
-        others = [name for name in known if name != replica.name]
+        others = [name for name in by_name if name != replica.name]
         if replica.replica_of not in others:
-            listed = f", one of {', '.join(others[:10])}" if others else ""
+            names = f", one of {', '.join(others[:10])}" if others else ""
             near = unknown(replica.replica_of, others)
             raise locations.wrong(
-                key, f"must name another endpoint{listed}, got {shown(replica.replica_of)}{near}"
+                key, f"must name another endpoint{names}, got {shown(replica.replica_of)}{near}"
             )
-        origin = known[replica.replica_of]
+        origin = by_name[replica.replica_of]
         if origin.replica_of is not None:
             raise locations.wrong(
                 key, f"must not name a replica, `{origin.name}` is one of `{origin.replica_of}`"
@@ -34,29 +34,29 @@ def check_replicas(job: Job, locations: KeyLocations) -> None:
             embedded = replica if replica.facts.models else origin
             raise locations.refuse(
                 f"endpoint `{replica.name}` cannot be a replica of `{origin.name}`: "
-                f"kind {embedded.kind} has a model of its own",
+                f"kind {embedded.kind} has its own model",
                 key,
             )
-        for last, own, theirs in (
+        for last, value, origin_value in (
             ("model", replica.model, origin.model),
             ("revision", replica.revision, origin.revision),
         ):
-            if own != theirs:
-                said = shown(theirs) if theirs else "none"
+            if value != origin_value:
+                expected = shown(origin_value) if origin_value else "none"
                 raise locations.refuse(
-                    f"{job.key(replica, last)} = {shown(own)} must be that of the origin "
-                    f"`{origin.name}`, {said}",
+                    f"{job.key(replica, last)} = {shown(value)} must be that of the origin "
+                    f"`{origin.name}`, {expected}",
                     job.key(replica, last),
                     key,
                 )
 
 
 def check_routing(job: Job, locations: KeyLocations) -> None:
-    """Refuses endpoints, a route and rules that do not go together."""
+    """Refuses endpoints, a route and rules that contradict each other."""
     _check_route(job, locations)
     if all(endpoint.fallback for endpoint in job.endpoints):
         raise locations.refuse(
-            "endpoint.fallback = true on every endpoint: somebody must be asked first",
+            "endpoint.fallback = true on every endpoint: at least one must not be a fallback",
             *(job.key(endpoint, "fallback") for endpoint in job.endpoints),
         )
     if TASKS[job.task].value == "vector":
@@ -84,51 +84,51 @@ def _check_route(job: Job, locations: KeyLocations) -> None:
 
 
 def _check_one_model(job: Job, locations: KeyLocations) -> None:
-    """Refuses endpoints whose vectors would not lie in one space."""
+    """Refuses endpoints whose vectors would not be in one space."""
     first = job.endpoints[0]
     for other in job.endpoints[1:]:
-        if _served(job, first) == _served(job, other):
+        if _model_key(job, first) == _model_key(job, other):
             continue
-        told = " and ".join(_told(job, each) for each in (first, other))
-        nameless = any(each.model is None for each in (first, other))
-        hint = "a job for each model"
-        if nameless and not (first.facts.models or other.facts.models):
+        models = " and ".join(_model_text(job, endpoint) for endpoint in (first, other))
+        is_unnamed = any(endpoint.model is None for endpoint in (first, other))
+        hint = "use one job per model"
+        if is_unnamed and not (first.facts.models or other.facts.models):
             same = shown(first.model or other.model or "NAME")
             origin = f'replica_of = "{first.name}" in endpoint `{other.name}`'
             hint = f"model = {same} in both, or {origin}"
         raise locations.refuse(
-            f"{told}: the vectors of one output must be of one model",
+            f"{models}: all vectors of an output must come from one model",
             job.key(other, "model"),
             job.key(first, "model"),
             hint=hint,
         )
 
 
-def _served(job: Job, endpoint: EndpointSpec) -> tuple[str, ...]:
-    """What two endpoints have in common exactly when they serve one model."""
+def _model_key(job: Job, endpoint: EndpointSpec) -> tuple[str, ...]:
+    """A key that is equal for two endpoints exactly if they serve the same model."""
     origin = job.origin(endpoint)
     if origin.facts.models:
         return (origin.kind,)
     return (origin.model, origin.revision) if origin.model else ("", origin.url, "")
 
 
-def _told(job: Job, endpoint: EndpointSpec) -> str:
+def _model_text(job: Job, endpoint: EndpointSpec) -> str:
     if endpoint.facts.models:
         return f"endpoint `{endpoint.name}` is {endpoint.kind}"
     if endpoint.model is None:
-        return f"endpoint `{endpoint.name}` does not say which model it serves"
+        return f"endpoint `{endpoint.name}` does not name its model"
     revision = "" if endpoint.revision == "main" else f", revision {shown(endpoint.revision)}"
     return f"endpoint `{endpoint.name}` serves {shown(endpoint.model)}{revision}"
 
 
 def _check_rules(job: Job, locations: KeyLocations) -> None:
     names = [endpoint.name for endpoint in job.endpoints]
-    seen = set()
+    conditions = set()
     for at, rule in enumerate(job.rules, 1):
         prefix = "rule" if len(job.rules) == 1 else f"rule.{at}"
         key = f"{prefix}.endpoints"
         if not rule.endpoints:
-            raise locations.wrong(key, "must name an endpoint: nobody could answer such a row")
+            raise locations.wrong(key, "must name an endpoint: no endpoint could answer such a row")
         for name in rule.endpoints:
             if name not in names:
                 raise locations.wrong(
@@ -136,12 +136,11 @@ def _check_rules(job: Job, locations: KeyLocations) -> None:
                     f"must name endpoints of the job ({', '.join(names[:10])}), "
                     f"got {shown(name)}{unknown(name, names)}",
                 )
-        said = (rule.column, type(rule.value), rule.value)
-        if said in seen:
+        condition = (rule.column, type(rule.value), rule.value)
+        if condition in conditions:
             raise locations.refuse(
-                f"two [[rule]] are about column = {shown(rule.column)}, "
-                f"equals = {shown(rule.value)}",
+                f"two [[rule]] have column = {shown(rule.column)}, equals = {shown(rule.value)}",
                 f"{prefix}.equals",
                 f"{prefix}.column",
             )
-        seen.add(said)
+        conditions.add(condition)

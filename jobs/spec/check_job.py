@@ -1,6 +1,6 @@
-"""What a job may not say beyond the bounds of one key: secrets, URLs, keys that contradict.
+"""Checks of a job beyond the bounds of one key: secrets, URLs, contradicting keys.
 
-No text that looks like a credential leaves this file: every error passes through `mask`.
+No error repeats a text that looks like a credential: every error passes through `mask`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 OWN_PER_O200K = 1.5
-"""Tokens of a BERT-like model per token of o200k_base, at most: 512 of these are 540 to 770
-characters of Chinese, each of them a token there."""
+"""Maximum tokens of a BERT-like model per token of o200k_base: 512 of the latter are 540 to 770
+Chinese characters, and a BERT-like model has a token for each."""
 
 _AUTHORITY = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
 def check_secrets(tree: dict[str, Any], locations: KeyLocations) -> None:
-    """Refuses a job in which a name or a value looks like a credential."""
-    # A stack, not recursion: a file can nest deeper than Python does. Below 30 `check` refuses.
+    """Refuses a job with a name or a value that looks like a credential."""
+    # A stack, not recursion: a file can nest deeper than Python. Below level 30 `check` refuses.
     stack: list[tuple[str, int, object]] = [("", 0, tree)]
     while stack:
         name, depth, value = stack.pop()
@@ -37,7 +37,7 @@ def check_secrets(tree: dict[str, Any], locations: KeyLocations) -> None:
             raise locations.refuse(
                 f"`{key_name(name)}` looks like a secret, which a job must not hold",
                 name,
-                hint='name where it lies: api_key = { env = "NAME" }',
+                hint='name the place of the key: api_key = { env = "NAME" }',
             )
         if depth < 30 and isinstance(value, dict):
             stack += [(f"{name}.{k}" if name else k, depth + 1, v) for k, v in value.items()]
@@ -50,7 +50,7 @@ def served_url(
 ) -> str:
     """The base URL without a slash at its end; empty for an embedded model.
 
-    `prefix` is how keys of this endpoint begin.
+    Keys of this endpoint start with `prefix`.
     """
     key = f"{prefix}.url"
     if KINDS[kind].is_embedded:
@@ -60,11 +60,11 @@ def served_url(
     if url is None:
         if default is None:
             raise locations.refuse(
-                f"`{key}` is missing, kind {kind} has no usual one",
+                f"`{key}` is missing, kind {kind} has no default",
                 hint="--url URL" if prefix == "endpoint" else f"--set {key}=URL",
             )
         return default
-    # Nothing of the URL but its checked host is repeated: it may hold a password.
+    # Errors repeat only the checked host of the URL, which may hold a password.
     if "@" in re.split(r"[/?#\\]", url.split("//", 1)[-1], maxsplit=1)[0]:
         raise locations.wrong(key, "must not hold a user or password", f"use {prefix}.api_key")
     if re.search(r"[\s\\]", url) or not url.isascii():
@@ -74,14 +74,14 @@ def served_url(
         raise locations.wrong(key, "is not a URL")
     host = parts.hostname or ""
     if parts.scheme not in ("http", "https"):
-        raise locations.wrong(key, "must begin with https://, or http:// for this machine")
+        raise locations.wrong(key, "must start with https://, or http:// for this machine")
     if "?" in url or "#" in url:
         raise locations.wrong(key, "must not hold a query or fragment (`?`, `#`)")
     if parts.port == 0 or not _AUTHORITY.fullmatch(parts.netloc):
         raise locations.wrong(key, "has no valid host and port")
     if parts.scheme == "http" and not is_loopback(host):
         raise locations.wrong(
-            key, f"must begin with https://, http:// is for this machine only, got host `{host}`"
+            key, f"must start with https://, http:// is for this machine only, got host `{host}`"
         )
     if re.search(r"/\.\.?(/|$)", parts.path) or "%" in parts.path:
         raise locations.wrong(key, "must be a plain path, without `..` or `%`")
@@ -89,7 +89,7 @@ def served_url(
 
 
 def check_relations(job: Job, locations: KeyLocations) -> None:
-    """Refuses keys that are right alone and contradict each other."""
+    """Refuses keys that are valid alone and contradict each other."""
     chunk, task = job.chunk, TASKS[job.task]
     for endpoint in job.endpoints:
         tasks = endpoint.facts.tasks
@@ -121,7 +121,7 @@ def check_relations(job: Job, locations: KeyLocations) -> None:
         )
     if job.prompt is not None and "{chunk}" not in job.prompt:
         raise locations.refuse(
-            "`parameters.prompt` has no {chunk}: every chunk would be asked the same",
+            "`parameters.prompt` has no {chunk}: every chunk would get the same prompt",
             "parameters.prompt",
         )
     if job.budget.max_cost_usd is not None:
@@ -146,30 +146,30 @@ def check_relations(job: Job, locations: KeyLocations) -> None:
 
 
 def _check_size(job: Job, endpoint: EndpointSpec, locations: KeyLocations) -> None:
-    """Refuses chunks that are more than the endpoint's model reads."""
-    size, most, key = job.chunk.size, max_own_tokens(job), job.key(endpoint, "max_input_tokens")
-    reads = endpoint.max_input_tokens
-    if reads is None:
+    """Refuses chunks that are longer than the input limit of the endpoint's model."""
+    size, own_tokens = job.chunk.size, max_own_tokens(job)
+    key, limit = job.key(endpoint, "max_input_tokens"), endpoint.max_input_tokens
+    if limit is None:
         return
-    if size > reads:
+    if size > limit:
         raise locations.refuse(
-            f"chunk.size = {size:,} tokens must not be more than {key} = {reads:,} tokens",
+            f"chunk.size = {size:,} tokens must not be more than {key} = {limit:,} tokens",
             "chunk.size",
             key,
         )
-    if most > reads:
+    if own_tokens > limit:
         raise locations.refuse(
-            f"chunk.size = {size:,} tokens of o200k_base may be {most:,} of the model's own, "
-            f"more than {key} = {reads:,}",
+            f"chunk.size = {size:,} tokens of o200k_base may be {own_tokens:,} of the model, "
+            f"more than {key} = {limit:,}",
             "chunk.size",
             key,
-            hint=f"--size {int(reads / OWN_PER_O200K)}, or chunk.tokenizer: "
+            hint=f"--size {int(limit / OWN_PER_O200K)}, or chunk.tokenizer: "
             "the model's tokenizer.json, or its encoding",
         )
 
 
 def _check_endpoint(job: Job, endpoint: EndpointSpec, locations: KeyLocations) -> None:
-    """Refuses keys that the endpoint's kind needs or does not use."""
+    """Refuses missing keys that the endpoint's kind needs, and keys that it does not use."""
     kind, facts, model = endpoint.kind, endpoint.facts, job.key(endpoint, "model")
     if endpoint.model is None and facts.needs_model:
         hint = "--model NAME" if len(job.endpoints) == 1 else f"--set {model}=NAME"
@@ -187,21 +187,21 @@ def _check_endpoint(job: Job, endpoint: EndpointSpec, locations: KeyLocations) -
 
 
 def _check_prices(job: Job, locations: KeyLocations) -> None:
-    """Refuses a budget that an endpoint could spend unseen."""
+    """Refuses a budget with an endpoint whose costs are unknown."""
     for endpoint in job.endpoints:
         if endpoint.price is None and not endpoint.facts.is_embedded:
             of = "" if len(job.endpoints) == 1 else f" of endpoint `{endpoint.name}`"
             raise locations.refuse(
-                f"budget.max_cost_usd bounds nothing without a price{of}",
+                f"budget.max_cost_usd has no effect without a price{of}",
                 "budget.max_cost_usd",
                 hint="price = { input = 0.02 } in [[endpoint]], USD per million tokens",
             )
 
 
 def max_own_tokens(job: Job) -> int:
-    """The most tokens that a chunk may have as its model counts.
+    """The maximum tokens of a chunk as its model counts.
 
-    A tokenizer that the job names is taken for the models' own.
+    A tokenizer that the job names is assumed to be that of the model.
     """
     if job.chunk.tokenizer is not None or job.own_tokenizer is not None:
         return job.chunk.size
@@ -209,7 +209,7 @@ def max_own_tokens(job: Job) -> int:
 
 
 def _split(url: str) -> SplitResult | None:
-    """The parts of a URL; None instead of an exception, whose text would quote it."""
+    """The parts of a URL; None instead of an exception, whose text would quote the URL."""
     try:
         parts = urlsplit(url)
         _ = parts.port

@@ -1,7 +1,7 @@
-"""Where a job may read and write: an output that overwrites its input is found before any row is.
+"""Checks of the paths of a job: an output that overwrites its input is refused before any row.
 
-Job files are data that may come from elsewhere, so a relative output stays below the job file's
-folder; what a person types on the command line may go anywhere.
+Job files may come from elsewhere, so their relative output must stay below the job file's folder.
+A path on the command line may be anywhere.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ if TYPE_CHECKING:
 
 
 def check_paths(job: Job, output_as_typed: str, locations: KeyLocations) -> None:
-    """Refuses an output that would leave its place, or destroy or become the input.
+    """Refuses an output outside of its folder, and one that would overwrite or become the input.
 
-    Looks at the file system, opens and changes nothing. An input directory is taken as read at
-    any depth.
+    Reads the file system, but opens and changes nothing. An input directory counts with all its
+    subfolders.
     """
     read, written, key = job.input.path, job.output.path, "output.path"
     for name, path in (("input.path", read), (key, written)):
-        # One slash is left of two where the path was joined to a folder.
+        # Joining a path to a folder turns two slashes into one.
         if is_s3(path) and name == "input.path":
             check_bucket(path, locations)
         elif scheme := re.search(r"(?:^|/)([A-Za-z][A-Za-z0-9+.-]+):/", path):
             start = f"{scheme[1]}://"
             if start.lower() == "hf://" and name == "input.path":
                 raise locations.refuse(f"{name} = {start}... {NOT_YET}", name)
-            raise locations.wrong(name, "must be a path of this machine, not a URL")
+            raise locations.wrong(name, "must be a local path, not a URL")
     if written == "-":
         return
     try:
         _check_output(job, output_as_typed, locations)
     except OSError as error:
-        raise locations.wrong(key, f"cannot be looked at: {error.strerror}") from None
+        raise locations.wrong(key, f"cannot be checked: {error.strerror}") from None
 
 
 def check_changes(job: Job, path: str) -> None:
-    """Refuses a file of changes that would stand where the data is."""
+    """Refuses a file of changes inside of the input, the output or a run folder."""
     written = job.output.path
     if written == "-":
-        raise UsageError("--changes: output `-` has no last commit", hint="give -o a path")
+        raise UsageError("--changes: output `-` has no last commit", hint="use -o PATH")
     real, output = os.path.realpath(path), os.path.realpath(written)
     if not path.endswith(".jsonl"):
         raise UsageError(f"--changes: must be a file ending in .jsonl, got {shown(path)}")
@@ -64,10 +64,10 @@ def check_changes(job: Job, path: str) -> None:
     inside = any(is_within(real, folder) for folder in folders)
     inside |= is_in_run_folder(Path(real))
     if real in (output, os.path.realpath(job.input.path)) or inside or Path(path).is_dir():
-        raise UsageError(f"--changes: {shown(path)} is where the job's data lies")
-    folder = next(each for each in Path(real).parents if each.exists())
+        raise UsageError(f"--changes: {shown(path)} is where the data of the job is")
+    folder = next(parent for parent in Path(real).parents if parent.exists())
     probe = temporary_path(folder / Path(real).name)
-    try:  # before anything is paid; root may write where no file can be
+    try:  # before any cost; root passes a check of permissions even if it cannot write
         probe.touch()
         probe.unlink()
     except OSError as error:
@@ -75,7 +75,7 @@ def check_changes(job: Job, path: str) -> None:
 
 
 def check_bucket(path: str, locations: KeyLocations) -> None:
-    """Refuses an `s3://` path that names no object, or would carry a key."""
+    """Refuses an `s3://` path that names no object, or contains a key."""
     from pipeline.source.s3 import fault_of
 
     if (fault := fault_of(path)) is not None:
@@ -90,16 +90,14 @@ def _check_output(job: Job, output_as_typed: str, locations: KeyLocations) -> No
     if output.name in ("", "..", ".parquet", ".jsonl"):
         raise locations.wrong(key, f"must end in a name, {got}")
     if (data and slash) or (output.suffix and not data and not slash):
-        hint = (
-            None if data else "a directory with a dot in its name is given with a slash at its end"
-        )
+        hint = None if data else "a directory with a dot in its name needs a slash at its end"
         raise locations.wrong(
             key, f"must end in .parquet or .jsonl, or be a directory, {got}", hint
         )
     real = os.path.join(os.path.realpath(output.parent), output.name)  # noqa: PTH118
     typed = locations.on_command_line(key) or output_as_typed.startswith("/")
     if not typed and not is_within(real, os.path.realpath(job.folder)):
-        raise locations.wrong(key, f"leaves the folder of the job file, {got}", "give it with -o")
+        raise locations.wrong(key, f"leaves the folder of the job file, {got}", "use -o PATH")
     source = None if read == "-" or is_s3(read) else read
     fault = output_fault(output, source, shown=shown(read), got=got)
     if fault is not None and fault.concerns_input:

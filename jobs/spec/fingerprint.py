@@ -1,4 +1,4 @@
-"""What of a job decides how a row becomes inputs: the rest of a key than model and parameters."""
+"""The settings that turn a row into inputs, and the fingerprint of a job."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ if TYPE_CHECKING:
 
 
 def input_settings(job: Job, tokenizer: str) -> dict[str, Any]:
-    """By the keys of the job file; what is not said is absent. The manifest of a run holds it."""
-    said = {f"chunk.{name}": value for name, value in msgspec.to_builtins(job.chunk).items()}
-    told: dict[str, Any] = said | {
+    """By the keys of the job file, without unset ones. The manifest of a run holds them."""
+    chunk = {f"chunk.{name}": value for name, value in msgspec.to_builtins(job.chunk).items()}
+    settings: dict[str, Any] = chunk | {
         "chunk.tokenizer": tokenizer,  # the default is the endpoint's
         "chunk.revision": chunkers.revision(job.chunk.method),
         "input.text": job.input.text,
         "parameters.prompt": job.prompt,
     }
-    return {name: value for name, value in told.items() if value is not None}
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def fingerprint(job: Job, revisions: Mapping[str, int | str] = {}) -> str:
-    """32 hex digits over the keys that affect answers, and the revisions of who cuts and joins.
+    """32 hex digits over the keys that affect answers, and the chunker and aggregator revisions.
 
-    Invariant: the same for equal task, text column, chunk, parameters, prompt, aggregate, model
-    identities in the order in which they are asked, and rules; the URL stands in only where no
-    model is named. A replica adds nothing; nor do names, route and weights.
+    Invariant: equal for equal task, text column, chunk, parameters, prompt, aggregate, rules and
+    model identities in the order of use; the URL counts only if no model is named. Replicas,
+    names, route and weights do not count.
     """
 
     def model(endpoint: EndpointSpec) -> tuple[str | None, ...]:
         e = job.origin(endpoint)
         return e.kind, e.provider, e.model, e.revision, e.url if e.model is None else None
 
-    asked = sorted(job.endpoints, key=lambda endpoint: endpoint.fallback)
-    models = list(dict.fromkeys(map(model, asked)))
+    in_order = sorted(job.endpoints, key=lambda endpoint: endpoint.fallback)
+    models = list(dict.fromkeys(map(model, in_order)))
     chunk = msgspec.to_builtins(job.chunk)
-    if job.chunk.focus is None:  # it came later, and leaves the fingerprints of before alone
+    if job.chunk.focus is None:  # added later; older fingerprints stay the same
         del chunk["focus"]
-    said: list[object] = [job.task, job.input.text, chunk, job.parameters, job.prompt, models]
-    if job.rules:  # those of a job without rules stand as they were before there were any
-        named = {endpoint.name: model(endpoint) for endpoint in job.endpoints}
-        allowed = [{named[name] for name in rule.endpoints} for rule in job.rules]
-        said.append(
+    affecting: list[object] = [job.task, job.input.text, chunk, job.parameters, job.prompt, models]
+    if job.rules:  # a job without rules keeps its fingerprint from before there were rules
+        models_by_name = {endpoint.name: model(endpoint) for endpoint in job.endpoints}
+        allowed = [{models_by_name[name] for name in rule.endpoints} for rule in job.rules]
+        affecting.append(
             [
-                [rule.column, rule.value, [each for each in models if each in only]]
-                for rule, only in zip(job.rules, allowed, strict=True)
+                [rule.column, rule.value, [m for m in models if m in allowed_models]]
+                for rule, allowed_models in zip(job.rules, allowed, strict=True)
             ]
         )
-    content = [*said, job.aggregate.method, dict(revisions)]
+    content = [*affecting, job.aggregate.method, dict(revisions)]
     return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()[:32]

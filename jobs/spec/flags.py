@@ -9,23 +9,23 @@ from jobs.spec.table import flag_of
 
 
 def command_line(source: str, overrides: Iterable[str], flags: Mapping[str, object]) -> list[str]:
-    """The words of the command that does this job again."""
+    """The words of the command that runs this job again."""
     words = ["textmill", "run", source]
     for key, value in flags.items():
         if value is True:
             words.append(flag(key))
         else:
-            each = value if isinstance(value, (list, tuple)) else [value]
-            words += [word for one in each for word in (flag(key), _word(one))]
-    return words + [word for each in overrides for word in ("--set", each)]
+            values = value if isinstance(value, (list, tuple)) else [value]
+            words += [word for item in values for word in (flag(key), _word(item))]
+    return words + [word for override in overrides for word in ("--set", override)]
 
 
 def _word(value: object) -> str:
-    """As somebody would type it: 1, not 1.0."""
+    """The value as a person types it: 1, not 1.0."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def flag(name: str) -> str:
-    """How the command line calls a key: by the short form of its flag, where it has one."""
+    """The flag of a key, in its short form if there is one."""
     key = KEY.get(name)
     return (key.short or key.flag if key else "") or flag_of(name)

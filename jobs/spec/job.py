@@ -1,13 +1,13 @@
-"""The job file as records: what every other room of `jobs/` reads, and all that is known of a key.
+"""The records of a job file, and everything known about each of its keys.
 
-A key is one field here (`jobs.spec.table`): its type, default, bounds, meaning, and its flag where
-it has one. The records hold what was said, with every default filled in, and decide nothing:
-`jobs/spec/load.py` makes them, `jobs/spec/check_job.py`, `jobs/spec/check_endpoints.py` and
-`jobs/spec/check_paths.py` say which must not be.
+A key is one field (`jobs.spec.table`): type, default, bounds, meaning, and the flag if there is
+one. The records hold the values with every default filled in and contain no rules:
+`jobs/spec/load.py` makes them; `jobs/spec/check_job.py`, `jobs/spec/check_endpoints.py` and
+`jobs/spec/check_paths.py` refuse the invalid ones.
 """
 
-# Without `from __future__ import annotations`: the table of keys reads the annotations at once, and
-# to evaluate 60 of them from text adds half to the time that importing this file takes.
+# Without `from __future__ import annotations`: the table of keys reads the annotations at import,
+# and evaluating 60 of them from text takes longer than importing this file.
 from typing import Annotated, Any, Literal
 
 from msgspec import Struct
@@ -25,144 +25,151 @@ _DAYS_30 = 2_592_000
 
 # fmt: off
 class InputSpec(Struct, frozen=True):
-    """Where the rows are. `path` is as typed, joined to the job file's folder."""
+    """The input rows. `path` is as typed, joined to the folder of the job file."""
 
     path: Annotated[str, Key(
         "file, glob, directory, s3://BUCKET/KEY, or - for standard input (-i)",
-        flag="--input", short="-i", metavar="PATH", help="File, glob, directory, s3://, -.")]
+        flag="--input", short="-i", metavar="PATH",
+        help="Input rows: file, glob, directory, s3:// or -.")]
     text: Annotated[str, Key(
         "column that holds the text",
         flag="--text", metavar="COLUMN", help="Column that holds the text.")] = "text"
     id: Annotated[str | None, Key(
-        "column that names a row; default: the row's content",
-        flag="--id", metavar="COLUMN", help="Column that names a row.")] = None
+        "column that identifies a row; default: a hash of the content of the row",
+        flag="--id", metavar="COLUMN", help="Column that identifies a row.")] = None
     keep: Annotated[tuple[str, ...] | None, Key(
-        "columns carried along; default: all for one row per document, none for one row per chunk",
-        flag="--keep", metavar="COLUMN", help="Column carried along.")] = None
+        "columns to copy to the output; default: all for one row per document, none for one row "
+        "per chunk",
+        flag="--keep", metavar="COLUMN", help="Column to copy to the output.")] = None
     salvage: Annotated[bool, Key(
-        "true: rows of a damaged part of a Parquet file are isolated; false: the file is refused",
-        flag="--salvage", help="Isolate unreadable rows.")] = False
+        "true: only the rows in a damaged part of a Parquet file fail; false: the file is refused",
+        flag="--salvage", help="Fail unreadable rows, not the file.")] = False
 
 
 class ChunkSpec(Struct, frozen=True):
-    """Where a text is cut. Units: tokens of `tokenizer` (None: the endpoint's own)."""
+    """How a text is chunked. Units: tokens of `tokenizer` (None: that of the endpoint)."""
 
     method: Annotated[str, Key(
-        "where a text may be cut", choices=CHUNKERS, group=GROUP,
-        flag="--method", metavar="NAME")] = "structure"
+        "chunking method", choices=CHUNKERS, group=GROUP,
+        flag="--method", metavar="NAME", help="Chunking method")] = "structure"
     size: Annotated[int, Key(
-        "tokens of a chunk, never exceeded", least=1,
-        flag="--size", metavar="TOKENS", help="Tokens of a chunk, at most.")] = 256
+        "maximum tokens per chunk, never exceeded", least=1,
+        flag="--size", metavar="TOKENS", help="Maximum tokens per chunk.")] = 256
     overlap: Annotated[int, Key(
-        "tokens shared with the chunk before; `size` includes it",
-        flag="--overlap", metavar="TOKENS", help="Tokens shared with the last.")] = 0
+        "tokens shared with the previous chunk; `size` includes them",
+        flag="--overlap", metavar="TOKENS", help="Tokens shared with the previous chunk.")] = 0
     focus: Annotated[float | None, Key(
-        "of method semantic: 0 for few long chunks (recall), 1 for many short ones about one thing "
-        "(precision); default: 0.75", most=1)] = None
+        "only with method semantic: 0 makes few long chunks (recall), 1 makes many short chunks "
+        "about one thing each (precision); default: 0.75", most=1)] = None
     tokenizer: Annotated[str | None, Key(
-        "what counts; default: the endpoint's own where known (all are local), else o200k_base",
-        flag="--tokenizer", metavar="NAME", help="What counts tokens.")] = None
+        "tokenizer that counts; default: that of the model where it is known (all endpoints are "
+        "local), else o200k_base",
+        flag="--tokenizer", metavar="NAME", help="Tokenizer that counts tokens.")] = None
 
 
 _PRICE = Table(keys={
     "input": Key("USD per million tokens read"),
     "output": Key("USD per million tokens written"),
     "request": Key("USD per request"),
-    "second": Key("USD per second of computing"),
-    "hour": Key("USD per hour of the endpoint"),
+    "second": Key("USD per second of compute time"),
+    "hour": Key("USD per hour that the endpoint is rented"),
 })
 _DEADLINE = Table(keys={
-    "connect_seconds": Key("until connected", above=0, most=_DAYS_30),
-    "first_byte_seconds": Key("until the answer begins", above=0, most=_DAYS_30),
-    "idle_seconds": Key("between two pieces of an answer", above=0, most=_DAYS_30),
-    "call_seconds": Key("for the whole call", above=0, most=_DAYS_30),
+    "connect_seconds": Key("timeout for connecting", above=0, most=_DAYS_30),
+    "first_byte_seconds": Key("timeout for the first byte of the answer", above=0, most=_DAYS_30),
+    "idle_seconds": Key("timeout between two pieces of an answer", above=0, most=_DAYS_30),
+    "call_seconds": Key("timeout for the whole call", above=0, most=_DAYS_30),
 })
 
 
 class EndpointSpec(Struct, frozen=True, kw_only=True):
-    """Who answers. `url` has no slash at its end and is empty for an embedded model.
+    """One endpoint. `url` has no slash at its end and is empty for an embedded model.
 
     Invariant: a replica has the model and the revision of its origin.
     """
 
     name: Annotated[str, Key(
-        "names the endpoint in logs, rules and --set; default: its kind",
+        "name of the endpoint in logs, rules and --set; default: its kind",
         type="slug", is_filled_in=True)]
     kind: Annotated[str, Key(
-        "the protocol", choices=KINDS, later=("tgi", "replicate"),
-        flag="--kind", metavar="NAME")]
+        "protocol of the endpoint", choices=KINDS, later=("tgi", "replicate"),
+        flag="--kind", metavar="NAME", help="Protocol")]
     provider: Annotated[str | None, Key(
-        "behind the router of kind hf; default: hf-inference",
+        "provider behind the router of kind hf; default: hf-inference",
         choices=tuple(provider for kind in KINDS.values() for provider in kind.providers))] = None
     model: Annotated[str | None, Key(
-        "as the service names it; not needed for local and tei",
-        flag="--model", metavar="NAME", help="As the service names it.")] = None
-    revision: Annotated[str, Key("of the model, where the service has revisions")] = "main"
+        "model as the service names it; not needed for local and tei",
+        flag="--model", metavar="NAME", help="Model as the service names it.")] = None
+    revision: Annotated[str, Key("revision of the model, if the service has revisions")] = "main"
     url: Annotated[str, Key(
         "base URL; default: the public service of openai and hf", is_filled_in=True,
         flag="--url", metavar="URL", help="Base URL of the service.")]
     api_key: Annotated[Reference | None, Key(
-        'where the key lies: { env = "NAME" } or { file = "path" } with mode 0600; never the key',
+        'where to find the key, never the key itself: { env = "NAME" } or { file = "path" } with '
+        "mode 0600",
     )] = None
-    max_input_tokens: Annotated[int | None, Key("what the model reads at once", least=1)] = None
+    max_input_tokens: Annotated[int | None, Key(
+        "longest input that the model reads, in tokens", least=1)] = None
     requests_per_minute: Annotated[float | None, Key(
-        "calls per minute; else learned from headers and refusals", least=0.01)] = None
-    tokens_per_minute: Annotated[float | None, Key("tokens per minute, the same", least=1)] = None
+        "calls per minute; default: learned from headers and 429 responses", least=0.01)] = None
+    tokens_per_minute: Annotated[float | None, Key(
+        "tokens per minute; default: learned from headers and 429 responses", least=1)] = None
     concurrency: Annotated[int, Key(
-        "calls in flight; default: 16, local 2", least=1, most=10_000, is_filled_in=True,
-        flag="--concurrency", metavar="N", help="Calls in flight, at most.")]
+        "maximum calls in flight; default: 16, local 2", least=1, most=10_000, is_filled_in=True,
+        flag="--concurrency", metavar="N", help="Maximum calls in flight.")]
     batch_size: Annotated[int, Key(
-        "requests per call; default: 32 for embeddings (local 64), 1 for text",
+        "maximum requests per call; default: 32 for embeddings (local 64), 1 for text",
         least=1, most=10_000, is_filled_in=True,
-        flag="--batch-size", metavar="N", help="Requests per call, at most.")]
-    batch_tokens: Annotated[int, Key("tokens per call", least=1)] = 100_000
+        flag="--batch-size", metavar="N", help="Maximum requests per call.")]
+    batch_tokens: Annotated[int, Key("maximum tokens per call", least=1)] = 100_000
     allow_model_change: Annotated[bool, Key(
-        "false: a server that answers under another model name than before stops the run")] = False
+        "false: the run stops if the server reports another model than before")] = False
     weight: Annotated[float | None, Key(
         'share of the load under route = "weighted"; default: 1', above=0)] = None
-    """None: nothing was said, which weighs 1."""
+    """None: not set, counts as 1."""
     fallback: Annotated[bool, Key(
-        "true: gets a request only after the others failed it or while they rest")] = False
+        "true: gets a request only after the others failed on it or while they are paused")] = False
     replica_of: Annotated[str | None, Key(
-        "name of an endpoint that serves the same model: they share answers and load")] = None
+        "name of another endpoint with the same model; the two share answers and load")] = None
     price: Annotated[Price | None, _PRICE] = None
     deadline: Annotated[Deadline, _DEADLINE] = Deadline()
 
     @property
     def facts(self) -> Kind:
-        """What its kind can do and needs."""
+        """The facts of its kind: tasks, defaults, needs."""
         return KINDS[self.kind]
 
 
 _RULE = Table("rule", max_tables=1_000, keys={
-    "column": Key("a column that says who may read a row; where it is missing or null, all rules "
-                  "on it hold"),
-    "value": Key("its value", name="equals"),
+    "column": Key("column that decides which endpoints may read a row; where it is missing or "
+                  "null, all rules on it apply"),
+    "value": Key("value of the column for which the rule applies", name="equals"),
     "endpoints": Key("names of the only endpoints that may get such a row, also as fallback"),
 })
 
 
 class AggregateSpec(Struct, frozen=True):
-    """How a document's outcomes are put together."""
+    """How the results of a document's chunks are combined."""
 
     method: Annotated[Literal["rows", "mean", "text"], Key(
-        "rows: one row per chunk; mean, text: one per document; default: rows for embeddings, else "
-        "text", is_filled_in=True,
+        "aggregation: rows writes one row per chunk, mean and text one per document; default: rows "
+        "for embeddings, else text", is_filled_in=True,
         later=("map_reduce", "refine", "vote", "merge", "labels", "entities", "spans",
                "structured"),
-        flag="--aggregate", metavar="NAME")]
+        flag="--aggregate", metavar="NAME", help="Aggregation of the chunks")]
 
 
 class OutputSpec(Struct, frozen=True):
-    """Where the result goes; `path` has no slash at its end."""
+    """The output; `path` has no slash at its end."""
 
     path: Annotated[str, Key(
         ".parquet, .jsonl, a directory, or - (-o)",
-        flag="--output", short="-o", metavar="PATH", help=".parquet, .jsonl, directory, or -.")]
+        flag="--output", short="-o", metavar="PATH",
+        help="Output: .parquet, .jsonl, directory or -.")]
 
     @property
     def format(self) -> Literal["parquet", "jsonl", "directory", "stream"]:
-        """What is written under the path."""
+        """The format written to the path."""
         if self.path == "-":
             return "stream"
         match output_suffix(self.path):
@@ -175,45 +182,52 @@ class OutputSpec(Struct, frozen=True):
 
 
 class BudgetSpec(Struct, frozen=True):
-    """What may be spent. Units: USD."""
+    """Cost limits. Units: USD."""
 
     max_cost_usd: Annotated[float | None, Key(
-        "refuses a run that would cost more", above=0,
-        flag="--max-cost-usd", metavar="USD", help="Refuse to cost more.")] = None
+        "largest cost of a run; a run that could cost more is refused", above=0,
+        flag="--max-cost-usd", metavar="USD", help="Largest cost of a run (exit 8).")] = None
     stop_at_cap: Annotated[bool, Key(
-        "true: work up to the cap, exit 8, go on next time",
-        flag="--stop-at-cap", help="Work up to that cost.")] = False
+        "true: stop at the largest cost, keep the answers and exit 8; the next run resumes",
+        flag="--stop-at-cap", help="Stop at that cost and keep what is done.")] = False
 
 
 class GuardSpec(Struct, frozen=True):
-    """What is refused rather than published. Units: share of rows; texts; chunks; bytes."""
+    """Limits above which nothing is published. Units: share of rows; texts; chunks; bytes."""
 
     max_failed: Annotated[float, Key(
-        "share of rows; more and nothing is published", most=1,
-        flag="--max-failed", metavar="SHARE", help="Of rows; above: exit 4.")] = 0.1
+        "largest share of failed rows; above it nothing is published", most=1,
+        flag="--max-failed", metavar="SHARE",
+        help="Largest share of failed rows; above it nothing is published (exit 4).")] = 0.1
     max_removed: Annotated[float, Key(
-        "share of the last commit's rows, never below 20 of them; more are gone and nothing is "
-        "published", most=1,
-        flag="--max-removed", metavar="SHARE", help="Of rows; above: exit 14.")] = 0.25
+        "largest share of the last commit's rows that may be missing from the input (20 rows may "
+        "always); above it nothing is published", most=1,
+        flag="--max-removed", metavar="SHARE",
+        help="Largest share of removed rows; above it nothing is published (exit 14).")] = 0.25
     drift_texts: Annotated[int, Key(
-        "texts sent again before new ones: has the model changed? 0 = off")] = 3
-    max_chunks: Annotated[int, Key("per document; above, it is isolated", least=1)] = 1_000_000
-    max_row_bytes: Annotated[int, Key("per row; above, it is isolated", least=1)] = 1_000_000_000
+        "cached texts sent again first, to detect a changed model; 0 turns this off")] = 3
+    max_chunks: Annotated[int, Key(
+        "maximum chunks per document; a larger document fails", least=1)] = 1_000_000
+    max_row_bytes: Annotated[int, Key(
+        "maximum bytes per row; a larger row fails", least=1)] = 1_000_000_000
 
 
 class RunSpec(Struct, frozen=True):
-    """How one execution ends."""
+    """When a run stops."""
 
     max_outage_seconds: Annotated[float, Key(
-        "without any answer", above=0, most=_DAYS_30,
-        flag="--max-outage", metavar="SECONDS", help="Without any answer.")] = 1800.0
+        "longest time without any answer; then the run exits 5", above=0, most=_DAYS_30,
+        flag="--max-outage", metavar="SECONDS",
+        help="Longest time without any answer (exit 5).")] = 1800.0
     grace_seconds: Annotated[float, Key(
-        "to finish calls in flight after ctrl-C", most=_DAYS_30,
-        flag="--grace", metavar="SECONDS", help="To drain after ctrl-C.")] = 30.0
+        "time to finish calls in flight after ctrl-C", most=_DAYS_30,
+        flag="--grace", metavar="SECONDS",
+        help="Time to finish calls in flight after ctrl-C.")] = 30.0
     until: Annotated[str | None, Key(
-        "local time such as 06:00: when it comes the run drains and exits 10; the next one goes on",
+        "local time such as 06:00 at which the run drains and exits 10; the next run resumes",
         type="time",
-        flag="--until", metavar="TIME", help="Such as 06:00: drain then, and exit 10.")] = None
+        flag="--until", metavar="TIME",
+        help="Time of day, such as 06:00, at which to drain and exit 10.")] = None
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -224,19 +238,19 @@ class Job(Struct, frozen=True, kw_only=True):
     """
 
     name: Annotated[str, Key(
-        "names the job in logs; default: the file's name", type="slug", is_filled_in=True)]
-    task: Annotated[str, Key("what the endpoint does with each chunk", choices=TASKS)]
+        "name of the job in logs; default: that of the file", type="slug", is_filled_in=True)]
+    task: Annotated[str, Key("task that the endpoint does for each chunk", choices=TASKS)]
     route: Annotated[Literal["ordered", "cheapest", "fastest", "weighted"], Key(
-        "who of several endpoints is asked first: the first of the file with a free slot, or by "
-        "price, speed or weight")] = "ordered"
+        "order in which several endpoints are tried: as in the file (the first with a free slot), "
+        "or by price, speed or weight")] = "ordered"
     input: InputSpec
     chunk: ChunkSpec
     parameters: dict[str, Any]
-    """The task's own, as the service names them, without `prompt`: they are sent as they stand."""
+    """Of the task, as the service names them, without `prompt`: they are sent unchanged."""
     prompt: Annotated[str | None, Key(
-        "for text tasks, with {chunk}; every other parameter goes to the service as it stands",
+        "prompt of a text task, with {chunk}; other parameters are sent to the service unchanged",
         name="parameters.prompt",
-        flag="--prompt", metavar="TEXT", help="For text tasks, with {chunk}.")] = None
+        flag="--prompt", metavar="TEXT", help="Prompt of a text task, with {chunk}.")] = None
     endpoints: Annotated[tuple[EndpointSpec, ...], Table("endpoint", max_tables=100)]
     """In the order of the file; at least one."""
     rules: Annotated[tuple[Rule, ...], _RULE] = ()
@@ -246,29 +260,36 @@ class Job(Struct, frozen=True, kw_only=True):
     guard: GuardSpec
     run: RunSpec
     address: str
-    """How errors call the file."""
+    """The name of the file in errors."""
     folder: str
     """The base of relative paths; empty: the current folder."""
 
     def key(self, endpoint: EndpointSpec, last: str) -> str:
-        """How errors call a key of an endpoint: by its name where there are several."""
+        """An endpoint's key as errors name it: with the endpoint's name if there are several."""
         if len(self.endpoints) == 1:
             return f"endpoint.{last}"
         return f"endpoint.{endpoint.name}.{last}"
 
     def origin(self, endpoint: EndpointSpec) -> EndpointSpec:
-        """The endpoint whose model this one serves: itself, but for a replica."""
-        named = (each for each in self.endpoints if each.name == endpoint.replica_of)
-        return next(named, endpoint)
+        """The endpoint whose model this one serves: itself, or the origin of a replica."""
+        origins = (other for other in self.endpoints if other.name == endpoint.replica_of)
+        return next(origins, endpoint)
 
     @property
     def is_local(self) -> bool:
-        """True where nothing but embedded models answers."""
+        """True if every endpoint is an embedded model."""
         return all(endpoint.facts.is_embedded for endpoint in self.endpoints)
 
     @property
+    def unpriced(self) -> tuple[str, ...]:
+        """The names of the endpoints whose calls cost an unknown amount."""
+        return tuple(
+            e.name for e in self.endpoints if e.price is None and not e.facts.is_embedded
+        )
+
+    @property
     def own_tokenizer(self) -> str | None:
-        """The tokenizer of the models of all endpoints, where it is one and known."""
+        """The tokenizer of the endpoints' models, if it is known and the same for all."""
         names = {endpoint.facts.tokenizer for endpoint in self.endpoints}
         return names.pop() if len(names) == 1 else None
 # fmt: on
@@ -280,7 +301,7 @@ KEYS = tuple(keys_of(Job))
 KEY = {key.name: key for key in KEYS}
 
 LISTS = lists_of(Job)
-"""The lists of the file, and how many tables each may have."""
+"""The lists of the file, with the maximum number of tables of each."""
 
 LATER = frozenset({"notify", "quota", "policy"})
-"""Tables of the design that this version does not use; they are refused by name."""
+"""Tables of the design that this version does not support; they are refused by name."""

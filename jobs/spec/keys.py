@@ -1,8 +1,8 @@
-"""The values of a job file against its keys: types, bounds, names, and what a name is near to.
+"""Checks of the values of a job file against its keys: types, bounds, names, suggestions.
 
-A misspelt key that is ignored costs more than any refusal: a job runs unattended and pays. Every
-error names the place, the value and the bound, and passes through `mask`, so that no text that
-looks like a credential is ever echoed.
+Ignoring a misspelt key would cost more than refusing it, because a job runs unattended and pays.
+Every error names the place, the value and the bound, and passes through `mask`, so that no text
+that looks like a credential is repeated.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _CREDENTIALS = {"api_key", "apikey", "api_token", "access_token", "authorization
 
 
 class KeyLocations(Struct, frozen=True):
-    """Where each value was said, so that an error can name the place."""
+    """The place of each value, for errors."""
 
     file: str
     typed: dict[str, str]
-    """Key to the address on the command line: `--set chunk.size`."""
+    """The addresses of keys on the command line: `--set chunk.size`."""
 
     def on_command_line(self, key: str) -> str | None:
         """The address of a key, or of the table around it, on the command line."""
@@ -49,20 +49,20 @@ class KeyLocations(Struct, frozen=True):
         return None
 
     def refuse(self, problem: str, *keys: str, hint: str | None = None) -> UsageError:
-        """The error, at the first of the keys that stands on the command line, else at the file."""
+        """The error, at the first of the keys on the command line, or else at the file."""
         typed = [address for key in keys if (address := self.on_command_line(key))]
         return UsageError(mask(f"{typed[0] if typed else self.file}: {problem}"), hint=hint)
 
     def wrong(self, key: str, problem: str, hint: str | None = None) -> UsageError:
         """The error about the value of one key, which is named once."""
-        named = problem if self.on_command_line(key) else f"{key_name(key)} {problem}"
-        return self.refuse(named, key, hint=hint)
+        text = problem if self.on_command_line(key) else f"{key_name(key)} {problem}"
+        return self.refuse(text, key, hint=hint)
 
     def unknown(self, key: str, keys: Sequence[Key]) -> UsageError:
-        """The error about a key that does not exist, with the nearest that does."""
+        """The error about an unknown key, with the nearest known one."""
         section, _, last = key.rpartition(".")
         start = f"{section}." if section else ""
-        # Its sections, too: `[gard]` is as much a slip as `sise`.
+        # Sections, too: `[gard]` is a typing error like `sise`.
         inside = (k.name[len(start) :] for k in keys if k.name.startswith(start))
         near = _near(last, dict.fromkeys(name.partition(".")[0] for name in inside))
         anywhere = {k.name.rpartition(".")[2]: k.name for k in keys}
@@ -72,7 +72,7 @@ class KeyLocations(Struct, frozen=True):
 
 
 def shown(value: object) -> str:
-    """A value as a job file would say it, short and without secrets; a table only by its kind."""
+    """A value in job file syntax, short and without secrets; a table only by its type."""
     match value:
         case bool():
             return "true" if value else "false"
@@ -90,19 +90,19 @@ def shown(value: object) -> str:
 
 
 def unknown(name: str, names: Iterable[str]) -> str:
-    """` (did you mean ...?)` for a name that is like one of the names, else nothing."""
+    """` (did you mean ...?)` for a name similar to one of the names, else empty."""
     near = _near(name, names)
     return f" (did you mean `{near}`?)" if near else ""
 
 
 def read_toml(text: str, address: str) -> dict[str, Any]:
-    """The tables of a TOML text. Raises: UsageError with the line, and nothing of what it holds."""
+    """The tables of a TOML text. Raises: UsageError with the line, but without its content."""
     try:
         return tomllib.loads(text)
     except RecursionError:
         problem = f"{address}: nested too deeply"
     except ValueError as error:
-        # The parser's own words can quote the text, and with it a key.
+        # The parser's message can quote the text, including a secret.
         at = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
         line = int(at[1]) if at else text.count("\n") + 1
         where = f"column {at[2]}" if at else "the end"
@@ -111,7 +111,7 @@ def read_toml(text: str, address: str) -> dict[str, Any]:
 
 
 def read_value(raw: str, type_: str, key: str, locations: KeyLocations) -> object:
-    """What a text on the command line says for a key of this type; a bare word is a string."""
+    """The value of a command-line text for a key of this type; a bare word is a string."""
     quoted = raw[:1] in ('"', "'")
     if type_ in ("string", "slug") and not quoted:
         return raw
@@ -131,15 +131,15 @@ def read_value(raw: str, type_: str, key: str, locations: KeyLocations) -> objec
 def check(
     tree: dict[str, Any], keys: Sequence[Key], later: frozenset[str], locations: KeyLocations
 ) -> dict[str, Any]:
-    """What was given, by full key, and `parameters` as a table; nothing is filled in.
+    """The values by full key, and `parameters` as a table; no default is filled in.
 
-    Raises: UsageError for the first key that is unknown, not supported yet, of another type or out
-    of its bounds; where it is unknown, its hint names the others up to a fault of another sort.
+    Raises: UsageError for the first key that is unknown, not supported yet, of a wrong type or out
+    of bounds. The hint for an unknown key names the other unknown keys up to the next other error.
     """
     known = {key.name: key for key in keys}
     sections = {name[:at] for name in known for at in range(len(name)) if name[at] == "."}
-    given: dict[str, Any] = {"parameters": {}}
-    slips: list[UsageError] = []
+    values: dict[str, Any] = {"parameters": {}}
+    unknown_keys: list[UsageError] = []
 
     def walk(table: dict[str, Any], prefix: str) -> None:
         for last, value in table.items():
@@ -149,31 +149,31 @@ def check(
             if name in sections and not isinstance(value, dict):
                 raise locations.wrong(name, f"must be a table, got {_safe(name, value)}")
             if name == "parameters":
-                given[name] = value
+                values[name] = value
                 _check_parameters(value, known["parameters.prompt"], locations)
             elif name in sections:
                 walk(value, f"{name}.")
             elif name in known:
-                given[name] = check_value(known[name], value, locations)
+                values[name] = check_value(known[name], value, locations)
             else:
-                slips.append(locations.unknown(name, keys))
+                unknown_keys.append(locations.unknown(name, keys))
 
     try:
         walk(tree, "")
     except UsageError:
-        if not slips:
+        if not unknown_keys:
             raise
-    if slips:
-        slips[0].hint = _also(slips[1:])
-        raise slips[0]
-    return given
+    if unknown_keys:
+        unknown_keys[0].hint = _other_unknown_keys(unknown_keys[1:])
+        raise unknown_keys[0]
+    return values
 
 
-def _also(slips: Sequence[UsageError]) -> str | None:
-    """The others, so that a file with five slips is not tried five times; a few of many."""
-    named = [str(slip).partition("unknown key ")[2] for slip in slips[:10]]
-    more = [f"{len(slips) - 10:,} more"] if len(slips) > 10 else []
-    return f"unknown, too: {', '.join(named + more)}" if named else None
+def _other_unknown_keys(errors: Sequence[UsageError]) -> str | None:
+    """A hint with up to ten more unknown keys, so that they can be corrected at once."""
+    names = [str(error).partition("unknown key ")[2] for error in errors[:10]]
+    more = [f"{len(errors) - 10:,} more"] if len(errors) > 10 else []
+    return f"also unknown: {', '.join(names + more)}" if names else None
 
 
 def check_value(key: Key, value: Any, locations: KeyLocations) -> Any:
@@ -229,7 +229,7 @@ def check_value(key: Key, value: Any, locations: KeyLocations) -> Any:
 
 
 def _time(value: object, wrong: Callable[[str], UsageError]) -> str | None:
-    """A time of day as ISO 8601 says it; empty: none."""
+    """A time of day in ISO 8601; None for an empty text."""
     if value == "":
         return None
     if isinstance(value, str) and re.fullmatch(r"\d\d:\d\d(:\d\d)?", value):
@@ -271,16 +271,17 @@ def _is_plugged_in(key: Key, value: str) -> bool:
 
 
 def _reference(name: str, value: object, locations: KeyLocations) -> Reference:
-    """Where the key lies. No error repeats any part of the value: it may be the key itself."""
+    """The place of a credential. No error repeats the value: it may be the credential itself."""
     hint = 'api_key = { env = "NAME" } or { file = "path" }'
     if not isinstance(value, dict):
         raise locations.wrong(name, "must be a reference, never the key itself", hint)
     if len(value) != 1 or not set(value) <= {"env", "file"}:
         raise locations.wrong(name, "must hold exactly one of `env` and `file`", hint)
-    [(where, said)] = value.items()
-    if not isinstance(said, str) or not said or _CONTROL.search(said):
+    [(where, name_or_path)] = value.items()
+    is_text = isinstance(name_or_path, str) and name_or_path
+    if not is_text or _CONTROL.search(name_or_path):
         raise locations.wrong(f"{name}.{where}", "must be a name without control characters", hint)
-    if where == "env" and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", said):
+    if where == "env" and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name_or_path):
         raise locations.wrong(
             f"{name}.{where}", "must be the name of an environment variable", hint
         )
@@ -288,7 +289,7 @@ def _reference(name: str, value: object, locations: KeyLocations) -> Reference:
 
 
 def _check_parameters(table: dict[str, Any], prompt: Key, locations: KeyLocations) -> None:
-    """Refuses what the pipeline sets itself, and what no JSON body can carry."""
+    """Refuses parameters that the pipeline sets itself, and values that JSON cannot hold."""
     for name, value in table.items():
         full = f"parameters.{name}"
         if name == "prompt":
@@ -297,7 +298,7 @@ def _check_parameters(table: dict[str, Any], prompt: Key, locations: KeyLocation
             raise locations.refuse(f"`{key_name(full)}` is set by textmill itself", full)
         elif name.lower().replace("-", "_") in _CREDENTIALS:
             raise locations.refuse(
-                f"`{key_name(full)}` is no place for a credential",
+                f"`{key_name(full)}` must not hold a credential",
                 full,
                 hint="use endpoint.api_key",
             )
@@ -308,7 +309,7 @@ def _check_parameters(table: dict[str, Any], prompt: Key, locations: KeyLocation
 
 
 def _not_json(name: str, value: object, depth: int) -> Iterator[tuple[str, str]]:
-    """Which values cannot be sent, and why."""
+    """The values that cannot be sent, with the problem."""
     match value:
         case dict() | list() if depth == 0:
             yield name, f"must not be nested deeper than {_DEEPEST_PARAMETER}"
@@ -330,8 +331,8 @@ def _not_json(name: str, value: object, depth: int) -> Iterator[tuple[str, str]]
             if re.search("[\ud800-\udfff]", value):
                 yield name, "must be Unicode text"
         case _:
-            sort = "must be text, a number, true, false, a list or a table"
-            yield name, f"{sort}, got {shown(value)}"
+            types = "must be text, a number, true, false, a list or a table"
+            yield name, f"{types}, got {shown(value)}"
 
 
 def key_name(key: str) -> str:
@@ -339,11 +340,11 @@ def key_name(key: str) -> str:
 
 
 def _safe(key: str, value: object) -> str:
-    """The value for an error, or only its kind where it may be a credential or hold one."""
+    """The value for an error, or only its type if it may contain a credential."""
     private = "api_key" in key or "url" in key
     return "a string" if private and isinstance(value, str) else shown(value)
 
 
 def _near(name: str, names: Iterable[str]) -> str:
-    # Cut, because the comparison is quadratic.
+    # Truncated, because the comparison takes quadratic time.
     return (difflib.get_close_matches(name[:64], list(names), 1) or [""])[0]

@@ -1,9 +1,8 @@
-"""The job file: TOML in, one frozen `Job` out, or one line that says what is wrong and where.
+"""The job of a TOML file: one frozen `Job`, or one line with the error and its place.
 
-The records and their keys stand in `jobs/spec/job.py`. What a job may not say beyond the bounds of
-one key stands in `jobs/spec/check_job.py` (URLs, secrets, contradictions),
-`jobs/spec/check_endpoints.py` (endpoints and rules among each other) and
-`jobs/spec/check_paths.py`.
+The records and their keys are in `jobs/spec/job.py`. Checks beyond the bounds of one key are in
+`jobs/spec/check_job.py` (URLs, secrets, contradictions), `jobs/spec/check_endpoints.py` (across
+endpoints and rules) and `jobs/spec/check_paths.py`.
 """
 
 from __future__ import annotations
@@ -40,13 +39,13 @@ def load(
     *,
     needs_output: bool = True,
 ) -> Job:
-    """The job of a file, or of a template where no such file exists.
+    """The job of a file, or of a template if there is no such file.
 
-    Flags (None: not given) win over the file, `--set` overrides over flags, the last one over all.
-    Without `needs_output` a missing output is `-`: for commands that write none.
-    Raises: UsageError. No key is read: see `pipeline.secret.resolve`.
+    Flags (None: not set) override the file, `--set` overrides flags, the last `--set` wins.
+    Without `needs_output` a missing output is `-`, for commands that write none.
+    Raises: UsageError. No credential is read: see `jobs.secrets.resolve`.
     """
-    text, address, folder, stem = _found(path_or_template)
+    text, address, folder, stem = _read_source(path_or_template)
     tree = read_toml(text, address)
     locations = KeyLocations(address, {})
     names = by_name(tree, locations)
@@ -59,26 +58,26 @@ def load(
         override(tree, key, raw, f"--set {printable(mask(key), 80)}", names, locations)
     check_secrets(tree, locations)
     keys = spread(names)
-    given = check(tree, keys, LATER, locations)
+    typed = check(tree, keys, LATER, locations)
     if not needs_output:
-        given.setdefault("output.path", "-")
-    missing = [key for key in keys if _is_required(key, tree) and key.name not in given]
-    if missing:  # -i and -o come last
+        typed.setdefault("output.path", "-")
+    missing = [key for key in keys if _is_required(key, tree) and key.name not in typed]
+    if missing:  # the paths come last
         raise _missing(min(missing, key=lambda key: key.name.endswith(".path")), locations)
-    values = _filled_in(given, names, locations, stem) | {"address": address, "folder": folder}
+    values = _with_defaults(typed, names, locations, stem) | {"address": address, "folder": folder}
     for name in ("input.path", "output.path"):
-        values[name] = _resolved(given[name], "" if locations.on_command_line(name) else folder)
+        values[name] = _resolve_path(typed[name], "" if locations.on_command_line(name) else folder)
     lists = {name: prefixes(name, names) if name in tree else [] for name in LISTS}
     job = assemble(Job, values, lists)
     check_replicas(job, locations)
     check_relations(job, locations)
     check_routing(job, locations)
-    check_paths(job, given["output.path"], locations)
+    check_paths(job, typed["output.path"], locations)
     return job
 
 
 def templates() -> list[tuple[str, str]]:
-    """Name and first comment line of every template, by name."""
+    """The name and first comment line of every template, sorted by name."""
     folder = resources.files("jobs") / "templates"
     files = sorted((file.name, file) for file in folder.iterdir() if file.name.endswith(".toml"))
     return [
@@ -88,22 +87,22 @@ def templates() -> list[tuple[str, str]]:
 
 
 def reference() -> list[tuple[str, str, str, str]]:
-    """Rows of docs/job-file.md: key, what it takes, default, meaning."""
+    """The rows of docs/job-file.md: key, accepted values, default, meaning."""
     return [(key.name, key.takes(), _default(key), key.meaning) for key in KEYS]
 
 
 def _default(key: Key) -> str:
-    """The default as TOML; empty where there is none, or the meaning says it."""
+    """The default as TOML; empty if there is none, or the meaning describes it."""
     return "" if key.default is None else shown(key.default).replace(",", "_")
 
 
-def _found(path: str | Path) -> tuple[str, str, str, str]:
+def _read_source(path: str | Path) -> tuple[str, str, str, str]:
     """Text, address, base folder and default name of a job file or a template."""
     typed = os.fspath(path)
     address = printable(mask(typed))
     if typed.endswith((".jsonl", ".gz", ".zst", ".parquet")):
-        hint = "rows are given with -i: textmill run embed -i ROWS -o OUTPUT"
-        raise UsageError(f"{address}: is no job file", hint=hint)
+        hint = "pass rows with -i: textmill run embed -i ROWS -o OUTPUT"
+        raise UsageError(f"{address}: is not a job file", hint=hint)
     try:
         with Path(typed).open("rb") as file:
             content = file.read(_LARGEST_JOB_BYTES + 1)
@@ -112,7 +111,7 @@ def _found(path: str | Path) -> tuple[str, str, str, str]:
     except OSError as error:
         raise UsageError(f"{address}: cannot be read: {error.strerror}") from None
     if len(content) > _LARGEST_JOB_BYTES:
-        raise UsageError(f"{address}: larger than {_LARGEST_JOB_BYTES:,} bytes, no job file")
+        raise UsageError(f"{address}: a job file must be at most {_LARGEST_JOB_BYTES:,} bytes")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -134,7 +133,7 @@ def _template(typed: str, address: str) -> tuple[str, str, str, str]:
 
 
 def _is_required(key: Key, tree: Mapping[str, object]) -> bool:
-    """False also for a key of a list that has no table."""
+    """True for a required key, unless it belongs to a list without a table."""
     return key.is_required and (key.section not in LISTS or key.section in tree)
 
 
@@ -151,52 +150,52 @@ def _missing(key: Key, locations: KeyLocations) -> UsageError:
     return locations.refuse(f"`{key.name}` is missing", hint=hint)
 
 
-def _resolved(path: str, base: str) -> str:
-    """The path to open: relative to the base, but for a bucket and a stream."""
+def _resolve_path(path: str, base: str) -> str:
+    """The path to open: relative to the base, except for a bucket or a stream."""
     if path == "-" or is_s3(path):
         return path
     joined = str(Path(base, path))
-    return "./-" if joined == "-" else joined  # `-` is a stream only where it was typed so
+    return "./-" if joined == "-" else joined  # only a typed `-` is a stream
 
 
-def _filled_in(
-    given: Mapping[str, Any], names: Names, locations: KeyLocations, stem: str
+def _with_defaults(
+    typed: Mapping[str, Any], names: Names, locations: KeyLocations, stem: str
 ) -> dict[str, Any]:
-    """What was given, and what follows from it: from the task, the kinds, the origins."""
-    method = TASKS[given["task"]].default_aggregate
-    values = {"name": stem, "aggregate.method": method, **given}
-    values["parameters"] = dict(given["parameters"])
+    """The typed values with the defaults that follow from task, kinds and origins."""
+    method = TASKS[typed["task"]].default_aggregate
+    values = {"name": stem, "aggregate.method": method, **typed}
+    values["parameters"] = dict(typed["parameters"])
     values["parameters.prompt"] = values["parameters"].pop("prompt", None)
     for prefix in prefixes("endpoint", names):
-        values |= _endpoint_filled_in(given, prefix, names, locations)
+        values |= _endpoint_defaults(typed, prefix, names, locations)
     return values
 
 
-def _endpoint_filled_in(
-    given: Mapping[str, Any], prefix: str, names: Names, locations: KeyLocations
+def _endpoint_defaults(
+    typed: Mapping[str, Any], prefix: str, names: Names, locations: KeyLocations
 ) -> dict[str, Any]:
-    """The same for the endpoint whose keys begin so."""
+    """The same for the endpoint whose keys start with `prefix`."""
 
     def value(last: str, default: Any = None) -> Any:
-        return given.get(f"{prefix}.{last}", default)
+        return typed.get(f"{prefix}.{last}", default)
 
     name = prefix.partition(".")[2]
     if name and value("name", name) != name:  # the whole table came with --set
-        raise locations.wrong(f"{prefix}.name", "endpoints get their names in the file")
+        raise locations.wrong(f"{prefix}.name", "endpoints can be named only in the file")
     kind = KINDS[value("kind")]
-    filled = {
+    defaults = {
         "name": name or value("name", value("kind")),
         "provider": value("provider", next(iter(kind.providers), None)),
         "url": served_url(value("kind"), value("url"), kind.url, prefix, locations),
         "concurrency": value("concurrency", kind.concurrency),
-        "batch_size": value("batch_size", kind.batch_size(given["task"])),
+        "batch_size": value("batch_size", kind.batch_size(typed["task"])),
     }
     api_key = value("api_key")
     if api_key and api_key.file and locations.on_command_line(f"{prefix}.api_key.file"):
-        filled["api_key"] = Reference(file=str(Path(api_key.file).expanduser().absolute()))
+        defaults["api_key"] = Reference(file=str(Path(api_key.file).expanduser().absolute()))
     origin = f"endpoint.{value('replica_of')}"
     if origin in prefixes("endpoint", names) and not kind.models:
         for last in ("model", "revision"):
-            if (served := value(last, given.get(f"{origin}.{last}"))) is not None:
-                filled[last] = served
-    return {f"{prefix}.{last}": value for last, value in filled.items()}
+            if (served := value(last, typed.get(f"{origin}.{last}"))) is not None:
+                defaults[last] = served
+    return {f"{prefix}.{last}": value for last, value in defaults.items()}

@@ -1,9 +1,9 @@
-"""The tree of a job file: its lists of tables by name, and what the command line sets in it.
+"""The tree of a job file: its lists of tables by name, and the overrides of the command line.
 
-Where a job has one `[[endpoint]]`, its keys are called `endpoint.url`; where it has several,
-`endpoint.NAME.url`, in errors as with `--set`. The same goes for `[[rule]]`, by number. So the
-check of keys needs to know nothing of lists: the tree holds plain tables, and `spread` has a key
-for each of them.
+If a job has one `[[endpoint]]`, its keys are `endpoint.url`; if it has several,
+`endpoint.NAME.url`, in errors and with `--set`. The same applies to `[[rule]]`, by number. The
+check of keys therefore needs no lists: the tree holds plain tables, and `spread` has a key for
+each of them.
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ from jobs.spec.keys import KeyLocations, check_value, key_name, read_value, unkn
 from jobs.spec.table import Key
 
 Names = Mapping[str, tuple[str, ...]]
-"""Of each list, the names of its tables; none where there is but one, which needs none."""
+"""For each list the names of its tables; empty if there is only one table."""
 
 
 def by_name(tree: dict[str, Any], locations: KeyLocations) -> Names:
-    """Makes tables of the tree's lists, and returns their names.
+    """Turns the tree's lists into tables, and returns their names.
 
-    Raises: UsageError for what is no list of tables, and for two endpoints of one name.
+    Raises: UsageError for a value that is not a list of tables, and for a repeated name.
     """
     return {name: _tables(tree, name, locations) for name in LISTS}
 
 
 def prefixes(name: str, names: Names) -> list[str]:
-    """How the keys of a list's tables begin: `endpoint`, or `endpoint.NAME` for each."""
-    return [f"{name}.{each}" for each in names[name]] or [name]
+    """The key prefixes of a list's tables: `endpoint`, or `endpoint.NAME` for each."""
+    return [f"{name}.{table}" for table in names[name]] or [name]
 
 
 def spread(names: Names) -> tuple[Key, ...]:
-    """The table of keys, with those of a list once for each of its tables."""
-    found: list[Key] = []
+    """The table of keys, with the keys of a list once for each of its tables."""
+    all_keys: list[Key] = []
     for section, group in groupby(KEYS, key=lambda key: key.section):
         keys = list(group)
         if not names.get(section):
-            found += keys
+            all_keys += keys
             continue
         for prefix in prefixes(section, names):
-            found += [replace(key, name=prefix + key.name[len(section) :]) for key in keys]
-    return tuple(found)
+            all_keys += [replace(key, name=prefix + key.name[len(section) :]) for key in keys]
+    return tuple(all_keys)
 
 
 def override(
     tree: dict[str, Any], key: str, value: object, place: str, names: Names, locations: KeyLocations
 ) -> None:
-    """Sets one key of the tree as the command line says it: --set in TOML, a flag as it stands."""
-    parts = _addressed(tree, key, place, names, locations)
+    """Sets one key of the tree from the command line: `--set` as TOML, a flag literally."""
+    parts = _key_parts(tree, key, place, names, locations)
     full = ".".join(parts)
     keys = spread(names)
     types = {known.name: known.type for known in keys}
@@ -82,7 +82,7 @@ def _tables(tree: dict[str, Any], name: str, locations: KeyLocations) -> tuple[s
     tables = tree.pop(name, [])
     if isinstance(tables, dict):
         raise locations.refuse(f"`{name}` is a list, write [[{name}]] instead of [{name}]")
-    if not isinstance(tables, list) or not all(isinstance(each, dict) for each in tables):
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise locations.refuse(f"`{name}` must be a table, written [[{name}]]")
     if len(tables) > LISTS[name]:
         raise locations.refuse(f"{len(tables):,} [[{name}]] are more than {LISTS[name]:,}")
@@ -90,17 +90,17 @@ def _tables(tree: dict[str, Any], name: str, locations: KeyLocations) -> tuple[s
         if tables or name == "endpoint":
             tree[name] = tables[0] if tables else {}
         return ()
-    found: dict[str, dict[str, Any]] = {}
+    by_name: dict[str, dict[str, Any]] = {}
     for at, table in enumerate(tables, 1):
-        called = _endpoint_name(table, at, locations) if name == "endpoint" else str(at)
-        if called in found:
+        table_name = _endpoint_name(table, at, locations) if name == "endpoint" else str(at)
+        if table_name in by_name:
             raise locations.refuse(
-                f"two [[endpoint]] are called `{key_name(called)}`",
-                hint="give each a name of its own: name = ...",
+                f"two [[endpoint]] have the name `{key_name(table_name)}`",
+                hint="give each its own name: name = ...",
             )
-        found[called] = table
-    tree[name] = found
-    return tuple(found)
+        by_name[table_name] = table
+    tree[name] = by_name
+    return tuple(by_name)
 
 
 def _endpoint_name(table: dict[str, Any], at: int, locations: KeyLocations) -> str:
@@ -112,36 +112,36 @@ def _endpoint_name(table: dict[str, Any], at: int, locations: KeyLocations) -> s
     return str(check_value(key, table[last], locations))
 
 
-def _addressed(
+def _key_parts(
     tree: dict[str, Any], key: str, place: str, names: Names, locations: KeyLocations
 ) -> list[str]:
-    """The parts of a key, with the name of its table exactly where there are several.
+    """The parts of a key, with the name of its table exactly if there are several.
 
-    Raises: UsageError for a key that could be of any of them, and for a name that none has.
+    Raises: UsageError for a key without a table name, and for an unknown name.
     """
     parts = key.split(".")
     name = parts[0]
     if name not in LISTS:
         return parts
-    own = _own(name, KEYS)
+    own_keys = _own_keys(name, KEYS)
     if not names[name]:
         table = tree.get(name)
         only: object = "1"
         if name == "endpoint":
             only = table.get("name", table.get("kind")) if isinstance(table, dict) else ""
-        if len(parts) > 2 and parts[1] not in own and parts[1] == only:
+        if len(parts) > 2 and parts[1] not in own_keys and parts[1] == only:
             del parts[1]
         return parts
-    if len(parts) > 1 and parts[1] in names[name] and (len(parts) > 2 or parts[1] not in own):
+    if len(parts) > 1 and parts[1] in names[name] and (len(parts) > 2 or parts[1] not in own_keys):
         if parts[2:] == ["name"]:
             locations.typed[key] = place
-            raise locations.wrong(key, "endpoints get their names in the file")
+            raise locations.wrong(key, "endpoints can be named only in the file")
         return parts
     locations.typed[key] = place
     listed = ", ".join(names[name][:10]) + (", ..." if len(names[name]) > 10 else "")
-    if len(parts) > 1 and parts[1] not in own:
+    if len(parts) > 1 and parts[1] not in own_keys:
         meant = unknown(parts[1], names[name])
-        raise locations.refuse(f"no {name} is called `{key_name(parts[1])}`{meant}", key)
+        raise locations.refuse(f"no {name} has the name `{key_name(parts[1])}`{meant}", key)
     number, rest = "NAME" if name == "endpoint" else "NUMBER", "".join(f".{p}" for p in parts[1:])
     raise locations.refuse(
         f"the job has {len(names[name])} {name}s, "
@@ -151,6 +151,6 @@ def _addressed(
     )
 
 
-def _own(name: str, keys: Iterable[Key]) -> set[str]:
-    """The first parts of the keys that a list's tables have."""
+def _own_keys(name: str, keys: Iterable[Key]) -> set[str]:
+    """The first parts of the keys in a list's tables."""
     return {known.name.split(".")[1] for known in keys if known.name.startswith(f"{name}.")}

@@ -1,8 +1,8 @@
-"""The table of the job file's keys, made from what is declared at the fields of its records.
+"""The table of the job file's keys, made from the fields of its records.
 
-A field says `size: Annotated[int, Key("tokens of a chunk", least=1)] = 256`, and nothing else names
-the key. The check of the file, flags, `--set`, "did you mean", `--help` and docs/job-file.md read
-the table that `keys_of` makes; `assemble` makes the records from the values of a file.
+A field declares `size: Annotated[int, Key("tokens per chunk", least=1)] = 256`, and nothing else
+names the key. The check of the file, flags, `--set`, "did you mean", `--help` and docs/job-file.md
+read the table that `keys_of` makes; `assemble` makes the records from the values of a file.
 """
 
 from __future__ import annotations
@@ -31,46 +31,46 @@ _TYPES: dict[object, Type] = {
     bool | int | str: "scalar",
     Reference: "reference",
 }
-"""How the job file calls the types of the records' fields."""
+"""The job file's names for the types of the records' fields."""
 
 
 class Key(Struct, frozen=True):
-    """One key of the job file. Bounds are inclusive, but `above`.
+    """One key of the job file. Bounds are inclusive, except `above`.
 
-    A field declares what its name, type and default do not say; the key of a table has it all.
+    A field declares only what its name, type and default do not express; `keys_of` adds the rest.
     """
 
     meaning: str
     name: str = ""
-    """With its sections; at a field only where it is not the field's own name."""
+    """With its sections; declared at a field only if it differs from the field's name."""
     type: Type | None = None
-    """At a field only where its type in Python does not tell: `slug` and `time`."""
+    """Declared at a field only if the Python type does not determine it: `slug` and `time`."""
     default: Any = None
     least: float = 0
     most: float = LARGEST_NUMBER
     above: float | None = None
     choices: Collection[str] = ()
-    """Its values. A dict stands for its names as they are when a job is read: no copy of them."""
+    """The allowed values. A dict counts by its keys at the time a job is read; it is not copied."""
     later: tuple[str, ...] = ()
     group: str | None = None
-    """Entry points of this group are choices, too."""
+    """Entry points of this group are allowed, too."""
     flag: str = ""
-    """The option of the command line that sets it; empty: only `--set` does."""
+    """The command-line option that sets it; empty: only `--set` does."""
     short: str = ""
     metavar: str | None = None
     help: str = ""
-    """What `--help` says of the flag; without it, the choices."""
+    """The flag's text in `--help`; for a key with choices the noun in front of them."""
     is_filled_in: bool = False
-    """A field without a default whose value follows from other keys, or from the file's name."""
+    """A field without a default whose value follows from other keys or the file's name."""
     is_required: bool = False
 
     @property
     def section(self) -> str:
-        """The table of the file that the key is in, `endpoint`; empty for one above all tables."""
+        """The table of the key in the file, such as `endpoint`; empty at the top level."""
         return self.name.partition(".")[0] if "." in self.name else ""
 
     def takes(self) -> str:
-        """What may stand there, for a reference: `integer, at least 1`."""
+        """The accepted values, for a reference: `integer, at least 1`."""
         if self.choices:
             return ", ".join(self.choices)
         if self.type == "time":
@@ -92,25 +92,25 @@ class Key(Struct, frozen=True):
 
 
 class Table(Struct, frozen=True):
-    """What a field declares that is a table of the job file, or a list of them."""
+    """The declaration at a field that is a table of the job file, or a list of tables."""
 
     name: str = ""
-    """Where it is not the field's own name."""
+    """In the job file, if it differs from the field's name."""
     max_tables: int = 0
-    """Of a list: how long it may be."""
+    """Of a list: its maximum length."""
     keys: Mapping[str, Key] = {}
-    """By field, the keys of a record of the engine, which knows of no job file."""
+    """By field, the keys of a record that the engine defines, without knowledge of a job file."""
 
 
 NO_TABLE = Table()
 
 
 class _Field(NamedTuple):
-    """A field of a record: a key, or a table with a record of its own, or neither."""
+    """A field of a record: a key, a table with its own record, or neither."""
 
     name: str
     """In the record."""
-    called: str
+    file_name: str
     """In the job file."""
     key: Key | None
     record: type[Struct] | None
@@ -123,14 +123,14 @@ def keys_of(record: type[Struct], prefix: str = "", table: Table = NO_TABLE) -> 
     """Every key of a record and of the records in it, in the order of the fields."""
     for field in _fields(record, table):
         if field.key is not None:
-            yield replace(field.key, name=prefix + field.called)
+            yield replace(field.key, name=prefix + field.file_name)
         elif field.record is not None:
-            yield from keys_of(field.record, f"{prefix}{field.called}.", field.table)
+            yield from keys_of(field.record, f"{prefix}{field.file_name}.", field.table)
 
 
 def lists_of(record: type[Struct]) -> dict[str, int]:
-    """The lists of tables that a job file may hold, and how long each may be."""
-    return {f.called: f.table.max_tables for f in _fields(record, NO_TABLE) if f.is_list}
+    """The lists of tables that a job file may hold, with their maximum lengths."""
+    return {f.file_name: f.table.max_tables for f in _fields(record, NO_TABLE) if f.is_list}
 
 
 R = TypeVar("R", bound=Struct)
@@ -143,29 +143,29 @@ def assemble(
     prefix: str = "",
     table: Table = NO_TABLE,
 ) -> R:
-    """The record of the values by full key; a field without a value has its default.
+    """The record made of the values by full key; a field without a value has its default.
 
     `lists` has the prefixes of each list's tables: `endpoint`, or `endpoint.NAME` for each.
     """
-    made: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     for field in _fields(record, table):
-        name = prefix + field.called
+        name = prefix + field.file_name
         if field.record is None:
             if name in values:
-                made[field.name] = values[name]
+                arguments[field.name] = values[name]
         elif field.is_list:
-            made[field.name] = tuple(
-                assemble(field.record, values, lists, f"{each}.", field.table)
-                for each in lists[name]
+            arguments[field.name] = tuple(
+                assemble(field.record, values, lists, f"{table_prefix}.", field.table)
+                for table_prefix in lists[name]
             )
         elif not field.is_optional or any(key.startswith(f"{name}.") for key in values):
-            made[field.name] = assemble(field.record, values, lists, f"{name}.", field.table)
-    return record(**made)
+            arguments[field.name] = assemble(field.record, values, lists, f"{name}.", field.table)
+    return record(**arguments)
 
 
 def _fields(record: type[Struct], table: Table) -> list[_Field]:
-    found = []
-    for name, annotation, default in _declared(record):
+    all_fields = []
+    for name, annotation, default in _declarations(record):
         type_, metadata = annotation, None
         if get_origin(annotation) is Annotated:
             type_, metadata = get_args(annotation)[:2]
@@ -174,38 +174,38 @@ def _fields(record: type[Struct], table: Table) -> list[_Field]:
         is_list = get_origin(type_) is tuple and isinstance(get_args(type_)[0], type(Struct))
         inner = get_args(type_)[0] if is_list else type_
         is_record = isinstance(inner, type(Struct)) and not isinstance(metadata, Key)
-        found.append(
+        all_fields.append(
             _Field(
                 name,
                 (metadata.name if isinstance(metadata, Key | Table) else "") or name,
-                _completed(metadata, type_, default) if isinstance(metadata, Key) else None,
+                _with_field(metadata, type_, default) if isinstance(metadata, Key) else None,
                 inner if is_record else None,
                 metadata if isinstance(metadata, Table) else NO_TABLE,
                 is_list,
                 is_optional,
             )
         )
-    return found
+    return all_fields
 
 
 @cache
-def _declared(record: type[Struct]) -> tuple[tuple[str, Any, Any], ...]:
+def _declarations(record: type[Struct]) -> tuple[tuple[str, Any, Any], ...]:
     """Name, annotation and default of each field."""
     return tuple((field.name, field.type, field.default) for field in fields(record))
 
 
 def _without_none(annotation: Any) -> tuple[bool, Any]:
-    """Whether None is one of the types, and the others."""
+    """Whether None is one of the types, and the other types."""
     if get_origin(annotation) not in (Union, UnionType):
         return False, annotation
-    others = tuple(each for each in get_args(annotation) if each is not NoneType)
+    others = tuple(type_ for type_ in get_args(annotation) if type_ is not NoneType)
     if len(others) == len(get_args(annotation)):
         return False, annotation
     return True, others[0] if len(others) == 1 else Union[others]  # noqa: UP007
 
 
-def _completed(key: Key, type_: Any, default: Any) -> Key:
-    """The key with what its field says."""
+def _with_field(key: Key, type_: Any, default: Any) -> Key:
+    """The key with the type, choices and default of its field."""
     is_choice = get_origin(type_) is Literal
     return replace(
         key,
@@ -217,5 +217,5 @@ def _completed(key: Key, type_: Any, default: Any) -> Key:
 
 
 def flag_of(name: str) -> str:
-    """How the command line calls a key: by its last part, without its unit of time."""
+    """The flag of a key: its last part, without a unit of time."""
     return "--" + name.rpartition(".")[2].replace("_", "-").removesuffix("-seconds")

@@ -82,7 +82,7 @@ def test_the_endpoint_is_what_the_job_says():
     assert endpoint.deadline == Deadline(idle_seconds=4.0)
 
 
-def test_a_secret_is_read_only_where_it_is_asked_for(monkeypatch):
+def test_a_secret_is_read_only_where_it_is_needed(monkeypatch):
     made = remote("openai", **{"endpoint__api_key.env": "TEXTMILL_TEST_KEY"})
     monkeypatch.delenv("TEXTMILL_TEST_KEY", raising=False)
     assert build(made, with_secret=False).endpoints[0].secret is None

@@ -7,10 +7,11 @@ from hypothesis import given
 from jobs.format import (
     SECONDS,
     byte_size,
+    cached_share,
     clock_duration,
     compact_count,
+    cost,
     duration,
-    ordinal,
     parse_duration,
 )
 
@@ -93,13 +94,19 @@ def test_a_count_has_six_columns_at_most(number):
     assert len(compact_count(number)) <= 6
 
 
-@pytest.mark.parametrize(("number", "shown"), [
-    (0, "0th"), (1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (12, "12th"),
-    (13, "13th"), (20, "20th"), (21, "21st"), (22, "22nd"), (100, "100th"), (111, "111th"),
-    (112, "112th"), (1_001, "1001st"),
+@pytest.mark.parametrize(("usd", "is_known", "shown"), [
+    (0.0, True, "$0.00"), (0.414, True, "$0.41"), (1_234.5, True, "$1,234.50"),
+    (0.0, False, "cost unknown"), (0.414, False, "at least $0.41"),
 ])  # fmt: skip
-def test_ordinals(number, shown):
-    assert ordinal(number) == shown
+def test_a_cost_without_a_price_is_unknown(usd, is_known, shown):
+    assert cost(usd, is_known=is_known) == shown
+
+
+@pytest.mark.parametrize(("cached", "requests", "shown"), [
+    (5_904, 9_632, ["61 % cached"]), (0, 3, ["0 % cached"]), (3, 3, ["100 % cached"]), (0, 0, []),
+])  # fmt: skip
+def test_a_share_of_nothing_is_left_out(cached, requests, shown):
+    assert cached_share(cached, requests) == shown
 
 
 @pytest.mark.parametrize(("n_bytes", "shown"), [

@@ -114,7 +114,7 @@ def test_a_text_that_no_header_can_carry_is_refused(tmp_path: Path, text: str) -
     file.write_text(text, "utf-8")
     file.chmod(0o600)
     assert refusal(Reference(file="key"), tmp_path) == (
-        f"endpoint.api_key: file `{file}` holds blanks or characters that no key has"
+        f"endpoint.api_key: file `{file}` holds blanks or characters that are not valid in a key"
     )
 
 

@@ -109,7 +109,14 @@ def test_a_plan_over_the_budget_exits_8_and_shows_what_it_counted(tmp_path, text
         "over budget.max_cost_usd = 0.25\n",
     )
     no_price = textmill(*job[:-4])
-    assert no_price.out.endswith("up to $0.00 (`openai` has no `price`), about 0.5 s\n")
+    assert no_price.out.endswith("cost unknown (`openai` has no `price`), about 0.5 s\n")
+    (tmp_path / "two.toml").write_text(
+        'task = "chat-completion"\nroute = "weighted"\n[parameters]\nprompt = "{chunk}"\n'
+        + "".join(f'[[endpoint]]\nkind = "openai"\nname = "{name}"\nmodel = "m"\n{price}' for name, price in
+                  (("paid", "weight = 9\nprice = { request = 0.5 }\n"), ("free", "")))
+    )  # fmt: skip
+    both = textmill("plan", tmp_path / "two.toml", "-i", tmp_path / "in.jsonl")
+    assert ", up to $0.50 plus an unknown cost (`free` has no `price`), " in both.out
     assert textmill(*job, "--stop-at-cap").code == 0
     assert textmill(*job, "--json").last["cost_usd"] == 0.5
 
@@ -133,7 +140,7 @@ def test_a_missing_column_of_a_rule_is_reported(tmp_path, textmill, row, is_repo
         '[[rule]]\ncolumn = "sensitive"\nequals = true\nendpoints = ["local"]\n'
     )
     ran = textmill("plan", tmp_path / "job.toml")
-    line = "rule.column = `sensitive` is in no row: every row counts as one of that rule\n"
+    line = "rule.column: no row has the column `sensitive`, the rule applies to every row\n"
     assert (ran.code, ran.err) == (0, line if is_reported else "")
     ran = textmill("run", tmp_path / "job.toml", "-o", tmp_path / "out.parquet")
     assert ran.code == 0 and (line in ran.err) == is_reported

@@ -236,7 +236,7 @@ def test_fault_89_two_embedding_models_in_one_job_are_refused(workdir, textmill)
         path = job(workdir, at(mock, "one", model="m"), at(mock, "two", model="n", fallback=True))
         ran = textmill("run", path)
         assert ran.code == 2
-        assert "the vectors of one output must be of one model" in ran.err
+        assert "all vectors of an output must come from one model" in ran.err
         assert mock.bill.totals().calls == 0
 
 

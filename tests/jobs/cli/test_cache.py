@@ -50,13 +50,13 @@ def spoil(home, count):
 def test_before_anything_is_kept_every_command_says_so_and_makes_nothing(workdir, own_home, textmill):
     ran = textmill("cache", "stats")
     assert (ran.code, ran.out.splitlines()) == (
-        0, ["0 answers, 0 bytes", f"{own_home}/answers: nothing is kept yet"]
+        0, ["0 answers, 0 bytes", f"{own_home}/answers: the cache is empty"]
     )
     assert textmill("cache", "stats", "--json").last["answers"] == 0
-    assert textmill("cache", "verify").out == "0 answers are whole, 0 entries are damaged\n"
+    assert textmill("cache", "verify").out == "0 answers are intact, 0 entries are damaged\n"
     assert textmill("cache", "prune", "--older-than", "1d", "--json").last["answers"] == 0
     ran = textmill("cache", "export", "x")
-    assert (ran.code, ran.err) == (2, f"{own_home}/answers: no answers are kept yet\n")
+    assert (ran.code, ran.err) == (2, f"{own_home}/answers: the cache is empty\n")
     assert not (own_home / "answers").exists()
     assert not Path("x").exists()
 
@@ -71,20 +71,20 @@ def test_stats_tell_what_is_kept(workdir, own_home, textmill):
     assert stored.startswith("stored from 20")
     assert kind.split()[:4] == ["12", "vectors", "of", "256"]
     assert (asked, what) == (
-        "asked for so far:", "  feature-extraction  local/wordllama-256"
+        "requested so far:", "  feature-extraction  local/wordllama-256"
     )
-    told = textmill("cache", "stats", "--json").last
-    assert (told["answers"], told["damaged"]) == (12, 0)
-    assert told["kinds"][0]["dimension"] == 256
-    assert told["asked"][0]["endpoint.kind"] == "local"
+    answer_stats = textmill("cache", "stats", "--json").last
+    assert (answer_stats["answers"], answer_stats["damaged"]) == (12, 0)
+    assert answer_stats["kinds"][0]["dimension"] == 256
+    assert answer_stats["asked"][0]["endpoint.kind"] == "local"
 
 
-def test_verify_finds_damage_and_repair_makes_it_asked_again(workdir, own_home, textmill):
+def test_verify_finds_damage_and_repair_has_it_requested_again(workdir, own_home, textmill):
     run_embed(textmill)
     spoil(own_home, 2)
     ran = textmill("cache", "verify")
     assert (ran.code, ran.out) == (
-        12, "10 answers are whole, 2 entries are damaged, --repair removes them\n"
+        12, "10 answers are intact, 2 entries are damaged; --repair removes them\n"
     )
     lines = ran.err.splitlines()
     assert len(lines) == 2
@@ -92,19 +92,19 @@ def test_verify_finds_damage_and_repair_makes_it_asked_again(workdir, own_home, 
     ran = textmill("cache", "verify", "--json")
     assert (ran.code, ran.last["damaged"], ran.last["removed"], ran.last["exit"]) == (12, 2, 0, 12)
     assert [line[:64] for line in lines] == ran.last["keys"]
-    assert "2 entries are damaged: textmill cache verify" in textmill("cache", "stats").out
+    assert "2 entries are damaged; check with: textmill cache verify" in textmill("cache", "stats").out
     ran = textmill("cache", "verify", "--delete")
     assert (ran.code, ran.out) == (
         0,
-        "10 answers are whole, 2 entries are damaged, 2 of them removed: "
-        "they will be asked for again\n",
+        "10 answers are intact, 2 entries are damaged, 2 of them removed; "
+        "the next run requests them again\n",
     )
     assert textmill("cache", "verify").code == 0
     assert run_anew(textmill).last["cached"] == 10
     assert textmill("cache", "verify", "--json").last["good"] == 12
 
 
-def test_of_much_damage_only_some_is_told_one_by_one(workdir, own_home, textmill):
+def test_of_much_damage_only_some_is_reported_one_by_one(workdir, own_home, textmill):
     Path("in.jsonl").write_text(
         "".join(json.dumps({"id": n, "text": f"row number {n}"}) + "\n" for n in range(30))
     )
@@ -127,7 +127,7 @@ def test_a_file_that_sqlite_cannot_read_is_12_and_repair_keeps_the_rest(workdir,
     assert (ran.code, ran.last["exit"]) == (12, 12)
     assert ran.last["file_faults"]
     assert textmill("cache", "verify").out == (
-        "the cache file is damaged; --repair keeps what can be read\n"
+        "the cache file is damaged; --repair keeps the readable answers\n"
     )
     ran = run_embed(textmill)
     assert ran.code == 12
@@ -224,7 +224,7 @@ def test_answers_travel_to_another_home(workdir, own_home, textmill, monkeypatch
     }
 
 
-def test_an_answer_that_stands_otherwise_here_is_said(workdir, own_home, textmill):
+def test_an_answer_that_differs_here_is_reported(workdir, own_home, textmill):
     run_embed(textmill)
     textmill("cache", "export", "x")
     from pipeline.records import Answer
@@ -234,7 +234,7 @@ def test_an_answer_that_stands_otherwise_here_is_said(workdir, own_home, textmil
     cache.put_many([(name, Answer(b"\x00\x00\x80?" * 256))])
     ran = textmill("cache", "import", "x")
     assert (ran.code, ran.out.splitlines()) == (
-        0, ["12 answers read, 0 were new", "1 has another answer here, which stays"]
+        0, ["12 answers read, 0 were new", "1 differs from the answer in this cache, which is kept"]
     )
     assert cache.get_many([name]) == {name: Answer(b"\x00\x00\x80?" * 256)}
     cache.close()
@@ -245,7 +245,7 @@ def test_a_damaged_entry_does_not_stop_an_export(workdir, own_home, textmill):
     spoil(own_home, 1)
     ran = textmill("cache", "export", "x", "--json")
     assert (ran.code, ran.last["answers"], ran.last["damaged"]) == (3, 11, 1)
-    assert "1 damaged entry was left out" in ran.err
+    assert "1 damaged entry was skipped" in ran.err
 
 
 def test_standard_streams_carry_answers(workdir, own_home, textmill, monkeypatch):
@@ -264,9 +264,9 @@ def test_standard_streams_carry_answers(workdir, own_home, textmill, monkeypatch
 def test_an_export_does_not_replace_what_is_something_else(workdir, own_home, textmill):
     run_embed(textmill)
     for name, why in (
-        ("in.jsonl", "exists and is no file of `textmill cache export`"),
-        (".", "exists and is no file of `textmill cache export`"),
-        (f"{own_home}/answers/x", "lies in the folder of the answers themselves"),
+        ("in.jsonl", "exists and was not written by `textmill cache export`"),
+        (".", "exists and was not written by `textmill cache export`"),
+        (f"{own_home}/answers/x", "must not be in the cache folder"),
         ("gone/x", "cannot be written (No such file or directory)"),
     ):
         ran = textmill("cache", "export", name)

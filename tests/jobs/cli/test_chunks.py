@@ -39,11 +39,11 @@ def test_chunks_of_a_text_file_are_its_spans(rows, textmill):
     text = "First line.\r\nSecond line.\r\n\r\n水闸没有损坏。" * 9
     (rows / "a.md").write_bytes(b"\xef\xbb\xbf" + text.encode())
     ran = textmill("chunks", "a.md", "--size", "16", "--overlap", "0", "--json")
-    told = objects(ran.out)
-    assert (ran.code, {each["id"] for each in told}) == (0, {"a.md"})
-    assert "".join(each["text"] for each in told) == text
-    assert all(each["text"] == text[each["start_char"]:each["end_char"]] for each in told)
-    assert max(each["tokens"] for each in told) <= 16
+    printed_chunks = objects(ran.out)
+    assert (ran.code, {each["id"] for each in printed_chunks}) == (0, {"a.md"})
+    assert "".join(each["text"] for each in printed_chunks) == text
+    assert all(each["text"] == text[each["start_char"]:each["end_char"]] for each in printed_chunks)
+    assert max(each["tokens"] for each in printed_chunks) <= 16
 
 
 def test_chunks_for_people_say_span_tokens_overlap_and_both_ends(rows, textmill):
@@ -68,7 +68,7 @@ def test_a_line_is_as_wide_as_the_terminal_and_no_escape_is_cut(rows, textmill, 
         assert re.fullmatch(r"(((船)?\\x1b)?停)?(\\n)?(渡船\\x1b停\\n)*end", tail)
 
 
-def test_sections_are_told_where_they_begin(rows, textmill):
+def test_sections_are_reported_where_they_begin(rows, textmill):
     (rows / "a.md").write_text("# Guide\n\n" + "One word more. " * 9 + "\n\n## 安装\n\n" + "再读一遍。" * 9)
     out = textmill("chunks", "a.md", "--method", "markdown", "--size", "48", "--overlap", "0").out
     assert [line.strip() for line in out.splitlines() if line.startswith(" " * 9)] == [
@@ -88,9 +88,9 @@ def test_chunks_of_a_job(rows, textmill):
         'task = "feature-extraction"\n[input]\npath = "in.jsonl"\nid = "name"\n'
         '[chunk]\nsize = 8\nmethod = "fixed"\n[[endpoint]]\nkind = "local"\n'
     )
-    told = objects(textmill("chunks", "job.toml", "--json").out)
-    assert [each["id"] for each in told if each["start_char"] == 0] == ["weir", "渡船", "bread"]
-    assert max(each["tokens"] for each in told) == 8
+    printed_chunks = objects(textmill("chunks", "job.toml", "--json").out)
+    assert [each["id"] for each in printed_chunks if each["start_char"] == 0] == ["weir", "渡船", "bread"]
+    assert max(each["tokens"] for each in printed_chunks) == 8
 
 
 def test_ids_and_texts_cannot_act_on_the_terminal(rows, textmill):
@@ -114,14 +114,14 @@ def test_rows_on_standard_input(rows, textmill, stdin, command):
 
 def test_one_text_on_standard_input(rows, textmill, stdin):
     stdin("水闸没有损坏。\r\n".encode())
-    (told,) = objects(textmill("chunks", "-", "--json").out)
-    assert (told["id"], told["text"]) == ("standard input", "水闸没有损坏。\r\n")
+    (printed_chunks,) = objects(textmill("chunks", "-", "--json").out)
+    assert (printed_chunks["id"], printed_chunks["text"]) == ("standard input", "水闸没有损坏。\r\n")
     stdin(b"x\xff")
     ran = textmill("chunks", "-i", "-")
     assert (ran.code, ran.err) == (2, "standard input: cannot be read: not UTF-8\n")
 
 
-def test_rows_that_cannot_be_read_are_told(rows, textmill):
+def test_rows_that_cannot_be_read_are_reported(rows, textmill):
     with (rows / "in.jsonl").open("a") as file:
         file.write('{"name": "x", "text": 5}\n' * 1 + "".join(
             f'{{"name": {number}}}\n' for number in range(6)))
@@ -154,7 +154,7 @@ def test_a_page_of_all_documents_or_of_one(rows, textmill):
     (["in.jsonl", "--size", "3"], 2,
      "--size: chunk.overlap = 32 tokens must be smaller than chunk.size = 3 tokens"),
     (["in.jsonl", "--html", "in.jsonl"], 2, "--html = in.jsonl must end in .html, or be -"),
-    (["in.jsonl", "--html", "-", "--json"], 2, "--html and --json are two ways of showing"),
+    (["in.jsonl", "--html", "-", "--json"], 2, "--html and --json cannot be combined"),
     (["in.jsonl", "--html", "none/x.html"], 13,
      "none/x.html: cannot be written: No such file or directory"),
 ])

@@ -1,5 +1,6 @@
 """The commands as a table: each is where it is said to be, and imports little before it runs."""
 
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -126,3 +127,42 @@ def test_a_command_exits_with_its_code_and_reports_its_errors(made, arguments, c
     assert ended.value.code == code
     assert shown.out.startswith(out) and bool(shown.out) == bool(out)
     assert err in shown.err and bool(shown.err) == bool(err)
+
+
+FIRST_WORDS = {
+    "Add", "Age", "Aggregation", "Allow", "Answers", "Base", "Check", "Chunking", "Column",
+    "Count", "Delay", "Dimension", "Engine", "Estimate", "Exit", "Explain", "Export", "Fail",
+    "Fault", "Find", "Follow", "Host", "Id", "Import", "Inject", "Input", "Job", "Largest",
+    "Latency", "List", "Longest", "Maximum", "Model", "Name", "Number", "Output", "Port",
+    "Print", "Prompt", "Protocol", "Rate", "Record", "Refuse", "Remove", "Report", "Resume",
+    "Retry", "Run", "Schedule", "Seed", "Serve", "Set", "Show", "Stop", "Task", "Templates",
+    "Time", "Tokenizer", "Tokens", "Use", "Verify", "Write",
+}  # fmt: skip
+"""Imperatives, nouns, and adjectives before a noun. A new help text adds its first word here."""
+
+
+def commands_with_help():
+    context = click.Context(cli)
+    for name in cli.list_commands(context):
+        found = cli.get_command(context, name)
+        yield name, found
+        if isinstance(found, click.Group):
+            yield from ((f"{name} {its}", inner) for its, inner in found.commands.items())
+
+
+@pytest.mark.parametrize(("name", "shown"), [*commands_with_help()], ids=lambda value: value if isinstance(value, str) else "")
+def test_every_sentence_of_help_begins_with_an_imperative_or_a_noun(name, shown):
+    texts = {name: shown.help} | {o.opts[-1]: o.help for o in shown.params if isinstance(o, click.Option)}
+    for place, text in texts.items():
+        assert text and text.endswith("."), place
+        for sentence in re.split(r"(?<=\.)\s+", text.strip()):
+            assert sentence.split()[0].strip(",;:.") in FIRST_WORDS, (place, sentence)
+
+
+def test_help_would_be_refused_for_a_fragment():
+    assert not {"Of", "Not", "Such", "As", "What", "Up", "Any", "Behind"} & FIRST_WORDS
+
+
+def test_no_summary_is_cut_in_the_list_of_commands():
+    context = click.Context(cli, info_name="textmill", terminal_width=80)
+    assert "..." not in cli.get_help(context).partition("Commands:")[2]

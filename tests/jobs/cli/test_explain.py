@@ -39,7 +39,7 @@ def run(textmill, *more, command=JOB):
     assert ran.code in (0, 3), ran.err
 
 
-def told(textmill, name, *more, command=JOB):
+def row_report(textmill, name, *more, command=JOB):
     ran = textmill("explain", *command, *ID, *more, "--id", name, "--json")
     assert ran.code == 0, ran.err
     return ran.last
@@ -58,7 +58,7 @@ def changed(row):
 
 
 def test_before_any_run_nothing_was_ever_answered(workdir, own_home, textmill):
-    row = told(textmill, "short")
+    row = row_report(textmill, "short")
     assert row["address"] == "in.jsonl:2"
     assert (row["changed"], row["is_in_output"]) == (None, False)
     assert states(row) == [("missing", "never answered, and no run of this output has committed")]
@@ -67,7 +67,7 @@ def test_before_any_run_nothing_was_ever_answered(workdir, own_home, textmill):
 
 def test_after_a_run_every_chunk_is_cached_and_shown_with_span_tokens_and_key(workdir, textmill):
     run(textmill)
-    row = told(textmill, "long")
+    row = row_report(textmill, "long")
     assert {state for state, _ in states(row)} == {"cached"}
     assert [chunk["chunk"] for chunk in row["chunks"]] == list(range(len(row["chunks"])))
     assert row["chunks"][0]["start_char"] == 0
@@ -88,18 +88,18 @@ def test_a_parameter_a_model_and_a_kind_that_differ_are_named(workdir, textmill)
         served = [*JOB, "--kind", "openai", "--url", f"{server.url}/v1"]
         run(textmill, "--model", "a", "--set", "parameters.normalize=true", command=served)
         before = server.bill.calls
-        row = told(
+        row = row_report(
             textmill, "short", "--model", "a", "--set", "parameters.normalize=false", command=served
         )
         assert states(row) == [("missing", "answered under another key")]
         assert differs(row) == [("parameters.normalize", True, False)]
         assert changed(row) == [("parameters.normalize", True, False)]
-        row = told(textmill, "short", "--model", "b", "--set", "parameters.normalize=true",
+        row = row_report(textmill, "short", "--model", "b", "--set", "parameters.normalize=true",
                    command=served)
         assert differs(row) == [("endpoint.model", "a", "b")]
-        row = told(textmill, "short", "--model", "a", command=served)
+        row = row_report(textmill, "short", "--model", "a", command=served)
         assert differs(row) == [("parameters.normalize", True, None)]
-        row = told(textmill, "short", "--model", "a", "--set", "parameters.normalize=true",
+        row = row_report(textmill, "short", "--model", "a", "--set", "parameters.normalize=true",
                    "--set", "endpoint.revision=v2", command=served)
         assert differs(row) == [("endpoint.revision", "main", "v2")]
         assert server.bill.calls == before  # nothing is sent
@@ -124,18 +124,18 @@ def test_the_nearest_of_many_earlier_answers_is_named(workdir, textmill):
         run(textmill, "--set", "parameters.x=1", "--set", "parameters.y=1", command=served)
         run(textmill, "--set", "parameters.x=2", "--set", "parameters.y=2", command=served)
         run(textmill, "--set", "parameters.x=3", "--set", "parameters.y=3", command=served)
-    row = told(textmill, "short", "--set", "parameters.x=1", "--set", "parameters.y=9", command=served)
+    row = row_report(textmill, "short", "--set", "parameters.x=1", "--set", "parameters.y=9", command=served)
     assert differs(row) == [("parameters.y", 1, 9)]
 
 
 def test_what_cuts_the_text_otherwise_is_named(workdir, textmill):
     run(textmill)
-    row = told(textmill, "long", "--size", "128")
+    row = row_report(textmill, "long", "--size", "128")
     assert changed(row) == [("chunk.size", 64, 128)]
     why = "the input is new: its settings changed since the last committed run"
     assert ("missing", why) in states(row)
-    assert states(told(textmill, "short", "--size", "128")) == [("cached", None)]
-    row = told(textmill, "long", "--overlap", "8", "--tokenizer", "cl100k_base", "--method", "fixed")
+    assert states(row_report(textmill, "short", "--size", "128")) == [("cached", None)]
+    row = row_report(textmill, "long", "--overlap", "8", "--tokenizer", "cl100k_base", "--method", "fixed")
     assert changed(row) == [
         ("chunk.method", "structure", "fixed"),
         ("chunk.overlap", 0, 8),
@@ -150,19 +150,19 @@ def test_a_prompt_that_differs_is_named(workdir, textmill):
         ask = ["ask", "-i", "in.jsonl", "-o", "a.jsonl", "--kind", "openai", "--url",
                f"{server.url}/v1", "--model", "chat"]
         run(textmill, "--prompt", "Shorten: {chunk}", command=ask)
-        assert states(told(textmill, "short", "--prompt", "Shorten: {chunk}", command=ask)) == [
+        assert states(row_report(textmill, "short", "--prompt", "Shorten: {chunk}", command=ask)) == [
             ("cached", None)
         ]
-        row = told(textmill, "short", "--prompt", "Cut: {chunk}", command=ask)
+        row = row_report(textmill, "short", "--prompt", "Cut: {chunk}", command=ask)
     assert changed(row) == [("parameters.prompt", "Shorten: {chunk}", "Cut: {chunk}")]
     assert row["is_in_output"]
 
 
-def test_a_text_that_changed_is_told_from_a_new_row(workdir, textmill):
+def test_a_text_that_changed_differs_from_a_new_row(workdir, textmill):
     run(textmill)
     changed_text = LONG.replace("weir 30 read", "weir 30 showed")
     write([{"id": "long", "text": changed_text}, {"id": "new", "text": "A row of today."}])
-    row = told(textmill, "long")
+    row = row_report(textmill, "long")
     missing = [chunk for chunk in row["chunks"] if chunk["state"] == "missing"]
     assert 1 <= len(missing) <= 2
     at = changed_text.index("showed")
@@ -170,41 +170,41 @@ def test_a_text_that_changed_is_told_from_a_new_row(workdir, textmill):
     assert {chunk["why"] for chunk in missing} == {
         "the text changed, or a column that the prompt reads"
     }
-    assert states(told(textmill, "new")) == [("missing", "a new row")]
+    assert states(row_report(textmill, "new")) == [("missing", "a new row")]
 
 
-def test_an_answer_that_was_pruned_is_told_from_a_text_that_changed(workdir, textmill):
+def test_an_answer_that_was_pruned_differs_from_a_text_that_changed(workdir, textmill):
     run(textmill)
     assert textmill("cache", "prune", "--older-than", "0h").code == 0
-    assert states(told(textmill, "short")) == [
+    assert states(row_report(textmill, "short")) == [
         ("missing", "in the output, but its answer is gone: pruned, or kept in another TEXTMILL_HOME")
     ]
 
 
-def test_a_damaged_entry_is_told(workdir, own_home, textmill):
+def test_a_damaged_entry_is_reported(workdir, own_home, textmill):
     run(textmill)
     file = sqlite3.connect(own_home / "answers" / "cache.db", isolation_level=None)
     file.execute("UPDATE Cache SET value = x'00' WHERE length(key) = 32")
     file.close()
-    assert states(told(textmill, "short")) == [("damaged", "it will be requested again")]
+    assert states(row_report(textmill, "short")) == [("damaged", "it will be requested again")]
 
 
-def test_a_failure_of_the_last_run_is_told(workdir, textmill):
+def test_a_failure_of_the_last_run_is_reported(workdir, textmill):
     with serving(["422 match=flood"], models=["m"]) as server:
         served = [*JOB, "--kind", "openai", "--url", f"{server.url}/v1", "--model", "m"]
         run(textmill, command=served)
-    (chunk,) = told(textmill, "short", command=served)["chunks"]
+    (chunk,) = row_report(textmill, "short", command=served)["chunks"]
     assert chunk["state"] == "missing"
     assert chunk["why"].startswith("failed in the last run: 422")
     assert chunk["failure"]["kind"] == "poison"
-    assert {state for state, _ in states(told(textmill, "long", command=served))} == {"cached"}
+    assert {state for state, _ in states(row_report(textmill, "long", command=served))} == {"cached"}
 
 
 def test_a_chunk_that_is_too_long_for_its_model_is_shown_as_its_pieces(workdir, textmill):
     with serving(models=["m"], max_input_tokens=40) as server:
         served = [*JOB, "--kind", "openai", "--url", f"{server.url}/v1", "--model", "m"]
         run(textmill, command=served)
-        row = told(textmill, "long", command=served)
+        row = row_report(textmill, "long", command=served)
     assert {state for state, _ in states(row)} == {"cached"}
     import pyarrow.parquet as pq
 
@@ -219,7 +219,7 @@ def test_a_row_without_requests_says_why(workdir, textmill):
     assert out == "blank  in.jsonl:3  0 chunks, 0 cached\nnothing to send: the text is blank\n"
     out = textmill("explain", *JOB, *ID, "--id", "bad").out
     assert out.splitlines()[1].startswith("not sent: ")
-    assert told(textmill, "bad")["error"]
+    assert row_report(textmill, "bad")["error"]
 
 
 def test_a_row_that_is_not_there_is_2_with_a_hint(workdir, textmill):
@@ -236,9 +236,9 @@ def test_a_row_that_is_not_there_is_2_with_a_hint(workdir, textmill):
 
 def test_a_row_is_found_by_number_or_by_its_identity(workdir, textmill):
     write([{"id": 1, "text": "one"}, {"id": 2, "text": "two"}])
-    assert told(textmill, "2")["address"] == "in.jsonl:2"
-    identity = told(textmill, "1")["identity"]
-    assert told(textmill, identity)["id"] == 1
+    assert row_report(textmill, "2")["address"] == "in.jsonl:2"
+    identity = row_report(textmill, "1")["identity"]
+    assert row_report(textmill, identity)["id"] == 1
 
 
 def test_without_an_id_column_the_identity_names_the_row(workdir, textmill):
@@ -254,7 +254,7 @@ def test_an_output_of_json_lines_and_one_row_per_document_is_known_too(workdir, 
     summarize = ["summarize", "-i", "in.jsonl", "-o", "s.jsonl"]
     run(textmill, command=summarize)
     write([{"id": "long", "text": "Quite another text, about a ferry."}])
-    row = told(textmill, "long", command=summarize)
+    row = row_report(textmill, "long", command=summarize)
     assert row["is_in_output"]
     assert states(row) == [("missing", "the text changed, or a column that the prompt reads")]
 
@@ -266,7 +266,7 @@ def test_a_spoiled_run_folder_explains_less_and_breaks_nothing(workdir, textmill
     for bad in ("", "[]", "{", '{"state": "committed", "prefixes": [7, {}], "input_settings": 3}',
                 json.dumps(good | {"prefixes": 9})):
         manifest.write_text(bad)
-        row = told(textmill, "long", "--size", "100")
+        row = row_report(textmill, "long", "--size", "100")
         assert any(chunk["state"] == "missing" for chunk in row["chunks"])
 
 
@@ -277,7 +277,7 @@ def test_what_is_remembered_holds_no_secret(workdir, own_home, textmill, monkeyp
                   "--set", "endpoint.api_key.env=THE_KEY"]
         run(textmill, command=served)
         monkeypatch.delenv("THE_KEY")  # it is not needed to explain
-        assert states(told(textmill, "short", command=served)) == [("cached", None)]
+        assert states(row_report(textmill, "short", command=served)) == [("cached", None)]
     for file in [*(own_home / "answers").iterdir(), *Path("v.parquet.run").rglob("*.json")]:
         content = file.read_bytes()
         assert b"canary" not in content
@@ -329,7 +329,7 @@ def test_an_answer_of_any_endpoint_that_may_answer_counts(workdir, textmill):
     assert changed(ran.last) == [("endpoint", ["far"], ["near", "far"])]
 
 
-def test_an_answer_that_a_rule_keeps_from_a_row_is_told(workdir, textmill):
+def test_an_answer_that_a_rule_keeps_from_a_row_is_reported(workdir, textmill):
     with serving(models=["near", "far"]) as server:
         write([ROWS[1] | {"private": False}])
         Path("two.toml").write_text(TWO.format(url=server.url) + RULE)

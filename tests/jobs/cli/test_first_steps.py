@@ -9,20 +9,20 @@ from pipeline.disk.durable import storage_errors
 from pipeline.errors import StorageError
 
 
-def test_rows_in_place_of_a_job_file_are_told_from_one(textmill):
+def test_rows_are_not_taken_for_a_job_file(textmill):
     for name in ("docs.jsonl", "docs.parquet", "docs.jsonl.gz"):
         ran = textmill("run", name)
         assert (ran.code, ran.err) == (
             2,
-            f"{name}: is no job file\n"
-            "hint: rows are given with -i: textmill run embed -i ROWS -o OUTPUT\n",
+            f"{name}: is not a job file\n"
+            "hint: pass rows with -i: textmill run embed -i ROWS -o OUTPUT\n",
         )
 
 
 def test_a_word_too_many_is_answered_with_the_option_that_takes_it(textmill):
     ran = textmill("run", "embed", "docs.jsonl", "-o", "x.parquet")
     assert (ran.code, ran.err.splitlines()[-1]) == (
-        2, "hint: rows are given with -i, an output with -o",
+        2, "hint: pass the input with -i and the output with -o",
     )  # fmt: skip
     ran = textmill("run", "nightly.toml", "--retry-failed", "nonsense")
     assert (ran.code, ran.err.splitlines()[-1]) == (
@@ -49,7 +49,7 @@ def test_the_command_that_goes_on_is_what_somebody_would_type():
     )
 
 
-def test_all_slips_of_a_job_file_are_told_at_once(tmp_path, textmill):
+def test_all_unknown_keys_of_a_job_file_are_reported_at_once(tmp_path, textmill):
     (tmp_path / "job.toml").write_text(
         'task = "feature-extraction"\nroutes = "ordered"\n[input]\npaht = "x.jsonl"\n'
         '[[endpoint]]\nname = "a"\nkind = "local"\nprise = {}\n[chunk]\nsise = 1\n'
@@ -58,6 +58,6 @@ def test_all_slips_of_a_job_file_are_told_at_once(tmp_path, textmill):
     assert ran.code == 2
     assert ran.err.splitlines() == [
         f"{tmp_path}/job.toml: unknown key `routes` (did you mean `route`?)",
-        "hint: unknown, too: `input.paht` (did you mean `path`?), "
+        "hint: also unknown: `input.paht` (did you mean `path`?), "
         "`chunk.sise` (did you mean `size`?), `endpoint.prise` (did you mean `price`?)",
     ]

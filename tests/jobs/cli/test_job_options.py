@@ -3,7 +3,14 @@
 import click
 import pytest
 
-from jobs.cli.job_options import FLAGGED, JobSettings, job_options, pairs
+from jobs.cli.job_options import (
+    FLAGGED,
+    HELP_GROUPS,
+    GroupedCommand,
+    JobSettings,
+    job_options,
+    pairs,
+)
 from jobs.spec.job import KEY, KEYS
 from pipeline.errors import UsageError
 
@@ -45,7 +52,7 @@ def test_a_flag_sets_its_key_as_the_type_of_the_key(key):
         assert settings_of(key.flag, raw).flags == {key.name: value}
 
 
-def test_flags_stand_in_the_order_in_which_they_were_typed():
+def test_flags_keep_the_order_in_which_they_were_typed():
     assert list(settings_of("--url", "u", "--id", "n", "-i", "p").flags) == [
         "endpoint.url", "input.id", "input.path"]  # fmt: skip
 
@@ -69,3 +76,35 @@ def test_an_override_is_a_key_and_a_value():
     for wrong in ("a", "=1"):
         with pytest.raises(UsageError, match="--set takes KEY=VALUE"):
             pairs([wrong])
+
+
+def test_help_lists_the_flags_in_groups_by_the_section_of_their_key():
+    @click.command(cls=GroupedCommand)
+    @click.argument("job")
+    @job_options([KEY["run.until"], KEY["input.path"], KEY["guard.max_failed"], KEY["chunk.size"], KEY["endpoint.url"]])
+    @click.option("--json", is_flag=True, help="Print JSON.")
+    def command(job, settings, json):
+        pass
+
+    shown = command.get_help(click.Context(command, info_name="x", terminal_width=80))
+    assert shown.partition("[OPTIONS] JOB\n\n")[2].splitlines() == [
+        "Input and output:",
+        "  -i, --input PATH    Input rows: file, glob, directory, s3:// or -.", "",
+        "Chunking:",
+        "  --size TOKENS       Maximum tokens per chunk.", "",
+        "Endpoint:",
+        "  --url URL           Base URL of the service.", "",
+        "Limits:",
+        "  --max-failed SHARE  Largest share of failed rows; above it nothing is",
+        "                      published (exit 4).", "",
+        "Run:",
+        "  --until TIME        Time of day, such as 06:00, at which to drain and exit 10.", "",
+        "Options:",
+        "  --set KEY=VALUE     Set any key of the job file.",
+        "  --json              Print JSON.",
+        "  --help              Show this message and exit.",
+    ]  # fmt: skip
+
+
+def test_every_section_with_a_flag_has_a_group():
+    assert {key.section for key in FLAGGED} <= set(HELP_GROUPS)

@@ -29,7 +29,7 @@ def machine(tmp_path, monkeypatch):
 
 class Machine:
     def __init__(self, folder, monkeypatch):
-        self.folder, self.bin, self.told = folder, folder / "bin", folder / "told"
+        self.folder, self.bin, self.log = folder, folder / "bin", folder / "log"
         self.bin.mkdir()
         self.table = folder / "crontab.txt"
         monkeypatch.setenv("PATH", str(self.bin))
@@ -40,7 +40,7 @@ class Machine:
 
     def tool(self, name, script):
         path = self.bin / name
-        path.write_text(f"#!/bin/sh\necho \"{name} $*\" >>'{self.told}'\n{script}\n")
+        path.write_text(f"#!/bin/sh\necho \"{name} $*\" >>'{self.log}'\n{script}\n")
         path.chmod(0o755)
 
     def with_systemd(self, code=0):
@@ -80,12 +80,12 @@ def test_add_list_next_and_remove_by_systemd(machine, textmill, own_home):
     assert wanted.samefile(machine.units / "textmill-nightly.timer")
     service = (machine.units / "textmill-nightly.service").read_text("utf-8")
     assert f'"run" "{job}"' in service and f'"TEXTMILL_HOME={own_home}"' in service
-    assert "systemctl --user daemon-reload\nsystemctl --user restart textmill-nightly.timer\n" in machine.told.read_text()
+    assert "systemctl --user daemon-reload\nsystemctl --user restart textmill-nightly.timer\n" in machine.log.read_text()
 
     listed = textmill("schedule", "list")
     assert listed.out == f"nightly  02:00 (within 10 min)  {job}  systemd\n"
-    told = json.loads(textmill("schedule", "next", "--json").out)
-    assert (told["name"], told["job"], told["by"], told["random_delay_seconds"]) == ("nightly", str(job), "systemd", 600)
+    log = json.loads(textmill("schedule", "next", "--json").out)
+    assert (log["name"], log["job"], log["by"], log["random_delay_seconds"]) == ("nightly", str(job), "systemd", 600)
     assert "  nightly\n" in textmill("schedule", "next").out
 
     (machine.folder / "home/data/systemd/timers").mkdir(parents=True)
@@ -102,7 +102,7 @@ def test_adding_twice_changes_nothing_and_another_time_replaces_it(machine, text
     job = machine.job()
     assert textmill("schedule", "add", job, "--at", "02:00", "--yes").code == 0
     again = textmill("schedule", "add", job, "--at", "02:00")
-    assert again.code == 0 and again.out.startswith("`nightly` is scheduled already: ")
+    assert again.code == 0 and again.out.startswith("`nightly` is already scheduled: ")
     assert textmill("schedule", "add", job, "--at", "04:30", "--random-delay", "0", "--yes").code == 0
     assert textmill("schedule", "list").out == f"nightly  04:30  {job}  systemd\n"
 
@@ -112,7 +112,7 @@ def test_nothing_is_written_without_a_yes(machine, textmill, monkeypatch):
     job = machine.job()
     assert "OnCalendar" in textmill("schedule", "add", job, "--at", "02:00", "--dry-run").out
     ran = textmill("schedule", "add", job, "--at", "02:00")
-    assert ran.code == 2 and ran.err.endswith("nothing was written: nobody to ask\nhint: --yes writes it\n")
+    assert ran.code == 2 and ran.err.endswith("nothing was written: standard input is closed\nhint: use --yes\n")
     monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
     assert textmill("schedule", "add", job, "--at", "02:00").code == 130
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
@@ -145,7 +145,7 @@ def test_a_crontab_is_used_where_there_is_no_systemd(machine, textmill, own_home
     assert first == "0 5 * * * backup 100\\%"
     assert line.startswith("0 2 * * * for n in 1 2 3 4 5 6; do TEXTMILL_HOME=")
     assert textmill("schedule", "list").out == f"nightly  02:00  {job}  crontab\n"
-    assert textmill("schedule", "add", job, "--at", "02:00", "--random-delay", "0").out.startswith("`nightly` is scheduled already")
+    assert textmill("schedule", "add", job, "--at", "02:00", "--random-delay", "0").out.startswith("`nightly` is already scheduled")
     assert textmill("schedule", "remove", "nightly").code == 0
     assert machine.table.read_text("utf-8") == "0 5 * * * backup 100\\%\n"
 
@@ -161,18 +161,18 @@ def test_a_crontab_that_held_nothing_else_goes_with_its_last_schedule(machine, t
 def test_a_machine_with_neither(machine, textmill):
     ran = textmill("schedule", "add", machine.job(), "--at", "02:00", "--yes")
     assert ran.code == 2
-    assert ran.err.startswith("neither systemd nor crontab on this machine") and "hint: " in ran.err
+    assert ran.err.startswith("this machine has neither systemd nor crontab") and "hint: " in ran.err
     shown = textmill("schedule", "add", machine.job(), "--at", "02:00", "--dry-run")
     assert shown.code == 0 and "RestartForceExitStatus=5" in shown.out
     assert textmill("schedule", "add", machine.job(), "--at", "02:00", "--yes", "--crontab").code == 2
 
 
-def test_where_systemd_does_not_answer_the_files_stand_and_one_line_says_how_to_go_on(machine, textmill):
+def test_where_systemd_does_not_answer_the_files_are_written_and_one_line_says_how_to_start(machine, textmill):
     machine.with_systemd(code=1)
     ran = textmill("schedule", "add", machine.job(), "--at", "02:00", "--yes")
     assert ran.code == 0
     (line,) = ran.err.splitlines()
-    assert line.startswith("systemctl --user does not answer here")
+    assert line.startswith("systemctl --user does not respond")
     assert "systemctl --user daemon-reload && systemctl --user start 'textmill-nightly.timer'" in line
     assert len(machine.left) == 3
 
@@ -184,13 +184,13 @@ def test_a_key_by_variable_needs_a_file_and_no_key_is_read_or_written(machine, t
     ran = textmill("schedule", "add", job, "--at", "02:00", "--yes")
     path = machine.folder / "home" / "config" / "textmill" / "env"
     assert f"EnvironmentFile=-{path}\n" in ran.out
-    assert f"the job reads MILL_KEY: put MILL_KEY=... into {path}, with mode 0600" in ran.err
+    assert f"the job reads MILL_KEY: put MILL_KEY=... into {path} with mode 0600" in ran.err
     assert not path.exists()
     path.parent.mkdir()
     path.write_text("MILL_KEY=canary-secret\n")
     path.chmod(0o644)
     ran = textmill("schedule", "add", job, "--at", "03:00", "--yes")
-    assert f"{path}: others can read it: chmod 600 it" in ran.err and "the job reads" not in ran.err
+    assert f"{path}: others can read it, set mode 0600 with chmod 600" in ran.err and "the job reads" not in ran.err
     for unit in machine.units.glob("textmill-*"):
         assert "canary-secret" not in unit.read_text("utf-8")
     assert "canary-secret" not in ran.out + ran.err
@@ -211,12 +211,12 @@ def test_a_name_belongs_to_one_job_and_one_keeper(machine, textmill):
     textmill("schedule", "add", machine.job(), "--at", "02:00", "--yes")
     other = machine.job(folder="other")
     ran = textmill("schedule", "add", other, "--at", "02:00", "--yes")
-    assert ran.code == 2 and "hint: give another --name" in ran.err
+    assert ran.code == 2 and "hint: use another --name" in ran.err
     assert textmill("schedule", "add", other, "--at", "02:00", "--yes", "--name", "second").code == 0
     machine.with_crontab()
     ran = textmill("schedule", "add", machine.job(), "--at", "02:00", "--yes", "--crontab")
-    assert ran.code == 2 and "is scheduled by systemd already" in ran.err
-    assert textmill("schedule", "remove", "third").err == "no schedule `third`\nhint: schedules are nightly, second\n"
+    assert ran.code == 2 and "is already scheduled by systemd" in ran.err
+    assert textmill("schedule", "remove", "third").err == "no schedule `third`\nhint: the schedules are nightly, second\n"
 
 
 def test_a_chinese_name_from_add_to_remove(machine, textmill):

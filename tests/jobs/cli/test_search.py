@@ -49,7 +49,7 @@ def test_errors_are_one_line(rows, textmill, arguments, line):
     assert "Traceback" not in ran.err
 
 
-def test_search_finds_the_chunk_that_is_asked_for_best_first(vectors, textmill):
+def test_search_finds_the_chunk_that_answers_the_question_best_first(vectors, textmill):
     ran = textmill("search", "v.parquet", "How does bread dough rise?", "--json")
     hits = objects(ran.out)
     assert hits[0]["name"] == "bread"
@@ -111,13 +111,13 @@ def test_a_question_is_embedded_by_the_model_that_made_the_output(rows, textmill
         assert mock.bill.totals().calls == asked + 1
         ran = textmill("search", "v.parquet", "q", "--job", "other.toml")
         assert (ran.code, ran.err) == (
-            2, "other.toml: its model openai/n is not the output's openai/m\n",
+            2, "other.toml: its model openai/n is not that of the output, openai/m\n",
         )
         ran = textmill("search", "v.parquet", "q")
         assert (ran.code, ran.err) == (
             2,
             "v.parquet: embedded with openai/m, which is not local\n"
-            "hint: --job JOB, the job that wrote it, or --kind, --model and --url\n",
+            "hint: use --job JOB with the job that wrote it, or --kind, --model and --url\n",
         )
         mock.play("401")
         ran = textmill("search", "v.parquet", "q", "--job", "job.toml")
@@ -155,7 +155,7 @@ def test_of_several_endpoints_the_first_that_has_the_model_and_is_there_embeds_t
         ran = textmill("search", "v.parquet", "q", "--job", "others.toml")
         assert (ran.code, ran.err) == (
             2,
-            "others.toml: none of its models openai/n, openai/n@v2 is the output's openai/m\n",
+            "others.toml: none of its models openai/n, openai/n@v2 is that of the output, openai/m\n",
         )
 
 
@@ -170,9 +170,9 @@ def test_a_local_job_cannot_name_another_model(rows, textmill):
 def test_templates_are_listed_and_printed_as_they_are(textmill):
     listed = textmill("templates").out.splitlines()
     assert [line.split()[0] for line in listed] == ["ask", "embed", "enrich", "summarize"]
-    told = objects(textmill("templates", "--json").out)
-    assert [each["name"] for each in told] == ["ask", "embed", "enrich", "summarize"]
-    assert all(each["purpose"] for each in told)
+    hits_shown = objects(textmill("templates", "--json").out)
+    assert [each["name"] for each in hits_shown] == ["ask", "embed", "enrich", "summarize"]
+    assert all(each["purpose"] for each in hits_shown)
     ran = textmill("templates", "embed")
     assert (ran.code, ran.err) == (0, "")
     assert 'task = "feature-extraction"' in ran.out

@@ -42,44 +42,44 @@ def shown(renderable, width=80):
 def test_the_table_in_80_columns():
     from rich.cells import cell_len
 
-    told = [
+    listed_runs = [
         run("9", job="夜间报告嵌入任务的名字非常非常长的一个任务", ended_at="", exit=None, class_="", documents=12_000_000,
             live=RunProgress(6_000_000.0, "2026-11-21T08:59:59.000Z", "working")),
         run("8", exit=4, class_="too many failed", failed=1_200, documents=12_000, usage=Usage(10_000, cost_usd=1_234.5), output="/a"),
         run("7", exit=137, class_="killed", resumable=True, started_at="2026-11-20T02:04:00.000Z", output="/b", job="\x1b[2Jevil"),
         run("6", started_at="2025-11-20T02:04:00.000Z"),
     ]
-    lines = shown(status.table(told, NOW, 20)).splitlines()
+    lines = shown(status.table(listed_runs, NOW, 20)).splitlines()
     assert all(cell_len(line.rstrip()) <= 80 for line in lines), lines
     assert lines[0].split() == ["when", "job", "ended", "rows", "failed", "calls", "cost", "took"]
     assert "running, 50 %" in lines[1] and "夜间" in lines[1]
-    assert "4 too many failed" in lines[2]
+    assert "too many failed (exit 4)" in lines[2]
     assert "open (killed)" in lines[3] and "\x1b" not in "".join(lines)
-    assert "0 complete" in lines[4] and "2025-11-20" in lines[4]
-    assert len(shown(status.table(told, NOW, 2)).splitlines()) == 3
+    assert "complete" in lines[4] and "2025-11-20" in lines[4]
+    assert len(shown(status.table(listed_runs, NOW, 2)).splitlines()) == 3
 
 
-@pytest.mark.parametrize(("told", "lines"), [
+@pytest.mark.parametrize(("listed_runs", "lines"), [
     ([run()], []),
     ([run(exit=3, class_="failed rows")], []),
-    ([run(**OUTAGE)], ["open: nightly, 5 outage: endpoint `hub`: no answer for 1,800 s", "      run again",
-                       "      goes on with: cd /srv && textmill run nightly.toml"]),
+    ([run(**OUTAGE)], ["open: nightly, outage (exit 5): endpoint `hub`: no answer for 1,800 s", "      run again",
+                       "      resume with: cd /srv && textmill run nightly.toml"]),
     ([run("2"), run("1", **OUTAGE)], []),
     ([run("2", exit=11, class_="locked", resumable=True), run("1", **OUTAGE)],
-     ["open: nightly, 5 outage: endpoint `hub`: no answer for 1,800 s", "      run again",
-      "      goes on with: cd /srv && textmill run nightly.toml"]),
+     ["open: nightly, outage (exit 5): endpoint `hub`: no answer for 1,800 s", "      run again",
+      "      resume with: cd /srv && textmill run nightly.toml"]),
     ([run("2", ended_at="", exit=None), run("1", **OUTAGE)], []),
     ([run("2", output="/other"), run("1", exit=137, class_="killed", resumable=True, cwd="")],
-     ["open: nightly, killed", "      goes on with: textmill run nightly.toml"]),
+     ["open: nightly, killed", "      resume with: textmill run nightly.toml"]),
     ([run(exit=2, class_="usage", output="", error="x.toml: unknown key `chunk.sise`", command="textmill run /srv/x.toml")],
-     ["to do: nightly, 2 usage: x.toml: unknown key `chunk.sise`", "      then again: textmill run /srv/x.toml"]),
+     ["to fix: nightly, usage (exit 2): x.toml: unknown key `chunk.sise`", "      after fixing it, run: textmill run /srv/x.toml"]),
     ([run("2"), run("1", exit=2, class_="usage", output="", error="e")], []),
     ([run(output="-", file="", **OUTAGE)], []),
     ([run(exit=13, class_="storage", error="a\x1b]0;evil\x07", cwd="", resumable=True)],
-     ["open: nightly, 13 storage: a\\x1b]0;evil\\x07", "      goes on with: textmill run nightly.toml"]),
+     ["open: nightly, storage (exit 13): a\\x1b]0;evil\\x07", "      resume with: textmill run nightly.toml"]),
 ])
-def test_what_is_open_and_the_command_that_goes_on(told, lines):
-    assert status.open_lines(told) == lines
+def test_what_is_open_and_the_command_that_goes_on(listed_runs, lines):
+    assert status.open_lines(listed_runs) == lines
 
 
 @pytest.mark.parametrize(("what", "entries"), [
@@ -87,19 +87,19 @@ def test_what_is_open_and_the_command_that_goes_on(told, lines):
     ("/srv/out.parquet.run", ["1"]), ("20261121T020400Z-abcdef", ["2"]), (None, ["1", "2", "3"]),
 ])
 def test_runs_are_chosen_by_job_file_output_or_run(what, entries):
-    told = [run("1"), run("2", output="/srv/b.jsonl", run="20261121T020400Z-abcdef"),
+    listed_runs = [run("1"), run("2", output="/srv/b.jsonl", run="20261121T020400Z-abcdef"),
             run("3", job="weekly", file="", output="/srv/w.jsonl")]
-    assert [each.entry for each in status.choose(told, what)] == entries
+    assert [each.entry for each in status.choose(listed_runs, what)] == entries
 
 
 def test_relative_names_are_those_of_this_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    told = [run(output=str(tmp_path / "out" / "v.parquet"))]
-    assert status.choose(told, "out/v.parquet") == told
+    listed_runs = [run(output=str(tmp_path / "out" / "v.parquet"))]
+    assert status.choose(listed_runs, "out/v.parquet") == listed_runs
 
 
-def put(home, *told):
-    for each in told:
+def put(home, *listed_runs):
+    for each in listed_runs:
         RegisterEntry(home, replace(each, ended_at="")).end(each)
 
 
@@ -108,14 +108,14 @@ def test_the_command_without_with_and_with_unknown_runs(textmill, own_home):
     assert textmill("report").out == "no runs yet\n"
     assert json.loads(textmill("status", "--json").out) == {"runs": [], "open": [], "ledger": []}
     put(own_home, run("1", **OUTAGE), run("2", job="weekly", output="/w", started_at="2026-11-21T03:00:00.000Z"))
-    told = json.loads(textmill("status", "--json").out)
-    assert [each["job"] for each in told["runs"]] == ["weekly", "nightly"]
-    assert told["runs"][1]["class"] == "outage"
-    assert [each["job"] for each in told["open"]] == ["nightly"]
-    assert [day["job"] for day in told["ledger"]] == ["weekly", "nightly"]
+    listed_runs = json.loads(textmill("status", "--json").out)
+    assert [each["job"] for each in listed_runs["runs"]] == ["weekly", "nightly"]
+    assert listed_runs["runs"][1]["class"] == "outage"
+    assert [each["job"] for each in listed_runs["open"]] == ["nightly"]
+    assert [day["job"] for day in listed_runs["ledger"]] == ["weekly", "nightly"]
     assert len(json.loads(textmill("status", "--json", "--limit", "1").out)["runs"]) == 1
     ran = textmill("status")
-    assert "5 outage" in ran.out and "goes on with: cd /srv && textmill run nightly.toml" in ran.out
+    assert "outage (exit 5)" in ran.out and "resume with: cd /srv && textmill run nightly.toml" in ran.out
     assert "\x1b" not in ran.out
     ran = textmill("status", "monthly")
     assert (ran.code, ran.err) == (2, "no run of `monthly`\nhint: jobs that ran: nightly, weekly\n")
@@ -123,17 +123,17 @@ def test_the_command_without_with_and_with_unknown_runs(textmill, own_home):
     assert textmill("status", "--watch", "--json").code == 2
 
 
-def test_a_damaged_line_is_told_and_left_out(textmill, own_home):
+def test_a_damaged_line_is_reported_and_left_out(textmill, own_home):
     put(own_home, run())
     with (own_home / "runs.jsonl").open("a") as file:
         file.write("{nothing\n")
     ran = textmill("status")
-    assert ran.err == f"{own_home}/runs.jsonl: 1 line cannot be read and is left out\n"
-    assert "0 complete" in ran.out
+    assert ran.err == f"{own_home}/runs.jsonl: 1 unreadable line is left out\n"
+    assert "complete" in ran.out
 
 
 def test_watching_nothing_ends_at_once(textmill):
-    assert textmill("status", "--watch").out == "nothing is running\n"
+    assert textmill("status", "--watch").out == "no job is running\n"
 
 
 def test_watching_follows_a_run_to_its_end(capsys):
@@ -144,10 +144,10 @@ def test_watching_follows_a_run_to_its_end(capsys):
     assert capsys.readouterr().out.splitlines() == [
         "nightly: 600 of 1,204 documents, 7 calls, 61 % cached, $0.41",
         "nightly: 600 of 1,204 documents, 7 calls, 61 % cached, $0.41",
-        "nightly: ended, 5 outage, 1,204 of 1,204 documents, 118 calls, 61 % cached, $0.41",
-        "open: nightly, 5 outage: endpoint `hub`: no answer for 1,800 s",
+        "nightly: ended, outage (exit 5), 1,204 of 1,204 documents, 118 calls, 61 % cached, $0.41",
+        "open: nightly, outage (exit 5): endpoint `hub`: no answer for 1,800 s",
         "      run again",
-        "      goes on with: cd /srv && textmill run nightly.toml",
+        "      resume with: cd /srv && textmill run nightly.toml",
     ]
     assert waited == [1.0] * 12
 
@@ -162,11 +162,11 @@ def test_leaving_the_watch_is_no_bug(capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_run_that_hangs_is_told():
-    silent = replace(run(), ended_at="", live=RunProgress(1.0, "2026-11-21T08:58:00.000Z", "working", "rate from hub, 3 times"))
+def test_a_run_that_hangs_is_reported():
+    silent = replace(run(), ended_at="", live=RunProgress(1.0, "2026-11-21T08:58:00.000Z", "working", "hub (rate), 3 times"))
     assert status.live_lines(silent, NOW)[1:] == [
-        "  paused rate from hub, 3 times",
-        "  no sign of life for 2 min 0 s: its process or its disk hangs"]
+        "  paused: hub (rate), 3 times",
+        "  no update for 2 min 0 s: the process or the disk does not respond"]
 
 
 def test_the_morning_report(tmp_path):
@@ -177,19 +177,19 @@ def test_the_morning_report(tmp_path):
     failures += [{"file": "d.parquet", "row": 16, "id": None, "reason": "a\x1b[2J"}]
     (folder / "failures.jsonl").write_text("\n".join(map(json.dumps, failures)) + '\n{"cut')
     (folder / "events.jsonl").write_text('{"event":"pauses","endpoint":"hub","seconds":61.0}\n')
-    told = run(exit=3, class_="failed rows", ok=1_198, failed=6, folder=str(folder), notes=("events.jsonl lacks 2 lines: full",),
+    listed_runs = run(exit=3, class_="failed rows", ok=1_198, failed=6, folder=str(folder), notes=("events.jsonl is missing 2 lines: full",),
                latency={"hub": (1.2, 4.75), "local": (0.1, 0.25)}, endpoints={"local": Usage(8, seconds=0.8, slowest_seconds=0.2), "hub": Usage(110, 900, 2, 1, 1, 0.41, 165.0, 9.25)})
-    lines = report.lines(report.report_of(told))
+    lines = report.lines(report.report_of(listed_runs))
     began = datetime.fromisoformat("2026-11-21T02:04:00+00:00").astimezone()
     assert lines == [
-        "# nightly: 3 failed rows", "",
+        "# nightly: published, 6 of 1,204 rows failed (exit 3)", "",
         f"- {began:%a %Y-%m-%d %H:%M} to {began.replace(minute=31):%H:%M}, 27 min 3 s",
         "- output: /srv/out.parquet",
-        "- to do: the output stands; mend what is below: the next run tries it again, the rest costs nothing",
-        "- again: cd /srv && textmill run nightly.toml", "",
+        "- next: fix the rows below; the next run retries only those",
+        "- after fixing it, run: cd /srv && textmill run nightly.toml", "",
         "## Rows", "",
         "- 1,204 rows: 1,198 ok, 6 failed",
-        "- against the run before: 12 added, 40 changed, 3 removed",
+        "- since the previous run: 12 added, 40 changed, 3 removed",
         "- 9,632 requests, 61 % cached, 118 calls",
         "- 1,204,333 tokens, $0.41", "",
         "## Failures", "",
@@ -199,21 +199,46 @@ def test_the_morning_report(tmp_path):
         "  - docs.jsonl:2 (r-2) chunk 4: 8,000 tokens",
         "- row: 1",
         "  - d.parquet: row 16: a\\x1b[2J",
-        f"- all of them: {folder}/failures.jsonl", "",
-        "## Endpoints, the slowest first", "",
-        "- hub: 110 calls, 2 errors, p50 1.20 s, p95 4.75 s, 9.25 s the slowest, rested 1 min 1 s, $0.41",
-        "- local: 8 calls, p50 0.10 s, p95 0.20 s, 0.20 s the slowest, $0.00", "",
+        f"- all failures: {folder}/failures.jsonl", "",
+        "## Endpoints, slowest first", "",
+        "- hub: 110 calls, 2 errors, p50 1.20 s, p95 4.75 s, slowest 9.25 s, paused for 1 min 1 s, $0.41",
+        "- local: 8 calls, p50 0.10 s, p95 0.20 s, slowest 0.20 s, $0.00", "",
         "## Notes", "",
-        "- events.jsonl lacks 2 lines: full",
+        "- events.jsonl is missing 2 lines: full",
     ]
 
 
+@pytest.mark.parametrize(("failed", "partial", "ending"), [
+    (1, 0, "published, 1 of 1,204 rows failed (exit 3)"),
+    (0, 2, "published, 2 of 1,204 rows partial (exit 3)"),
+    (1, 2, "published, 1 of 1,204 rows failed and 2 partial (exit 3)"),
+])  # fmt: skip
+def test_the_headline_of_a_run_with_failed_rows(failed, partial, ending):
+    ended = run(exit=3, class_="failed rows", failed=failed, partial=partial)
+    assert report.headline(report.report_of(ended)) == f"nightly: {ending}"
+
+
+@pytest.mark.parametrize(("unpriced", "usd", "cost"), [
+    ((), 0.0, "$0.00"), (("spare",), 0.0, "$0.00"), (("hub",), 0.0, "unknown"), (("hub",), 0.4, "at least $0.40"),
+])  # fmt: skip
+def test_the_cost_of_calls_without_a_price_is_unknown(unpriced, usd, cost):
+    endpoints = {"hub": Usage(3, cost_usd=usd), "spare": Usage()}
+    ended = run(unpriced=unpriced, endpoints=endpoints, usage=Usage(3, cost_usd=usd))
+    phrase = "cost unknown" if cost == "unknown" else cost
+    assert cost in shown(status.table([ended], NOW, 1)).splitlines()[1]
+    assert status.statistics(ended) == f"1,204 of 1,204 documents, 3 calls, 61 % cached, {phrase}"
+    lines = report.lines(report.report_of(ended))
+    assert f"- 0 tokens, {phrase}" in lines
+    assert f"- hub: 3 calls, mean 0.00 s, slowest 0.00 s, {phrase}" in lines
+    assert "- spare: 0 calls, mean 0.00 s, slowest 0.00 s, $0.00" in lines
+
+
 def test_a_report_of_the_night_is_of_every_job_that_ran_and_its_last_run():
-    told = [run("4", started_at="2026-11-21T07:00:00.000Z", exit=11), run("3", job="b", output="/b"), run("2"),
+    listed_runs = [run("4", started_at="2026-11-21T07:00:00.000Z", exit=11), run("3", job="b", output="/b"), run("2"),
             run("1", **OUTAGE), run("0", job="old", output="/o", started_at="2026-11-19T02:00:00.000Z")]
-    assert [each.entry for each in report.runs_of_the_night(told, NOW, only_last=False)] == ["3", "2"]
-    assert [each.entry for each in report.runs_of_the_night(told, NOW, only_last=True)] == ["3"]
-    assert [each.entry for each in report.runs_of_the_night(told[4:], NOW, only_last=False)] == ["0"]
+    assert [each.entry for each in report.runs_of_the_night(listed_runs, NOW, only_last=False)] == ["3", "2"]
+    assert [each.entry for each in report.runs_of_the_night(listed_runs, NOW, only_last=True)] == ["3"]
+    assert [each.entry for each in report.runs_of_the_night(listed_runs[4:], NOW, only_last=False)] == ["0"]
 
 
 def test_every_exit_code_says_what_to_do():
@@ -228,12 +253,12 @@ def test_a_job_from_run_to_report(textmill, own_home, tmp_path, monkeypatch):
     assert textmill("run", "embed", "-i", "docs.jsonl", "--id", "id", "-o", "v.parquet").code == 3
     ran = textmill("report", "v.parquet")
     assert ran.code == 0
-    assert "# embed: 3 failed rows" in ran.out and "- 2 rows: 1 ok, 1 failed" in ran.out and "  - docs.jsonl:2: " in ran.out
-    told = json.loads(textmill("report", "--json").out)
-    assert told["run"]["failed"] == 1 and told["failures"][0]["count"] == 1
-    assert told["run"]["command"] == "textmill run embed -i docs.jsonl --id id -o v.parquet"
+    assert "# embed: published, 1 of 2 rows failed (exit 3)" in ran.out and "- 2 rows: 1 ok, 1 failed" in ran.out and "  - docs.jsonl:2: " in ran.out
+    listed_runs = json.loads(textmill("report", "--json").out)
+    assert listed_runs["run"]["failed"] == 1 and listed_runs["failures"][0]["count"] == 1
+    assert listed_runs["run"]["command"] == "textmill run embed -i docs.jsonl --id id -o v.parquet"
     (folder,) = (tmp_path / "v.parquet.run" / "runs").iterdir()
-    assert told["run"]["folder"] == str(folder) and (folder / "events.jsonl").exists()
+    assert listed_runs["run"]["folder"] == str(folder) and (folder / "events.jsonl").exists()
 
 
 def test_a_job_file_that_is_refused_is_in_the_register_without_its_flags(textmill, tmp_path):
@@ -266,7 +291,7 @@ def argv(url, output="out.parquet"):
             "--model", "m", "--concurrency", "2", "--batch-size", "4"]
 
 
-def told(textmill):
+def listed_runs(textmill):
     return json.loads(textmill("status", "--json").out)
 
 
@@ -275,8 +300,8 @@ def test_two_runs_at_once_one_killed_one_interrupted(textmill, workdir, own_home
     with serving() as mock, serving() as other:
         gates = [Gate(mock, after=10), Gate(other, after=10)]
         one, two = processes.start(job, *argv(mock.url)), processes.start(job, *argv(other.url, "two.parquet"))
-        eventually(lambda: sum(each["calls"] > 0 for each in told(textmill)["runs"]) == 2)
-        assert [each["live"]["state"] for each in told(textmill)["runs"]] == ["working", "working"]
+        eventually(lambda: sum(each["calls"] > 0 for each in listed_runs(textmill)["runs"]) == 2)
+        assert [each["live"]["state"] for each in listed_runs(textmill)["runs"]] == ["working", "working"]
         os.kill(one, signal.SIGKILL)
         assert processes.wait(job, one).code == -9
         os.kill(two, signal.SIGTERM)
@@ -285,7 +310,7 @@ def test_two_runs_at_once_one_killed_one_interrupted(textmill, workdir, own_home
         for gate in gates:
             gate.open()
         processes.wait(job, two)
-        found = {each["output"]: each for each in told(textmill)["runs"]}
+        found = {each["output"]: each for each in listed_runs(textmill)["runs"]}
         killed, stopped = found[str(workdir / "out.parquet")], found[str(workdir / "two.parquet")]
         assert (killed["exit"], killed["class"], stopped["exit"], stopped["class"]) == (137, "killed", 143, "interrupted")
         assert killed["calls"] > 0
@@ -293,15 +318,15 @@ def test_two_runs_at_once_one_killed_one_interrupted(textmill, workdir, own_home
         assert [each["event"] for each in events][-1] == "ended" and "draining" in {each["event"] for each in events}
         assert sum(each["requests"] for each in events if each["event"] == "calls") == stopped["endpoints"]["openai"]["requests"]
         table = textmill("status").out
-        assert "open (killed)" in table and "143 interrupted" in table
-        assert f"goes on with: cd {workdir} && textmill run embed -i in.jsonl" in table
+        assert "open (killed)" in table and "interrupted (exit 143)" in table
+        assert f"resume with: cd {workdir} && textmill run embed -i in.jsonl" in table
         assert processes.run(job, *argv(mock.url)).code == 0
-        left = told(textmill)
+        left = listed_runs(textmill)
         assert [each["output"] for each in left["open"]] == [str(workdir / "two.parquet")]
         assert [each["exit"] for each in left["runs"]].count(137) == 1
 
 
-def test_a_disk_that_takes_no_events_stops_no_run_and_is_told(textmill, workdir, monkeypatch):
+def test_a_disk_that_takes_no_events_stops_no_run_and_is_reported(textmill, workdir, monkeypatch):
     import errno
 
     real = os.write
@@ -316,4 +341,4 @@ def test_a_disk_that_takes_no_events_stops_no_run_and_is_told(textmill, workdir,
     ran = textmill("run", "embed", "-i", "in.jsonl", "--id", "id", "-o", "v.parquet")
     assert ran.code == 0
     assert "lines: No space left on device" in ran.err and "400 of 400 documents written" in ran.err
-    assert "events.jsonl lacks" in textmill("report").out
+    assert "events.jsonl is missing" in textmill("report").out

@@ -65,7 +65,7 @@ class Reader(HTMLParser):
 
 
 @given(st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), min_size=1), st.data())
-def test_every_character_stands_once_and_in_order(text, data):
+def test_every_character_appears_once_and_in_order(text, data):
     bounds = sorted(data.draw(st.sets(st.integers(1, len(text)), max_size=6)) | {len(text)})
     spans, before = [], 0
     for end in bounds:
@@ -80,10 +80,10 @@ def test_every_character_stands_once_and_in_order(text, data):
 @given(st.text(), st.text(), st.text())
 def test_nothing_of_a_document_becomes_markup_or_a_control(text, name, section):
     made = page(CUTTING, [cut(text, (0, len(text)), section=section, name=name)])
-    told = [(tag, attrs.get("class")) for tag, attrs in Reader(made).elements]
-    body = told[[tag for tag, _ in told].index("section"):]
+    tags_shown = [(tag, attrs.get("class")) for tag, attrs in Reader(made).elements]
+    body = tags_shown[[tag for tag, _ in tags_shown].index("section"):]
     assert {*body} <= {
-        ("section", None), ("h2", None), ("bdi", None), ("p", "told"), ("div", "text"),
+        ("section", None), ("h2", None), ("bdi", None), ("p", "counts"), ("div", "text"),
         ("span", "c a"), ("b", "x"),
     }
     assert [tag for tag, _ in body if tag != "b"] == ["section", "h2", "bdi", "p", "div", "span"]
@@ -106,7 +106,7 @@ def test_what_acts_unseen_is_shown_as_an_escape():
     assert read.texts == ["a\\x00b\\r\nc\td\\u202ee\\u200bf\\x1b[2J گل\u200cها ۝"]
 
 
-def test_shared_text_stands_once_under_the_number_of_the_chunk_that_begins_there():
+def test_shared_text_appears_once_under_the_number_of_the_chunk_that_begins_there():
     made = page(CUTTING, [cut("abcdefghij", (0, 6), (4, 10), section="Guide > <Tide>")])
     assert (
         '<span class="c a" tabindex="0" data-n="0" data-tip="chunk 0 · characters 0..6 · 6 tokens'
@@ -136,8 +136,8 @@ def test_the_heading_says_how_it_was_cut():
 
 def test_the_histogram_counts_every_chunk_up_to_the_size():
     made = histogram([1, 1, 8, 64], 64)
-    told = re.findall(r"<title>([^<]+)</title>", made)
-    assert [line for line in told if not line.endswith(" 0 chunks")] == [
+    tags_shown = re.findall(r"<title>([^<]+)</title>", made)
+    assert [line for line in tags_shown if not line.endswith(" 0 chunks")] == [
         "1 to 2 tokens: 2 chunks", "7 to 8 tokens: 1 chunk", "63 to 64 tokens: 1 chunk",
     ]
     assert "smallest 1, median 8, largest 64 tokens" in made
@@ -151,7 +151,7 @@ def test_the_bars_add_up(sizes, size):
     assert sum(int(count.replace(",", "")) for count in counts) == len(sizes)
 
 
-def test_what_is_left_out_is_said(monkeypatch):
+def test_what_is_left_out_is_stated(monkeypatch):
     monkeypatch.setattr(pages, "MAX_CHARS", 20)
     taken = []
 
@@ -164,7 +164,7 @@ def test_what_is_left_out_is_said(monkeypatch):
     read = Reader(made)
     assert read.texts == ["0123456789012345", "0123"]
     assert taken == ["a", "b"]
-    assert "Here the page ends this document, at character 16 of 30: 2 of 3 chunks" in made
+    assert "The page shows this document up to character 16 of 30: 2 of 3 chunks" in made
     assert "The first 2 of 3 documents; the others are not on this page" in made
     monkeypatch.setattr(pages, "MAX_CHUNKS", 1)
     assert Reader(page(CUTTING, [cut("abcd", (0, 2), (2, 4))], 1)).texts == ["ab"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobs.display import terminal as display
-from jobs.display.terminal import JsonLines, Plain, Terminal, closing_line
+from jobs.display.terminal import JsonLines, Plain, Terminal, closing_line, endpoint_lines
 from jobs.history.progress import Progress
 from pipeline import events
 from pipeline.records import Usage
@@ -52,13 +52,38 @@ def ended(failures=None, **changed):
      "1,203 of 1,204 documents written, 1 partial (f), 9,632 requests, 61 % cached, $0.41, "
      "6 min 12 s"),
     (ended(documents=0, ok=0, requests=0, cached=0, usage=Usage(cost_usd=0.0), seconds=0.04),
-     "0 of 0 documents written, 0 requests, 0 % cached, $0.00, 0.0 s"),
+     "0 of 0 documents written, 0 requests, $0.00, 0.0 s"),
     (ended(Path("a\x1b[2J\nb"), ok=1_203, failed=1, usage=Usage(cost_usd=1_234.5)),
      "1,203 of 1,204 documents written, 1 failed (a\\x1b[2J\\nb), 9,632 requests, 61 % cached, "
      "$1,234.50, 6 min 12 s"),
 ])
 def test_the_closing_line(how, line):
     assert closing_line(how) == line
+
+
+def endpoint(name, calls, cost_usd=0.0):
+    return events.EndpointStats(calls, calls, 0, cost_usd=cost_usd, name=name, success=1.0, p50_seconds=0.2,
+                                p95_seconds=0.3, requests_per_second=1.0)  # fmt: skip
+
+
+@pytest.mark.parametrize(("unpriced", "cost"), [
+    ((), "$0.41"), (("idle",), "$0.41"), (("hub",), "at least $0.41"), (("hub", "idle"), "at least $0.41"),
+])  # fmt: skip
+def test_the_closing_line_does_not_show_an_unknown_cost_as_a_sum(unpriced, cost):
+    how = ended(endpoints=(endpoint("hub", 3), endpoint("idle", 0)))
+    assert closing_line(how, unpriced).endswith(f", 61 % cached, {cost}, 6 min 12 s")
+    free = ended(endpoints=(endpoint("hub", 3),), usage=Usage(3))
+    shown = "cost unknown" if "hub" in unpriced else "$0.00"
+    assert closing_line(free, unpriced).endswith(f", {shown}, 6 min 12 s")
+
+
+def test_each_of_several_endpoints_has_a_line_and_no_latency_without_calls():
+    summary = ended(endpoints=(endpoint("hub", 3), endpoint("spare", 0))).summary
+    assert endpoint_lines(summary, ("hub", "spare")) == [
+        "  hub    3 requests in 3 calls, 0 errors, p50 0.20 s, p95 0.30 s, cost unknown",
+        "  spare  0 requests in 0 calls, 0 errors, $0.00",
+    ]
+    assert endpoint_lines(ended(endpoints=(endpoint("hub", 3),)).summary) == []
 
 
 def test_progress_adds_up_what_happened():
@@ -90,13 +115,13 @@ def test_a_warning_says_who_paused_for_how_long_and_how_often():
     assert progress.warning() is None
     progress.on(PAUSE)
     assert progress.warning() == (
-        "429 from api.example.com, pausing 7.0 s (asked by server), 12th time"
+        "endpoint api.example.com: 429; retry 12 in 7.0 s (set by the server)"
     )
     progress.on(events.Paused("hub", 1.25, False, 1, "overload", "no \x1b[31mroom\n" + "x" * 999))
-    told = progress.warning()
-    assert told.startswith("no \\x1b[31mroom\\nxxx")
-    assert told.endswith(" from hub, pausing 1.2 s, 1st time")
-    assert len(told) < 160
+    warning = progress.warning()
+    assert warning.startswith("endpoint hub: no \\x1b[31mroom\\nxxx")
+    assert warning.endswith("; retry 1 in 1.2 s")
+    assert len(warning) < 160
 
 
 def test_json_is_one_object_a_line_with_the_name_of_the_event():
@@ -105,12 +130,12 @@ def test_json_is_one_object_a_line_with_the_name_of_the_event():
     for event in [*STORY, events.Committed("a\nb", 3)]:
         shown.on(event)
     shown.close()
-    told = [json.loads(line) for line in out.getvalue().splitlines()]
-    assert [each["event"] for each in told] == [
+    shown_lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [each["event"] for each in shown_lines] == [
         "surveyed", "admitted", "call", "paused", "call", "written", "written", "committed",
     ]
-    assert told[0] == {"event": "surveyed", "documents": 1_204, "parts": 3}
-    assert told[-1]["path"] == "a\nb"
+    assert shown_lines[0] == {"event": "surveyed", "documents": 1_204, "parts": 3}
+    assert shown_lines[-1]["path"] == "a\nb"
 
 
 def test_plain_speaks_every_ten_seconds_and_of_a_pause_once(monkeypatch):
@@ -125,7 +150,7 @@ def test_plain_speaks_every_ten_seconds_and_of_a_pause_once(monkeypatch):
     clock.now += 10
     shown.on(events.Written(1, 1, 0, 0))
     first = out.getvalue().splitlines()
-    assert first[0] == "429 from api.example.com, pausing 7.0 s (asked by server), 12th time"
+    assert first[0] == "endpoint api.example.com: 429; retry 12 in 7.0 s (set by the server)"
     assert first[1].startswith("160 of 1,204 documents, ")
     assert len(first) == 2
     clock.now += 10
@@ -161,9 +186,9 @@ def test_the_terminal_shows_figures_and_leaves_nothing_behind(monkeypatch):
     for event in [*STORY, events.Paused("hub", 1.0, False, 1, "overload", "[red]no\x1b[31m room")]:
         shown.on(event)
     shown._live.refresh()
-    told = screen.getvalue()
-    assert "160 of 1,204 documents, " in told
-    assert "[red]no\\x1b[31m room from hub, pausing 1.0 s, 1st time" in told
+    shown_lines = screen.getvalue()
+    assert "160 of 1,204 documents, " in shown_lines
+    assert "endpoint hub: [red]no\\x1b[31m room; retry 1 in 1.0 s" in shown_lines
     shown.close()
     assert screen.getvalue().endswith("\x1b[2K")
     assert "\x1b[?25h" in screen.getvalue()

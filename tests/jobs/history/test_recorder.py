@@ -43,21 +43,21 @@ def lines(folder):
 
 def test_a_journal_of_a_short_run(tmp_path):
     clock = Clock()
-    told = EventLog(clock, lambda: 1_795_226_400.25)
-    told.on(events.Surveyed(3, 1))
-    told.open(tmp_path)
-    told.on(events.Started("20261121T020000Z-abcdef", "/out.run/runs/1"))
-    told.on(events.Admitted(3, 40, 8))
+    record_text = EventLog(clock, lambda: 1_795_226_400.25)
+    record_text.on(events.Surveyed(3, 1))
+    record_text.open(tmp_path)
+    record_text.on(events.Started("20261121T020000Z-abcdef", "/out.run/runs/1"))
+    record_text.on(events.Admitted(3, 40, 8))
     for _ in range(3):
-        told.on(events.CallEnded("hub", 8, 0.5, 100, 7, 0.1))
-    told.on(events.CallEnded("hub", 8, 1.5, error="rate", message="429 of `secret text`"))
-    told.on(events.Paused("hub", 7.0, True, 1, "rate", "429 of `secret text`"))
+        record_text.on(events.CallEnded("hub", 8, 0.5, 100, 7, 0.1))
+    record_text.on(events.CallEnded("hub", 8, 1.5, error="rate", message="429 of `secret text`"))
+    record_text.on(events.Paused("hub", 7.0, True, 1, "rate", "429 of `secret text`"))
     clock.now += 1
-    told.fold()
-    told.on(events.Written(3, 2, 0, 1))
-    told.on(events.Draining("`secret text`", 5))
-    told.on(events.Committed("out.parquet", 3))
-    assert told.close(event="ended", exit=3) == ""
+    record_text.fold()
+    record_text.on(events.Written(3, 2, 0, 1))
+    record_text.on(events.Draining("`secret text`", 5))
+    record_text.on(events.Committed("out.parquet", 3))
+    assert record_text.close(event="ended", exit=3) == ""
     at = {"at": "2026-11-21T02:00:00.250Z"}
     assert lines(tmp_path) == [
         at | {"event": "surveyed", "documents": 3, "parts": 1},
@@ -81,12 +81,12 @@ def test_a_journal_of_a_short_run(tmp_path):
                           st.floats(0, 5))))
 def test_folded_calls_add_up(tmp_path_factory, calls):
     folder, clock = tmp_path_factory.mktemp("run"), Clock()
-    told = journal(folder, clock)
+    record_text = journal(folder, clock)
     for endpoint, requests, error, seconds in calls:
-        told.on(events.CallEnded(endpoint, requests, seconds, requests, error=error))
+        record_text.on(events.CallEnded(endpoint, requests, seconds, requests, error=error))
         clock.now += seconds
-        told.fold()
-    told.close(event="ended")
+        record_text.fold()
+    record_text.close(event="ended")
     folded = [line for line in lines(folder) if line["event"] == "calls"]
     for name in ("a", "b"):
         mine = [line for line in folded if line["endpoint"] == name]
@@ -97,24 +97,24 @@ def test_folded_calls_add_up(tmp_path_factory, calls):
 
 def test_a_week_of_calls_takes_few_lines(tmp_path):
     clock = Clock()
-    told = journal(tmp_path, clock)
+    record_text = journal(tmp_path, clock)
     for second in range(7 * 24 * 360):
         clock.now = 100.0 + second * 10.0
-        told.on(events.CallEnded("hub", 1, 0.1))
-        told.on(events.Written(1, 1, 0, 0))
-        told.fold()
-    told.flush()
-    told.close(event="ended")
+        record_text.on(events.CallEnded("hub", 1, 0.1))
+        record_text.on(events.Written(1, 1, 0, 0))
+        record_text.fold()
+    record_text.flush()
+    record_text.close(event="ended")
     assert len(lines(tmp_path)) < 2 * 14_000
     assert window_seconds(0) == 1.0 and window_seconds(1_200) == 2.0 and window_seconds(10**6) == 60.0
 
 
 def test_lines_that_nobody_folds_are_bounded_and_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(journals, "MAX_LINES", 50)
-    told = journal(tmp_path)
+    record_text = journal(tmp_path)
     for number in range(60):
-        told.on(events.Committed("out", number))
-    assert told.close(event="ended") == "events.jsonl lacks 11 lines: more than 50 lines"
+        record_text.on(events.Committed("out", number))
+    assert record_text.close(event="ended") == "events.jsonl is missing 11 lines: more than 50 lines"
     assert len(lines(tmp_path)) == 50
 
 
@@ -132,43 +132,43 @@ class Disk:
 
 
 def test_a_full_disk_loses_lines_and_says_so(tmp_path, monkeypatch):
-    disk, told = Disk(monkeypatch), journal(tmp_path)
-    told.on(events.Committed("a" * 150, 1))
-    told.flush()
+    disk, record_text = Disk(monkeypatch), journal(tmp_path)
+    record_text.on(events.Committed("a" * 150, 1))
+    record_text.flush()
     disk.is_full = True
-    told.on(events.Committed("b", 2))
-    told.flush()
-    assert told.close(event="ended") == "events.jsonl lacks 2 lines: No space left on device"
+    record_text.on(events.Committed("b", 2))
+    record_text.flush()
+    assert record_text.close(event="ended") == "events.jsonl is missing 2 lines: No space left on device"
     assert [line["rows"] for line in lines(tmp_path)] == [1]
 
 
 def test_a_disk_that_has_room_again_gets_what_waited(tmp_path, monkeypatch):
     monkeypatch.setattr(journals, "MAX_WAITING", 3)
-    disk, told = Disk(monkeypatch), journal(tmp_path)
+    disk, record_text = Disk(monkeypatch), journal(tmp_path)
     disk.is_full = True
     for number in range(5):
-        told.on(events.Committed("out", number))
-        told.flush()
+        record_text.on(events.Committed("out", number))
+        record_text.flush()
     disk.is_full = False
-    assert told.close(event="ended") == "events.jsonl lacks 2 lines: No space left on device"
+    assert record_text.close(event="ended") == "events.jsonl is missing 2 lines: No space left on device"
     assert [line.get("rows") for line in lines(tmp_path)] == [0, 3, 4, None]
 
 
 @pytest.mark.parametrize("make", [
     lambda path: path.symlink_to("elsewhere"), lambda path: path.mkdir(),
 ])
-def test_a_journal_that_cannot_be_opened_is_told(tmp_path, make):
+def test_a_journal_that_cannot_be_opened_is_reported(tmp_path, make):
     make(tmp_path / "events.jsonl")
-    told = journal(tmp_path)
-    told.on(events.Surveyed(1, 1))
-    assert told.close(event="ended").startswith("events.jsonl lacks 2 lines: ")
+    record_text = journal(tmp_path)
+    record_text.on(events.Surveyed(1, 1))
+    assert record_text.close(event="ended").startswith("events.jsonl is missing 2 lines: ")
 
 
 def test_what_could_act_on_a_terminal_or_looks_secret_is_not_in_a_line(tmp_path):
-    told = journal(tmp_path)
-    told.on(events.CallEnded("hub\x1b[2J", 1, 0.1))
-    told.on(events.Committed("/out/\u202egnp/hf_" + "a1" * 12, 3))
-    told.close(event="ended")
+    record_text = journal(tmp_path)
+    record_text.on(events.CallEnded("hub\x1b[2J", 1, 0.1))
+    record_text.on(events.Committed("/out/\u202egnp/hf_" + "a1" * 12, 3))
+    record_text.close(event="ended")
     raw = (tmp_path / "events.jsonl").read_bytes()
     assert b"\\u001b" not in raw and "\u202e".encode() not in raw and b"a1a1" not in raw
 
@@ -191,7 +191,7 @@ def test_a_recording_tells_the_register_how_far_the_run_is(tmp_path):
         assert time.monotonic() < ends
         time.sleep(0.02)
     assert (found.run, found.documents, found.cached, found.usage.tokens, found.usage.cost_usd) == ("r1", 10, 20, 107, 0.25)
-    assert (found.live.done, found.live.state, found.live.pause) == (7.5, "working", "rate from hub, 3 times")
+    assert (found.live.done, found.live.state, found.live.pause) == (7.5, "working", "hub (rate), 3 times")
     assert found.endpoints == {"hub": found.usage} == {"hub": Usage(1, 10, 0, 100, 7, 0.25, 0.5, 0.5)}
     assert recording.close(130, "interrupted", resumable=True) == []
     (last,), _ = runs(tmp_path)
@@ -215,7 +215,7 @@ def test_however_a_run_ends_the_register_knows(tmp_path, raised, code, resumable
     assert last.ended_at
 
 
-def test_a_home_that_cannot_be_written_is_told_and_the_run_goes_on(tmp_path, monkeypatch):
+def test_a_home_that_cannot_be_written_is_reported_and_the_run_goes_on(tmp_path, monkeypatch):
     said = []
 
     def refuse(*_, **__):
@@ -225,7 +225,7 @@ def test_a_home_that_cannot_be_written_is_told_and_the_run_goes_on(tmp_path, mon
     with record_run(tmp_path, told_of(tmp_path), said.append) as recording:
         recording.on(events.Surveyed(1, 1))
         recording._run = record.replace(recording._run, exit=0, class_="complete")
-    assert said == ["/home/x: Read-only file system: `status` may not show this run as it was"]
+    assert said == ["/home/x: Read-only file system: `status` may show this run incompletely"]
 
 
 @pytest.mark.parametrize("name", ["open", "write", "pwrite", "fsync", "pread", "flock"])

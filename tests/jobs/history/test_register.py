@@ -39,12 +39,12 @@ def test_a_run_from_start_to_end(tmp_path):
     entry = RegisterEntry(tmp_path / "home", made())
     (found,), unread = runs(tmp_path / "home")
     assert is_running(found) and found.host and found.pid == os.getpid() and unread == 0
-    entry.show(replace(entry.told, usage=Usage(7), live=RunProgress(3.0, utc(5.0), "working")))
+    entry.show(replace(entry.run, usage=Usage(7), live=RunProgress(3.0, utc(5.0), "working")))
     (found,), _ = runs(tmp_path / "home")
     assert (found.usage.calls, found.live.done) == (7, 3.0)
-    entry.show(replace(entry.told, usage=Usage(8), live=None))  # shorter than the last one
+    entry.show(replace(entry.run, usage=Usage(8), live=None))  # shorter than the last one
     assert runs(tmp_path / "home")[0][0].usage.calls == 8
-    entry.end(done(entry.told, usage=Usage(9)))
+    entry.end(done(entry.run, usage=Usage(9)))
     (found,), _ = runs(tmp_path / "home")
     assert (found.exit, found.usage.calls, is_running(found)) == (0, 9, False)
     assert entry.trouble == ""
@@ -56,14 +56,14 @@ def test_what_is_written_is_for_its_owner_alone(tmp_path):
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
 
 
-def test_a_killed_run_is_told_from_one_that_works_and_keeps_its_figures(tmp_path):
+def test_a_killed_run_differs_from_one_that_works_and_keeps_its_figures(tmp_path):
     script = (
         "import sys, os, signal\n"
         "from pathlib import Path\n"
         "from msgspec.structs import replace\n"
         "from jobs.history.register import RegisterEntry, RunProgress, start_record\nfrom pipeline.records import Usage\n"
         "e = RegisterEntry(Path(sys.argv[1]), start_record('nightly', file='', output='/o.parquet', command='again'))\n"
-        "e.show(replace(e.told, usage=Usage(41, cost_usd=0.5), live=RunProgress(3.0, '2099-01-01T00:00:00.000Z', 'working')))\n"
+        "e.show(replace(e.run, usage=Usage(41, cost_usd=0.5), live=RunProgress(3.0, '2099-01-01T00:00:00.000Z', 'working')))\n"
         "print('ready', flush=True)\n"
         "sys.stdin.read()\n"
     )
@@ -87,11 +87,11 @@ def test_a_killed_run_is_told_from_one_that_works_and_keeps_its_figures(tmp_path
     assert "killed" in (tmp_path / "runs.jsonl").read_text("utf-8")
 
 
-def test_a_run_that_was_killed_between_its_two_files_is_told_once(tmp_path):
+def test_a_run_that_was_killed_between_its_two_files_is_listed_once(tmp_path):
     entry = RegisterEntry(tmp_path, made())
-    life = tmp_path / "running" / f"{entry.told.entry}.json"
+    life = tmp_path / "running" / f"{entry.run.entry}.json"
     content = life.read_bytes()
-    entry.end(done(entry.told))
+    entry.end(done(entry.run))
     life.write_bytes(content)  # the last line was written, the file was not removed
     RegisterEntry(tmp_path, made("second"))
     assert [(run.job, run.exit) for run in runs(tmp_path)[0]][-1] == ("nightly", 0)
@@ -105,7 +105,7 @@ def test_a_cut_line_costs_itself_and_no_other(tmp_path):
     with path.open("ab") as file:
         file.write(b'{"entry":"cut","jo')
     entry = RegisterEntry(tmp_path, made("second"))
-    entry.end(done(entry.told))
+    entry.end(done(entry.run))
     found, unread = runs(tmp_path)
     assert len(found) == before + 1 and unread == 1
     with path.open("ab") as file:
@@ -116,7 +116,7 @@ def test_a_cut_line_costs_itself_and_no_other(tmp_path):
 def test_many_at_once_lose_no_line(tmp_path):
     def one(number):
         entry = RegisterEntry(tmp_path, made(f"job-{number}"))
-        entry.end(done(entry.told, usage=Usage(number)))
+        entry.end(done(entry.run, usage=Usage(number)))
         return entry.trouble
 
     with ThreadPoolExecutor(8) as pool:
@@ -127,8 +127,8 @@ def test_many_at_once_lose_no_line(tmp_path):
 
 
 def test_a_newer_textmill_may_say_more(tmp_path):
-    told = {"entry": "e", "job": "j", "started_at": utc(0), "ended_at": utc(1), "exit": 0, "colour": "red"}
-    (tmp_path / "runs.jsonl").write_text(json.dumps(told) + "\n")
+    run_record = {"entry": "e", "job": "j", "started_at": utc(0), "ended_at": utc(1), "exit": 0, "colour": "red"}
+    (tmp_path / "runs.jsonl").write_text(json.dumps(run_record) + "\n")
     assert runs(tmp_path)[0][0].job == "j"
 
 
@@ -140,8 +140,8 @@ def test_no_register_is_no_runs_and_one_that_cannot_be_read_is_an_error(tmp_path
 
 
 def test_names_that_are_not_utf_8_do_not_stop_a_run(tmp_path):
-    told = start_record("j", file="/a\udcff", output="/b\udcff.jsonl", command="textmill run '/a\udcff'")
-    assert RegisterEntry(tmp_path, told).trouble == ""
+    run_record = start_record("j", file="/a\udcff", output="/b\udcff.jsonl", command="textmill run '/a\udcff'")
+    assert RegisterEntry(tmp_path, run_record).trouble == ""
     assert runs(tmp_path)[0][0].output == "/b\ufffd.jsonl"
 
 
@@ -149,13 +149,13 @@ def test_the_ledger_by_day_and_job():
     hub = Usage(2, 20, 1, 100, 10, 0.125, 1.0, 0.75)
     base = Run(entry="1", job="a", started_at="2026-11-20T12:00:00.000Z", requests=20,
                usage=hub + Usage(cost_usd=0.025), endpoints={"hub": hub})
-    told = [
+    run_record = [
         replace(base, entry="3", started_at="2026-11-21T12:00:00.000Z"),
         replace(base, entry="2", endpoints={"hub": hub, "local": Usage(1)}),
         base,
         replace(base, entry="4", job="b", cached=20, endpoints={}),
     ]
-    days = ledger(told)
+    days = ledger(run_record)
     assert [(day["day"], day["job"], day["runs"], day["cost_usd"]) for day in days] == [
         ("2026-11-21", "a", 1, 0.15), ("2026-11-20", "b", 1, 0.15), ("2026-11-20", "a", 2, 0.3)]
     assert days[2]["endpoints"] == {"hub": Usage(4, 40, 2, 200, 20, 0.25, 2.0, 0.75), "local": Usage(1)}

@@ -169,7 +169,7 @@ def test_a_crontab_gets_its_own_lines_back_and_no_other_changes(mine, schedules)
     assert crontab in (mine, mine + "\n")
 
 
-def test_a_schedule_written_twice_stands_once():
+def test_a_schedule_written_twice_is_there_once():
     crontab = with_schedule(with_schedule("0 5 * * * backup\n", made()), made(at="03:00", delay_seconds=0))
     first, mark, line, rest = crontab.split("\n")
     assert (first, rest) == ("0 5 * * * backup", "")
@@ -239,7 +239,7 @@ def test_the_next_time():
 
 def test_stopping_takes_longer_than_the_grace_and_outages_are_tried_within_a_night():
     assert "TimeoutStopSec=90\n" in service(made(grace_seconds=30))
-    assert units.TRY_AGAIN_SECONDS * units.MAX_STARTS < units.WITHIN_SECONDS
+    assert units.RETRY_SECONDS * units.MAX_STARTS < units.WITHIN_SECONDS
 
 
 @pytest.mark.slow
@@ -261,6 +261,6 @@ def test_systemd_finds_nothing_to_say_of_the_units(tmp_path, change):
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
 
-def test_words_of_a_service_stand_alone():
+def test_words_of_a_service_are_quoted_one_by_one():
     words = service(made(job="/a b.toml")).splitlines()[7].removeprefix("ExecStart=")
     assert shlex.split(words) == ["/opt/mill/bin/textmill", "run", "/a b.toml"]

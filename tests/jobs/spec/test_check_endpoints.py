@@ -179,7 +179,7 @@ def test_a_replica_has_the_model_and_the_key_of_its_origin() -> None:
     assert request_key(replica)("the weir") == request_key(first)("the weir")
 
 
-def test_a_replica_of_a_nameless_model_stands_under_its_origins_url() -> None:
+def test_a_replica_of_a_nameless_model_is_stored_under_its_origins_url() -> None:
     pipeline = build(load(embed(TEI, TEI.replace("8080", "9090") + 'name="b"\nreplica_of="tei"\n')))
     assert [each.identity for each in pipeline.endpoints] == [
         ("tei", "", "http://127.0.0.1:8080"), ("tei", "", "http://127.0.0.1:8080"),
@@ -216,7 +216,7 @@ def test_replicas_of_each_other_are_refused() -> None:
 
 def test_a_local_endpoint_is_no_replica_of_a_remote_one() -> None:
     assert refusal(embed(TEI, LOCAL + 'replica_of = "tei"\n'))[0] == (
-        "job.toml: endpoint `local` cannot be a replica of `tei`: kind local has a model of its own"
+        "job.toml: endpoint `local` cannot be a replica of `tei`: kind local has its own model"
     )
 
 
@@ -230,10 +230,10 @@ def test_a_named_model_is_no_replica_of_a_nameless_one() -> None:
 
 
 @pytest.mark.parametrize(("tables", "text", "hint"), [
-    ((OPEN, OPEN), "two [[endpoint]] are called `openai`",
-     "give each a name of its own: name = ..."),
-    ((HUB, OPEN + 'name = "hub"\n'), "two [[endpoint]] are called `hub`",
-     "give each a name of its own: name = ..."),
+    ((OPEN, OPEN), "two [[endpoint]] have the name `openai`",
+     "give each its own name: name = ..."),
+    ((HUB, OPEN + 'name = "hub"\n'), "two [[endpoint]] have the name `hub`",
+     "give each its own name: name = ..."),
     ((HUB, '[[endpoint]]\nmodel = "m"\n'), "`endpoint.2.kind` is missing", 'kind = "local"'),
     ((HUB, '[[endpoint]]\nname = "b"\n'), "`endpoint.b.kind` is missing",
      "--set endpoint.b.kind=local"),
@@ -248,7 +248,7 @@ def test_a_named_model_is_no_replica_of_a_nameless_one() -> None:
     ((HUB, OPEN + "weight = -1\n"), "endpoint.openai.weight must be more than 0, got -1", None),
     ((HUB, '[[endpoint]]\nkind = "openai"\n'), "`endpoint.openai.model` is missing",
      "--set endpoint.openai.model=NAME"),
-    ((HUB, OPEN + 'url = "http://10.0.0.1"\n'), "endpoint.openai.url must begin with https://, "
+    ((HUB, OPEN + 'url = "http://10.0.0.1"\n'), "endpoint.openai.url must start with https://, "
      "http:// is for this machine only, got host `10.0.0.1`", None),
     ((HUB, OPEN + "batch_size = 2\n"), "endpoint.openai.batch_size must be 1 for chat-completion, "
      "got 2", None),
@@ -285,10 +285,10 @@ def test_a_flag_for_several_endpoints_is_refused_and_names_what_sets_one(last: s
      "the job has 2 endpoints, `--set endpoint.NAME.api_key.env=VALUE` sets one"),
     ("endpoint", "the job has 2 endpoints, `--set endpoint.NAME.KEY=VALUE` sets one"),
     ("rule.equals", "the job has 2 rules, `--set rule.NUMBER.equals=VALUE` sets one"),
-    ("endpoint.hubb.model", "no endpoint is called `hubb` (did you mean `hub`?)"),
-    ("endpoint.hub.name", "endpoints get their names in the file"),
+    ("endpoint.hubb.model", "no endpoint has the name `hubb` (did you mean `hub`?)"),
+    ("endpoint.hub.name", "endpoints can be named only in the file"),
     ("endpoint.hub.mdoel", "unknown key `endpoint.hub.mdoel` (did you mean `model`?)"),
-    ("rule.3.equals", "no rule is called `3`"),
+    ("rule.3.equals", "no rule has the name `3`"),
     ("rule.2.endpoints", 'must name endpoints of the job (hub, openai), got "x"'),
 ])  # fmt: skip
 def test_set_for_several_is_refused_at_its_own_address(key: str, text: str) -> None:
@@ -299,7 +299,7 @@ def test_set_for_several_is_refused_at_its_own_address(key: str, text: str) -> N
 def test_a_table_from_the_command_line_keeps_its_name() -> None:
     table = '{ name = "b", kind = "openai", model = "x" }'
     assert refusal(chat(HUB, OPEN), ("endpoint.hub", table))[0] == (
-        "--set endpoint.hub: endpoints get their names in the file"
+        "--set endpoint.hub: endpoints can be named only in the file"
     )
 
 
@@ -316,9 +316,9 @@ def test_a_name_that_looks_like_a_secret_is_not_echoed() -> None:
 
 @pytest.mark.parametrize(("path", "text", "hint"), [
     (lambda: chat(HUB + "fallback = true\n", OPEN + "fallback = true\n"),
-     "endpoint.fallback = true on every endpoint: somebody must be asked first", None),
+     "endpoint.fallback = true on every endpoint: at least one must not be a fallback", None),
     (lambda: chat(OPEN + "fallback = true\n"),
-     "endpoint.fallback = true on every endpoint: somebody must be asked first", None),
+     "endpoint.fallback = true on every endpoint: at least one must not be a fallback", None),
     (lambda: chat(HUB + "weight = 2\n", OPEN),
      'endpoint.hub.weight = 2 is not used by route = "ordered"', 'route = "weighted"'),
     (lambda: chat(OPEN + "weight = 1.5\nprice = { input = 1 }\n", route="cheapest"),
@@ -327,7 +327,7 @@ def test_a_name_that_looks_like_a_secret_is_not_echoed() -> None:
      'route = "cheapest" needs the price of endpoint `openai`',
      "price = { input = 0.02 } in [[endpoint]], USD per million tokens"),
     (lambda: chat(HUB + "price = { input = 1 }\n", OPEN, "[budget]\nmax_cost_usd = 3\n"),
-     "budget.max_cost_usd bounds nothing without a price of endpoint `openai`",
+     "budget.max_cost_usd has no effect without a price of endpoint `openai`",
      "price = { input = 0.02 } in [[endpoint]], USD per million tokens"),
     (lambda: chat(OPEN, route="random"),
      'route must be one of ordered, cheapest, fastest, weighted, got "random"', None),
@@ -344,29 +344,28 @@ def test_a_local_endpoint_needs_no_price() -> None:
 
 @pytest.mark.parametrize(("tables", "text", "hint"), [
     ((HUB, OPEN), 'endpoint `hub` serves "a/small" and endpoint `openai` serves "m"',
-     "a job for each model"),
+     "use one job per model"),
     ((HUB, OPEN + "fallback = true\n"),
-     'endpoint `hub` serves "a/small" and endpoint `openai` serves "m"', "a job for each model"),
+     'endpoint `hub` serves "a/small" and endpoint `openai` serves "m"', "use one job per model"),
     ((OPEN, OPEN + 'name = "b"\nrevision = "v2"\n'),
      'endpoint `openai` serves "m" and endpoint `b` serves "m", revision "v2"',
-     "a job for each model"),
+     "use one job per model"),
     ((LOCAL, OPEN), 'endpoint `local` is local and endpoint `openai` serves "m"',
-     "a job for each model"),
+     "use one job per model"),
     ((HUB, LOCAL), 'endpoint `hub` serves "a/small" and endpoint `local` is local',
-     "a job for each model"),
-    ((TEI, LOCAL), "endpoint `tei` does not say which model it serves and endpoint `local` is "
-     "local", "a job for each model"),
+     "use one job per model"),
+    ((TEI, LOCAL), "endpoint `tei` does not name its model and endpoint `local` is "
+     "local", "use one job per model"),
     ((OPEN, TEI),
-     'endpoint `openai` serves "m" and endpoint `tei` does not say which model it serves',
+     'endpoint `openai` serves "m" and endpoint `tei` does not name its model',
      'model = "m" in both, or replica_of = "openai" in endpoint `tei`'),
     ((TEI, TEI.replace("8080", "9090") + 'name = "b"\n'),
-     "endpoint `tei` does not say which model it serves and endpoint `b` does not say which model "
-     "it serves", 'model = "NAME" in both, or replica_of = "tei" in endpoint `b`'),
+     "endpoint `tei` does not name its model and endpoint `b` does not name its model", 'model = "NAME" in both, or replica_of = "tei" in endpoint `b`'),
 ])  # fmt: skip
 def test_vectors_of_two_models_in_one_output_are_refused(
     tables: tuple[str, ...], text: str, hint: str
 ) -> None:
-    said = f"job.toml: {text}: the vectors of one output must be of one model", hint
+    said = f"job.toml: {text}: all vectors of an output must come from one model", hint
     assert refusal(embed(*tables)) == said
     rule = RULE.replace('"openai"', '"' + name_of(tables[1]) + '"')
     assert refusal(embed(*tables, rule)) == said
@@ -401,10 +400,10 @@ def test_text_tasks_take_different_models() -> None:
 @pytest.mark.parametrize(("rule", "text"), [
     (RULE.replace('"openai"', '"opnai"'), "rule.endpoints must name endpoints of the job (hub, "
      'openai), got "opnai" (did you mean `openai`?)'),
-    (RULE.replace('"openai"', ""), "rule.endpoints must name an endpoint: nobody could answer such "
+    (RULE.replace('"openai"', ""), "rule.endpoints must name an endpoint: no endpoint could answer such "
      "a row"),
     (RULE.replace('"openai"', '"hub", "hub"'), "rule.endpoints names an endpoint twice"),
-    (RULE + RULE, 'two [[rule]] are about column = "sensitive", equals = true'),
+    (RULE + RULE, 'two [[rule]] have column = "sensitive", equals = true'),
     (RULE.replace("true", "1.0"), "rule.equals must be a boolean, an integer or a string, got 1.0"),
     (RULE.replace("true", "[true]"),
      "rule.equals must be a boolean, an integer or a string, got a list"),

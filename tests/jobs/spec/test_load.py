@@ -219,7 +219,7 @@ def test_the_table_the_records_and_the_later_keys_agree() -> None:
             assert record == key.default, key.name
     assert not LATER & {key.name for key in KEYS}
     assert [row[0] for row in reference()] == [key.name for key in KEYS]
-    assert ("chunk.size", "integer, at least 1", "256", "tokens of a chunk, never exceeded") in (
+    assert ("chunk.size", "integer, at least 1", "256", "maximum tokens per chunk, never exceeded") in (
         reference()
     )
 
@@ -494,14 +494,14 @@ def test_parameters_in_another_order_have_the_same_fingerprint() -> None:
         ({"parameters.prompt": "{chunk}"},
          "parameters.prompt is not used by task feature-extraction"),
         ({"parameters.messages": []}, "`parameters.messages` is set by textmill itself"),
-        ({"parameters.Api-Key": "x"}, "`parameters.Api-Key` is no place for a credential"),
+        ({"parameters.Api-Key": "x"}, "`parameters.Api-Key` must not hold a credential"),
         ({"parameters.a": {"b": [2**70]}}, "parameters.a.b must fit in 64 bits"),
         ({"endpoint.provider": "together"},
          'endpoint.provider must be one of hf-inference, got "together"'),
         ({"endpoint.provider": "hf-inference"}, "endpoint.provider is not used by kind openai"),
         ({"endpoint.kind": "hf", "endpoint.model": "../x"},
          'endpoint.model must be a name like owner/model, got "../x"'),
-        ({"endpoint.kind": "tei"}, "`endpoint.url` is missing, kind tei has no usual one"),
+        ({"endpoint.kind": "tei"}, "`endpoint.url` is missing, kind tei has no default"),
         ({"endpoint.kind": "local", "endpoint.url": "https://a.example"},
          "endpoint.url is not used by kind local"),
         ({"endpoint.api_key": "literal"},
@@ -570,7 +570,7 @@ def test_missing_keys_are_named() -> None:
         (b"\n\nname = '\xff'", "job.toml:3: not UTF-8"),
         (b"a = " + b"[" * 5000, "job.toml: nested too deeply"),
         (b"a = " + b"9" * 5000, "job.toml:1: not TOML, at the end"),
-        (b"#" * 1_000_001, "job.toml: larger than 1,000,000 bytes, no job file"),
+        (b"#" * 1_000_001, "job.toml: a job file must be at most 1,000,000 bytes"),
         (b"[endpoint]\nkind = 'tei'",
          "job.toml: `endpoint` is a list, write [[endpoint]] instead of [endpoint]"),
         (b"endpoint = 3", "job.toml: `endpoint` must be a table, written [[endpoint]]"),
@@ -620,8 +620,8 @@ def test_a_url_is_kept_without_the_slash_at_its_end(url: str, kept: str) -> None
         ("https://ｌocalhost", "must be ASCII without blanks or backslashes"),
         ("https://example.com/v1?key=hunter2", "must not hold a query or fragment (`?`, `#`)"),
         ("https://example.com/#", "must not hold a query or fragment (`?`, `#`)"),
-        ("ftp://example.com", "must begin with https://, or http:// for this machine"),
-        ("example.com/v1", "must begin with https://, or http:// for this machine"),
+        ("ftp://example.com", "must start with https://, or http:// for this machine"),
+        ("example.com/v1", "must start with https://, or http:// for this machine"),
         ("https://", "has no valid host and port"),
         ("https://example.com:0", "has no valid host and port"),
         ("https://example.com:99999", "is not a URL"),
@@ -641,7 +641,7 @@ def test_a_url_is_refused_and_not_repeated(url: str, problem: str) -> None:
 )  # fmt: skip
 def test_plain_http_is_for_this_machine_only(host: str) -> None:
     assert refusal(written(EMBED), ("endpoint.url", f"http://{host}/v1")) == (
-        "--set endpoint.url: must begin with https://, http:// is for this machine only, "
+        "--set endpoint.url: must start with https://, http:// is for this machine only, "
         f"got host `{host.strip('[]')}`"
     )
 
@@ -781,7 +781,7 @@ def test_a_path_that_cannot_be_looked_at_is_a_usage_error_for_the_output_only() 
     long = "x" * 300
     assert load(written(EMBED), [("input.path", long)]).input.path == long
     assert output_refusal(f"{long}.jsonl") == (
-        "--set output.path: cannot be looked at: File name too long"
+        "--set output.path: cannot be checked: File name too long"
     )
     assert refusal(long).endswith("cannot be read: File name too long")
 
@@ -789,7 +789,7 @@ def test_a_path_that_cannot_be_looked_at_is_a_usage_error_for_the_output_only() 
 def test_a_budget_without_a_price_bounds_nothing() -> None:
     keys = {"endpoint.kind": "openai", "endpoint.model": "m", "budget.max_cost_usd": 3}
     assert refusal(written(EMBED | keys)) == (
-        "job.toml: budget.max_cost_usd bounds nothing without a price"
+        "job.toml: budget.max_cost_usd has no effect without a price"
     )
 
 
@@ -808,7 +808,7 @@ def test_a_size_that_may_exceed_what_the_model_reads(size, tokenizer, refused) -
     if tokenizer:
         keys["chunk.tokenizer"] = tokenizer
     if refused:
-        told = refusal(written(EMBED | keys))
-        assert f"{size:,} tokens" in told and "512" in told
+        shown_text = refusal(written(EMBED | keys))
+        assert f"{size:,} tokens" in shown_text and "512" in shown_text
     else:
         load(written(EMBED | keys))

@@ -100,7 +100,7 @@ def test_every_flag_says_what_it_takes_and_what_for():
     for key in KEYS:
         if key.flag:
             assert (key.metavar is None) == (key.type == "boolean"), key.name
-            assert bool(key.help) != bool(key.choices), key.name
+            assert key.help and key.help.endswith(".") != bool(key.choices), key.name
         else:
             assert not (key.short or key.metavar or key.help), key.name
 
