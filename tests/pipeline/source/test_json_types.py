@@ -108,7 +108,7 @@ def test_types(known, value, expected):
     assert widen(known, value) == expected
 
 
-@pytest.mark.parametrize(("known", "value", "why"), [
+@pytest.mark.parametrize(("known", "value", "problem"), [
     ("integer", True, "`` must be integer, as in the rows before, got boolean"),
     ("boolean", 1, "`` must be boolean, as in the rows before, got integer"),
     ("string", [], "`` must be string, as in the rows before, got list"),
