@@ -183,8 +183,8 @@ def _with_doubled_mark(points: Array, lines: Lines, chosen: Flags, mark: int) ->
     """The chosen lines, except those that begin with a single one of this mark."""
     candidates = np.flatnonzero(chosen)
     doubled = points.take(lines.first.take(candidates) + 1) == mark
-    kept: Array = candidates[(lines.lead.take(candidates) != mark) | doubled]
-    return kept
+    marked_lines: Array = candidates[(lines.lead.take(candidates) != mark) | doubled]
+    return marked_lines
 
 
 def _short(opens: Array, index: int, chars: int = 100) -> bool:
@@ -210,8 +210,10 @@ def _fences(
         marks = marks[lines.opens.take(marks) >= start]  # counted by the segment before
     inside, last = in_fence, first
     opens = lines.opens.take(marks).tolist()
-    named = (classes.take(lines.first.take(marks) + 3) - np.uint8(LOWER) <= UPPER - LOWER).tolist()
-    for mark, at, has_name in zip(marks.tolist(), opens, named, strict=True):
+    has_language = (
+        classes.take(lines.first.take(marks) + 3) - np.uint8(LOWER) <= UPPER - LOWER
+    ).tolist()
+    for mark, at, has_name in zip(marks.tolist(), opens, has_language, strict=True):
         if inside:
             fence[last : mark + 1] = True
         # A mark with a language opens a fence; an unclosed fence ends before it.

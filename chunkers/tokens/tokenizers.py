@@ -310,9 +310,9 @@ def _from_package(name: str) -> tiktoken.Encoding:
 def _from_tiktoken(name: str) -> Tokenizer:
     import tiktoken
 
-    known = tiktoken.list_encoding_names()
-    if name not in known:
-        choices = sorted({*known, *RANKS, "wordllama"})
+    names = tiktoken.list_encoding_names()
+    if name not in names:
+        choices = sorted({*names, *RANKS, "wordllama"})
         near = get_close_matches(name, choices, 1)
         guess = f" (did you mean `{near[0]}`?)" if near else ""
         raise UsageError(

@@ -179,16 +179,16 @@ def _batches(
     row_bytes = max(1, metadata.total_byte_size // max(1, metadata.num_rows))
     rows = max(1, min(BATCH_ROWS, BATCH_BYTES // row_bytes))
     present = parquet.schema_arrow.names
-    wanted = present if columns is None else [name for name in present if name in columns]
+    names = present if columns is None else [name for name in present if name in columns]
     left = metadata.num_rows
 
     def selected(batch: pa.RecordBatch) -> pa.RecordBatch:
         nonlocal left
         left -= len(batch)
-        return batch.select(wanted)
+        return batch.select(names)
 
     try:
-        batches = parquet.iter_batches(rows, row_groups=[group], columns=wanted, use_threads=False)
+        batches = parquet.iter_batches(rows, row_groups=[group], columns=names, use_threads=False)
         if metadata.num_rows <= rows:
             # This ends the reader, which frees the pages that it decompressed.
             batches = drain(list(batches))
