@@ -197,16 +197,14 @@ def _fences(
     """Which lines are in a code fence, including its marks, and whether one is open at `end`."""
     points, classes, _ = characters
     fence = np.zeros(len(lines.opens), bool)
-    first = (
-        int(np.searchsorted(lines.opens, start, "right")) - 1
-    )  # the line in which the segment begins
+    # The line in which the segment begins.
+    first = int(np.searchsorted(lines.opens, start, "right")) - 1
     marks = np.flatnonzero((lines.lead == ord("`")) | (lines.lead == ord("~")))
     if len(marks):
         place, lead = lines.first.take(marks), lines.lead.take(marks)
         marks = marks[(points.take(place + 1) == lead) & (points.take(place + 2) == lead)]
-        fence[first] = (
-            first in marks
-        )  # also where it ends a fence: `in_fence` is the state after it
+        # Also where it ends a fence: `in_fence` is the state after it.
+        fence[first] = first in marks
         marks = marks[lines.opens.take(marks) >= start]  # counted by the segment before
     inside, last = in_fence, first
     opens = lines.opens.take(marks).tolist()
