@@ -23,7 +23,7 @@ from pipeline.source.values import identity_values, is_text
 from pipeline.text import agreeing, many, reason
 
 UNREADABLE = identity.of_bytes(sha256(b"a row in a damaged part of a Parquet file").digest())
-"""The content hash of rows without values; occurrences tell them apart."""
+"""The content hash of rows without values; occurrences distinguish them."""
 
 S3_BYTES = 4 << 20
 """Bytes of a column to read ahead from a bucket; for a local file it is 1 MB."""
