@@ -528,7 +528,7 @@ def night(project, rows, **flags):
     """Runs with one more row and the drift check on."""
     rows.append({"id": len(rows), "text": f"one more {len(rows)}", "kept": 1.5})
     project.rows(rows)
-    return project.run(guard__canary=3, **flags)
+    return project.run(guard__drift_texts=3, **flags)
 
 
 def test_a_changed_model_is_detected_before_its_vectors_mix(new_project):
@@ -552,7 +552,7 @@ def test_a_changed_model_is_detected_before_its_vectors_mix(new_project):
     project.turn = 2.0
     rows.append({"id": 99, "text": "another", "kept": 1.5})
     project.rows(rows)
-    summary = project.run(guard__canary=0)
+    summary = project.run(guard__drift_texts=0)
     assert (summary.exit, project.new_calls()) == (0, 1)
 
 
@@ -563,7 +563,7 @@ def test_a_run_without_new_requests_makes_no_drift_check(new_project):
     project.turn = 2.0
     rows.pop()
     project.rows(rows)
-    summary = project.run(guard__canary=3)
+    summary = project.run(guard__drift_texts=3)
     assert (summary.removed, summary.usage.calls, project.new_calls()) == (1, 0, 0)
 
 
@@ -571,7 +571,7 @@ def test_a_resumed_run_makes_no_second_drift_check(new_project, monkeypatch):
     project = new_project(input__id="id")
     rows = plain(20)
     night(project, rows)
-    project.flags["guard__canary"] = 3
+    project.flags["guard__drift_texts"] = 3
     rows.append({"id": 98, "text": "another", "kept": 1.5})
     project.rows(rows)
     kill(project, monkeypatch, sink_module, "publish")
