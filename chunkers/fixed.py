@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from chunkers.boundaries.graphemes import is_break
 from chunkers.tokens.encoded import Encoded, check_sizes
 from chunkers.tokens.tokenizers import Tokenizer
-from chunkers.tokens.tokenizers import tokenizer as tokenizer_named
+from chunkers.tokens.tokenizers import tokenizer as tokenizer_by_name
 from pipeline.records import Chunk
 
 
@@ -22,8 +22,8 @@ def chunk_fixed(
     Cost: one encode pass; memory for one segment.
     """
     check_sizes(size, overlap)
-    named = tokenizer_named(tokenizer) if isinstance(tokenizer, str) else tokenizer
-    return _windows(text, named, size, overlap)
+    encoder = tokenizer_by_name(tokenizer) if isinstance(tokenizer, str) else tokenizer
+    return _windows(text, encoder, size, overlap)
 
 
 def _windows(text: str, tokenizer: Tokenizer, size: int, overlap: int) -> Iterator[Chunk]:

@@ -19,7 +19,7 @@ from chunkers.structure import (
 )
 from chunkers.tokens.encoded import Encoded
 from chunkers.tokens.tokenizers import Tokenizer
-from chunkers.tokens.tokenizers import tokenizer as tokenizer_named
+from chunkers.tokens.tokenizers import tokenizer as tokenizer_by_name
 from chunkers.units import Units
 from pipeline.records import Chunk
 
@@ -51,8 +51,8 @@ def chunk_markdown(
     Cost: one encode pass, and a few tokens per cut that are encoded again; memory for one segment.
     """
     figures = limits(size, overlap, CLOSE_AT, CUT_FROM)
-    named = tokenizer_named(tokenizer) if isinstance(tokenizer, str) else tokenizer
-    return _chunks(text, named, figures)
+    encoder = tokenizer_by_name(tokenizer) if isinstance(tokenizer, str) else tokenizer
+    return _chunks(text, encoder, figures)
 
 
 def _chunks(text: str, tokenizer: Tokenizer, figures: Limits) -> Iterator[Chunk]:

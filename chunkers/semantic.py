@@ -29,7 +29,7 @@ from chunkers.structure import (
 )
 from chunkers.tokens.encoded import Encoded
 from chunkers.tokens.tokenizers import Tokenizer
-from chunkers.tokens.tokenizers import tokenizer as tokenizer_named
+from chunkers.tokens.tokenizers import tokenizer as tokenizer_by_name
 from chunkers.units import Units
 from pipeline.errors import UsageError
 from pipeline.records import Chunk
@@ -128,9 +128,9 @@ def chunk_semantic(
     figures = limits(size, overlap, CLOSE_AT, CUT_FROM)
     if not 0 <= focus <= 1:
         raise UsageError(f"chunk.focus = {focus} must be between 0 and 1")
-    named = tokenizer_named(tokenizer) if isinstance(tokenizer, str) else tokenizer
+    encoder = tokenizer_by_name(tokenizer) if isinstance(tokenizer, str) else tokenizer
     aim = Aim((0.75 - 0.6 * focus) * size, PRICE * (1 - focus))
-    return _chunks(text, named, figures, embed, aim)
+    return _chunks(text, encoder, figures, embed, aim)
 
 
 def _chunks(

@@ -17,7 +17,7 @@ from chunkers.boundaries.graphemes import TOKENS_BACK, first_cut, last_cut
 from chunkers.boundaries.scan import ROW
 from chunkers.tokens.encoded import Encoded, check_sizes
 from chunkers.tokens.tokenizers import Tokenizer
-from chunkers.tokens.tokenizers import tokenizer as tokenizer_named
+from chunkers.tokens.tokenizers import tokenizer as tokenizer_by_name
 from chunkers.units import Units
 from pipeline.records import Chunk
 
@@ -89,8 +89,8 @@ def chunk_structure(
     Cost: one encode pass, and a few tokens per cut that are encoded again; memory for one segment.
     """
     figures = limits(size, overlap, close_at, cut_from)
-    named = tokenizer_named(tokenizer) if isinstance(tokenizer, str) else tokenizer
-    return _chunks(text, named, figures)
+    encoder = tokenizer_by_name(tokenizer) if isinstance(tokenizer, str) else tokenizer
+    return _chunks(text, encoder, figures)
 
 
 def _chunks(text: str, tokenizer: Tokenizer, figures: Limits) -> Iterator[Chunk]:

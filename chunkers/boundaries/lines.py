@@ -183,8 +183,8 @@ def _with_doubled_mark(points: Array, lines: Lines, chosen: Flags, mark: int) ->
     """The chosen lines, except those that begin with a single one of this mark."""
     candidates = np.flatnonzero(chosen)
     doubled = points.take(lines.first.take(candidates) + 1) == mark
-    kept: Array = candidates[(lines.lead.take(candidates) != mark) | doubled]
-    return kept
+    marked_lines: Array = candidates[(lines.lead.take(candidates) != mark) | doubled]
+    return marked_lines
 
 
 def _short(opens: Array, index: int, chars: int = 100) -> bool:
@@ -197,21 +197,21 @@ def _fences(
     """Which lines are in a code fence, including its marks, and whether one is open at `end`."""
     points, classes, _ = characters
     fence = np.zeros(len(lines.opens), bool)
-    first = (
-        int(np.searchsorted(lines.opens, start, "right")) - 1
-    )  # the line in which the segment begins
+    # The line in which the segment begins.
+    first = int(np.searchsorted(lines.opens, start, "right")) - 1
     marks = np.flatnonzero((lines.lead == ord("`")) | (lines.lead == ord("~")))
     if len(marks):
         place, lead = lines.first.take(marks), lines.lead.take(marks)
         marks = marks[(points.take(place + 1) == lead) & (points.take(place + 2) == lead)]
-        fence[first] = (
-            first in marks
-        )  # also where it ends a fence: `in_fence` is the state after it
+        # Also where it ends a fence: `in_fence` is the state after it.
+        fence[first] = first in marks
         marks = marks[lines.opens.take(marks) >= start]  # counted by the segment before
     inside, last = in_fence, first
     opens = lines.opens.take(marks).tolist()
-    named = (classes.take(lines.first.take(marks) + 3) - np.uint8(LOWER) <= UPPER - LOWER).tolist()
-    for mark, at, has_name in zip(marks.tolist(), opens, named, strict=True):
+    has_language = (
+        classes.take(lines.first.take(marks) + 3) - np.uint8(LOWER) <= UPPER - LOWER
+    ).tolist()
+    for mark, at, has_name in zip(marks.tolist(), opens, has_language, strict=True):
         if inside:
             fence[last : mark + 1] = True
         # A mark with a language opens a fence; an unclosed fence ends before it.

@@ -110,8 +110,8 @@ def _lines(text: str) -> list[Line] | None:
             continue
         if body[0] in _LEADS or kind == DIGIT:
             if body[0] in "`~" and body.startswith(body[0] * 3):
-                named = len(body) > 3 and LOWER <= kinds[ord(body[3])] <= UPPER
-                inside = not inside or named
+                has_language = len(body) > 3 and LOWER <= kinds[ord(body[3])] <= UPPER
+                inside = not inside or has_language
                 line.fence = True
             elif not _is_heading(text, lines, line, len(opens)):
                 line.marked = _is_item(body, kinds)

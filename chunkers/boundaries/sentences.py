@@ -157,17 +157,17 @@ def _non_ends(characters: Characters, stops: Array, following: Array) -> Array:
     words, allowed = _abbreviation_codes()
     index = words.searchsorted(code)
     index[index == len(words)] = 0
-    known = np.flatnonzero(words.take(index) == code)
-    bit = np.full(len(known), 1, np.uint8)
-    bit[following.take(known) == DIGIT] = 2
-    bit[following.take(known) == LOWER] = 4
-    going = [known[(allowed.take(index.take(known)) & bit) != 0]]
+    matches = np.flatnonzero(words.take(index) == code)
+    bit = np.full(len(matches), 1, np.uint8)
+    bit[following.take(matches) == DIGIT] = 2
+    bit[following.take(matches) == LOWER] = 4
+    non_ends = [matches[(allowed.take(index.take(matches)) & bit) != 0]]
     # Initials, but "I" is a word.
     single = np.flatnonzero(length == 1)
     place = stops.take(single)
     dotted = classes.take(place - 2) == POINT
     capital = (classes.take(place - 1) == UPPER) & (points.take(place - 1) != ord("I"))
-    going.append(single[dotted | capital])
+    non_ends.append(single[dotted | capital])
     # "3." at the start of a line is a list number.
     numbered = np.flatnonzero(length == 0)
     numbered = numbered[classes.take(stops.take(numbered) - 1) == DIGIT]
@@ -177,8 +177,8 @@ def _non_ends(characters: Characters, stops: Array, following: Array) -> Array:
             first -= classes.take(first) == DIGIT
         opens = classes.take(first)
         opens = np.where(opens == BLANK, classes.take(first - 1, mode="clip"), opens)
-        going.append(numbered[opens == NEWLINE])
-    return np.concatenate(going)
+        non_ends.append(numbered[opens == NEWLINE])
+    return np.concatenate(non_ends)
 
 
 @lru_cache(maxsize=1)

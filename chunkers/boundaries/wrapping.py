@@ -53,9 +53,8 @@ def soft_breaks(
     inner = lines.take(blocks) - 1
     owner = np.repeat(np.arange(len(blocks)), inner)
     shift = begins.take(blocks) - (np.cumsum(inner) - inner)
-    line = np.arange(len(owner)) + shift.take(
-        owner
-    )  # each is followed by another line of its block
+    # Each of these lines is followed by another line of its block.
+    line = np.arange(len(owner)) + shift.take(owner)
     last_kind = classes.take(stops.take(line) + (PAD - 1))
     next_kind = classes.take(first.take(line + 1))
     runs_over = pairs().take(last_kind * np.int64(CLASSES) + next_kind)

@@ -328,9 +328,9 @@ def _check_encoding(name: str) -> None:
     """Raises: UsageError with the nearest name where tiktoken has no encoding of this one."""
     import tiktoken
 
-    known = tiktoken.list_encoding_names()
-    if name not in known:
-        choices = sorted({*known, *RANKS, "wordllama"})
+    names = tiktoken.list_encoding_names()
+    if name not in names:
+        choices = sorted({*names, *RANKS, "wordllama"})
         near = get_close_matches(name, choices, 1)
         guess = f" (did you mean `{near[0]}`?)" if near else ""
         raise UsageError(

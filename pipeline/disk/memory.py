@@ -23,9 +23,8 @@ def return_freed_memory() -> None:
     """Make this process return freed blocks above 128 KB to the system, from now on."""
     pa.set_memory_pool(pa.system_memory_pool())
     if sys.platform == "linux":
-        set_option = getattr(
-            ctypes.CDLL(None), "mallopt", None
-        )  # glibc only; musl returns memory anyway
+        # Only glibc has it; musl returns memory anyway.
+        set_option = getattr(ctypes.CDLL(None), "mallopt", None)
         if set_option is not None:
             set_option(_M_MMAP_THRESHOLD, _LARGE_BYTES)
             set_option(_M_TRIM_THRESHOLD, _LARGE_BYTES)

@@ -66,15 +66,15 @@ class PartIndex(Struct, frozen=True):
         contents = _read_index_file(self.path.with_suffix(INDEX_SUFFIX))
         return None if contents is None or contents[0] != self.header else contents[1]
 
-    def is_sound(self, known: Stamp | None = None) -> bool:
+    def is_sound(self, recorded_stamp: Stamp | None = None) -> bool:
         """Whether the part is as it was written: checks the end of the file where size and ctime
-        are as recorded (`known` is more recent than the index), else the hash.
+        are as recorded (`recorded_stamp` is more recent than the index), else the hash.
 
         Publishing a part adds a link to it, which changes its ctime.
         """
         try:
             stamp = stamp_of(self.path)
-            if stamp in (known, self.header.stamp):
+            if stamp in (recorded_stamp, self.header.stamp):
                 return is_whole(self.path, self.header.rows)
             return stamp.size_bytes == self.header.stamp.size_bytes and (
                 sha256_of(self.path) == self.header.sha256

@@ -128,8 +128,8 @@ def is_whole(path: Path, rows: int) -> bool:
 
 
 def row_count(path: Path) -> int:
-    """The number of rows of an output file; for JSON lines, and where it is unreadable, 1 stands
-    for 'not empty'."""
+    """The number of rows of an output file; for JSON lines, and where it is unreadable, 1 means
+    'not empty'."""
     if path.suffix == ".jsonl":
         return int(path.stat().st_size > 0)
     try:

@@ -35,7 +35,7 @@ DOCUMENT_FIELDS = (
 
 
 def output_schema(
-    kept: pa.Schema,
+    kept_schema: pa.Schema,
     columns: Sequence[Column],
     *,
     per_chunk: bool,
@@ -44,8 +44,8 @@ def output_schema(
     dimension: int | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> pa.Schema:
-    """The columns of the output, in order; `kept` is the survey's schema, `id` and `text` are names
-    of input columns, `dimension` is that of the vectors, if known.
+    """The columns of the output, in order; `kept_schema` is the survey's schema, `id` and `text`
+    are names of input columns, `dimension` is that of the vectors, if known.
 
     Invariant: every field is nullable; names are unique.
     Raises: UsageError for a kept column whose name the output uses.
@@ -53,11 +53,11 @@ def output_schema(
     own = [pa.field(column.name, _column_type(column)) for column in columns]
     identity = [pa.field("id", pa.string())] if id is None else []
     if per_chunk:
-        key = identity if id is None else [kept.field(id)]
-        carried = [field for field in kept if field.name not in (id, text)]
+        key = identity if id is None else [kept_schema.field(id)]
+        carried = [field for field in kept_schema if field.name not in (id, text)]
         fields = [*key, *CHUNK_FIELDS, *carried, *own, *STATUS_FIELDS]
     else:
-        carried = list(kept)
+        carried = list(kept_schema)
         fields = [*identity, *carried, *own, *STATUS_FIELDS, *DOCUMENT_FIELDS]
     used = {field.name for field in (*identity, *own, *STATUS_FIELDS)}
     used |= {field.name for field in (CHUNK_FIELDS if per_chunk else DOCUMENT_FIELDS)}

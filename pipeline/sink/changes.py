@@ -64,23 +64,23 @@ class CopiedChanges:
 
 def write_changes(
     target: Path,
-    before: Sequence[PartIndex],
-    now: Sequence[PartIndex],
+    old_parts: Sequence[PartIndex],
+    new_parts: Sequence[PartIndex],
     copies: CopiedChanges,
     *,
     id: str,
 ) -> None:
-    """Writes the changes that turn `before` into `now`: deletions, then rows, each in order. `id`
-    is the name of the id column; one of the two may have one row per chunk and the other one per
-    document. The file is durable when this returns.
+    """Writes the changes that turn `old_parts` into `new_parts`: deletions, then rows, each in
+    order. `id` is the name of the id column; one of the two may have one row per chunk and the
+    other one per document. The file is durable when this returns.
 
     Cost: reads each part that is not in both commits once; memory for a 256th of its rows.
     """
-    both = {part.path.name for part in before} & {part.path.name for part in now}
+    both = {part.path.name for part in old_parts} & {part.path.name for part in new_parts}
     lines, selected = Spill(_LINE), Spill(_LINE)
     # Holds all lines, since only the end shows which of them are changes.
     with storage_errors(target), tempfile.TemporaryFile(dir=target.parent) as spool:
-        for is_new, parts in ((False, before), (True, now)):
+        for is_new, parts in ((False, old_parts), (True, new_parts)):
             for number, part in enumerate(parts):
                 if part.path.name not in both:
                     ranges = copies.not_copied(part, number if is_new else None)

@@ -93,15 +93,15 @@ class Sink:
         self._batch: Any = None
         self._weights = np.zeros(0)
         self._reuse: Reuse | None = None
-        self._former: set[str] = set()
+        self._former_names: set[str] = set()
         self._copies = CopiedChanges()
         self._readers: dict[Path, PartRows] = {}
         self._part = -1
         self.published: list[PartIndex] = []
         """The parts of the output, once published."""
         self._parts = PartsWriter(self.layout, survey, self.fingerprint, self.schema)
-        self._own: dict[str, list[Any]] = {}
-        self._kept: list[RowRef] = []
+        self._own_values: dict[str, list[Any]] = {}
+        self._row_refs: list[RowRef] = []
         self._pending_bytes = 0
         self.layout.prepare(spec.path, [file.path for file in survey.files])
         self._record = SnapshotFile(self.layout)
@@ -111,7 +111,7 @@ class Sink:
     def use_plan(self, reuse: Reuse) -> None:
         """Announces copied rows of this plan. Where the job sets no dimension, theirs is used."""
         self._reuse = reuse
-        self._former = {part.path.name for part in reuse.former}
+        self._former_names = {part.path.name for part in reuse.former}
         dimension = reuse.dimension
         if dimension is not None and self._untyped:
             self.schema = with_vectors(self.schema, dict.fromkeys(sorted(self._untyped), dimension))
@@ -155,7 +155,7 @@ class Sink:
             self._parts.keep_part(copied.source)
             return
         sizes = copied.entries["rows"]
-        is_former = copied.source.path.name in self._former
+        is_former = copied.source.path.name in self._former_names
         ends = copied.starts + sizes.astype(np.int64)
         jumps = np.flatnonzero(copied.starts[1:] != ends[:-1]) + 1
         self._flush()
@@ -238,41 +238,41 @@ class Sink:
     def _add(
         self, document: Document, result: Result, row: Row, at: int, repeats: dict[int, int]
     ) -> None:
-        own, chunk = self._own, row.chunk
+        own_values, chunk = self._own_values, row.chunk
         error = row.error
         if chunk is None or not self._per_chunk:
             error = error or result.error or document.error
         size = 0
         if self._survey.spec.id is None:
-            own["id"].append(document.id)
+            own_values["id"].append(document.id)
         if self._per_chunk:
             text = None
             if chunk is None:
                 for name in ("chunk_id", "chunk", "start_char", "end_char", "tokens", "section"):
-                    own[name].append(None)
+                    own_values[name].append(None)
             else:
                 assert document.text is not None
                 text = document.text[chunk.start_char : chunk.end_char]
                 size = len(text)
-                own["chunk_id"].append(_chunk_id(document.identity, text, repeats))
-                own["chunk"].append(at)
-                own["start_char"].append(chunk.start_char)
-                own["end_char"].append(chunk.end_char)
-                own["tokens"].append(chunk.tokens)
-                own["section"].append(chunk.section)
-            own["text"].append(text)
+                own_values["chunk_id"].append(_chunk_id(document.identity, text, repeats))
+                own_values["chunk"].append(at)
+                own_values["start_char"].append(chunk.start_char)
+                own_values["end_char"].append(chunk.end_char)
+                own_values["tokens"].append(chunk.tokens)
+                own_values["section"].append(chunk.section)
+            own_values["text"].append(text)
             status = result.status if chunk is None else "failed" if row.error else "ok"
-            own["_status"].append(status)
+            own_values["_status"].append(status)
         else:
             size = len(document.text or "")
-            own["_status"].append(result.status)
-            own["_truncated"].append(result.truncated)
-            own["_chunks"].append(result.chunks)
-            own["_tokens"].append(result.tokens)
-            own["_model"].append(result.model)
-        own["_error"].append(error)
+            own_values["_status"].append(result.status)
+            own_values["_truncated"].append(result.truncated)
+            own_values["_chunks"].append(result.chunks)
+            own_values["_tokens"].append(result.tokens)
+            own_values["_model"].append(result.model)
+        own_values["_error"].append(error)
         for column, value in zip(self._columns, row.values, strict=True):
-            own[column.name].append(value)
+            own_values[column.name].append(value)
             size += len(value) if value is not None else 0
             if column.name in self._untyped and value is not None:
                 self._set_dimension(column.name, len(value) // 4)
@@ -283,9 +283,9 @@ class Sink:
                 weights = row_weights(batch.column(name))
                 self._weights = self._weights + weights if len(self._weights) else weights
         size += int(self._weights[index]) if self._carried else 0
-        self._kept.append(document.row_ref)
+        self._row_refs.append(document.row_ref)
         self._pending_bytes += size
-        if len(self._kept) >= PIECE_ROWS or self._pending_bytes >= PIECE_BYTES:
+        if len(self._row_refs) >= PIECE_ROWS or self._pending_bytes >= PIECE_BYTES:
             self._flush()
 
     def _set_dimension(self, name: str, dimension: int) -> None:
@@ -296,17 +296,17 @@ class Sink:
 
     def _flush(self) -> None:
         """Converts the pending rows to Arrow and passes them to the parts writer."""
-        if not self._kept:
+        if not self._row_refs:
             return
         vectors = {column.name for column in self._columns if column.type == "vector"}
         arrays = []
         for field in self.schema:
-            if field.name not in self._own:
-                arrays.append(_take_column(self._kept, field.name))
+            if field.name not in self._own_values:
+                arrays.append(_take_column(self._row_refs, field.name))
             elif field.name in vectors:
-                arrays.append(vector_array(self._own[field.name], field.type))
+                arrays.append(vector_array(self._own_values[field.name], field.type))
             else:
-                arrays.append(pa.array(self._own[field.name], field.type))
+                arrays.append(pa.array(self._own_values[field.name], field.type))
         self._clear()
         self._parts.add(pa.Table.from_arrays(arrays, self.schema.names))
 
@@ -321,8 +321,8 @@ class Sink:
         self._parts.finish()
 
     def _clear(self) -> None:
-        self._own = {name: [] for name in self.schema.names if name not in self._carried}
-        self._kept = []
+        self._own_values = {name: [] for name in self.schema.names if name not in self._carried}
+        self._row_refs = []
         self._pending_bytes = 0
 
 
@@ -344,13 +344,13 @@ def _chunk_id(name: bytes, text: str, repeats: dict[int, int]) -> str:
     return identity.chunk_id(name, raw, occurrence)
 
 
-def _take_column(kept: Sequence[RowRef], name: str) -> pa.Array:
+def _take_column(row_refs: Sequence[RowRef], name: str) -> pa.Array:
     """The kept column of these rows, of which neighbours share a batch; dictionaries decoded."""
     pieces, start = [], 0
-    for at in range(1, len(kept) + 1):
-        if at == len(kept) or kept[at].batch is not kept[start].batch:
-            rows = pa.array([row_ref.row for row_ref in kept[start:at]], pa.int64())
-            column = kept[start].batch.column(name)
+    for at in range(1, len(row_refs) + 1):
+        if at == len(row_refs) or row_refs[at].batch is not row_refs[start].batch:
+            rows = pa.array([row_ref.row for row_ref in row_refs[start:at]], pa.int64())
+            column = row_refs[start].batch.column(name)
             if pa.types.is_dictionary(column.type):
                 column = column.dictionary_decode()
             pieces.append(column.take(rows))

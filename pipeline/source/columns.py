@@ -20,8 +20,8 @@ def json_schema(spec: InputSpec, types: dict[str, JsonType], keys: set[str]) -> 
     if keys:  # a file without readable rows shows no columns to check against
         require_columns(spec, shown(spec.path), [*types, *sorted(keys - types.keys())])
     needed = [name for name in spec.fields if name not in spec.optional]
-    named = [spec.text, *([] if spec.id is None else [spec.id]), *needed, *(spec.keep or ())]
-    for name in named:
+    used_names = [spec.text, *([] if spec.id is None else [spec.id]), *needed, *(spec.keep or ())]
+    for name in used_names:
         types.setdefault(name, None)
     return pa.schema([(name, arrow_type(json_type)) for name, json_type in types.items()])
 
@@ -95,11 +95,13 @@ FLAGS = {"input.text": "--text COLUMN", "input.id": "--id COLUMN", "input.keep":
 
 def require_columns(spec: InputSpec, place: str, names: Sequence[str]) -> None:
     """Checks that the input has every column the job names. Raises: UsageError."""
-    wanted = [("input.text", spec.text), *(("input.keep", name) for name in spec.keep or ())]
+    required = [("input.text", spec.text), *(("input.keep", name) for name in spec.keep or ())]
     if spec.id is not None:
-        wanted.insert(0, ("input.id", spec.id))
-    wanted += [("the prompt or a rule", name) for name in spec.fields if name not in spec.optional]
-    for key, name in wanted:
+        required.insert(0, ("input.id", spec.id))
+    required += [
+        ("the prompt or a rule", name) for name in spec.fields if name not in spec.optional
+    ]
+    for key, name in required:
         if name not in names:
             near = get_close_matches(name, names, 1)
             guess = f" (did you mean `{printable(near[0])}`?)" if near else ""

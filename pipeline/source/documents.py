@@ -101,7 +101,7 @@ def read(
     is a batch of its own. `needed` yields, for each part, the numbers of the rows to read; None
     reads all.
 
-    Invariant: a batch lies within one part; identities and parts are those of the survey.
+    Invariant: a batch is within one part; identities and parts are those of the survey.
     Raises: InputError where the input differs from the survey, or a page of it is damaged.
     Cost: holds one batch.
     """

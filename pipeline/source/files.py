@@ -179,13 +179,13 @@ def recheck(files: Sequence[InputFile]) -> None:
         _check_fingerprint(file, fingerprint_now)
 
 
-def unreadable(file: InputFile, error: BaseException, what: str = "") -> TextmillError:
-    """The error for a file, or the part `what` of it, that could not be read; for a bucket it may
-    be an OutageError."""
+def unreadable(file: InputFile, error: BaseException, section: str = "") -> TextmillError:
+    """The error for a file, or the part `section` of it, that could not be read; for a bucket it
+    may be an OutageError."""
     if is_s3(file.path):
-        refusal: TextmillError = _s3_module().refusal(file.path, error, what)
+        refusal: TextmillError = _s3_module().refusal(file.path, error, section)
         return refusal
-    place = f"{file.name}: {what} " if what else f"{file.name}: "
+    place = f"{file.name}: {section} " if section else f"{file.name}: "
     return InputError(f"{place}cannot be read ({reason(error)})")
 
 

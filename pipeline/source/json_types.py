@@ -38,58 +38,59 @@ class Misfit(Exception):
         return f"`{'.'.join(self.path[:8])[:200]}` {self.problem}"
 
 
-def widen(known: JsonType, value: Any) -> JsonType:
-    """The type that holds `value` and all that `known` holds; `known` itself where nothing changes.
+def widen(current: JsonType, value: Any) -> JsonType:
+    """The type that holds `value` and all that `current` holds; `current` itself where nothing
+    changes.
 
     Invariant: a type changes only from integer to float; keys and element types are merged.
     Raises: Misfit.
     """
     if value is None:
-        return known
+        return current
     kind = _SCALARS.get(type(value))
     if kind is not None:
         if kind == "integer" and not -(2**63) <= value < 2**63:
             raise Misfit("is an integer beyond 64 bits")
-        if known is None or known == kind:
-            return kind if known is None else known
-        if kind == "float" and known == "integer":
+        if current is None or current == kind:
+            return kind if current is None else current
+        if kind == "float" and current == "integer":
             return kind
-        if kind == "integer" and known == "float":
+        if kind == "integer" and current == "float":
             if abs(value) > 2**53:  # where floats have gaps
                 raise Misfit("is an integer that its column of floats cannot hold exactly")
-            return known
-        raise Misfit(f"must be {_name(known)}, as in the rows before, got {kind}")
+            return current
+        raise Misfit(f"must be {_name(current)}, as in the rows before, got {kind}")
     if isinstance(value, list):
-        if known is not None and not isinstance(known, ListOf):
-            raise Misfit(f"must be {_name(known)}, as in the rows before, got list")
-        element = known.element if known is not None else None
+        if current is not None and not isinstance(current, ListOf):
+            raise Misfit(f"must be {_name(current)}, as in the rows before, got list")
+        element = current.element if current is not None else None
         for item in value:
             try:
                 element = widen(element, item)
             except Misfit as misfit:
                 misfit.path.insert(0, "[]")
                 raise
-        return known if known is not None and element is known.element else ListOf(element)
-    if known is not None and not isinstance(known, ObjectOf):
-        raise Misfit(f"must be {_name(known)}, as in the rows before, got object")
-    fields = known.fields if known is not None else {}
+        return current if current is not None and element is current.element else ListOf(element)
+    if current is not None and not isinstance(current, ObjectOf):
+        raise Misfit(f"must be {_name(current)}, as in the rows before, got object")
+    fields = current.fields if current is not None else {}
     changes = type_changes(fields, value)
-    return known if known is not None and not changes else ObjectOf({**fields, **changes})
+    return current if current is not None and not changes else ObjectOf({**fields, **changes})
 
 
 def type_changes(fields: Mapping[str, JsonType], row: dict[str, Any]) -> dict[str, JsonType]:
     """The new types of the keys that `row` adds or widens. Raises: Misfit; then nothing changed."""
     changes: dict[str, JsonType] = {}
     for key, value in row.items():
-        known = fields.get(key)
-        if known == "string" and type(value) is str:
+        current = fields.get(key)
+        if current == "string" and type(value) is str:
             continue
         try:
-            new = widen(known, value)
+            new = widen(current, value)
         except Misfit as misfit:
             misfit.path.insert(0, key)
             raise
-        if new is not known or key not in fields:
+        if new is not current or key not in fields:
             changes[key] = new
     if changes and len(fields) + sum(key not in fields for key in changes) > MAX_KEYS:
         too_many_keys = Misfit(f"is a new key after {MAX_KEYS:,} different ones")
@@ -107,5 +108,7 @@ def widens(before: JsonType, after: JsonType) -> bool:
     return before == "integer" and after == "float"
 
 
-def _name(known: JsonType) -> str:
-    return known if isinstance(known, str) else "list" if isinstance(known, ListOf) else "object"
+def _name(current: JsonType) -> str:
+    return (
+        current if isinstance(current, str) else "list" if isinstance(current, ListOf) else "object"
+    )

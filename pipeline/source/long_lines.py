@@ -140,11 +140,11 @@ class LongLine:
 def _pieces(head: bytes, stream: BinaryIO) -> Iterator[bytes]:
     """The line without its ending."""
     ready = (head[at : at + PIECE_BYTES] for at in range(0, len(head), PIECE_BYTES))
-    held = b""
+    pending = b""
     while piece := next(ready, b"") or stream.readline(PIECE_BYTES):
-        whole = held + piece
+        whole = pending + piece
         bare = whole.rstrip(b"\r\n")
-        held = whole[len(bare) :]
+        pending = whole[len(bare) :]
         if bare:
             yield bare
         if piece.endswith(b"\n"):

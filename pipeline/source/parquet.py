@@ -23,7 +23,7 @@ from pipeline.source.values import identity_values, is_text
 from pipeline.text import agreeing, many, reason
 
 UNREADABLE = identity.of_bytes(sha256(b"a row in a damaged part of a Parquet file").digest())
-"""The content hash of rows without values; occurrences tell them apart."""
+"""The content hash of rows without values; occurrences distinguish them."""
 
 S3_BYTES = 4 << 20
 """Bytes of a column to read ahead from a bucket; for a local file it is 1 MB."""
@@ -179,16 +179,16 @@ def _batches(
     row_bytes = max(1, metadata.total_byte_size // max(1, metadata.num_rows))
     rows = max(1, min(BATCH_ROWS, BATCH_BYTES // row_bytes))
     present = parquet.schema_arrow.names
-    wanted = present if columns is None else [name for name in present if name in columns]
+    names = present if columns is None else [name for name in present if name in columns]
     left = metadata.num_rows
 
     def selected(batch: pa.RecordBatch) -> pa.RecordBatch:
         nonlocal left
         left -= len(batch)
-        return batch.select(wanted)
+        return batch.select(names)
 
     try:
-        batches = parquet.iter_batches(rows, row_groups=[group], columns=wanted, use_threads=False)
+        batches = parquet.iter_batches(rows, row_groups=[group], columns=names, use_threads=False)
         if metadata.num_rows <= rows:
             # This ends the reader, which frees the pages that it decompressed.
             batches = drain(list(batches))

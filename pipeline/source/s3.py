@@ -102,7 +102,7 @@ def seekable(path: str) -> Any:
         return _filesystem().open_input_file(path.removeprefix(SCHEME))
 
 
-def refusal(path: str, error: BaseException, what: str = "") -> TextmillError:
+def refusal(path: str, error: BaseException, section: str = "") -> TextmillError:
     """The error for a failed request: an outage has another exit code than a bad input."""
     text = _mask_secrets(str(error))
     where = printable(path, 4096)
@@ -119,7 +119,7 @@ def refusal(path: str, error: BaseException, what: str = "") -> TextmillError:
             f"{where}: the bucket denies access ({why})",
             hint="credentials come from where the AWS tools take them: environment, profile, role",
         )
-    return InputError(f"{where}: {what} cannot be read ({why})".replace(":  ", ": "))
+    return InputError(f"{where}: {section} cannot be read ({why})".replace(":  ", ": "))
 
 
 @contextmanager

@@ -17,21 +17,21 @@ _ARROW = {
 }
 
 
-def arrow_type(known: JsonType) -> pa.DataType:
+def arrow_type(json_type: JsonType) -> pa.DataType:
     """The Arrow type of a JSON column. For only nulls or empty objects it is string: Parquet has no
     structs without fields, and few readers accept columns without a type."""
-    if isinstance(known, ListOf):
-        return pa.list_(pa.field("element", arrow_type(known.element)))
-    if isinstance(known, ObjectOf) and known.fields:
-        return pa.struct([(key, arrow_type(field)) for key, field in known.fields.items()])
-    return _ARROW[known] if isinstance(known, str) else pa.string()
+    if isinstance(json_type, ListOf):
+        return pa.list_(pa.field("element", arrow_type(json_type.element)))
+    if isinstance(json_type, ObjectOf) and json_type.fields:
+        return pa.struct([(key, arrow_type(field)) for key, field in json_type.fields.items()])
+    return _ARROW[json_type] if isinstance(json_type, str) else pa.string()
 
 
-def json_array(known: JsonType, values: list[Any]) -> pa.Array:
+def json_array(json_type: JsonType, values: list[Any]) -> pa.Array:
     """The column of these values, all of which fit the type."""
-    if _has_empty_object(known):
-        values = [_replace_empty_objects(known, value) for value in values]
-    return pa.array(values, arrow_type(known))
+    if _has_empty_object(json_type):
+        values = [_replace_empty_objects(json_type, value) for value in values]
+    return pa.array(values, arrow_type(json_type))
 
 
 def python_values(array: pa.Array) -> list[Any]:
@@ -106,19 +106,19 @@ def is_valid_utf8(array: pa.Array) -> bool:
     return True
 
 
-def _has_empty_object(known: JsonType) -> bool:
-    if isinstance(known, ListOf):
-        return _has_empty_object(known.element)
-    if isinstance(known, ObjectOf):
-        return not known.fields or any(map(_has_empty_object, known.fields.values()))
+def _has_empty_object(json_type: JsonType) -> bool:
+    if isinstance(json_type, ListOf):
+        return _has_empty_object(json_type.element)
+    if isinstance(json_type, ObjectOf):
+        return not json_type.fields or any(map(_has_empty_object, json_type.fields.values()))
     return False
 
 
-def _replace_empty_objects(known: JsonType, value: Any) -> Any:
-    if isinstance(known, ListOf) and value is not None:
-        return [_replace_empty_objects(known.element, item) for item in value]
-    if isinstance(known, ObjectOf) and value is not None:
-        fields = known.fields
+def _replace_empty_objects(json_type: JsonType, value: Any) -> Any:
+    if isinstance(json_type, ListOf) and value is not None:
+        return [_replace_empty_objects(json_type.element, item) for item in value]
+    if isinstance(json_type, ObjectOf) and value is not None:
+        fields = json_type.fields
         return (
             {k: _replace_empty_objects(fields[k], v) for k, v in value.items()} if fields else None
         )

@@ -1,4 +1,4 @@
-"""How a document came out."""
+"""The status of a document."""
 
 import hypothesis.strategies as st
 from hypothesis import given
@@ -36,7 +36,7 @@ def test_status_is_failed_for_all_partial_for_some_and_ok_for_none(settled):
 
 
 @given(st.lists(SETTLED, max_size=4))
-def test_an_isolated_row_is_failed_with_its_own_error_whatever_else(settled):
+def test_an_isolated_row_is_failed_with_its_own_error_in_any_case(settled):
     account = Account.of(document("malformed JSON"), outcomes(*settled))
     assert account == Account("failed", "malformed JSON", 0, 0, False, None)
 

@@ -1,4 +1,4 @@
-"""Texts put together in the order of their chunks."""
+"""Texts are joined in the order of their chunks."""
 
 import hypothesis.strategies as st
 import pytest
@@ -25,9 +25,9 @@ def step(*settled, error=None):
 
 
 @given(st.lists(st.text(max_size=4) | st.none(), min_size=1, max_size=8))
-def test_answers_are_joined_in_span_order_and_failures_left_out(told):
-    settled = [NO if text is None else Answer(text) for text in told]
-    answered = [text for text in told if text is not None]
+def test_answers_are_joined_in_span_order_and_failures_left_out(texts):
+    settled = [NO if text is None else Answer(text) for text in texts]
+    answered = [text for text in texts if text is not None]
     _, (joined,), _ = step(*settled)
     assert joined == ("\n".join(answered) if answered else None)
 

@@ -85,7 +85,7 @@ def test_equal_outcomes_give_equal_bytes(found):
     assert (first is None and second is None) or first.tobytes() == second.tobytes()
 
 
-def test_sums_run_in_span_order_whatever_comes_first_in_a_batch():
+def test_sums_run_in_span_order_in_any_order_of_arrival():
     random = np.random.default_rng(3)
     vectors = [unit(random.normal(size=3)) for _ in range(40)]
     found = [outcome(n * 5, n * 5 + 5, 5, vector) for n, vector in enumerate(vectors)]

@@ -36,7 +36,7 @@ def test_a_plugged_chunker_cuts_a_job(plugged, textmill, tmp_path):
     assert [row["text"] for row in rows] == ["left|", "right"]
 
 
-def test_one_that_cannot_be_loaded_or_is_unknown_is_one_line(plugged, textmill, tmp_path):
+def test_an_unloadable_or_unknown_chunker_is_a_one_line_error(plugged, textmill, tmp_path):
     with pytest.raises(UsageError, match="chunker `broken` cannot be loaded"):
         chunkers.chunker("broken")
     with pytest.raises(UsageError, match="no chunker `thirds`"):

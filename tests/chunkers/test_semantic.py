@@ -38,7 +38,7 @@ def by_length(texts: Sequence[str]) -> Any:
 
 @given(cut=cuts(), focus=st.floats(0, 1))
 @settings(max_examples=250, deadline=None)
-def test_the_laws_hold_whatever_the_model_says(cut: tuple[str, int, int], focus: float) -> None:
+def test_the_laws_hold_for_any_model(cut: tuple[str, int, int], focus: float) -> None:
     check_laws(*cut, "o200k_base", method="semantic", embed=by_length, focus=focus)
 
 
@@ -52,7 +52,7 @@ def test_the_laws_hold_with_the_embedded_model(name: str, cut: tuple[str, int, i
     check_laws(*cut, name, method="semantic", embed=embed)
 
 
-def test_a_chunk_ends_where_the_subject_does() -> None:
+def test_a_chunk_ends_with_its_subject() -> None:
     for first, second in ((KILN, FERRY), (FERRY, KILN)):
         assert pieces(first + second, size=40, focus=0.5)[0] == first[:-1]
 
@@ -177,7 +177,7 @@ def test_a_focus_out_of_bounds_is_named(focus: float) -> None:
         chunk_semantic(KILN, focus=focus)
 
 
-def test_the_registry_has_it_by_its_name() -> None:
+def test_the_registry_lists_it_by_name() -> None:
     chunks = list(CHUNKERS["semantic"](KILN + FERRY, size=40, embed=by_length, focus=0.5))
     assert chunks[-1].end_char == len(KILN + FERRY)
 
@@ -202,13 +202,13 @@ def test_a_job_cuts_with_the_embedded_model_and_its_focus() -> None:
         assert list(made(text)) == list(chunk_semantic(text, embed=embed, **options))
 
 
-def test_the_focus_stands_in_the_fingerprint() -> None:
+def test_the_focus_is_part_of_the_fingerprint() -> None:
     from jobs.spec.fingerprint import fingerprint
 
     assert fingerprint(job(chunk__focus=0.5)) != fingerprint(job())
 
 
-def test_a_job_without_the_extra_is_told_so_before_any_row(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_without_the_extra_fails_before_any_row(monkeypatch: pytest.MonkeyPatch) -> None:
     from jobs.build import chunker
     from pipeline.endpoints import local
 

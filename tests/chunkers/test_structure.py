@@ -112,7 +112,7 @@ def test_blank_text_gives_no_chunks(method: str, text: str) -> None:
         ({"tokenizer": "o300k"}, "unknown tokenizer `o300k`"),
     ],
 )
-def test_wrong_figures_are_refused_at_once_with_their_bound(
+def test_invalid_sizes_are_rejected_at_once_with_their_bound(
     method: str, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
@@ -121,7 +121,7 @@ def test_wrong_figures_are_refused_at_once_with_their_bound(
 
 
 class Counting:
-    """A tokenizer that counts how often it is asked."""
+    """A tokenizer that counts its calls."""
 
     def __init__(self, name: str) -> None:
         self.inner = tokenizer(name)

@@ -87,7 +87,7 @@ class Project:
         self.error = ended.error
         return ended.summary
 
-    def asked(self):
+    def new_calls(self):
         return len(self.answerer.asked)
 
     def content(self, out=None):
@@ -95,7 +95,7 @@ class Project:
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         return [file.read_bytes() for file in files]
 
-    def anew(self):
+    def rebuilt(self):
         """What a run from an empty run folder writes, with the same answers."""
         out = f"anew/{self.out}"
         self.run(out=out)

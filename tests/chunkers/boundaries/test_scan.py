@@ -25,10 +25,10 @@ def pieces(text: str) -> list[str]:
 
 def levels(text: str) -> list[tuple[str, int]]:
     """Each piece of the text with the strength of the boundary after it."""
-    found = scan(text, 0, len(text))
+    places = scan(text, 0, len(text))
     parts = []
     last = 0
-    for at, strength in zip(found.at.tolist(), found.level.tolist(), strict=True):
+    for at, strength in zip(places.at.tolist(), places.level.tolist(), strict=True):
         parts.append((text[last:at], strength))
         last = at
     return parts
@@ -82,7 +82,7 @@ def test_chinese_and_japanese_sentences(text: str, expected: list[str]) -> None:
     assert pieces(text) == expected
 
 
-def test_headings_blank_lines_and_list_items_are_told_apart() -> None:
+def test_headings_blank_lines_and_list_items_have_their_own_levels() -> None:
     text = "Intro here\n\n# One\n\nBody text\n- item\n- item\n\nTail\n\n第三章 风雨\n后来\n"
     assert levels(text) == [
         ("Intro here\n\n", HEADING),
@@ -150,14 +150,14 @@ def test_hard_wrapped_chinese_is_cut_at_sentences() -> None:
     assert [strength for _, strength in levels(text)] == [SENTENCE, BLANK_LINE]
 
 
-def test_verse_and_code_are_not_taken_for_wrapped_text() -> None:
+def test_verse_and_code_are_not_wrapped_text() -> None:
     verse = "the woods are lovely, dark and deep\nbut I have promises to keep\nand miles to go\n"
     assert [strength for _, strength in levels(verse)] == [LINE, LINE, BLANK_LINE]
 
 
 @given(text=TEXTS)
 @settings(max_examples=300, deadline=None)
-def test_every_visible_character_lies_in_exactly_one_sentence(text: str) -> None:
+def test_every_visible_character_is_in_exactly_one_sentence(text: str) -> None:
     spans = sentences(text)
     last = 0
     for start, end in spans:
@@ -182,10 +182,10 @@ def test_a_segment_has_the_boundaries_of_the_whole(text: str, at: int) -> None:
     state = first.in_fence if first else False
     second = scan(text, middle, len(text), in_fence=state) if middle < len(text) else None
     assert [
-        each for part in (first, second) if part for each in found(part) if each[0] != middle
-    ] == [each for each in found(whole) if each[0] != middle]
+        each for part in (first, second) if part for each in places(part) if each[0] != middle
+    ] == [each for each in places(whole) if each[0] != middle]
 
 
-def found(boundaries: Boundaries) -> list[tuple[int, int]]:
+def places(boundaries: Boundaries) -> list[tuple[int, int]]:
     """Places with their strengths."""
     return list(zip(boundaries.at.tolist(), boundaries.level.tolist(), strict=True))

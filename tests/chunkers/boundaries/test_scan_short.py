@@ -1,4 +1,4 @@
-"""Short texts are scanned in plain Python: what comes out is the same."""
+"""Short texts are scanned in plain Python, with the same result."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PAGES = st.lists(st.tuples(LINES, BREAKS), max_size=20).map(
 @example(text="x. \r")
 @example(text="第三章 is long, longer than forty characters, x\n===")
 @settings(max_examples=400, deadline=None)
-def test_a_short_text_has_the_boundaries_that_the_arrays_find(text: str) -> None:
+def test_a_short_text_has_the_boundaries_of_the_scan(text: str) -> None:
     found = scan_short(text, with_sentences=True)
     if found is None or not text:
         return
@@ -52,5 +52,5 @@ def test_a_short_text_has_the_boundaries_that_the_arrays_find(text: str) -> None
     "text",
     ["so\n" * 70, " " * 300 + "x", "a line of thirty letters, and on\nit goes\nthen on\nand on\n"],
 )
-def test_what_it_cannot_judge_is_left_to_the_arrays(text: str) -> None:
+def test_other_texts_are_left_to_the_scan(text: str) -> None:
     assert scan_short(text, with_sentences=True) is None

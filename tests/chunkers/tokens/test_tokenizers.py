@@ -62,12 +62,12 @@ def test_there_is_one_end_per_token_and_the_last_one_is_the_texts(name: str, tex
 def test_segments_have_the_tokens_of_the_whole(name: str, text: str) -> None:
     count = tokenizer(name).count
     seams = [match.start() for match in tokens.SEAM.finditer(text)]
-    for cut in seams[:: len(seams) // 24 + 1]:  # a text of 300 seams repeats what stands around them
+    for cut in seams[:: len(seams) // 24 + 1]:  # a text of 300 seams repeats their contexts
         assert count(text[:cut]) + count(text[cut:]) == count(text)
 
 
 @given(text=TEXTS, chars=st.integers(8, 200))
-def test_segments_cover_the_text_and_are_not_longer_than_asked(text: str, chars: int) -> None:
+def test_segments_cover_the_text_and_are_not_longer_than_the_limit(text: str, chars: int) -> None:
     spans = list(segments(text, chars))
     assert "".join(text[start:end] for start, end in spans) == text
     assert all(0 < end - start <= chars for start, end in spans)

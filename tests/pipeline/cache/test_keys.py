@@ -69,7 +69,7 @@ def test_any_bytes_are_a_prefix_or_none(content):
     assert parts is None or {"keys", "task"} <= parts.keys()
 
 
-def test_a_prefix_tells_its_parts_by_the_names_of_the_job_file():
+def test_the_parts_of_a_prefix_have_the_names_of_the_job_file():
     nested = {"b": {"c": 1, "d": {}}, "a": [1, {"x": 2}]}
     endpoint = Endpoint("n", "openai", "t", "m", ("openai", "", "m", "v2"), parameters=nested)
     assert parts_of(prefix(endpoint)) == {

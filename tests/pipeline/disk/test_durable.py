@@ -25,7 +25,7 @@ def names(path):
     return sorted(each.name for each in path.parent.iterdir())
 
 
-def test_the_new_file_stands_alone(path):
+def test_nothing_remains_beside_the_new_file(path):
     with replaced(path) as file:
         file.write(b"new")
         assert path.read_bytes() == b"old"
@@ -87,7 +87,7 @@ def test_the_bytes_are_durable_before_the_name_and_the_name_after_it(path, monke
 
 
 @pytest.mark.parametrize("is_private", [False, True])
-def test_a_private_file_is_for_its_owner_and_another_one_for_whom_the_umask_says(path, is_private):
+def test_a_private_file_is_for_its_owner_and_others_follow_the_umask(path, is_private):
     before = os.umask(0o022)
     try:
         with replaced(path, is_private=is_private) as file:
@@ -109,15 +109,15 @@ def test_what_a_kill_left_is_replaced_and_its_mode_is_not_inherited(path):
 
 def test_a_link_under_the_temporary_name_is_not_followed(path):
     other = path.with_name("other")
-    other.write_bytes(b"somebody's")
+    other.write_bytes(b"foreign")
     temporary_path(path).symlink_to(other)
     with replaced(path) as file:
         file.write(b"new")
-    assert (path.read_bytes(), other.read_bytes()) == (b"new", b"somebody's")
+    assert (path.read_bytes(), other.read_bytes()) == (b"new", b"foreign")
     assert not path.is_symlink()
 
 
-def test_a_path_without_a_folder_lies_in_the_present_one(path, monkeypatch):
+def test_a_path_without_a_folder_is_in_the_current_one(path, monkeypatch):
     monkeypatch.chdir(path.parent)
     with replaced(Path("state.json")) as file:
         file.write(b"new")
@@ -148,7 +148,7 @@ def test_only_a_full_disk_hints_at_room(number, hint):
     assert bool(refused.value.hint) is bool(hint)
 
 
-def test_a_private_file_that_is_opened_anew_is_for_its_owner(tmp_path):
+def test_a_reopened_private_file_is_for_its_owner(tmp_path):
     with durable.open_private(tmp_path / "x") as file:
         file.write(b"x")
     assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o600

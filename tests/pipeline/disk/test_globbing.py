@@ -1,4 +1,4 @@
-"""A pattern fits what `glob` would find, whoever lists the names."""
+"""A pattern matches exactly the paths that `glob` finds."""
 
 import glob
 import itertools
@@ -22,19 +22,20 @@ def tree(tmp_path_factory):
     paths = [path for depth in (1, 2, 3) for path in itertools.product(NAMES, repeat=depth)]
     for path in paths:
         *folders, name = path
-        folder = Path(root, *(f"{each}.d" for each in folders))
+        folder = Path(root, *(f"{folder}.d" for folder in folders))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     return root
 
 
 @example(["*", "**"])
+@example(["a", "**"])
 @example(["**"])
 @example(["a", "**"])
 @given(
     st.lists(PARTS | st.sampled_from(["a.d", "*.d", ".c.d", "?.d"]), min_size=1, max_size=5)
 )
-def test_it_fits_exactly_what_glob_finds(tree, pattern):
+def test_it_matches_exactly_what_glob_finds(tree, pattern):
     every = [path for path in tree.rglob("*") if path.is_file()]
     # `a/**` also gives `a/` where `a` is a file: that is no path of it.
     found = {
@@ -46,9 +47,9 @@ def test_it_fits_exactly_what_glob_finds(tree, pattern):
 
 
 @given(st.lists(st.sampled_from(NAMES), max_size=5), st.lists(PARTS, max_size=5))
-def test_a_folder_around_it_is_enough_where_the_caller_says_so(path, pattern):
+def test_with_or_folder_a_match_of_a_folder_above_is_enough(path, pattern):
     around = [path[:length] for length in range(len(path) + 1)]
-    fits = any(matches(each, pattern) for each in around)
+    fits = any(matches(above, pattern) for above in around)
     assert matches(path, pattern, or_folder=True) == fits
 
 

@@ -57,7 +57,7 @@ def test_a_file_cut_anywhere_gives_the_records_before_the_cut(path, records, dat
         (b'{"x": 1}\n\x00\x00\x00\n{"x": 2}\n', 1),
     ],
 )
-def test_what_is_no_record_is_counted_and_its_neighbours_stand(path, raw, unreadable):
+def test_lines_that_are_not_records_are_counted_and_their_neighbours_kept(path, raw, unreadable):
     assert read(path, raw, Point) == ([Point(1), Point(2)], unreadable)
 
 

@@ -85,7 +85,7 @@ def test_shared_owners_do_not_exclude_each_other_and_own_nothing_alone(tmp_path)
             locks.acquire(second.fileno())
 
 
-def test_of_a_file_system_without_locks_nobody_can_tell(tmp_path, monkeypatch):
+def test_without_file_locks_the_answer_is_unknown(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -120,7 +120,7 @@ def test_a_run_folder_has_one_run_which_the_second_one_names(tmp_path):
 
 
 @pytest.mark.parametrize("raw", [b"", b"{}", b"\xff", b'{"host": "a", "pid": 1, "since": 1e99}'])
-def test_an_owner_that_says_nothing_of_itself_is_another_run(tmp_path, raw):
+def test_a_holder_without_a_record_is_named_another_run(tmp_path, raw):
     folder = tmp_path / "o.run"
     folder.mkdir()
     with opened(folder / "lock") as file:
@@ -160,7 +160,7 @@ def test_a_lock_that_its_holder_removed_meanwhile_is_no_lock(tmp_path, monkeypat
     ("way", "alone", "is_refused"),
     [("shared", False, False), ("shared", True, True), ("alone", False, True), ("alone", True, True)],
 )
-def test_the_answers_are_shared_by_all_or_had_by_one_alone(
+def test_the_cache_lock_is_shared_or_exclusive(
     tmp_path, monkeypatch, way, alone, is_refused
 ):
     monkeypatch.setattr(locks, "ALONE_SECONDS", 0.0)

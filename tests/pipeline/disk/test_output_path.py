@@ -28,12 +28,12 @@ def fault(output, source="in.jsonl", *files, got=""):
     ("o.parquet", ".parquet"), ("o.jsonl", ".jsonl"), ("o", ""), ("o.csv", ""), ("v1.2/", ""),
     ("a.parquet/b", ""), ("o.PARQUET", ""), (".jsonl", ""), ("o.jsonl.gz", ""),
 ])  # fmt: skip
-def test_the_name_says_what_is_written(path, suffix):
+def test_the_suffix_decides_the_format(path, suffix):
     assert output_suffix(path) == suffix
 
 
 @pytest.mark.parametrize("output", ["out", "out/", "./out", Path("out")])
-def test_the_run_folder_lies_beside_the_output(output):
+def test_the_run_folder_is_beside_the_output(output):
     assert run_folder(output) == Path("out.run")
 
 
@@ -65,7 +65,7 @@ def test_files_that_the_pattern_of_the_input_does_not_name_count_as_well():
     assert fault("out", one) == Fault(f"is a directory that holds the input, `{one}`", True)
 
 
-def test_what_stands_there_must_be_of_the_same_sort():
+def test_an_existing_output_must_be_of_the_same_kind():
     Path("o.jsonl").mkdir()
     Path("plain").touch()
     Path("link.jsonl").symlink_to("plain")
@@ -84,7 +84,7 @@ def test_what_the_next_run_would_read_is_refused():
 
 
 @pytest.mark.parametrize("mark", ["runs", "lock"])
-def test_a_run_folder_is_known_by_its_name_or_by_what_lies_in_it(mark):
+def test_a_run_folder_is_recognised_by_its_name_or_its_contents(mark):
     assert is_in_run_folder(Path("/x/o.parquet.run/parts/x.parquet"))
     inside = Path("mine.run/x.jsonl")
     assert not is_in_run_folder(inside)

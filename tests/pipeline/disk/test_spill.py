@@ -1,4 +1,4 @@
-"""What goes in comes out in its order, whatever the sizes."""
+"""Records are read back in the order of insertion, at any buffer size."""
 
 import errno
 
@@ -17,7 +17,7 @@ BUCKETS = st.lists(st.lists(st.integers(0, 5), max_size=12), max_size=12)
 
 @pytest.fixture(params=[(1, 1), (3, 4), (1_000, 1_000)], scope="module", ids=str)
 def small(request):
-    """Sizes at which records are gathered, and at which they go to the disk."""
+    """Thresholds: records before a flush, and records before the disk is used."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(spill, "FLUSH_ROWS", request.param[0])
         patched.setattr(spill, "PACKED_ROWS", request.param[1])
@@ -40,7 +40,7 @@ def filled(batches):
 
 
 @given(batches=BUCKETS)
-def test_each_bucket_gives_its_records_in_the_order_in_which_they_came(small, batches):
+def test_each_bucket_returns_its_records_in_the_order_of_insertion(small, batches):
     made, expected = filled(batches)
     assert made.buckets() == sorted(expected)
     for bucket in range(7):

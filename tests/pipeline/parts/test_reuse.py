@@ -108,20 +108,20 @@ def test_a_run_that_reuses_writes_the_bytes_of_one_that_does_not(new_project, te
     ]
     before = 0
     for night in range(4):
-        # One vector there always is: of the dimension an earlier commit is asked, too.
+        # There is always one vector, since the dimension may come from an earlier commit.
         night_rows = [*rows, {"id": -1, "text": "here to stay", "kept": 0.5, "unused": 1}]
         project.rows(night_rows)
-        told = project.run()
-        assert told.added + told.changed + told.unchanged + told.retried == len(night_rows)
+        summary = project.run()
+        assert summary.added + summary.changed + summary.unchanged + summary.retried == len(night_rows)
         if night:
-            assert told.removed == before - told.changed - told.unchanged - told.retried
+            assert summary.removed == before - summary.changed - summary.unchanged - summary.retried
         before = len(night_rows)
-        assert project.content() == project.anew()
+        assert project.content() == project.rebuilt()
         rows = edited(rows, make, has_id) or rows
 
 
 def applied(held, changes, per_chunk):
-    """What a store that follows `--changes` holds."""
+    """The rows of a store that follows `--changes`."""
     held = dict(held)
     for line in changes.read_text().splitlines():
         change = json.loads(line)
@@ -129,7 +129,7 @@ def applied(held, changes, per_chunk):
         if change.pop("op") == "upsert":
             held[name] = change
         else:
-            assert name in held, "a deletion of what was never there"
+            assert name in held, "a deletion of an unknown row"
             del held[name]
     return held
 
@@ -144,7 +144,7 @@ def rows_of(project):
 
 
 @of_every_shape
-def test_whoever_applies_the_changes_has_the_new_output(new_project, template, method, out, seed):
+def test_applying_the_changes_gives_the_new_output(new_project, template, method, out, seed):
     make = random.Random(f"{template} {method} {out} {seed}")
     has_id = make.random() < 0.5
     flags = {"input__id": "id" if has_id else None, "input__keep": ["kept"]}
@@ -181,20 +181,20 @@ def test_changes_from_chunks_to_documents_and_back(new_project, out):
     assert len(chunks) > 24
     for method in ("mean", None):
         project.run(changes=changes, aggregate__method=method or "rows")
-        told = [json.loads(line) for line in changes.read_text().splitlines()]
-        gone = [line for line in told if line["op"] == "delete"]
+        feed = [json.loads(line) for line in changes.read_text().splitlines()]
+        deletions = [line for line in feed if line["op"] == "delete"]
         if method:
-            assert {line["chunk_id"] for line in gone} == chunks
-            assert {line["id"] for line in told[len(gone) :]} == {f"r{n}" for n in range(12)}
+            assert {line["chunk_id"] for line in deletions} == chunks
+            assert {line["id"] for line in feed[len(deletions) :]} == {f"r{n}" for n in range(12)}
         else:
-            assert {line["id"] for line in gone} == {f"r{n}" for n in range(12)}
-            assert {line["chunk_id"] for line in told[len(gone) :]} == chunks
-        assert len(told) == len(chunks) + 12
+            assert {line["id"] for line in deletions} == {f"r{n}" for n in range(12)}
+            assert {line["chunk_id"] for line in feed[len(deletions) :]} == chunks
+        assert len(feed) == len(chunks) + 12
 
 
 @pytest.mark.parametrize("out", ["o.parquet", "o"])
 @pytest.mark.parametrize("left", [20, 0])
-def test_rows_of_an_output_that_was_removed_by_hand_are_deleted_still(new_project, out, left):
+def test_rows_of_an_output_that_was_removed_by_hand_are_still_deleted(new_project, out, left):
     project = new_project(input__id="id", out=out)
     changes = project.folder / "changes.jsonl"
     project.rows(plain(30))
@@ -228,10 +228,10 @@ def test_rows_in_no_order_are_looked_up(new_project, monkeypatch):
     monkeypatch.setattr(reuse_module, "MAX_SOURCES", 99)
     monkeypatch.setattr(reuse_module, "MAX_JUMPS", 2)
     project.rows(rows[::-1])
-    told = project.run()
-    assert (told.unchanged, told.usage.calls) == (60, 0)
-    assert told.cached > 30
-    assert project.content() == project.anew()
+    summary = project.run()
+    assert (summary.unchanged, summary.usage.calls) == (60, 0)
+    assert summary.cached > 30
+    assert project.content() == project.rebuilt()
 
 
 def plain(count, start=0):
@@ -239,16 +239,16 @@ def plain(count, start=0):
             for n in range(start, start + count)]  # fmt: skip
 
 
-def test_nothing_changed_leaves_what_stands_and_asks_nothing(new_project):
+def test_an_unchanged_input_leaves_the_output_and_sends_nothing(new_project):
     project = new_project(input__id="id", out="o")
     project.rows(plain(60))
     project.run()
     before, parts = (project.folder / "o").readlink(), project.parts()
-    told = project.run()
-    assert (told.unchanged, told.added, told.requests, told.usage.calls) == (60, 0, 0, 0)
+    summary = project.run()
+    assert (summary.unchanged, summary.added, summary.requests, summary.usage.calls) == (60, 0, 0, 0)
     assert (project.folder / "o").readlink() == before
     assert project.parts() == parts
-    assert project.asked() == 0
+    assert project.new_calls() == 0
 
 
 def test_only_the_touched_part_is_written_and_only_the_new_row_looked_up(new_project):
@@ -259,16 +259,16 @@ def test_only_the_touched_part_is_written_and_only_the_new_row_looked_up(new_pro
     before = project.parts()
     rows[30]["text"] = "quite another one two three four five six"
     project.rows(rows)
-    told = project.run()
-    assert (told.changed, told.unchanged) == (1, 59)
-    assert project.asked() == told.requests == 1
+    summary = project.run()
+    assert (summary.changed, summary.unchanged) == (1, 59)
+    assert project.new_calls() == summary.requests == 1
     assert len(before.keys() - project.parts().keys()) == 1
     assert len(before) > 5
     project.rows(rows)  # another file with the same rows
     assert project.run().unchanged == 60
 
 
-def test_a_column_that_nobody_uses_may_change(new_project):
+def test_an_unused_column_may_change(new_project):
     project = new_project(input__id="id", input__keep=["kept"])
     rows = plain(20)
     project.rows(rows)
@@ -279,9 +279,9 @@ def test_a_column_that_nobody_uses_may_change(new_project):
     assert project.parts() == before
     rows[3]["kept"] = 2.5
     project.rows(rows)
-    told = project.run()
-    assert (told.changed, told.unchanged, told.usage.calls) == (1, 19, 0)
-    assert project.content() == project.anew()
+    summary = project.run()
+    assert (summary.changed, summary.unchanged, summary.usage.calls) == (1, 19, 0)
+    assert project.content() == project.rebuilt()
 
 
 def test_the_same_rows_in_parquet_are_unchanged(new_project):
@@ -295,34 +295,34 @@ def test_the_same_rows_in_parquet_are_unchanged(new_project):
     assert project.content() == content
 
 
-def test_failed_rows_are_tried_again_once_a_run(new_project):
+def test_failed_rows_are_retried_once_a_run(new_project):
     project = new_project(input__id="id")
     rows = plain(20)
     rows[7]["text"] = "poison"
     project.rows(rows)
     assert project.run().failed == 1
-    told = project.run()
-    assert (told.retried, told.unchanged, told.failed, told.requests) == (1, 19, 1, 1)
+    summary = project.run()
+    assert (summary.retried, summary.unchanged, summary.failed, summary.requests) == (1, 19, 1, 1)
     project.poison = None
-    told = project.run()
-    assert (told.retried, told.failed) == (1, 0)
-    assert project.content() == project.anew()
+    summary = project.run()
+    assert (summary.retried, summary.failed) == (1, 0)
+    assert project.content() == project.rebuilt()
     assert project.run().unchanged == 20
 
 
-def test_another_size_builds_anew_and_another_pyarrow_asks_nothing(new_project, monkeypatch):
+def test_another_size_rebuilds_and_another_pyarrow_sends_nothing(new_project, monkeypatch):
     project = new_project(input__id="id")
     project.rows(plain(20))
     project.run()
     before = project.parts()
-    told = project.run(chunk__size=12)
-    assert (told.unchanged, told.requests > 0, project.asked() > 0) == (20, True, True)
-    told = project.run()
-    assert (told.unchanged, told.requests, project.asked()) == (20, 40, 0)
+    summary = project.run(chunk__size=12)
+    assert (summary.unchanged, summary.requests > 0, project.new_calls() > 0) == (20, True, True)
+    summary = project.run()
+    assert (summary.unchanged, summary.requests, project.new_calls()) == (20, 40, 0)
     assert project.parts().keys() == before.keys()
     monkeypatch.setattr(sink_module, "WRITER_REVISION", 2)
-    told = project.run()
-    assert (told.unchanged, told.requests, project.asked()) == (20, 40, 0)
+    summary = project.run()
+    assert (summary.unchanged, summary.requests, project.new_calls()) == (20, 40, 0)
 
 
 def kill(project, monkeypatch, module, name, at=1):
@@ -349,12 +349,12 @@ def test_finished_parts_of_a_killed_run_are_kept(new_project, out, monkeypatch):
     kill(project, monkeypatch, partswriter, "write_index", 5)
     assert not (project.folder / out).exists()
     left = project.parts()
-    told = project.run()
-    assert (told.added, told.ok) == (60, 60)
+    summary = project.run()
+    assert (summary.added, summary.ok) == (60, 60)
     kept = [name for name, inode in project.parts().items() if left.get(name) == inode]
     assert len(kept) in (4, 5)  # two are finished at a time
-    assert told.requests < 120 and project.asked() < 120
-    assert project.content() == project.anew()
+    assert summary.requests < 120 and project.new_calls() < 120
+    assert project.content() == project.rebuilt()
 
 
 @pytest.mark.parametrize("out", ["o", "o.parquet", "o.jsonl"])
@@ -378,16 +378,16 @@ def test_a_kill_around_the_commit_loses_no_change(new_project, out, where, name,
     module = importlib.import_module(f"pipeline.{where}")
     *owner, last = name.split(".")
     owner = getattr(module, owner[0]) if owner else module
-    with suppress(pytest.fail.Exception):  # some outputs never come by there
+    with suppress(pytest.fail.Exception):  # some outputs never call it
         kill(project, monkeypatch, owner, last)
-    project.run()  # somebody who does not ask for changes
+    project.run()  # a run without --changes
     del rows[10]
     project.rows(rows)
     project.run(changes=changes)
     held = applied(held, changes, True)
     if name not in ("SnapshotFile.write_pending", "sync_folder", "OutputLayout.switch", "PartFile.publish"):
         assert held == {row["chunk_id"]: row for row in rows_of(project) if row["chunk_id"]}
-    assert project.content() == project.anew()
+    assert project.content() == project.rebuilt()
 
 
 def damaged(path, at, size=None):
@@ -400,7 +400,7 @@ def damaged(path, at, size=None):
 
 @pytest.mark.parametrize("how", ["flipped", "cut", "gone", "index", "index head"])
 @pytest.mark.parametrize("out", ["o", "o.parquet", "o.jsonl"])
-def test_fault_71_a_damaged_part_is_built_anew(new_project, out, how):
+def test_fault_71_a_damaged_part_is_rebuilt(new_project, out, how):
     project = new_project(input__id="id", out=out)
     project.rows(plain(60))
     project.run()
@@ -421,12 +421,12 @@ def test_fault_71_a_damaged_part_is_built_anew(new_project, out, how):
     rows = plain(60)
     rows[50]["text"] = "something must be published"
     project.rows(rows)
-    told = project.run()
-    assert told.ok == 60 and project.asked() == 1
-    assert project.content() == project.anew() != good
+    summary = project.run()
+    assert summary.ok == 60 and project.new_calls() == 1
+    assert project.content() == project.rebuilt() != good
 
 
-def test_damage_that_shows_only_on_reading_heals_with_the_next_run(new_project):
+def test_damage_that_shows_only_on_reading_is_repaired_by_the_next_run(new_project):
     project = new_project(input__id="id", out="o")
     rows = plain(60)
     project.rows(rows)
@@ -438,37 +438,37 @@ def test_damage_that_shows_only_on_reading_heals_with_the_next_run(new_project):
         path = project.folder / "o.run/parts" / victim
         column = pq.read_metadata(path).row_group(0).column(7)
         damaged(path, column.data_page_offset + column.total_compressed_size - 2)
-    told = json.loads(record.read_text())
-    for part in told["parts"]:  # as if the disk had lost it without a trace
+    snapshot = json.loads(record.read_text())
+    for part in snapshot["parts"]:  # as if the disk had lost it without a trace
         now = (project.folder / "o.run/parts" / part["name"]).stat()
         part["stamp"]["ctime_ns"] = now.st_ctime_ns
-    record.write_text(json.dumps(told))
+    record.write_text(json.dumps(snapshot))
     assert project.run(code=12).resumable
     assert "damaged" in str(project.error)
     project.run()
 
 
-def test_too_many_removed_rows_are_refused_before_anything_is_asked(new_project):
+def test_too_many_removed_rows_are_refused_before_any_request(new_project):
     project = new_project(input__id="id", guard__max_removed=0.25)
     project.rows(plain(100))
     project.run()
     content = project.content()
     project.rows([*plain(74), *plain(5, 200)])
-    told = project.run(code=14)
-    assert (told.removed, project.asked()) == (26, 0)
+    summary = project.run(code=14)
+    assert (summary.removed, project.new_calls()) == (26, 0)
     assert "26 of the 100 rows" in str(project.error)
     assert project.content() == content
     project.rows(plain(75))
     assert project.run().removed == 25
 
 
-def test_rows_without_ids_may_all_change_but_not_go(new_project):
+def test_rows_without_ids_may_all_change_but_not_be_removed(new_project):
     project = new_project(guard__max_removed=0.25)
     project.rows(plain(100))
     project.run()
     project.rows([row | {"new": 1} for row in plain(100)])
-    told = project.run()
-    assert (told.removed, told.added) == (100, 100)
+    summary = project.run()
+    assert (summary.removed, summary.added) == (100, 100)
     project.rows([row | {"new": 2} for row in plain(74)])
     assert project.run(code=14).exit == 14
     assert "26 of the 100 rows" in str(project.error)
@@ -476,7 +476,7 @@ def test_rows_without_ids_may_all_change_but_not_go(new_project):
     assert project.run().exit == 0
 
 
-def test_of_a_tiny_table_every_row_but_the_last_may_go(new_project):
+def test_of_a_tiny_table_all_rows_except_the_last_may_be_removed(new_project):
     project = new_project(input__id="id", guard__max_removed=0.0)
     project.rows(plain(20))
     project.run()
@@ -487,20 +487,20 @@ def test_of_a_tiny_table_every_row_but_the_last_may_go(new_project):
     assert "the input is empty" in str(project.error)
 
 
-def test_the_manifest_tells_the_accounting_and_the_parts(new_project):
+def test_the_manifest_holds_the_accounting_and_the_parts(new_project):
     project = new_project(input__id="id", out="o")
     project.rows(plain(60))
     project.run()
     project.rows(plain(70, 2))
     project.run()
     last = sorted(project.folder.glob("o.run/runs/*/manifest.json"), key=lambda p: p.stat().st_mtime_ns)
-    told = json.loads(last[-1].read_text())
-    assert told["accounting"] == {
+    manifest = json.loads(last[-1].read_text())
+    assert manifest["accounting"] == {
         "added": 12, "changed": 0, "removed": 2, "unchanged": 58, "retried": 0
     }  # fmt: skip
     files = sorted((project.folder / "o").iterdir())
     assert [hashlib.sha256(f.read_bytes()).hexdigest() for f in files] == [
-        sha256 for _, sha256 in told["parts"]
+        sha256 for _, sha256 in manifest["parts"]
     ]
 
 
@@ -520,55 +520,55 @@ def test_rows_answered_by_another_endpoint_than_the_first_are_looked_up(new_proj
     with monkeypatch.context() as patch:
         patch.setattr(Outcomes, "is_first", property(lambda self: False, lambda self, value: None), raising=False)
         project.run()
-    told = project.run()
-    assert (told.unchanged, told.requests, told.usage.calls) == (20, 40, 0)
+    summary = project.run()
+    assert (summary.unchanged, summary.requests, summary.usage.calls) == (20, 40, 0)
     assert project.run().requests == 0
 
 
 def night(project, rows, **flags):
-    """One more row, with the canary on."""
+    """Runs with one more row and the drift check on."""
     rows.append({"id": len(rows), "text": f"one more {len(rows)}", "kept": 1.5})
     project.rows(rows)
     return project.run(guard__drift_texts=3, **flags)
 
 
-def test_a_model_that_moved_is_found_before_its_vectors_mix(new_project):
+def test_a_changed_model_is_detected_before_its_vectors_mix(new_project):
     project = new_project(input__id="id")
     rows = plain(20)
     assert night(project, rows).exit == 0
     content = project.content()
     project.turn = 0.00001  # noise
-    told = night(project, rows)
-    assert (told.usage.calls, project.asked()) == (2, 4)
-    assert told.usage.tokens == 4
+    summary = night(project, rows)
+    assert (summary.usage.calls, project.new_calls()) == (2, 4)
+    assert summary.usage.tokens == 4
     project.turn = 2.0
-    told = night(project, rows, code=14)
-    assert (told.exit, project.asked()) == (14, 3)
+    summary = night(project, rows, code=14)
+    assert (summary.exit, project.new_calls()) == (14, 3)
     assert "the model answers other vectors than before" in str(project.error)
     assert project.content() != content
     content = project.content()
     project.turn = 0.0
     assert night(project, rows).exit == 0
-    assert project.content() == project.anew()
+    assert project.content() == project.rebuilt()
     project.turn = 2.0
     rows.append({"id": 99, "text": "another", "kept": 1.5})
     project.rows(rows)
-    told = project.run(guard__drift_texts=0)
-    assert (told.exit, project.asked()) == (0, 1)
+    summary = project.run(guard__drift_texts=0)
+    assert (summary.exit, project.new_calls()) == (0, 1)
 
 
-def test_a_run_that_asks_nothing_new_sends_no_canary(new_project):
+def test_a_run_without_new_requests_makes_no_drift_check(new_project):
     project = new_project(input__id="id")
     rows = plain(20)
     night(project, rows)
     project.turn = 2.0
     rows.pop()
     project.rows(rows)
-    told = project.run(guard__drift_texts=3)
-    assert (told.removed, told.usage.calls, project.asked()) == (1, 0, 0)
+    summary = project.run(guard__drift_texts=3)
+    assert (summary.removed, summary.usage.calls, project.new_calls()) == (1, 0, 0)
 
 
-def test_a_run_that_goes_on_after_a_kill_sends_no_second_canary(new_project, monkeypatch):
+def test_a_resumed_run_makes_no_second_drift_check(new_project, monkeypatch):
     project = new_project(input__id="id")
     rows = plain(20)
     night(project, rows)
@@ -576,21 +576,21 @@ def test_a_run_that_goes_on_after_a_kill_sends_no_second_canary(new_project, mon
     rows.append({"id": 98, "text": "another", "kept": 1.5})
     project.rows(rows)
     kill(project, monkeypatch, sink_module, "publish")
-    assert project.asked() == 4
+    assert project.new_calls() == 4
     rows.append({"id": 99, "text": "and one more", "kept": 1.5})
     project.rows(rows)
-    assert (project.run().exit, project.asked()) == (0, 1)
+    assert (project.run().exit, project.new_calls()) == (0, 1)
 
 
-def test_text_tasks_have_no_canary(new_project):
+def test_text_tasks_have_no_drift_check(new_project):
     project = new_project(template="ask", input__id="id", parameters__prompt="{chunk}", input__keep=["kept"])
     rows = plain(5)
     night(project, rows)
     night(project, rows)
-    assert project.asked() == 1
+    assert project.new_calls() == 1
 
 
-def test_what_is_reused_is_settled_once_however_many_read_it(new_project, monkeypatch):
+def test_reuse_is_planned_once_for_all_its_readers(new_project, monkeypatch):
     project = new_project(input__id="id", out="o", budget__max_cost_usd=1.0, guard__drift_texts=3)
     project.flags["endpoint.price.request"] = 0.0001
     rows = plain(60)
@@ -612,7 +612,7 @@ def test_what_is_reused_is_settled_once_however_many_read_it(new_project, monkey
 
     monkeypatch.setattr(reuse_module, "_drop_scattered", dropped)
     monkeypatch.setattr(Spill, "bucket", counted)
-    told = project.run()
-    assert (told.changed, told.unchanged, project.asked()) == (2, 58, 2 + 3)  # and the canary's
+    summary = project.run()
+    assert (summary.changed, summary.unchanged, project.new_calls()) == (2, 58, 2 + 3)  # and the drift check's
     assert len(settled) == 2  # the parts of rows 10 and 50
     assert len(buckets) == len(set(buckets))

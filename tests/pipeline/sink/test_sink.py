@@ -82,7 +82,7 @@ def write_output(surveyed, output, columns=LABEL, make=label, run_id="run-1", co
 
 
 def left_over(folder):
-    """What no run needs: halves, parts without an index, folders as earlier versions made them."""
+    """Files that no run needs: unfinished ones and parts without an index."""
     found = list(Path(folder).rglob("*"))
     halves = [p for p in found if "tmp" in p.name or p.name.startswith("next")]
     bare = [p for p in found if p.parent.name == "parts" and not p.with_suffix(".index").exists()]
@@ -315,7 +315,7 @@ def test_zero_rows_are_a_valid_output_of_every_kind(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["o.parquet", "o.jsonl", "o"])
-def test_the_old_output_stands_until_the_commit(tmp_path, name):
+def test_the_old_output_is_unchanged_until_the_commit(tmp_path, name):
     surveyed = source(tmp_path, rows=600)
     write_output(surveyed, tmp_path / name)
     before = (tmp_path / name).resolve()
@@ -508,7 +508,7 @@ def test_a_damaged_part_is_never_published(tmp_path):
         target.commit()
 
 
-def test_a_second_run_is_refused_at_once_and_told_who_holds(tmp_path):
+def test_a_second_run_is_refused_at_once_with_the_holders_name(tmp_path):
     folder = tmp_path / "o.parquet.run"
     with lock_run_folder(folder), pytest.raises(LockedError) as caught, lock_run_folder(folder):
         pass

@@ -44,7 +44,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("line", BAD, ids=lambda line: line[:40].decode("latin-1"))
-def test_a_bad_row_is_isolated_with_its_reason_and_its_neighbours_stand(tmp_path, line):
+def test_a_bad_row_is_isolated_with_its_reason_and_its_neighbours_are_kept(tmp_path, line):
     good = b'{"id": 100, "text": "good", "n": 1}'
     (tmp_path / "a.jsonl").write_bytes(b"\n".join([good, line, good.replace(b"100", b"101")]))
     for spec in ({"id": "id"}, {}):
@@ -84,7 +84,7 @@ def test_null_missing_empty_and_blank_texts_are_no_errors(tmp_path):
     ]
 
 
-def test_batches_stay_within_parts_and_a_huge_row_comes_alone(tmp_path):
+def test_batches_stay_within_parts_and_a_huge_row_is_a_batch_of_its_own(tmp_path):
     rows = [{"id": n, "text": "x" * (9_000_000 if n == 5 else 10)} for n in range(2000)]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     surveyed = survey(InputSpec(str(tmp_path / "a.jsonl"), "text", id="id"))
@@ -194,7 +194,7 @@ def test_files_of_one_input_share_one_schema(tmp_path):
     assert [d.row_ref.batch.column("m").to_pylist() for d in found] == [[None], [1.5]]
 
 
-def test_views_come_as_what_they_show(tmp_path):
+def test_views_become_plain_columns(tmp_path):
     table = pa.table({"id": pa.array(["a", "b"], pa.string_view()),
                       "text": pa.array(["one", None], pa.string_view()),
                       "raw": pa.array([b"x", b"y"], pa.binary_view()),
@@ -234,10 +234,10 @@ def test_only_the_rows_that_are_needed_are_read_and_they_are_the_same(
             yield np.array([n for n in wanted if start <= n < start + count], np.int64)
             start += count
 
-    def told(document):
+    def facts(document):
         row = document.row_ref.batch.slice(document.row_ref.row, 1).to_pylist()
         return (document.identity, document.id, document.text, document.address, document.part,
                 document.error, row)  # fmt: skip
 
-    found = [each for batch in read(surveyed, needed) for each in batch]
-    assert [told(each) for each in found] == [told(whole[n]) for n in wanted]
+    documents = [document for batch in read(surveyed, needed) for document in batch]
+    assert [facts(document) for document in documents] == [facts(whole[n]) for n in wanted]

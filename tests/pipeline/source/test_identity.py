@@ -38,7 +38,7 @@ ROW = {"id": 1, "text": "a", "kept": 1.5, "other": 1}
         ({"other": 2}, True), ({"more": "x"}, True), ({"kept": "1.5"}, False),
     ],
 )  # fmt: skip
-def test_a_row_is_unchanged_if_the_columns_used_are(tmp_path, changed, is_same):
+def test_a_row_is_unchanged_if_its_used_columns_are(tmp_path, changed, is_same):
     before = uses(tmp_path, [ROW], keep=("kept",))
     assert (uses(tmp_path, [ROW | changed], keep=("kept",)) == before) is is_same
 
@@ -68,7 +68,7 @@ def test_a_row_that_ceases_to_fit_its_columns_is_another(tmp_path):
     assert (now[0] == before[0], now[1] == before[1]) == (True, False)
 
 
-def test_integers_that_become_floats_are_noticed_however_deep():
+def test_integers_that_become_floats_are_detected_at_any_depth():
     assert widens("integer", "float")
     assert not widens("float", "float")
     assert widens(ListOf(ObjectOf({"a": "integer"})), ListOf(ObjectOf({"a": "float", "b": None})))
@@ -131,7 +131,7 @@ def test_two_values_have_one_encoding_if_type_and_value_are_equal(one, other):
 
 
 @given(one=SCALARS, other=SCALARS, nested=st.sampled_from([list, dict]))
-def test_so_have_values_that_hold_them(one, other, nested):
+def test_nested_values_have_one_encoding_if_they_are_equal(one, other, nested):
     def held(value):
         return [value, 0] if nested is list else {"a": value, "b": 0}
 
@@ -139,8 +139,8 @@ def test_so_have_values_that_hold_them(one, other, nested):
 
 
 @given(values=st.lists(VALUES, max_size=4), cut=st.integers(0, 4))
-def test_what_stands_where_is_part_of_it(values, cut):
-    """The encoding of a whole is more than that of its parts one after the other."""
+def test_the_nesting_of_values_is_part_of_their_encoding(values, cut):
+    """The encoding of a list is not the concatenation of those of its items."""
     if 0 < cut < len(values):
         assert encode([values[:cut], values[cut:]]) != encode(values)
     assert encode([values]) != encode(values)
@@ -160,7 +160,7 @@ def test_a_long_text_is_encoded_in_pieces_that_join_to_the_same(row, text):
 
 
 @given(value=VALUES)
-def test_an_id_a_content_and_raw_bytes_never_share_a_name(value):
+def test_an_id_a_content_and_raw_bytes_never_share_an_identity(value):
     content, digest = identity.of_content({"id": value}), b"d" * 32
     names = [identity.of_id(value), content, identity.of_bytes(digest), identity.of_id(digest)]
     names += [identity.of_occurrence(content, nth) for nth in range(3)]
@@ -179,7 +179,7 @@ def test_a_chunk_is_named_by_its_document_its_text_and_its_occurrence(chunks):
     assert all(len(bytes.fromhex(name)) == 16 for name in names)
 
 
-def test_names_are_those_of_last_year():
+def test_identities_never_change():
     """Outputs and caches of every user hold them: a change makes every row a new one."""
     assert identity.of_id("r-17").hex() == "57f547a097029b3d1a973593b33bf6df"
     assert identity.of_content({"text": "a", "n": 1, "gone": None}).hex() == "b572b8e82fd114255956c46b0d5d49c2"

@@ -22,8 +22,8 @@ VALUES = st.lists(
 )
 
 
-def learnt(values):
-    """The type of a column, and the values of it that fit, as the survey goes."""
+def inferred(values):
+    """The type of a column, and those of its values that fit, as the survey infers them."""
     known, fitting = None, []
     for value in values:
         try:
@@ -49,15 +49,15 @@ def holds(wide, narrow):
 
 
 @given(values=VALUES)
-def test_a_value_that_is_seen_again_changes_nothing(values):
-    known, fitting = learnt(values)
+def test_a_repeated_value_changes_nothing(values):
+    known, fitting = inferred(values)
     for value in fitting:
         assert widen(known, value) is known
 
 
 @given(values=VALUES)
 def test_a_type_only_grows(values):
-    known, fitting = learnt(values)
+    known, fitting = inferred(values)
     before = None
     for value in fitting:
         after = widen(before, value)
@@ -68,14 +68,14 @@ def test_a_type_only_grows(values):
 
 @given(values=VALUES, data=st.data())
 def test_the_order_of_the_values_makes_no_difference(values, data):
-    known, fitting = learnt(values)
-    shuffled, all_of_them = learnt(data.draw(st.permutations(fitting)))
+    known, fitting = inferred(values)
+    shuffled, all_of_them = inferred(data.draw(st.permutations(fitting)))
     assert (shuffled, len(all_of_them)) == (known, len(fitting))
 
 
 @given(values=VALUES, value=LEAVES)
-def test_only_integers_that_became_floats_are_a_change_of_kind(values, value):
-    known, _ = learnt(values)
+def test_only_integers_that_became_floats_are_a_change_of_type(values, value):
+    known, _ = inferred(values)
     try:
         after = widen(known, value)
     except Misfit:
@@ -108,7 +108,7 @@ def test_types(known, value, expected):
     assert widen(known, value) == expected
 
 
-@pytest.mark.parametrize(("known", "value", "why"), [
+@pytest.mark.parametrize(("known", "value", "problem"), [
     ("integer", True, "`` must be integer, as in the rows before, got boolean"),
     ("boolean", 1, "`` must be boolean, as in the rows before, got integer"),
     ("string", [], "`` must be string, as in the rows before, got list"),
@@ -118,10 +118,10 @@ def test_types(known, value, expected):
     (ObjectOf({"a": ListOf("string")}), {"a": ["x", 1]},
      "`a.[]` must be string, as in the rows before, got integer"),
 ])  # fmt: skip
-def test_a_misfit_says_where_and_why(known, value, why):
+def test_a_misfit_names_its_place_and_reason(known, value, problem):
     with pytest.raises(Misfit) as misfit:
         widen(known, value)
-    assert str(misfit.value) == why
+    assert str(misfit.value) == problem
 
 
 def test_objects_used_as_maps_end_at_a_bound(monkeypatch):

@@ -20,17 +20,17 @@ VALUE = st.recursive(
 ROW = st.dictionaries(TEXT, VALUE, min_size=1, max_size=4)
 
 
-def read(raw, most=10_000):
-    return [(line.number, *decode_line(line, most)) for line in lines(io.BytesIO(raw), most)]
+def read(raw, max_bytes=10_000):
+    return [(line.number, *decode_line(line, max_bytes)) for line in lines(io.BytesIO(raw), max_bytes)]
 
 
 @pytest.fixture
 def in_pieces(monkeypatch):
-    def read_so(raw, at_once, piece, most=10_000):
+    def read_so(raw, at_once, piece, max_bytes=10_000):
         with monkeypatch.context() as patched:
             patched.setattr(jsonl, "LONG_BYTES", at_once)
             patched.setattr(longlines, "PIECE_BYTES", piece)
-            return read(raw, most)
+            return read(raw, max_bytes)
 
     return read_so
 
@@ -44,7 +44,7 @@ def in_pieces(monkeypatch):
 )
 @example([{"text": "\U0001f600" * 9}], True, b"\n", 5, 4)
 @example([{"text": "\\\\\\" * 9 + '"'}], True, b"\n", 5, 3)
-def test_it_gives_the_same_rows(in_pieces, rows, ascii, end, at_once, piece):
+def test_pieces_give_the_same_rows(in_pieces, rows, ascii, end, at_once, piece):
     raw = end.join(json.dumps(row, ensure_ascii=ascii).encode() for row in rows) + end
     assert in_pieces(raw, at_once, piece) == read(raw)
     assert [row for _, row, _ in read(raw)] == rows
@@ -54,13 +54,13 @@ def test_it_gives_the_same_rows(in_pieces, rows, ascii, end, at_once, piece):
     row=ROW, at=st.integers(0, 200), byte=st.integers(0, 255), at_once=st.integers(3, 30),
     piece=st.integers(1, 40), cut=st.booleans(),
 )  # fmt: skip
-def test_it_refuses_what_is_refused_at_once(in_pieces, row, at, byte, at_once, piece, cut):
+def test_pieces_reject_the_same_lines(in_pieces, row, at, byte, at_once, piece, cut):
     raw = bytearray(json.dumps(row, ensure_ascii=False).encode())
     raw[at % len(raw)] = byte
     whole = bytes(raw[: at % len(raw)] if cut else raw) + b'\n{"text": "next"}\n'
-    mine, plain = in_pieces(whole, at_once, piece), read(whole)
-    assert [(n, row) for n, row, _ in mine] == [(n, row) for n, row, _ in plain]
-    assert [error is None for *_, error in mine] == [error is None for *_, error in plain]
+    pieced, plain = in_pieces(whole, at_once, piece), read(whole)
+    assert [(n, row) for n, row, _ in pieced] == [(n, row) for n, row, _ in plain]
+    assert [error is None for *_, error in pieced] == [error is None for *_, error in plain]
 
 
 @pytest.mark.parametrize(
@@ -74,16 +74,16 @@ def test_it_refuses_what_is_refused_at_once(in_pieces, row, at, byte, at_once, p
         (b'{"text": "%s", "text": 1}' % (b"x" * 50), "malformed JSON: duplicate key `text`"),
     ],
 )
-def test_its_faults_are_named_as_those_of_any_line(in_pieces, raw, error):
-    ((number, row, told),) = in_pieces(raw + b"\n", 16, 8)
-    assert (number, row, told) == (1, None, error)
+def test_faults_have_the_same_messages_as_in_a_short_line(in_pieces, raw, error):
+    ((number, row, problem),) = in_pieces(raw + b"\n", 16, 8)
+    assert (number, row, problem) == (1, None, error)
 
 
 def test_a_line_above_the_bound_is_only_hashed(in_pieces):
     raw = b'{"text": "%s"}\n{"text": "b"}\n' % (b"x" * 5_000)
-    told = [(1, None, "the line is longer than guard.max_row_bytes = 1,000 bytes"),
-            (2, {"text": "b"}, None)]
-    assert in_pieces(raw, 64, 16, most=1_000) == read(raw, 1_000) == told
+    expected = [(1, None, "the line is longer than guard.max_row_bytes = 1,000 bytes"),
+                (2, {"text": "b"}, None)]
+    assert in_pieces(raw, 64, 16, max_bytes=1_000) == read(raw, 1_000) == expected
 
 
 @given(row=ROW, piece=st.integers(1, 9))
