@@ -43,7 +43,7 @@ def many(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {agreeing(number, noun, plural or f'{noun}s')}"
 
 
-def agreeing(number: int, one: str, several: str) -> str:
+def inflect(number: int, one: str, several: str) -> str:
     """The form of a word that agrees with the number: `is` or `are`."""
     return one if number == 1 else several
 

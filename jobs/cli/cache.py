@@ -19,7 +19,7 @@ from jobs.format import byte_size, parse_duration
 from jobs.home import answers_folder
 from pipeline.disk.durable import replaced, storage_errors
 from pipeline.errors import StateError, UsageError
-from pipeline.text import agreeing, many, printable
+from pipeline.text import inflect, many, printable
 
 if TYPE_CHECKING:
     from pipeline.cache.maintenance import Damage
@@ -145,7 +145,7 @@ def verify(repair: bool, as_json: bool) -> int:
         )
     elif moved_to is not None:
         print(
-            f"{many(good, 'readable answer')} {agreeing(good, 'is', 'are')} in a new file; "
+            f"{many(good, 'readable answer')} {inflect(good, 'is', 'are')} in a new file; "
             f"the damaged file is {moved_to}"
         )
     elif faults:
@@ -153,9 +153,9 @@ def verify(repair: bool, as_json: bool) -> int:
     else:
         end = "; --repair removes them" if bad else ""
         if removed:
-            them = agreeing(removed, "it", "them")
+            them = inflect(removed, "it", "them")
             end = f", {removed:,} of them removed; the next run requests {them} again"
-        whole = f"{many(good, 'answer')} {agreeing(good, 'is', 'are')} intact"
+        whole = f"{many(good, 'answer')} {inflect(good, 'is', 'are')} intact"
         print(f"{whole}, {_count_damaged(bad)}{end}")
     return code
 
@@ -188,7 +188,7 @@ def prune(older_than: str, dry_run: bool, as_json: bool) -> int:
         figures = {"answers": count, "bytes": size, "freed_bytes": freed, "dry_run": dry_run}
         _print_json(figures, exit=0)
     elif dry_run:
-        are = agreeing(count, "is", "are")
+        are = inflect(count, "is", "are")
         print(f"{size_text}, {are} older than {older_than} and would be removed")
     else:
         print(f"{size_text}, removed; the file is {byte_size(freed)} smaller")
@@ -227,7 +227,7 @@ def export_to(file: str, as_json: bool) -> int:
     if written.damaged:
         print_message(
             f"{many(written.damaged, 'damaged entry', 'damaged entries')} "
-            f"{agreeing(written.damaged, 'was', 'were')} skipped; check with: textmill cache verify"
+            f"{inflect(written.damaged, 'was', 'were')} skipped; check with: textmill cache verify"
         )
     if as_json:
         _print_json(written, exit=code)
@@ -293,12 +293,12 @@ def import_from(file: str, as_json: bool) -> int:
     if as_json:
         _print_json(imported, exit=code)
         return code
-    new = f"{imported.added:,} {agreeing(imported.added, 'was', 'were')} new"
+    new = f"{imported.added:,} {inflect(imported.added, 'was', 'were')} new"
     print(f"{many(imported.answers, 'answer')} read, {new}", end="")
-    bad = agreeing(imported.damaged, "is damaged and was", "are damaged and were")
+    bad = inflect(imported.damaged, "is damaged and was", "are damaged and were")
     print(f", {imported.damaged:,} {bad} skipped" if imported.damaged else "")
     if imported.other:
-        differ = agreeing(imported.other, "differs", "differ")
+        differ = inflect(imported.other, "differs", "differ")
         print(f"{imported.other:,} {differ} from the answer in this cache, which is kept")
     return code
 
@@ -312,7 +312,7 @@ def _print_json(record: object, **more: object) -> None:
 
 
 def _count_damaged(entries: int) -> str:
-    return f"{many(entries, 'entry', 'entries')} {agreeing(entries, 'is', 'are')} damaged"
+    return f"{many(entries, 'entry', 'entries')} {inflect(entries, 'is', 'are')} damaged"
 
 
 def _day(seconds: float) -> str:

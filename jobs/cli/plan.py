@@ -13,7 +13,7 @@ import msgspec
 from jobs.cli.job_options import GroupedCommand, JobSettings, job_options
 from jobs.cli.shell import command, print_message, run_interruptibly
 from jobs.format import duration
-from pipeline.text import agreeing, many, printable
+from pipeline.text import inflect, many, printable
 
 if TYPE_CHECKING:
     from jobs.spec.job import Job
@@ -75,6 +75,6 @@ def largest_cost(job: Job, estimate: Plan) -> str:
     bound = f"up to ${cents / 100:,.2f}"
     if not estimate.calls or not job.unpriced:
         return bound
-    have = agreeing(len(job.unpriced), "has", "have")
+    have = inflect(len(job.unpriced), "has", "have")
     names = f"{', '.join(f'`{name}`' for name in job.unpriced)} {have} no `price`"
     return f"{bound} plus an unknown cost ({names})" if cents else f"cost unknown ({names})"

@@ -22,7 +22,7 @@ from jobs.history.status import choose, ending, open_lines, unfinished
 from jobs.home import home
 from pipeline.errors import UsageError
 from pipeline.events import flatten
-from pipeline.text import agreeing, many, printable
+from pipeline.text import inflect, many, printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -47,7 +47,7 @@ def status(name: str | None, watch: bool, limit: int, as_json: bool) -> int:
         if unread:
             print_message(
                 f"{home()}/runs.jsonl: {many(unread, 'unreadable line')} "
-                f"{agreeing(unread, 'is', 'are')} left out"
+                f"{inflect(unread, 'is', 'are')} left out"
             )
         return choose(all_runs, name)
 

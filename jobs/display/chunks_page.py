@@ -16,7 +16,7 @@ from itertools import islice, pairwise
 from msgspec import Struct
 
 from pipeline.records import Chunk
-from pipeline.text import agreeing, many, printable
+from pipeline.text import inflect, many, printable
 
 MAX_DOCUMENTS = 500
 MAX_CHARS = 1_050_000
@@ -203,7 +203,7 @@ def _document(number: int, document: ChunkedDocument, shown: int, end: int) -> s
         note = (
             f'<p class="note">The page shows this document up to character {end:,} of '
             f"{len(document.text):,}: {shown:,} of {many(len(document.chunks), 'chunk')} "
-            f"{agreeing(shown, 'is', 'are')} shown.</p>"
+            f"{inflect(shown, 'is', 'are')} shown.</p>"
         )
     # Chunks are not isolated: a boundary inside a line must not reorder a right-to-left line.
     # Each line has its own direction (`unicode-bidi: plaintext`); marks that could act beyond it

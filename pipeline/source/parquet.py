@@ -20,7 +20,7 @@ from pipeline.source.blocks import Block, RowSelection, drain
 from pipeline.source.files import InputFile, InputSpec, is_s3, seekable, unchanged, unreadable
 from pipeline.source.jsonl import BATCH_BYTES, BATCH_ROWS
 from pipeline.source.values import identity_values, is_text
-from pipeline.text import agreeing, many, reason
+from pipeline.text import inflect, many, reason
 
 UNREADABLE = identity.of_bytes(sha256(b"a row in a damaged part of a Parquet file").digest())
 """The content hash of rows without values; occurrences distinguish them."""
@@ -196,7 +196,7 @@ def _batches(
     except (pa.ArrowException, OSError) as error:
         raise unreadable(file, error, f"row group {group}") from error
     if left:
-        short = ValueError(f"{many(left, 'row')} {agreeing(left, 'is', 'are')} missing")
+        short = ValueError(f"{many(left, 'row')} {inflect(left, 'is', 'are')} missing")
         raise unreadable(file, short, f"row group {group}") from short
 
 

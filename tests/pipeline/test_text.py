@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.text import agreeing, is_loopback, many, printable
+from pipeline.text import inflect, is_loopback, many, printable
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_a_noun_agrees_with_its_number(number, shown):
 
 def test_some_nouns_have_a_plural_of_their_own():
     assert [many(number, "entry", "entries") for number in (1, 2)] == ["1 entry", "2 entries"]
-    assert [agreeing(number, "is", "are") for number in (0, 1, 2)] == ["are", "is", "are"]
+    assert [inflect(number, "is", "are") for number in (0, 1, 2)] == ["are", "is", "are"]
 
 
 @pytest.mark.parametrize(
