@@ -40,7 +40,7 @@ def reason(error: BaseException) -> str:
 
 def many(number: int, noun: str, plural: str = "") -> str:
     """`1 request`, `2,000 requests`; `plural` for a noun that takes more than an `s`."""
-    return f"{number:,} {agreeing(number, noun, plural or f'{noun}s')}"
+    return f"{number:,} {inflect(number, noun, plural or f'{noun}s')}"
 
 
 def inflect(number: int, one: str, several: str) -> str:
