@@ -48,6 +48,7 @@ wheel:
 	$(PYTHON) -m venv build/wheel/user
 	build/wheel/user/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
 	cd build/wheel && user/bin/textmill --help >/dev/null && user/bin/textmill chunks ../../README.md >/dev/null
+	rm -rf build/wheel
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ from tests.support.chunk_texts import TEXTS, cuts
 
 @pytest.mark.parametrize("method", sorted(CHUNKERS))
 @given(cut=cuts())
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_chunks_rebuild_the_text_and_never_exceed_the_size(
     method: str, cut: tuple[str, int, int]
 ) -> None:

@@ -179,6 +179,7 @@ HARD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(HARD))
 @pytest.mark.parametrize("method", sorted(CHUNKERS))
 def test_hard_texts_are_rebuilt_with_work_that_grows_with_their_length(

@@ -326,6 +326,7 @@ def test_fault_64_two_runs_of_one_job_and_two_jobs_on_one_cache(processes, job, 
     assert other.published()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [86_400, -86_400])
 @pytest.mark.parametrize("looks", [0, 2])
 def test_fault_65_a_clock_that_jumps_by_a_day_changes_nothing(processes, job, mock, seconds, looks):

@@ -306,7 +306,7 @@ def test_fault_66_no_server_at_the_start_is_an_outage(workdir, textmill):
 
 def test_fault_37_a_server_that_never_answers_ends_by_our_own_deadline(workdir, textmill):
     (workdir / "in.jsonl").write_bytes(lines(GOOD))
-    extra = "deadline = { first_byte_seconds = 0.2, connect_seconds = 0.2 }"
+    extra = "deadline = { first_byte_seconds = 1.0, connect_seconds = 1.0 }"
     with serving(["hang x1"], key=KEY) as mock:
         assert textmill("run", job(workdir, mock.url, extra=extra)).code == 0
 

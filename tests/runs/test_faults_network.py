@@ -209,10 +209,10 @@ def test_fault_48_a_short_outage_costs_probes_and_no_row(workdir, textmill, monk
 # --- 37, 53, 55, 56 -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", ["slow seconds=1 x1", "hang x2"])
+@pytest.mark.parametrize("fault", ["slow seconds=5 x1", "hang x2"])
 def test_fault_37_a_server_that_dawdles_meets_our_own_deadline(workdir, textmill, monkeypatch, fault):
     given(workdir, rows(20))
-    deadline = {"first_byte_seconds": 0.2, "connect_seconds": 0.2, "idle_seconds": 0.2}
+    deadline = {"first_byte_seconds": 1.0, "connect_seconds": 1.0, "idle_seconds": 1.0}
     with serving([fault], key=KEY) as mock:
         path = job(workdir, at(mock, batch_size=4, deadline=deadline))
         assert balanced(textmill("run", path, "--json"))["ok"] == 20
@@ -301,5 +301,7 @@ def test_fault_36_a_row_on_which_the_connection_breaks_is_tried_once_more_and_is
         path = job(workdir, at(mock, batch_size=1))
         told = balanced(textmill("run", path, "--json"), code=3)
         assert (told["ok"], told["failed"]) == (29, 1)
-        assert mock.bill.totals().faults[fault] == 2
+        # Where the head of a reply came the server is there; else a try counts only once something
+        # else has come from it since the one before.
+        assert mock.bill.totals().faults[fault] in ([2] if fault == "half_body" else range(2, 13))
         same_as_ever(workdir, textmill, monkeypatch, path, mock)

@@ -40,7 +40,8 @@ def test_private_rows_reach_nobody_else_while_their_server_fails(
     workdir, textmill, monkeypatch, trouble, task
 ):
     given(workdir, rows(60, sensitive=private))
-    deadline = {"first_byte_seconds": 0.2, "connect_seconds": 0.5}
+    # Only a call that hangs needs one; a short one would cut good answers on a busy machine.
+    deadline = {"first_byte_seconds": 2.0} if "hang" in trouble else {}
     model = {"model": "m"} if task == "feature-extraction" else {}
     with (
         serving(key=KEY, record=True) as outside,

@@ -22,6 +22,7 @@ from pipeline.source.documents import read
 from pipeline.source.files import InputSpec, find
 from pipeline.source.scan import survey
 from tests.support import ROOT
+from tests.support.served import process
 
 pytestmark = pytest.mark.slow
 
@@ -36,13 +37,9 @@ def lines(rows):
 @pytest.fixture(scope="module")
 def server():
     script = ROOT / "tests/support/bucket_server.py"
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-    process.stdin.close()
-    process.wait(10)
-    process.stdout.close()
+    command = [sys.executable, "-W", "ignore", script]
+    with process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as serving_s3:
+        yield f"http://127.0.0.1:{int(serving_s3.stdout.readline())}"
 
 
 @pytest.fixture
@@ -221,7 +218,7 @@ def test_a_server_that_is_away_is_an_outage_within_seconds(bucket, textmill, mon
     assert ran.last["resumable"] is True
     assert "the bucket cannot be reached" in ran.err
     assert len(ran.err.splitlines()) == 2 and SECRET not in ran.err
-    assert time.monotonic() - before < 30
+    assert time.monotonic() - before < 60  # not the half hour of an endpoint
 
 
 def test_a_server_that_never_answers_is_an_outage_by_our_own_deadline(bucket, textmill, monkeypatch):
@@ -270,14 +267,14 @@ def test_a_signal_leaves_a_bucket_that_does_not_answer(bucket, command):
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         more = [] if command == ["chunks"] else ["embed", "-o", "o.parquet", "-i"]
-        process = subprocess.Popen(
+        started = process(
             [sys.executable, "-m", "jobs", *command, *more, "s3://bucket/a.jsonl"],
             env=os.environ | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}",
                               "PYTHONPATH": str(ROOT)},
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        with silent.accept()[0]:  # it asks, and waits
-            process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=20)
-    assert process.returncode == 130
+        with started as run, silent.accept()[0]:  # it asks, and waits
+            run.send_signal(signal.SIGINT)
+            _, said = run.communicate(timeout=60)
+    assert run.returncode == 130
     assert "Traceback" not in said

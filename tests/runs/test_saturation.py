@@ -85,6 +85,7 @@ def ran(limit, seconds=SECONDS, tokens=lambda number: 10, count=None, cycles=1, 
     return clock.run(main)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", RATE_LIMITED)
 def test_a_known_limit_is_filled_and_never_breached(kind):
     server = ran(RATE_LIMITED[kind], requests_per_minute=1_200)

@@ -84,6 +84,7 @@ def test_search_answers_in_both_languages(vectors, textmill, language):
     assert hits[0]["id"] == expected
 
 
+@pytest.mark.slow
 def test_parquet_and_jsonl_samples_give_the_same_output(vectors, textmill, tmp_path):
     ran = textmill(
         "run",

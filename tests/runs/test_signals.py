@@ -15,7 +15,7 @@ import pytest
 from jobs.mock import serving
 from tests.support import ROOT
 from tests.support.crashing import JobFolder
-from tests.support.served import Gate, eventually
+from tests.support.served import Gate, eventually, process
 
 ROWS = 120
 IN_FLIGHT = 4 * 4
@@ -125,16 +125,15 @@ def test_a_second_run_on_the_same_output_is_refused_at_once(processes, job):
 def test_a_reader_that_goes_away_ends_it_quietly(job):
     with serving() as mock:
         words = [word for word in argv(mock.url, output="-") if word != "--json"]
-        process = subprocess.Popen(
+        with process(
             [sys.executable, "-m", "jobs", *words],
             cwd=job.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": str(ROOT), "TEXTMILL_HOME": str(job.home)},
-        )
-        process.stdout.read(10)
-        process.stdout.close()
-        err = process.stderr.read().decode()
-        process.stderr.close()
-        assert process.wait(60) in (0, 141)
+        ) as run:
+            run.stdout.read(10)
+            run.stdout.close()
+            err = run.stderr.read().decode()
+            assert run.wait(60) in (0, 141)
         assert "Traceback" not in err

@@ -52,6 +52,7 @@ class Processes:
             text=True,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
+        self._running: set[int] = set()
 
     def start(self, job: JobFolder, *argv: str, **more: Any) -> int:
         job.turns += 1
@@ -62,11 +63,13 @@ class Processes:
         told = {"start": argv, "folder": str(job.folder), "out": str(out), "err": str(err)}
         pid: int = self._ask(told | more | {"env": env | more.get("env", {})})["pid"]
         job.told[pid] = (out, err)
+        self._running.add(pid)
         return pid
 
     def wait(self, job: JobFolder, pid: int) -> Ended:
         """How the process ended; one that hangs is killed after two minutes."""
         reply = self._ask({"wait": pid})
+        self._running.discard(pid)
         out, err = (path.read_text() for path in job.told.pop(pid))
         return Ended(reply["code"], out, err, reply["rss_kb"])
 
@@ -80,6 +83,8 @@ class Processes:
         return json.loads(self._zygote.stdout.readline())
 
     def close(self) -> None:
+        for pid in self._running:  # what a failed test left
+            os.kill(pid, signal.SIGKILL)
         assert self._zygote.stdin is not None and self._zygote.stdout is not None
         self._zygote.stdin.close()
         self._zygote.stdout.close()

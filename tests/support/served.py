@@ -1,6 +1,7 @@
 """Whole runs against the mock over real HTTP: rows, job files, and what must hold after any run."""
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -123,6 +124,17 @@ def child(*arguments, **environment):
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | environment
     ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     return ran.returncode, ran.stdout, ran.stderr
+
+
+@contextlib.contextmanager
+def process(command, **options):
+    """A process that is over when the block is, however the block ends: what a failed test left
+    open would fail the next one."""
+    with subprocess.Popen(command, **options) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
 
 
 def eventually(condition, *processes, seconds=60.0):

@@ -73,6 +73,7 @@ def test_segments_cover_the_text_and_are_not_longer_than_the_limit(text: str, ch
     assert all(0 < end - start <= chars for start, end in spans)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("letter", [" ", "\n", " \n", "a", "A", "\u0301", "!", "\x00"])
 def test_a_million_equal_characters_are_encoded(letter: str) -> None:
     text = letter * (1_000_000 // len(letter))

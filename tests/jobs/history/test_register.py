@@ -25,6 +25,7 @@ from jobs.spec.job import KEYS
 from pipeline.errors import StorageError
 from pipeline.records import Usage
 from tests.support import ROOT
+from tests.support.served import process
 
 
 def made(job="nightly", **changed):
@@ -67,15 +68,11 @@ def test_a_killed_run_differs_from_one_that_works_and_keeps_its_figures(tmp_path
         "print('ready', flush=True)\n"
         "sys.stdin.read()\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE,
-                               stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    assert process.stdout.readline() == b"ready\n"
-    (found,), _ = runs(tmp_path)
-    assert is_running(found) and found.pid == process.pid
-    process.kill()
-    process.wait()
-    process.stdin.close()
-    process.stdout.close()
+    with process([sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE,
+                 stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)}) as alive:
+        assert alive.stdout.readline() == b"ready\n"
+        (found,), _ = runs(tmp_path)
+        assert is_running(found) and found.pid == alive.pid
     (found,), _ = runs(tmp_path)
     assert (found.exit, found.class_, found.resumable, found.usage.calls, found.usage.cost_usd) == (137, "killed", True, 41, 0.5)
     assert found.ended_at == "2099-01-01T00:00:00.000Z"

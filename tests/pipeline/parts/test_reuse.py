@@ -325,6 +325,9 @@ def test_another_size_rebuilds_and_another_pyarrow_sends_nothing(new_project, mo
     assert (summary.unchanged, summary.requests, project.new_calls()) == (20, 40, 0)
 
 
+OUTPUTS = ["o.parquet", *(pytest.param(out, marks=pytest.mark.slow) for out in ("o", "o.jsonl"))]
+
+
 def kill(project, monkeypatch, module, name, at=1):
     """A run that ends, as by kill -9, at the n-th call of this function."""
     real, left = getattr(module, name), at
@@ -357,7 +360,7 @@ def test_finished_parts_of_a_killed_run_are_kept(new_project, out, monkeypatch):
     assert project.content() == project.rebuilt()
 
 
-@pytest.mark.parametrize("out", ["o", "o.parquet", "o.jsonl"])
+@pytest.mark.parametrize("out", OUTPUTS)
 @pytest.mark.parametrize(
     ("where", "name"),
     [("parts.layout", "OutputLayout.switch"), ("parts.part_file", "PartFile.publish"),
@@ -399,7 +402,7 @@ def damaged(path, at, size=None):
 
 
 @pytest.mark.parametrize("how", ["flipped", "cut", "gone", "index", "index head"])
-@pytest.mark.parametrize("out", ["o", "o.parquet", "o.jsonl"])
+@pytest.mark.parametrize("out", OUTPUTS)
 def test_fault_71_a_damaged_part_is_rebuilt(new_project, out, how):
     project = new_project(input__id="id", out=out)
     project.rows(plain(60))
