@@ -24,7 +24,7 @@ demo: $(VENV)/local.stamp
 	$(BIN)/textmill run embed -i sample_data/reports.jsonl --id id -o out/vectors.parquet
 	$(BIN)/textmill search out/vectors.parquet "Why did the cable ferry run aground?" -n 3
 
-# Everything that takes no minutes, on every core: what a change is tried with.
+# All fast tests, on every core: run before each change.
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 

@@ -25,16 +25,16 @@ ROWS = 10_000
 
 def commands(folder: Path, url: str) -> dict[str, list[str]]:
     """What is started, by name; arguments of Python."""
-    run = ["-m", "jobs", "run", "embed", "-i", str(folder / "rows.jsonl"), "--id", "id"]
+    run = ["-P", "-m", "jobs", "run", "embed", "-i", str(folder / "rows.jsonl"), "--id", "id"]
     run += ["-o", str(folder / "vectors.parquet"), "--kind", "openai", "--model", "m"]
     run += ["--url", f"{url}/v1"]
     return {
         "python -c pass": ["-c", "pass"],
         "import click": ["-c", "import click"],
-        "textmill --help": ["-m", "jobs", "--help"],
-        "textmill run --help": ["-m", "jobs", "run", "--help"],
-        "textmill status": ["-m", "jobs", "status"],
-        "textmill report": ["-m", "jobs", "report"],
+        "textmill --help": ["-P", "-m", "jobs", "--help"],
+        "textmill run --help": ["-P", "-m", "jobs", "run", "--help"],
+        "textmill status": ["-P", "-m", "jobs", "status"],
+        "textmill report": ["-P", "-m", "jobs", "report"],
         f"run, nothing changed in {ROWS:,} rows": run,
     }
 

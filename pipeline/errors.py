@@ -198,7 +198,8 @@ class ErrorFacts(NamedTuple):
 
     @property
     def is_pausing(self) -> bool:
-        """True if the whole endpoint waits, and the request with it."""
+        """True if the request waits without using up an attempt; the endpoint pauses with it,
+        except after a 429 that names no time."""
         return self.base_pause_seconds > 0
 
     @property

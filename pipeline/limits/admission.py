@@ -182,9 +182,10 @@ class Admission:
         if retry_after is None:
             return None
         seconds = pause(error, 0, self._uniform)
-        is_new = now + seconds > self._limits.until
+        until = self._limits.until
         self._limits = limits.pause(self._limits, now, seconds)
-        return Pause(seconds, True) if is_new else None
+        is_longer = self._limits.until > until
+        return Pause(self._limits.until - now, True) if is_longer else None
 
     def _free_slot(self, permit: Permit, now: float, result: concurrency.CallResult) -> None:
         self._now = now

@@ -162,7 +162,7 @@ def refund(state: Bucket, now: float, estimate: float, used: float) -> Bucket:
 
 
 def pause(limits: Limits, now: float, seconds: float) -> Limits:
-    """Grant no lease for this time, at most 300 s; a bucket_wait current pause is kept.
+    """Grant no lease for this time, at most 300 s; a longer current pause is kept.
 
     The factor does not recover meanwhile: silence is no evidence. The caller adds jitter
     (`pipeline.limits.retries.pause`).

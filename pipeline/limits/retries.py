@@ -1,4 +1,4 @@
-"""The one place that decides about retries, with pure functions.
+"""Decides what follows from an error for its requests: retry, split, fail or stop. Pure functions.
 
 No layer below retries by itself. `pipeline.errors` defines what a class of error means; the time to
 wait is drawn here, with full jitter, and waited elsewhere.

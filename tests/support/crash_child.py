@@ -1,7 +1,7 @@
 """Runs textmill many times without paying for its imports each time: forks for each command.
 
 Reads one JSON object a line: `{"start": argv, ...}` answers with a pid, `{"wait": pid}` with how it
-ended. `tests/crashing.py` is the other side.
+ended. `tests/support/crashing.py` is the other side.
 """
 
 from __future__ import annotations

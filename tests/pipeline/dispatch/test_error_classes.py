@@ -38,7 +38,7 @@ ROWS = {
     #                 alone            of two   sent billed outage pauses        longest lowers      cost  config
     "too_long":    Row(("split", 1),   "halve", 1,   0.0,   False, [],           None,  None,          0.0, True),
     "loading":     Row(WAITS,          "again", 1,   0.0,   True,  [(1, 0.5)],   21.0,  None,          5.0, False),
-    "rate":        Row(WAITS,          "again", 1,   0.0,   True,  [],           315.0, "rate limit",  5.0, False),
+    "rate":        Row(WAITS,          "again", 1,   0.0,   True,  [],           300.0, "rate limit",  5.0, False),
     "overload":    Row(WAITS,          "again", 1,   0.0,   True,  [(1, 0.5)],   315.0, "concurrency", 5.0, False),
     "unreachable": Row(WAITS,          "again", 0,   0.0,   True,  [(1, 0.125)], 315.0, None,          5.0, False),
     "quota":       Row(("stop", 7),    "stop",  1,   0.0,   False, [],           None,  None,          0.0, False),

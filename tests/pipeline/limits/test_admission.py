@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import EndpointError
 from pipeline.limits import rate, retry_budget
-from pipeline.limits.admission import Admission, Permit
+from pipeline.limits.admission import Admission, Pause, Permit
 from pipeline.limits.rate import Limits, bucket
 from pipeline.limits.retry_budget import FULL, RetryBudget
 from pipeline.records import Endpoint
@@ -35,7 +35,7 @@ def endpoint(**changed):
     return Endpoint(**given | {"identity": ("openai", "", "m", "main"), "concurrency": 4} | changed)
 
 
-def control(**changed):
+def admission_of(**changed):
     return Admission(endpoint(**changed), 0.0, lambda: 0.5)
 
 
@@ -71,7 +71,7 @@ class Parts:
 
 @given(steps=STEPS)
 def test_a_call_goes_exactly_where_every_part_agrees_and_each_is_paid(steps):
-    made = control(
+    made = admission_of(
         kind="local",  # its concurrency is fixed by the job
         concurrency=SLOTS,
         requests_per_minute=CALLS_PER_MINUTE,
@@ -104,7 +104,7 @@ def test_a_call_goes_exactly_where_every_part_agrees_and_each_is_paid(steps):
 @given(steps=STEPS, sizes=st.lists(st.sampled_from([1.0, 1_024.0]), max_size=4))
 def test_a_refusal_costs_nothing(steps, sizes):
     """Two admissions that differ only in rejected leases grant the same calls."""
-    quiet, loud = (control(concurrency=SLOTS, requests_per_minute=60.0) for _ in range(2))
+    quiet, loud = (admission_of(concurrency=SLOTS, requests_per_minute=60.0) for _ in range(2))
     out, now = [], 0.0
     for step, *figures in steps:
         if step == "wait":
@@ -126,7 +126,7 @@ def test_a_refusal_costs_nothing(steps, sizes):
 
 
 def test_no_more_calls_are_in_flight_than_the_job_allows():
-    made = control(kind="local", concurrency=2)
+    made = admission_of(kind="local", concurrency=2)
     permits = [made.lease(0.0, 1.0) for _ in range(3)]
     assert permits[2] == math.inf and not made.has_room
     made.answered(permits[0], 0.5, None)
@@ -135,7 +135,7 @@ def test_no_more_calls_are_in_flight_than_the_job_allows():
 
 
 def test_a_paused_endpoint_is_probed_by_one_call():
-    made = control()
+    made = admission_of()
     first, second = made.lease(0.0, 1.0), made.lease(0.0, 1.0)
     pause = made.refused(first, 1.0, refused())
     assert made.refused(second, 1.0, refused()) is None  # no new evidence: it was in flight before
@@ -150,7 +150,7 @@ def test_a_paused_endpoint_is_probed_by_one_call():
 
 
 def test_a_pause_costs_no_slots_retries_or_tokens():
-    made = control(kind="local", concurrency=2, tokens_per_minute=TOKENS_PER_MINUTE)
+    made = admission_of(kind="local", concurrency=2, tokens_per_minute=TOKENS_PER_MINUTE)
     pause = made.refused(made.lease(60.0, 1.0), 60.0, refused(retry_after=8.0))
     assert (pause.seconds >= 8.0, pause.is_requested) == (True, True)
     for _ in range(200):
@@ -159,7 +159,7 @@ def test_a_pause_costs_no_slots_retries_or_tokens():
 
 
 def test_a_retry_waits_on_an_empty_budget_and_a_first_call_does_not():
-    made = control(kind="local", concurrency=9)
+    made = admission_of(kind="local", concurrency=9)
     assert isinstance(made.lease(0.0, 1.0, FULL), Permit)
     assert isinstance(made.lease(0.0, 1.0, 14.0), Permit)  # one a second goes
     assert made.lease(0.25, 1.0, 14.0) == 0.75
@@ -167,7 +167,7 @@ def test_a_retry_waits_on_an_empty_budget_and_a_first_call_does_not():
 
 
 def test_a_limit_in_a_header_is_respected():
-    made = control(kind="local", concurrency=99)
+    made = admission_of(kind="local", concurrency=99)
     assert made.limit_seconds(0.0, 1.0) == 0.0
     made.learn({"RateLimit": '"api";r=0;t=7', "RateLimit-Policy": '"api";q=9;w=60'}, 0.0, 0.0)
     assert made.lease(0.0, 1.0) == made.limit_seconds(0.0, 1.0) == pytest.approx(7.0)
@@ -176,7 +176,7 @@ def test_a_limit_in_a_header_is_respected():
 
 @pytest.mark.parametrize(("seconds", "is_paused"), [(0.5, False), (30.0, True)])
 def test_a_429_with_a_time_holds_all_calls_back_for_it(seconds, is_paused):
-    made = control()
+    made = admission_of()
     pause = made.refused(made.lease(0.0, 1.0), 0.0, refused("rate", seconds))
     assert (pause.is_requested, pause.seconds >= seconds) == (True, True)
     assert made.lease(0.0, 1.0) == pytest.approx(pause.seconds)
@@ -184,7 +184,7 @@ def test_a_429_with_a_time_holds_all_calls_back_for_it(seconds, is_paused):
 
 
 def test_the_repr_is_the_state_of_the_breaker_and_the_slots():
-    made = control(concurrency=8)
+    made = admission_of(concurrency=8)
     assert repr(made) == "<Admission: 0 of 8 in flight>"
     permits = [made.lease(0.0, 1.0) for _ in range(3)]
     assert repr(made) == "<Admission: 3 of 8 in flight>"
@@ -201,6 +201,14 @@ def test_the_repr_is_the_state_of_the_breaker_and_the_slots():
 
 
 def test_the_repr_shows_a_pause_of_the_rate_limits():
-    made = control(kind="local", is_adaptive=False)
+    made = admission_of(kind="local", is_adaptive=False)
     made.refused(made.lease(0.0, 1.0), 0.0, refused("rate", 2.0))
     assert repr(made) == "<Admission: 0 of 4 in flight, paused 2.1 s>"
+
+
+def test_calls_in_flight_that_are_refused_alike_begin_one_pause():
+    admission = admission_of()
+    permits = [admission.lease(0.0, 1.0) for _ in range(3)]
+    error = EndpointError("rate", "too many", status=429, retry_after=3_600.0)
+    pauses = [admission.refused(permit, 1.0, error) for permit in permits]
+    assert pauses == [Pause(300.0, True), None, None]
