@@ -23,14 +23,14 @@ class Surveyed(Struct, frozen=True, tag_field="event", tag="surveyed"):
     parts: int
 
 
-class Started(Struct, frozen=True, tag_field="event", tag="began"):
+class Started(Struct, frozen=True, tag_field="event", tag="started"):
     """The run has its id and its folder: its manifest comes next, then the first call."""
 
     run: str
     folder: str
 
 
-class RuleColumnMissing(Struct, frozen=True, tag_field="event", tag="absent"):
+class RuleColumnMissing(Struct, frozen=True, tag_field="event", tag="rule_column_missing"):
     """No row has this column of a rule: the rule then applies to every row."""
 
     column: str
@@ -45,12 +45,13 @@ class Admitted(Struct, frozen=True, tag_field="event", tag="admitted"):
     cached: int
 
 
-class CallEnded(Struct, frozen=True, tag_field="event", tag="call"):
+class CallEnded(Struct, frozen=True, tag_field="event", tag="call_ended"):
     """A call settled its requests, or brought an error. Units: seconds, tokens, USD."""
 
     endpoint: str
     requests: int
-    """Number of settled requests; for an error, of all requests in the call."""
+    """Number of settled requests; for an error, of all requests in the call. A call of a drift
+    check settles none."""
     seconds: float
     input_tokens: int = 0
     output_tokens: int = 0

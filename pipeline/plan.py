@@ -40,6 +40,8 @@ class Plan(Struct, frozen=True):
     tokens: int
     cost_usd: float
     seconds: float
+    unpriced: tuple[str, ...] = ()
+    """Endpoints with planned calls and no price: they make the cost unknown."""
 
 
 def plan(pipeline: Pipeline, survey: Survey, cache: AnswerCache | None) -> Plan:
@@ -81,6 +83,7 @@ def plan_requests(
         tokens=sum(load.tokens for load in loads),
         cost_usd=sum(load.cost_usd for load in loads),
         seconds=round(max(load.seconds for load in loads), 1),
+        unpriced=tuple(load.endpoint.name for load in loads if load.is_unpriced),
     )
 
 
@@ -115,6 +118,13 @@ class _Load:
         self._batched_tokens += request.tokens
         self.requests += 1
         self.tokens += request.tokens
+
+    @property
+    def is_unpriced(self) -> bool:
+        """True if its calls cost an unknown amount."""
+        endpoint = self.endpoint
+        is_free = KINDS[endpoint.kind].is_embedded
+        return self.calls > 0 and endpoint.price is None and not is_free
 
     @property
     def share(self) -> float:

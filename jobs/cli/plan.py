@@ -16,7 +16,6 @@ from jobs.format import duration
 from pipeline.text import inflect, many, printable
 
 if TYPE_CHECKING:
-    from jobs.spec.job import Job
     from pipeline.plan import Plan
 
 
@@ -57,7 +56,7 @@ def show_plan(source: str, settings: JobSettings, *, as_json: bool) -> int:
             f"{many(estimate.documents, 'document')}, {many(estimate.chunks, 'chunk')}, "
             f"{many(estimate.requests, 'request')}, {estimate.cached:,} cached\n"
             f"left to do: {many(estimate.calls, 'call')}, {many(estimate.tokens, 'token')}, "
-            f"{largest_cost(job, estimate)}, about {duration(estimate.seconds)}"
+            f"{largest_cost(estimate)}, about {duration(estimate.seconds)}"
         )
     if surveyed.rows:
         warn_missing_columns(surveyed.absent)
@@ -69,12 +68,12 @@ def show_plan(source: str, settings: JobSettings, *, as_json: bool) -> int:
     return 0
 
 
-def largest_cost(job: Job, estimate: Plan) -> str:
+def largest_cost(estimate: Plan) -> str:
     """`up to $0.16`, rounded up to a cent; unknown for calls to endpoints without a price."""
     cents = math.ceil(round(estimate.cost_usd * 100, 6))
     bound = f"up to ${cents / 100:,.2f}"
-    if not estimate.calls or not job.unpriced:
+    if not estimate.unpriced:
         return bound
-    have = inflect(len(job.unpriced), "has", "have")
-    names = f"{', '.join(f'`{name}`' for name in job.unpriced)} {have} no `price`"
+    have = inflect(len(estimate.unpriced), "has", "have")
+    names = f"{', '.join(f'`{name}`' for name in estimate.unpriced)} {have} no `price`"
     return f"{bound} plus an unknown cost ({names})" if cents else f"cost unknown ({names})"

@@ -10,12 +10,12 @@ from pipeline.errors import ErrorKind
 
 
 @pytest.mark.parametrize(("event", "line"), [
-    (events.RuleColumnMissing("private"), '{"event":"absent","column":"private"}'),
+    (events.RuleColumnMissing("private"), '{"event":"rule_column_missing","column":"private"}'),
     (events.Surveyed(3, 1), '{"event":"surveyed","documents":3,"parts":1}'),
-    (events.Started("r", "/o.run/runs/r"), '{"event":"began","run":"r","folder":"/o.run/runs/r"}'),
+    (events.Started("r", "/o.run/runs/r"), '{"event":"started","run":"r","folder":"/o.run/runs/r"}'),
     (events.Admitted(2, 9, 4), '{"event":"admitted","documents":2,"requests":9,"cached":4}'),
     (events.CallEnded("hub", 8, 0.25, 100, 7, 0.5),
-     '{"event":"call","endpoint":"hub","requests":8,"seconds":0.25,"input_tokens":100,'
+     '{"event":"call_ended","endpoint":"hub","requests":8,"seconds":0.25,"input_tokens":100,'
      '"output_tokens":7,"cost_usd":0.5,"error":null,"message":null}'),
     (events.Paused("hub", 7.0, True, 12, "rate", "429"),
      '{"event":"paused","endpoint":"hub","seconds":7.0,"asked":true,"times":12,"kind":"rate",'

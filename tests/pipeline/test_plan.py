@@ -39,7 +39,7 @@ def test_documents_chunks_calls_and_tokens_are_counted(tmp_path):
     rows = [{"text": words(25, first)} for first in NUMBERS]
     made = pipeline(tmp_path, rows, **{"endpoint.batch_size": 8, "endpoint.concurrency": 2})
     # Each text is cut into 10, 10 and 5 tokens; the second and the third are the same in all.
-    assert planned(made) == Plan(10, 30, 30, 18, 2, 115, 0.0, 0.5)
+    assert planned(made) == Plan(10, 30, 30, 18, 2, 115, 0.0, 0.5, ("openai",))
 
 
 def test_every_part_of_a_batch_of_tokens_is_a_call(tmp_path):
@@ -52,7 +52,7 @@ def test_every_part_of_a_batch_of_tokens_is_a_call(tmp_path):
 
 def test_blank_and_unreadable_rows_need_no_request(tmp_path):
     made = pipeline(tmp_path, [{"text": ""}, {"text": " \n"}, {"text": 7}, {"text": "one"}])
-    assert planned(made) == Plan(4, 1, 1, 0, 1, 1, 0.0, 0.5)
+    assert planned(made) == Plan(4, 1, 1, 0, 1, 1, 0.0, 0.5, ("openai",))
     assert planned(pipeline(tmp_path, [{"text": " "}])) == Plan(1, 0, 0, 0, 0, 0, 0.0, 0.0)
 
 
@@ -115,8 +115,13 @@ def test_a_plan_over_the_budget_exits_8_and_shows_what_it_counted(tmp_path, text
         + "".join(f'[[endpoint]]\nkind = "openai"\nname = "{name}"\nmodel = "m"\n{price}' for name, price in
                   (("paid", "weight = 9\nprice = { request = 0.5 }\n"), ("free", "")))
     )  # fmt: skip
-    both = textmill("plan", tmp_path / "two.toml", "-i", tmp_path / "in.jsonl")
-    assert ", up to $0.50 plus an unknown cost (`free` has no `price`), " in both.out
+    paid = textmill("plan", tmp_path / "two.toml", "-i", tmp_path / "in.jsonl")
+    assert "1 call, 3 tokens, up to $0.50, about" in paid.out  # `free` gets no call
+    (tmp_path / "20.jsonl").write_text("".join(f'{{"text": "row {n}"}}\n' for n in range(20)))
+    both = textmill("plan", tmp_path / "two.toml", "-i", tmp_path / "20.jsonl")
+    assert "up to $9.00 plus an unknown cost (`free` has no `price`), " in both.out
+    both = textmill("plan", tmp_path / "two.toml", "-i", tmp_path / "20.jsonl", "--json")
+    assert (both.last["cost_usd"], both.last["unpriced"]) == (9.0, ["free"])
     assert textmill(*job, "--stop-at-cap").code == 0
     assert textmill(*job, "--json").last["cost_usd"] == 0.5
 

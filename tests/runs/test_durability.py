@@ -1,7 +1,7 @@
 """Kill it anywhere, fill the disk, revoke the key: nothing settled is lost or paid twice.
 
 The program runs as a process of its own against the mock; a boundary is an operation on the disk
-(`tests/faulty_disk.py`), and the bill says what was paid. The long forms of the loops stand in
+(`tests/support/faulty_disk.py`), and the bill says what was paid. The long forms of the loops stand in
 `benchmarks/crash.py`.
 """
 

@@ -157,7 +157,7 @@ def test_rows_that_rules_leave_to_nobody_are_failed_and_never_sent(workdir, text
         told = balanced(textmill("run", path, "--json"), code=3)
         assert (told["ok"], told["failed"]) == (39, 1)
         (failure,) = failures(workdir)
-        assert failure["reason"] == "the rules of the job leave no endpoint that may answer it"
+        assert failure["reason"] == "the rules of the job allow no endpoint for this row"
         assert reached(outside, [3]) == reached(inside, [3]) == []
 
 

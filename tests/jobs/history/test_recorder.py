@@ -61,7 +61,7 @@ def test_a_journal_of_a_short_run(tmp_path):
     at = {"at": "2026-11-21T02:00:00.250Z"}
     assert lines(tmp_path) == [
         at | {"event": "surveyed", "documents": 3, "parts": 1},
-        at | {"event": "began", "run": "20261121T020000Z-abcdef", "folder": "/out.run/runs/1"},
+        at | {"event": "started", "run": "20261121T020000Z-abcdef", "folder": "/out.run/runs/1"},
         at | {"event": "calls", "window_seconds": 1.0, "endpoint": "hub", "error": None, "calls": 3, "errors": 0, "requests": 24,
               "input_tokens": 300, "output_tokens": 21, "cost_usd": 0.3, "seconds": 1.5, "slowest_seconds": 0.5},
         at | {"event": "calls", "window_seconds": 1.0, "endpoint": "hub", "error": "rate", "calls": 1, "errors": 1, "requests": 8,
