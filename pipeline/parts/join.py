@@ -14,15 +14,16 @@ from pipeline.parts.index import OUTCOMES, REUSABLE, PartIndex
 _MATCH = np.dtype([("row", "<u8"), ("part", "<i4"), ("entry", "<u4")])
 _NEW = np.dtype([("key", "S24"), ("used", "S16"), ("row", "<u8")])
 _OLD = np.dtype([("key", "S24"), ("used", "S16"), ("part", "<i4"), ("entry", "<u4"), ("how", "u1")])
-_STANDS, _USABLE = 1, 2
-"""`how`: it is in the output that stands; its output may be copied. The outcome is above these."""
+_PUBLISHED, _USABLE = 1, 2
+"""Flags in `how`: the row is in the published output; its output may be copied. The outcome is in
+the bits above."""
 
 
 class Accounting(Struct, frozen=True):
-    """The rows of the input against those of the last commit.
+    """Compares the rows of the input with those of the last commit.
 
-    Invariant: added + changed + unchanged + retried = rows of the input; removed are those of the
-    last commit that are not in the input any more.
+    Invariant: added + changed + unchanged + retried = rows of the input; removed rows are in the
+    last commit and no longer in the input.
     """
 
     added: int = 0
@@ -30,11 +31,11 @@ class Accounting(Struct, frozen=True):
     removed: int = 0
     unchanged: int = 0
     retried: int = 0
-    """Unchanged, but failed or partial the last time: they are tried again."""
+    """Unchanged, but failed or partial in the last run: they are retried."""
 
 
-class _Join:
-    """Rows of the input against rows of parts, in buckets that fit in memory."""
+class Join:
+    """Joins rows of the input with rows of parts, in buckets that fit in memory."""
 
     def __init__(self) -> None:
         self._new = Spill(_NEW)
@@ -46,7 +47,7 @@ class _Join:
         records["row"] = np.arange(start, start + len(rows))
         self._new.add(_buckets(rows), records)
 
-    def add_old(self, part: PartIndex, at: int, *, stands: bool, is_usable: bool) -> None:
+    def add_old(self, part: PartIndex, at: int, *, is_published: bool, is_usable: bool) -> None:
         entries = part.entries()
         if entries is None:
             return
@@ -54,28 +55,28 @@ class _Join:
         records["key"], records["used"] = _keys(entries), _used(entries)
         records["part"], records["entry"] = at, np.arange(len(entries))
         usable = is_usable & (entries["flags"] == REUSABLE)
-        records["how"] = stands * _STANDS | usable * _USABLE | (entries["flags"] & 3) << 2
+        records["how"] = is_published * _PUBLISHED | usable * _USABLE | (entries["flags"] & 3) << 2
         self._old.add(_buckets(entries), records)
 
-    def joined(self, unchanged: int) -> tuple[Accounting, Spill]:
-        """The accounting, `unchanged` rows of kept parts included; and, in buckets by row, the rows
-        that match an entry of a part that may be copied."""
+    def result(self, unchanged: int) -> tuple[Accounting, Spill]:
+        """The accounting, including `unchanged` rows of kept parts; and, in buckets by row, the
+        rows that match an entry of a part that may be copied."""
         matches = Spill(_MATCH)
         added = changed = retried = removed = 0
         for bucket in {*self._new.buckets(), *self._old.buckets()}:
             new, old = self._new.bucket(bucket), self._old.bucket(bucket)
-            stands = old[(old["how"] & _STANDS) > 0]
-            at, hit = _found(stands["key"], new["key"])
-            stands = stands[at[hit]]
-            equal = stands["used"] == new["used"][hit]
-            is_ok = stands["how"] >> 2 == OUTCOMES.index("ok")
+            published = old[(old["how"] & _PUBLISHED) > 0]
+            at, hit = _first_matches(published["key"], new["key"])
+            published = published[at[hit]]
+            equal = published["used"] == new["used"][hit]
+            is_ok = published["how"] >> 2 == OUTCOMES.index("ok")
             added += int(np.count_nonzero(~hit))
             changed += int(np.count_nonzero(~equal))
             unchanged += int(np.count_nonzero(equal & is_ok))
             retried += int(np.count_nonzero(equal & ~is_ok))
-            removed += int(np.count_nonzero(old["how"] & _STANDS)) - len(stands)
+            removed += int(np.count_nonzero(old["how"] & _PUBLISHED)) - len(published)
             usable = old[(old["how"] & _USABLE) > 0]
-            at, hit = _found(_pairs(usable), _pairs(new))
+            at, hit = _first_matches(_pairs(usable), _pairs(new))
             records = np.empty(int(np.count_nonzero(hit)), _MATCH)
             records["row"] = new["row"][hit]
             records["part"], records["entry"] = usable["part"][at[hit]], usable["entry"][at[hit]]
@@ -83,15 +84,16 @@ class _Join:
         return Accounting(added, changed, removed, unchanged, retried), matches
 
 
-def _found(
-    there: npt.NDArray[Any], wanted: npt.NDArray[Any]
+def _first_matches(
+    available: npt.NDArray[Any], wanted: npt.NDArray[Any]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Where in `there` each of `wanted` lies first, and whether it does."""
-    if not len(there):
+    """The position in `available` of the first match of each wanted key, and whether there is
+    one."""
+    if not len(available):
         return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), np.bool_)
-    order = np.argsort(there, kind="stable")
-    at = order[np.minimum(np.searchsorted(there[order], wanted), len(there) - 1)]
-    return at, there[at] == wanted
+    order = np.argsort(available, kind="stable")
+    at = order[np.minimum(np.searchsorted(available[order], wanted), len(available) - 1)]
+    return at, available[at] == wanted
 
 
 def _keys(rows: Records) -> npt.NDArray[Any]:
@@ -111,6 +113,6 @@ def _pairs(records: Records) -> npt.NDArray[Any]:
 
 
 def _buckets(rows: Records) -> npt.NDArray[Any]:
-    """256 of them; equal rows, which share a hash, are spread by their number."""
+    """The bucket of each row, of 256; equal rows share a hash and are spread by their number."""
     first = np.ascontiguousarray(rows["hash"]).view(np.uint8)[::16]
     return np.asarray((first + rows["nth"]) & 255)

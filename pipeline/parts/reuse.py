@@ -1,9 +1,9 @@
-"""What of this input stands already: which parts are kept, and which rows are copied.
+"""Plans what a run reuses: which parts are kept, and which rows are copied.
 
-Most rows of a nightly run are those of the night before. A part whose rows are all equal, ok and in
-the same order is kept as it stands; in a touched part the output of rows that are equal and ok is
-copied; only the rest is chunked and looked up. Where a part comes from, from the last commit or
-from a run that was killed, makes no difference: resuming has no path of its own.
+Most rows of a nightly run equal those of the night before. A part whose rows are all equal, ok and
+in the same order is kept. In a touched part, the output of rows that are equal and ok is copied,
+and only the rest is chunked and looked up. Parts of the last commit and of a killed run are treated
+alike: resuming has no path of its own.
 """
 
 from __future__ import annotations
@@ -18,57 +18,57 @@ from msgspec import Struct
 from pipeline.disk.spill import PACKED_ROWS, Packed, Records, Spill
 from pipeline.errors import GuardError, StateError
 from pipeline.parts.index import PartIndex, read_index, rows_digest
-from pipeline.parts.join import Accounting, _Join
+from pipeline.parts.join import Accounting, Join
 from pipeline.parts.layout import OutputLayout
 from pipeline.parts.snapshot import Snapshot, SnapshotPart
 from pipeline.source.survey import Survey
 from pipeline.text import shown
 
 MIN_REMOVED_ROWS = 20
-"""`guard.max_removed` never means fewer rows than this: five of eight rows are no sign of a
-fault."""
+"""`guard.max_removed` never refuses fewer rows than this: five removed rows of eight prove
+nothing."""
 MAX_SOURCES = 8
 OPEN_PARTS = 2
-"""Parts that rows are copied from, open at a time; each holds a row group."""
+"""Parts that are open for copying at a time; each holds a row group in memory."""
 MIN_COPIED_ROWS = 16
-"""Where rows of a part come from more parts than `MAX_SOURCES`, fewer than this are not worth
-opening one for: they are looked up."""
+"""If the rows of a part come from more than `MAX_SOURCES` parts, sources with fewer rows than this
+are not opened: their rows are looked up."""
 _ORIGIN = np.dtype([("part", "<i4"), ("entry", "<u4")])
-"""Where a row's output lies: an entry of a part among the sources."""
+"""The origin of a row's output: an entry of one of the source parts."""
 MAX_JUMPS = 100
-"""Where rows of a part lie in more than two others, or in no order, each jump between them may mean
-to read a row group again. With more jumps the rows are looked up: that costs the same in any
-order."""
+"""If the rows of a part come from more than two others, or in no order, each jump between them may
+read a row group again. Above this number of jumps the rows are looked up instead, which costs the
+same in any order."""
 
 
 class CopiedRows(Struct, frozen=True):
-    """A run of rows whose output stands already: the sibling of `PreparedDocument`."""
+    """A run of rows whose output is copied: the counterpart of `PreparedDocument`."""
 
     row: int
-    """Its first row's place in the input."""
+    """The number of its first row in the input."""
     part: int
     documents: int
     source: PartIndex
     entries: Records | None
-    """The rows in `source` to copy, in their new order; None: all of it, kept as it stands."""
+    """The rows of `source` to copy, in their new order; None: the whole part is kept."""
     starts: npt.NDArray[np.int64] | None = None
-    """Where each one's output begins in `source`."""
+    """The first output row of each entry in `source`."""
 
     @property
     def rows(self) -> int:
-        """Rows of output."""
+        """Number of output rows."""
         return self.source.header.rows if self.entries is None else int(self.entries["rows"].sum())
 
     @property
     def weight_bytes(self) -> int:
-        """What it holds in memory while it waits; the rows themselves are read on writing."""
+        """Bytes that it holds in memory while it waits; the rows are read when they are written."""
         return 0 if self.entries is None else 2 * int(self.entries.nbytes)
 
 
 class Reuse:
-    """The plan of a run over what stands; without any, everything is to be done.
+    """What a run reuses; by default nothing.
 
-    Cost: per part a name, per row of a touched part 8 bytes on disk.
+    Cost: a name per part, and 8 bytes on disk per row of a touched part.
     """
 
     def __init__(self, survey: Survey) -> None:
@@ -78,24 +78,24 @@ class Reuse:
         self.snapshot: Snapshot | None = None
         self.dimension: int | None = None
         self.former: list[PartIndex] = []
-        """The parts of the last commit, as far as their indexes can be read."""
+        """The parts of the last commit with readable indexes."""
         self._kept: dict[int, PartIndex] = {}
         self._sources: Sequence[PartIndex] = ()
         self._origins = Packed(_ORIGIN)
         self._offsets: dict[int, int] = {}
-        """Of each part with copied rows: where in `_origins` its rows begin."""
+        """For each part with copied rows, the position of its first row in `_origins`."""
 
     def __contains__(self, part: int) -> bool:
         return part in self._kept
 
-    def keep(self, part: int, snapshot: PartIndex) -> None:
-        """This part is kept as it stands."""
-        self._kept[part] = snapshot
+    def keep(self, part: int, index: PartIndex) -> None:
+        """Keeps this part of the output as it is."""
+        self._kept[part] = index
 
     def copy(self, sources: Sequence[PartIndex], accounting: Accounting, matches: Spill) -> None:
-        """Rows that match rows of these parts are copied, where that is worth opening a part for.
+        """Copies rows that match rows of these parts, if that is worth opening a part.
 
-        Which ones is settled here, once: source, sink, budget and drift check read it.
+        This is decided here, once: source, sink, budget and drift check read it.
         """
         self._sources, self.accounting = sources, accounting
         offset = 0
@@ -106,7 +106,7 @@ class Reuse:
                 self._offsets[number], offset = offset, offset + len(origins)
 
     def _matches_by_part(self, matches: Spill) -> Iterator[tuple[int, Records]]:
-        """For each part that is not kept, in order, its number and what its rows match."""
+        """For each part that is not kept, in order: its number and the origins of its rows."""
         block, loaded = np.empty(0, matches.kind), -1
         for number, start, count in self._parts():
             if number in self._kept:
@@ -116,28 +116,28 @@ class Reuse:
             for bucket in range(start // PACKED_ROWS, (start + count - 1) // PACKED_ROWS + 1):
                 if bucket != loaded:
                     block, loaded = matches.bucket(bucket), bucket
-                mine = block[(block["row"] >= start) & (block["row"] < start + count)]
-                at = (mine["row"] - start).astype(np.int64)
-                origins["part"][at], origins["entry"][at] = mine["part"], mine["entry"]
+                matched = block[(block["row"] >= start) & (block["row"] < start + count)]
+                at = (matched["row"] - start).astype(np.int64)
+                origins["part"][at], origins["entry"][at] = matched["part"], matched["entry"]
             yield number, origins
 
     @property
     def keeps_all(self) -> bool:
-        """Whether no row at all is to be done."""
+        """True if no row needs processing."""
         return len(self._kept) == len(self.part_rows)
 
     def needed(self) -> Iterator[npt.NDArray[np.int64]]:
-        """For each part the numbers of its rows that are to be done, counted from the first row."""
+        """For each part, the numbers of its rows to process, counted from the first row."""
         for number, start, count in self._parts():
             yield np.flatnonzero(~self._reused_mask(number, count)) + start
 
     def reused_rows(self) -> Iterator[npt.NDArray[np.int64]]:
-        """For each part the numbers of its other rows, in the same way."""
+        """For each part, the numbers of its other rows."""
         for number, start, count in self._parts():
             yield np.flatnonzero(self._reused_mask(number, count)) + start
 
     def copied_runs(self) -> Iterator[CopiedRows]:
-        """The rows that are not to be done, in runs and in order."""
+        """The reused rows, in runs and in order."""
         for number, start, _ in self._parts():
             if number in self._kept:
                 whole = self._kept[number]
@@ -158,7 +158,7 @@ class Reuse:
         return np.full(count, number in self._kept)
 
     def _origins_of(self, number: int) -> Records:
-        """Where the rows of a part come from; part -1: they are to be done."""
+        """The origins of the rows of a part; part -1: to process."""
         offset = self._offsets[number]
         return self._origins.slice(offset, offset + self.part_rows[number])
 
@@ -172,10 +172,10 @@ class Reuse:
                 continue
             if part not in opened:
                 entries = self._sources[part].entries()
-                if entries is None:  # it was read a moment ago
+                if entries is None:  # it was readable before
                     raise StateError(
                         f"{self._sources[part].path}: its index was damaged during the run",
-                        hint="run again: what is damaged is built anew",
+                        hint="run again: damaged parts are rebuilt",
                     )
                 opened[part] = entries, np.cumsum(entries["rows"]) - entries["rows"]
             entries, starts = opened[part]
@@ -193,9 +193,9 @@ class Reuse:
 def plan_reuse(
     survey: Survey, layout: OutputLayout, fingerprint: str, snapshot: Snapshot | None
 ) -> Reuse:
-    """What of this input stands already. Blocks: run it in a thread.
+    """What a run over this input reuses. Blocks: run it in a thread.
 
-    Cost: a look at each part; where rows differ, one pass over the indexes of touched parts.
+    Cost: one header per part; if rows differ, one pass over the indexes of touched parts.
     """
     reuse = Reuse(survey)
     reuse.snapshot = snapshot
@@ -206,15 +206,15 @@ def plan_reuse(
     reuse.former = former
     reuse.dimension = next((e.header.dimension for e in usable if e.header.dimension), None)
     names = {each.path.name for each in former}
-    # Of two parts with the same rows the one that stands is the one to keep.
+    # Of two parts with the same rows, the published one is kept.
     whole = sorted(usable, key=lambda each: each.path.name in names)
-    recipes = {each.header.rows_digest: each for each in whole if each.header.is_reusable}
+    by_digest = {each.header.rows_digest: each for each in whole if each.header.is_reusable}
     kept: set[str] = set()
     unchanged = 0
-    join = _Join()
+    join = Join()
     start = 0
     for number, rows in enumerate(survey.rows_by_part()):
-        part = recipes.get(rows_digest(rows)) if recipes else None
+        part = by_digest.get(rows_digest(rows)) if by_digest else None
         if part is not None and _is_sound(part, listed):
             reuse.keep(number, part)
             kept.add(part.path.name)
@@ -229,39 +229,39 @@ def plan_reuse(
     sources = list({each.path.name: each for each in rest}.values())
     for at, each in enumerate(sources):
         is_usable = each.header.fingerprint == fingerprint and _is_sound(each, listed)
-        join.add_old(each, at, stands=each.path.name in names, is_usable=is_usable)
-    reuse.copy(sources, *join.joined(unchanged))
+        join.add_old(each, at, is_published=each.path.name in names, is_usable=is_usable)
+    reuse.copy(sources, *join.result(unchanged))
     return reuse
 
 
 def readable(found: Iterable[PartIndex], snapshot: Snapshot | None) -> list[PartIndex]:
-    """Those of these parts that are of this commit, and as they were written."""
+    """The parts that belong to this commit and are undamaged."""
     listed = {part.name: part for part in snapshot.parts} if snapshot else {}
     return [part for part in found if _is_listed(part, listed) and _is_sound(part, listed)]
 
 
 def check_removed(reuse: Reuse, max_removed: float, output: str) -> None:
-    """Raises: GuardError where more of the last commit's rows are gone than may be.
+    """Raises: GuardError if more rows of the last commit are gone than allowed.
 
-    An input that came half is no reason to throw the other half away. Of a small table a few rows
-    are a large share, so that up to 20 may always go. Of rows without ids one that changed counts
-    as removed and as added: there it is the number of rows that tells.
+    Half an input is no reason to delete the other half. In a small table a few rows are a large
+    share, so up to 20 rows may always be removed. Without ids, a changed row counts as removed and
+    as added, so there the number of rows decides.
     """
     before = reuse.snapshot.documents if reuse.snapshot else 0
-    most = max(MIN_REMOVED_ROWS, int(max_removed * before))
+    max_rows = max(MIN_REMOVED_ROWS, int(max_removed * before))
     gone = reuse.accounting.removed
     if not reuse.has_ids:
         gone -= reuse.accounting.added
-    if gone > most:
+    if gone > max_rows:
         raise GuardError(
             f"{shown(output)}: {gone:,} of the {before:,} rows of the last "
-            f"commit are not in the input any more, more than guard.max_removed allows ({most:,})",
-            hint="if they are meant to go: --max-removed 1",
+            f"commit are no longer in the input, more than guard.max_removed allows ({max_rows:,})",
+            hint="if they should be removed: --max-removed 1",
         )
 
 
 def _drop_scattered(origins: Records) -> None:
-    """Of rows from many parts only those that come in numbers are copied: each must be read."""
+    """Drops origins that are not worth opening their part for."""
     parts, counts = np.unique(origins["part"], return_counts=True)
     if len(parts) > MAX_SOURCES:
         origins["part"][np.isin(origins["part"], parts[counts < MIN_COPIED_ROWS])] = -1
@@ -270,7 +270,7 @@ def _drop_scattered(origins: Records) -> None:
 
 
 def jumps(copied: Records) -> int:
-    """How often these rows, read in this order, go back in a part or, of many, on to another."""
+    """How often these rows, read in this order, go back in a part or switch between many parts."""
     parts, entries = copied["part"], copied["entry"].astype(np.int64)
     order = np.argsort(parts, kind="stable")
     is_back = (np.diff(parts[order]) == 0) & (np.diff(entries[order]) < 0)
@@ -281,10 +281,10 @@ def jumps(copied: Records) -> int:
 
 
 def _is_listed(part: PartIndex, listed: dict[str, SnapshotPart]) -> bool:
-    mine = listed.get(part.path.name)
-    return mine is not None and mine.sha256 == part.header.sha256
+    entry = listed.get(part.path.name)
+    return entry is not None and entry.sha256 == part.header.sha256
 
 
 def _is_sound(part: PartIndex, listed: dict[str, SnapshotPart]) -> bool:
-    mine = listed.get(part.path.name)
-    return part.is_sound(mine.stamp if mine is not None else None)
+    entry = listed.get(part.path.name)
+    return part.is_sound(entry.stamp if entry is not None else None)

@@ -1,9 +1,9 @@
-"""The final failures of an open run, so that a resumed run writes the same rows as one that was not
-interrupted.
+"""The final failures of an open run, so that a resumed run writes the same rows as an uninterrupted
+one.
 
-An answer is kept for good in the cache; a failure must not be, because the next run tries it again.
-So it lies in the run's own folder, one line each: a checksum, then the record. A line that a crash
-tore, or a disk damaged, is no failure: its request is sent again.
+The cache keeps answers, but not failures, because the next run retries them. They are in the run's
+own folder, one line each: a checksum, then the record. A line that a crash cut or a disk damaged is
+ignored, and its request is sent again.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pipeline.disk.durable import replaced, storage_errors, sync_folder
 from pipeline.records import Failure
 
 ALL = "all"
-"""Every class of failure, for `drop`."""
+"""All classes of failures, for `drop`."""
 
 
 class FailureJournal:
     """The failures of one run, by request key. Calls block: use it from one thread at a time.
 
-    Raises: StorageError where the file cannot be read or written.
+    Raises: StorageError if the file cannot be read or written.
     Cost: one write and one sync for each `put_many`; nothing is held between calls.
     """
 
@@ -33,9 +33,9 @@ class FailureJournal:
         self._descriptor: int | None = None
 
     def load(self) -> dict[bytes, Failure]:
-        """The failures that stand; where a key was put twice, the last one.
+        """The failures by key; of a key that was put twice, the last one.
 
-        Invariant: after any crash, every failure whose `put_many` had returned is among them.
+        Invariant: after any crash, every failure whose `put_many` had returned is included.
         """
         found: dict[bytes, Failure] = {}
         with storage_errors(self.path):
@@ -49,18 +49,18 @@ class FailureJournal:
         return found
 
     def put_many(self, failures: Sequence[tuple[bytes, Failure]]) -> None:
-        """Return when all of these are durable."""
+        """Writes these failures durably."""
         if not failures:
             return
         raw = b"".join(_encode_line(key, failure) for key, failure in failures)
         with storage_errors(self.path):
-            descriptor = self._opened()
+            descriptor = self._open()
             while raw:
                 raw = raw[os.write(descriptor, raw) :]
             os.fsync(descriptor)
 
     def drop(self, kind: str) -> int:
-        """Forget the failures of this class, so that they are tried again. Returns: how many."""
+        """Removes the failures of this class, so that they are retried. Returns: how many."""
         before = self.load()
         kept = {key: f for key, f in before.items() if kind not in (ALL, f.kind)}
         if len(kept) == len(before):
@@ -71,24 +71,24 @@ class FailureJournal:
         return len(before) - len(kept)
 
     def discard(self) -> None:
-        """The run is over: its failures are of no use to another one."""
+        """Deletes the journal of a run that is over."""
         self.close()
         with storage_errors(self.path):
             self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Everything that was put is durable already."""
+        """Closes the file; all failures in it are durable already."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
 
-    def _opened(self) -> int:
+    def _open(self) -> int:
         if self._descriptor is None:
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self._descriptor = os.open(self.path, flags, 0o600)
             size = os.fstat(self._descriptor).st_size
             if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
-                os.write(self._descriptor, b"\n")  # ends the line that a crash tore
+                os.write(self._descriptor, b"\n")  # ends a line that a crash cut
             sync_folder(self.path.parent)
         return self._descriptor
 

@@ -1,10 +1,10 @@
-"""What a run leaves beside its output: a manifest before the first call, and its failures.
+"""The folder of a run beside its output: a manifest before the first call, and its failures.
 
 <output>.run/lock
 <output>.run/parts/...
 <output>.run/runs/<run id>/manifest.json
 <output>.run/runs/<run id>/journal            final failures, while the run is open
-<output>.run/runs/<run id>/failures.jsonl     only where there are failures
+<output>.run/runs/<run id>/failures.jsonl     only if there are failures
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ADDRESS = re.compile(r"(?P<file>.*?)(?::(?P<line>\d+)|: row (?P<row>\d+))\Z", r
 
 
 def runs_of(output: str) -> dict[str, Manifest | None]:
-    """The runs of this output by folder, None where the manifest cannot be read.
+    """The runs of this output by folder; None for an unreadable manifest.
 
     Folders without a manifest are left out: a kill left them before anything was paid.
     """
@@ -50,7 +50,7 @@ def runs_of(output: str) -> dict[str, Manifest | None]:
 
 
 def manifests(output: str) -> Iterator[dict[str, Any]]:
-    """What the runs of this output say of themselves, the last one first, whatever it is."""
+    """The manifests of this output as plain dicts, newest first; unreadable ones are skipped."""
     found: list[tuple[int, str, dict[str, Any]]] = []
     with suppress(OSError):
         for folder in (run_folder(output) / "runs").iterdir():
@@ -63,7 +63,7 @@ def manifests(output: str) -> Iterator[dict[str, Any]]:
 
 
 def failures(output: str, run_id: str, identity: bytes) -> list[dict[str, Any]]:
-    """What failed of this document in that run."""
+    """The failures of this document in that run."""
     found: list[dict[str, Any]] = []
     name = identity.hex()
     path = run_folder(output) / "runs" / run_id / "failures.jsonl"
@@ -74,7 +74,7 @@ def failures(output: str, run_id: str, identity: bytes) -> list[dict[str, Any]]:
 
 
 class RunRecord:
-    """The folder of one run. Raises: StorageError where it cannot be written.
+    """The folder of one run. Raises: StorageError if it cannot be written.
 
     The caller holds the lock of the run folder.
     """
