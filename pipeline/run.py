@@ -11,6 +11,7 @@ only in `run`. While calls are in flight, `Dispatch.stop` drains them first.
 
 from __future__ import annotations
 
+import math
 import shutil
 import threading
 import time
@@ -192,7 +193,7 @@ class _Run(NamedTuple):
         )
         if left.cost_usd > budget.max_cost_usd:
             raise BudgetError(
-                f"the plan costs up to ${left.cost_usd:.4f}, over "
+                f"the plan costs up to ${math.ceil(left.cost_usd * 1e4) / 1e4:.4f}, over "
                 f"budget.max_cost_usd = {budget.max_cost_usd:g}",
                 hint="raise the budget, or stop at it with --stop-at-cap",
             )

@@ -59,16 +59,19 @@ class KeyLocations(Struct, frozen=True):
         return self.refuse(text, key, hint=hint)
 
     def unknown(self, key: str, keys: Sequence[Key]) -> UsageError:
-        """The error about an unknown key, with the nearest known one."""
+        """The error about an unknown key, with the nearest known one, or those of its section."""
         section, _, last = key.rpartition(".")
         start = f"{section}." if section else ""
         # Sections, too: `[gard]` is a typing error like `sise`.
-        inside = (k.name[len(start) :] for k in keys if k.name.startswith(start))
-        near = _near(last, dict.fromkeys(name.partition(".")[0] for name in inside))
+        inside = [k.name[len(start) :] for k in keys if k.name.startswith(start)]
+        names = list(dict.fromkeys(name.partition(".")[0] for name in inside))
+        near = _near(last, names)
         anywhere = {k.name.rpartition(".")[2]: k.name for k in keys}
         near = near or anywhere.get(_near(last, anywhere), "")
         meant = f" (did you mean `{near}`?)" if near else ""
-        return self.refuse(f"unknown key `{key_name(key)}`{meant}", key)
+        is_listed = start and names and not near
+        hint = f"keys of [{key_name(section)}]: {', '.join(names)}" if is_listed else None
+        return self.refuse(f"unknown key `{key_name(key)}`{meant}", key, hint=hint)
 
 
 def shown(value: object) -> str:
@@ -164,7 +167,7 @@ def check(
         if not unknown_keys:
             raise
     if unknown_keys:
-        unknown_keys[0].hint = _other_unknown_keys(unknown_keys[1:])
+        unknown_keys[0].hint = _other_unknown_keys(unknown_keys[1:]) or unknown_keys[0].hint
         raise unknown_keys[0]
     return values
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from jobs.mock.protocols import refusals, texts
 from jobs.mock.protocols.calls import Call, Refused, Route, Settings, Values, read_call
-from jobs.mock.protocols.hub import UNNORMALISED
+from jobs.mock.protocols.hub import UNNORMALISED, write_list
 from jobs.mock.protocols.openai import as_texts
 
 TEI_BATCH_LIMIT = 32
@@ -71,11 +71,6 @@ def read_embed(body: bytes, model: str, settings: Settings) -> Call:
     )
 
 
-def write_embed(call: Call, values: Values) -> bytes:
-    """Rows in order: a list of lists, also for one text."""
-    return b"[%b]" % b",".join(value for _, value in values)
-
-
 def read_generate(body: bytes, model: str, settings: Settings) -> Call:
     """A call to `/generate`, or to `/` of a server that generates."""
     try:
@@ -131,7 +126,7 @@ def write_generate_root(call: Call, values: Values) -> bytes:
     return msgspec.json.encode(_generated(call, values))
 
 
-EMBED = Route("tei", read_embed, write_embed)
+EMBED = Route("tei", read_embed, write_list)
 GENERATE = Route("tgi", read_generate, write_generate)
 GENERATE_ROOT = Route("tgi", read_generate, write_generate_root)
 
