@@ -132,7 +132,7 @@ def test_json_is_one_object_a_line_with_the_name_of_the_event():
     shown.close()
     shown_lines = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [each["event"] for each in shown_lines] == [
-        "surveyed", "admitted", "call", "paused", "call", "written", "written", "committed",
+        "surveyed", "admitted", "call_ended", "paused", "call_ended", "written", "written", "committed",
     ]
     assert shown_lines[0] == {"event": "surveyed", "documents": 1_204, "parts": 3}
     assert shown_lines[-1]["path"] == "a\nb"
