@@ -815,6 +815,6 @@ def test_a_size_that_may_exceed_what_the_model_reads(size, tokenizer, refused) -
 
 
 def test_an_unknown_key_without_a_near_name_lists_the_keys_of_its_section():
-    with pytest.raises(UsageError, match="unknown key `budget.partial`") as raised:
+    with pytest.raises(UsageError, match=r"unknown key `budget\.partial`") as raised:
         load("embed", [("budget.partial", "true")], {"input.path": "a.jsonl", "output.path": "b.parquet"})
     assert raised.value.hint == "keys of [budget]: max_cost_usd, stop_at_cap"
