@@ -9,6 +9,10 @@ UV     := $(shell command -v uv 2>/dev/null)
 export UV_PYTHON_DOWNLOADS = never
 # Every process that a test starts would compile the program anew.
 unexport PYTHONDONTWRITEBYTECODE
+# Tests sync thousands of small files: in memory, where there is room for them.
+ifneq ($(shell df -k /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4000000'),)
+export PYTEST_DEBUG_TEMPROOT := /dev/shm
+endif
 
 ifdef UV
 make_venv = uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)

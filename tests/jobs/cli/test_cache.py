@@ -11,6 +11,7 @@ import pytest
 
 from jobs.mock import serving
 from pipeline.cache.store import AnswerCache
+from tests.support import ROOT
 from tests.support.crashing import JobFolder
 from tests.support.served import Gate, eventually
 
@@ -250,6 +251,7 @@ def test_a_damaged_entry_does_not_stop_an_export(workdir, own_home, textmill):
 
 def test_standard_streams_carry_answers(workdir, own_home, textmill, monkeypatch):
     run_embed(textmill)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     command = [sys.executable, "-m", "jobs", "cache"]
     out = subprocess.run([*command, "export", "-"], capture_output=True, check=True)
     assert out.stdout.startswith(b"textmill answers 1\n")
