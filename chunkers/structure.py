@@ -14,6 +14,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from chunkers.boundaries.graphemes import TOKENS_BACK, first_cut, last_cut
+from chunkers.boundaries.levels import FREE, RUN_ON, SENTENCE
 from chunkers.tokens.encoded import Encoded, check_sizes
 from chunkers.tokens.tokenizers import Tokenizer
 from chunkers.tokens.tokenizers import tokenizer as tokenizer_by_name
@@ -27,6 +28,11 @@ it. The minimum chunk is small against this range, so cuts realign soon after an
 
 CUT_FROM = 0.5
 """Share of `size` from which a chunk may close at the end of a sentence, if no line ends there."""
+
+
+TRIED = 4
+"""Sentences with which an overlap is tried to begin; more are needed only for a text that has
+more tokens alone."""
 
 
 class Limits(NamedTuple):
@@ -271,7 +277,7 @@ def overlap_start(units: Units, previous: Cut, cut: Cut, overlap: int) -> Cut:
     if last and at[last - 1] == cut.at:
         last -= 1
     first = bisect_left(before_end, floor, previous.unit - units.dropped, last)
-    for index in range(first, min(last, first + 4)):
+    for index in _starts(units, range(first, min(last, first + TRIED))):
         clean = units.clean[index] == 1
         if (clean and cut.whole and not encoded.non_seams) or (
             encoded.count_alone(at[index], cut.at, clean) <= overlap
@@ -288,3 +294,20 @@ def overlap_start(units: Units, previous: Cut, cut: Cut, overlap: int) -> Cut:
             return cut_at(units, place)
         begin = max(place + 1, encoded.place(encoded.locate(place)[0] + tokens - overlap))
     return cut
+
+
+def _starts(units: Units, indices: Sequence[int]) -> Iterator[int]:
+    """The units after which an overlap may begin: first those after which a sentence begins.
+
+    A line that is not full may end inside a sentence.
+    """
+    text = units.encoded.text
+    later = []
+    for index in indices:
+        is_line = SENTENCE < units.level[index] < FREE or units.level[index] == RUN_ON
+        before = text[max(0, units.at[index] - 8) : units.at[index]].rstrip()[-1:]
+        if is_line and (before.isalnum() or before in "-–—,，、"):
+            later.append(index)
+        else:
+            yield index
+    yield from later

@@ -41,9 +41,8 @@ CLOSING_WORDS = re.compile(
 _RULE = re.compile(r"\|[ \t]*:?-")
 """The line under the header of a table."""
 ANSWERS = frozenset(
-    ("a", "answer", "antwort", "réponse", "respuesta", "risposta", "resposta", "antwoord")
-    + ("odpowiedź", "odpověď", "svar", "vastaus", "válasz", "cevap", "ответ", "відповідь")
-    + ("απάντηση", "答", "答案", "回答", "답", "대답")
+    "a answer antwort réponse respuesta risposta resposta antwoord odpowiedź odpověď svar vastaus "  # noqa: SIM905
+    "válasz cevap ответ відповідь απάντηση 答 答案 回答 답 대답".split()
 )
 """Labels of answers, which stay with their question. Source: the word `answer` in the languages of
 the abbreviations of `sentences`, and in Chinese, Japanese and Korean."""

@@ -52,13 +52,13 @@ def scan(text: str, start: int, end: int, state: State = START) -> Boundaries:
     low = max(0, start - MARGIN)
     is_cut = False
     if low:
-        after_break = text.find("\n", low, start) + 1
+        after_break = text.find("\n", low, low + MARGIN // 2) + 1
         low, is_cut = after_break or low, not after_break
     high = min(len(text), end + MARGIN)
     characters = classify(text[low:high])
     size = high - low
     strength = np.zeros(size + 1, np.uint8)
-    strength[sentence_ends(characters)] = SENTENCE
+    strength[sentence_ends(text, low, characters)] = SENTENCE
     headings, state = mark_lines(
         text, low, characters, strength, start - low, end - low, state, is_cut=is_cut
     )

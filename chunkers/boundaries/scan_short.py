@@ -12,6 +12,7 @@ from bisect import bisect_left
 from functools import lru_cache
 from itertools import pairwise
 
+from chunkers.boundaries.abbreviations import CASED_CHARS, ends_sentence
 from chunkers.boundaries.characters import (
     BLANK,
     CJK,
@@ -57,7 +58,7 @@ from chunkers.boundaries.nesting import (
     joins,
 )
 from chunkers.boundaries.packed import MIN_CHARS, kind_of
-from chunkers.boundaries.sentences import LATIN, NO, WORD_CHARS, abbreviations, decisions
+from chunkers.boundaries.sentences import HIRAGANA, LATIN, NO, decisions
 from chunkers.boundaries.wrapping import NARROWEST, pairs, pairs_inside
 
 SHORT_CHARS, SHORT_LINES = 4096, 64
@@ -344,6 +345,8 @@ def _sentence_ends(text: str) -> list[int]:
         decided = verdict[(before * 4 + kind) * CLASSES + following]
         if decided == NO or after > PAD + len(text):
             continue
+        if closed and HIRAGANA[0] <= ord(padded[after]) <= HIRAGANA[1]:
+            continue
         if decided == LATIN and not _ends_latin(padded, stop, after, closed, kinds):
             continue
         # Before a line break?
@@ -374,26 +377,11 @@ def _ends_latin(padded: str, stop: int, after: int, closed: bool, kinds: bytes) 
         return False
     if not point:
         return True
-    begin = stop
-    while begin > stop - WORD_CHARS and LOWER <= kinds[ord(padded[begin - 1])] <= UPPER:
-        begin -= 1
-    if begin == stop:
-        if before != DIGIT:
-            return True
-        begin = stop - 2
-        for _ in range(2):
-            begin -= kinds[ord(padded[begin])] == DIGIT
-        if kinds[ord(padded[begin])] == BLANK:
-            begin -= 1
-        return kinds[ord(padded[begin])] != NEWLINE
-    if begin == stop - 1:
-        if kinds[ord(padded[begin - 1])] == POINT:
-            return False
-        if before == UPPER and padded[begin] != "I":
-            return False
-    word = "".join(chr(ord(letter) & 0x5F) for letter in padded[begin:stop])
-    allowed = abbreviations().get(word, 0)
-    return not allowed & (2 if following == DIGIT else 4 if following == LOWER else 1)
+    if following == LOWER and any(
+        kinds[ord(letter)] == UPPER for letter in padded[max(0, stop - CASED_CHARS) : stop]
+    ):
+        return False
+    return ends_sentence(padded, stop, after)
 
 
 def clean_at(text: str, place: int) -> bool:
