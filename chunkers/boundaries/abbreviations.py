@@ -72,15 +72,15 @@ _AFTER_ORDINALS = re.compile(
     r"|Sept?(?:ember)?|Okt(?:ober)?|Nov(?:ember)?|Dez(?:ember)?|Jh|Jhd?t?|Jahrhunderts?"
     r"|Jahrtausends?)\b"
 )
-_BREAK = re.compile(r"\r\n|[\n\r\x0b\x0c\x85\u2028\u2029]")
-_WORD = re.compile(r"(?:[^\W\d_]{1,12}|\d{1,9})\Z")
-_LINE_START = re.compile(r"(?:\A|[\n\r\x0b\x0c\x85\u2028\u2029])[ \t\u00a0\u3000]*(?:\d{1,3}\.)*\Z")
+_BREAKS = "\n\r\x0b\x0c\x85\u2028\u2029"
+_BLANKS = " \t\u00a0\u3000"
+_ITEM_MARKS = ".)、）．"
 _LETTER_BEFORE = re.compile(r"(?:\A|[^\w])[^\W\d_]\.\s{0,4}\Z")
 _SHORT_DOTTED = re.compile(r"(?:\A|[^\w])[^\W\d_]{1,2}\.\Z")
 _LAST_WORD = re.compile(r"([^\W\d_]+)\s{1,4}\Z")
 _ROMAN = re.compile(r"[IVXLC]{2,7}\Z")
 _ROMAN_NEXT = re.compile(r"[IVXLC]+\b")
-_HEAD_CHARS = 24
+_HEAD_CHARS, _WORD_CHARS = 24, 12
 
 ANY, NUMBER, LOWER_CASE = 1, 2, 4
 """What an abbreviation stands before: anything, a number, a lower-case letter."""
@@ -107,19 +107,27 @@ def ends_sentence(text: str, stop: int, after: int) -> bool:
     A lower-case letter that follows counts as the beginning of a sentence: the caller knows
     whether this text has capitals.
     """
-    head = text[max(0, stop - _HEAD_CHARS) : stop]
+    begin = stop
+    if text[stop - 1 : stop].isdecimal():
+        while begin > stop - _WORD_CHARS and text[begin - 1 : begin].isdecimal():
+            begin -= 1
+    else:
+        while begin > stop - _WORD_CHARS and text[begin - 1 : begin].isalpha():
+            begin -= 1
+    if begin == stop:
+        return True
+    word = text[begin:stop]
+    before = text[max(0, begin - _HEAD_CHARS) : begin]
     tail = text[after : after + TAIL_CHARS].lstrip()
-    match = _WORD.search(head)
-    if match is None or category(match[0][-1]) not in ("Ll", "Lu", "Lt", "Nd"):
-        return True  # a script without capitals has no points within a sentence
-    word, before = match[0], head[: match.start()]
     if word.isdecimal():
-        return _number_ends(word, before, tail, text[max(0, stop - NEAR) : stop])
+        return _number_ends(word, before, tail, text[max(0, stop - NEAR) : begin])
+    if category(word[-1]) not in ("Ll", "Lu", "Lt"):
+        return True  # a script without capitals has no points within a sentence
     if before[-1:] == "." and (len(word) == 1 or (len(word) <= 3 and _SHORT_DOTTED.search(before))):
         return False
     if len(word) == 1:
         return _letter_ends(word, before, tail)
-    if _ROMAN.match(word) and (_LINE_START.search(before) or _after_article(before)):
+    if _ROMAN.match(word) and (_at_line_start(before) or _after_article(before)):
         return False
     if word in _UNITS and before.rstrip()[-1:].isdigit():
         return True
@@ -137,10 +145,10 @@ def _allowed(word: str, tail: str) -> bool:
 
 
 def _number_ends(number: str, before: str, tail: str, near: str) -> bool:
-    at_start = _LINE_START.search(before) is not None
+    at_start = _at_line_start(before)
     if len(number) > 3 or (before[-1:] in (".", ",") and not at_start):
         return True
-    if at_start and _begins_item(number, near):
+    if at_start and _begins_item(int(number), near):
         return False
     if tail[:1].isdigit():
         return len(number) > 2  # else a date: 3. 5. 2020
@@ -149,14 +157,28 @@ def _number_ends(number: str, before: str, tail: str, near: str) -> bool:
     return not (tail[:1].isupper() and _after_article(before))
 
 
-def _begins_item(number: str, near: str) -> bool:
-    """Whether this number, at the start of a line and the end of `near`, is that of a list: the
-    first one, one after a blank line, or one after its predecessor."""
-    lines = _BREAK.split(near)
-    if int(number) <= 1 or len(lines) < 2 or not lines[-2].strip():
+def _at_line_start(before: str) -> bool:
+    """Whether nothing but blanks, and numbers with points, stand before a place in its line."""
+    rest = before.rstrip(_BLANKS)
+    while rest[-1:] == "." and rest[-2:-1].isdecimal():
+        rest = rest[:-1].rstrip("0123456789")
+    return not rest or rest[-1] in _BREAKS
+
+
+def _begins_item(number: int, near: str) -> bool:
+    """Whether this number, at the start of a line, is that of a list: the first one, one after a
+    blank line, or one after its predecessor. `near`: the text before it."""
+    above = near.rstrip(_BLANKS + ".0123456789")
+    line = (above[:-2] if above.endswith("\r\n") else above[:-1]).rstrip(_BLANKS)
+    if number <= 1 or not line or line[-1] in _BREAKS:
         return True
-    item = re.compile(rf"\s*(?:\d+\.)*{int(number) - 1}[.)、）．]")
-    return any(map(item.match, lines[:-1]))
+    for mark in _ITEM_MARKS:
+        at = near.rfind(f"{number - 1}{mark}")
+        while at >= 0:
+            if _at_line_start(near[max(0, at - _HEAD_CHARS) : at]):
+                return True
+            at = near.rfind(f"{number - 1}{mark}", 0, at)
+    return False
 
 
 def _after_article(before: str) -> bool:

@@ -182,7 +182,9 @@ def mark_lines(
     level[soft & ended] = SENTENCE
     level[empty[1:]] = 0
     strength[opens[1:]] = level
-    inside_line = mark_packed(text, low, characters, strength, opens, start, end, state.inside)
+    inside_line = mark_packed(
+        text, low, characters, strength, opens, lines.lead, start, end, state.inside
+    )
     return opens[heading], after._replace(inside=inside_line)
 
 

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from chunkers.boundaries.characters import (
     BLANK,
     CJK,
+    COMMA,
+    COMMA_CJK,
     NEWLINE,
     PAD,
     UPPER,
@@ -164,7 +166,9 @@ def turns(
     """The lines that begin with a short name and a colon, such as the turns of a dialogue, and
     those of them that are answers."""
     points, classes, _ = characters
-    colons = np.flatnonzero((points == ord(":")) | (points == 0xFF1A))
+    marks = np.flatnonzero(classes - np.uint8(COMMA) <= COMMA_CJK - COMMA)
+    point = points.take(marks)
+    colons = marks[(point == ord(":")) | (point == 0xFF1A)]
     owner = breaks.searchsorted(colons - PAD)
     offset = colons - first.take(owner)
     following = classes.take(colons + 1)

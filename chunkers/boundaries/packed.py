@@ -52,7 +52,7 @@ def kind_of(text: str, start: int, stop: int) -> str:
 
 def mark_packed(
     text: str, low: int, characters: Characters, strength: Array, opens: Array,
-    start: int, end: int, inside: Inside,
+    lead: Array, start: int, end: int, inside: Inside,
 ) -> Inside:  # fmt: skip
     """Write the strength of the places inside packed lines. Returns: where the segment ends.
 
@@ -61,7 +61,12 @@ def mark_packed(
     size = len(strength) - 1
     stops = np.append(opens[1:], size)
     last = Inside()
-    for line in np.flatnonzero((stops - opens >= MIN_CHARS) & (stops > start)).tolist():
+    low_bytes = characters.low  # only candidates: `kind_of` decides
+    marks = np.flatnonzero((low_bytes == ord("{")) | (low_bytes == ord(";"))) - PAD
+    likely = (lead == ord("<")) | (lead == ord("["))
+    likely[opens.searchsorted(marks, "right") - 1] = True
+    likely[0] |= bool(inside.kind)
+    for line in np.flatnonzero(likely & (stops - opens >= MIN_CHARS) & (stops > start)).tolist():
         begin, stop = int(opens[line]), int(stops[line])
         if begin >= end:
             break

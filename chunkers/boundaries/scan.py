@@ -71,8 +71,11 @@ def scan(text: str, start: int, end: int, state: State = START) -> Boundaries:
     level = inside.take(at)
     before_blank = characters.classes.take(at[:-1] + (start - low + 1 + PAD)) <= NEWLINE
     last = np.flatnonzero(before_blank & (level[1:] > level[:-1]))
-    blank = [index for index in last.tolist()
-             if text[at[index] + start + 1 : at[index + 1] + start + 1].isspace()]  # fmt: skip
+    blank = [
+        index
+        for index in last.tolist()
+        if _is_blank(text, int(at[index]) + start + 1, int(at[index + 1]) + start + 1)
+    ]
     if not start and len(at) > 1 and text[: at[0] + 1].isspace():
         blank.append(0)
     if blank:  # no unit is blank
@@ -86,6 +89,10 @@ def scan(text: str, start: int, end: int, state: State = START) -> Boundaries:
         headings,
         state,
     )
+
+
+def _is_blank(text: str, begin: int, stop: int) -> bool:
+    return text[begin : min(begin + 8, stop)].isspace() and text[begin:stop].isspace()
 
 
 def sentences(text: str) -> list[tuple[int, int]]:

@@ -30,6 +30,8 @@ from chunkers.boundaries.characters import (
 )
 
 NO, YES, LATIN = range(3)
+_ROMAN = np.zeros(256, bool)
+_ROMAN[[ord(letter) for letter in "IVXLC"]] = True
 HIRAGANA = 0x3041, 0x3096
 _STREET = np.uint64(int.from_bytes(STREET.upper().encode(), "little"))
 _BYTE, _LAST = np.uint64(8), np.uint64(56)
@@ -168,7 +170,9 @@ def _doubtful(characters: Characters, stops: Array) -> Array:
     index = words.searchsorted(code)
     index[index == len(words)] = 0
     last = classes.take(stops - 1)
-    doubtful = (words.take(index) == code) | (length == 1) | (last == UPPER) | (last == DIGIT)
+    roman = (last == UPPER) & _ROMAN[low.take(stops - 1)]
+    number = (last == DIGIT) & (classes.take(stops - 4) != DIGIT)
+    doubtful = (words.take(index) == code) | (length == 1) | roman | number
     doubtful |= code >> np.uint64(40) == _STREET
     doubtful |= (length <= 3) & (classes.take(stops - 1 - length) == POINT)
     found: Array = np.flatnonzero(doubtful & (last != POINT))
