@@ -12,6 +12,7 @@ import numpy as np
 
 from chunkers.boundaries.characters import Array, Flags
 from chunkers.boundaries.levels import PAGE, SENTENCE
+from chunkers.boundaries.packed import MIN_CHARS
 from chunkers.boundaries.scan import START, Boundaries, scan
 from chunkers.boundaries.scan_short import SHORT_CHARS, clean_at, mark_at, scan_short
 from chunkers.boundaries.wholes import NONE, Ends, unit_tokens, unit_tokens_short
@@ -71,6 +72,8 @@ class Units:
         self.tokens_read = 0
         """Tokens read so far; `sys.maxsize` once all are."""
         self._state = START
+        # A shorter line fits into a chunk, so that no place in it is needed.
+        self._packed_from = max(MIN_CHARS, size // 2)
         self._near = NONE
         """The last units read: those of the last `size` tokens, and those not decided yet."""
         self._decided = 0
@@ -88,7 +91,9 @@ class Units:
             self._forget(position)
             start, end = encoded.read()
             if not (end - start == len(encoded.text) <= SHORT_CHARS and self._append_short()):
-                boundaries = scan(encoded.text, start, end, self._state)
+                boundaries = scan(
+                    encoded.text, start, end, self._state, packed_from=self._packed_from
+                )
                 self._append(boundaries)
             self.tokens_read = sys.maxsize if encoded.complete else encoded.total()
 

@@ -124,6 +124,7 @@ def mark_lines(
     state: State,
     *,
     is_cut: bool,
+    packed_from: int,
 ) -> tuple[Array, State]:
     """Write the strength of every line break. Returns: the starts of headings, and the state at
     `end`.
@@ -183,7 +184,7 @@ def mark_lines(
     level[empty[1:]] = 0
     strength[opens[1:]] = level
     inside_line = mark_packed(
-        text, low, characters, strength, opens, lines.lead, start, end, state.inside
+        text, low, characters, strength, opens, lines.lead, start, end, state.inside, packed_from
     )
     return opens[heading], after._replace(inside=inside_line)
 

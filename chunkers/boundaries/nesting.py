@@ -31,6 +31,7 @@ MAX_STEP = 8
 PROSE_CHARS = 40
 """A line this long, after a blank one and before a shallower line, opens a paragraph whose first
 line is indented."""
+ANSWER_CHARS = 16
 LABEL_CHARS = 32
 """Longest name of a speaker or of a field before its colon."""
 
@@ -181,7 +182,8 @@ def turns(
     answers = [
         line
         for line, colon in zip(turn.tolist(), colons[chosen[kept]].tolist(), strict=True)
-        if is_answer(text[low + int(first[line]) - PAD : low + colon - PAD])
+        if colon - int(first[line]) <= ANSWER_CHARS
+        and is_answer(text[low + int(first[line]) - PAD : low + colon - PAD])
     ]
     return turn, np.array(answers, np.int64)
 

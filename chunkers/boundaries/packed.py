@@ -52,7 +52,7 @@ def kind_of(text: str, start: int, stop: int) -> str:
 
 def mark_packed(
     text: str, low: int, characters: Characters, strength: Array, opens: Array,
-    lead: Array, start: int, end: int, inside: Inside,
+    lead: Array, start: int, end: int, inside: Inside, packed_from: int,
 ) -> Inside:  # fmt: skip
     """Write the strength of the places inside packed lines. Returns: where the segment ends.
 
@@ -66,7 +66,7 @@ def mark_packed(
     likely = (lead == ord("<")) | (lead == ord("["))
     likely[opens.searchsorted(marks, "right") - 1] = True
     likely[0] |= bool(inside.kind)
-    for line in np.flatnonzero(likely & (stops - opens >= MIN_CHARS) & (stops > start)).tolist():
+    for line in np.flatnonzero(likely & (stops - opens >= packed_from) & (stops > start)).tolist():
         begin, stop = int(opens[line]), int(stops[line])
         if begin >= end:
             break

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from chunkers.boundaries.characters import NEWLINE, PAD, classify, is_clean, marks
 from chunkers.boundaries.levels import BLANK_LINE, HEADING, LINE, ROW, SENTENCE
 from chunkers.boundaries.lines import State, mark_lines
+from chunkers.boundaries.packed import MIN_CHARS
 from chunkers.boundaries.sentences import sentence_ends
 
 __all__ = [
@@ -42,8 +43,12 @@ class Boundaries(NamedTuple):
     """What the next segment must know."""
 
 
-def scan(text: str, start: int, end: int, state: State = START) -> Boundaries:
+def scan(
+    text: str, start: int, end: int, state: State = START, *, packed_from: int = MIN_CHARS
+) -> Boundaries:
     """The boundaries in (start, end], with context on both sides.
+
+    `packed_from`: only lines of so many characters are cut at brackets.
 
     Invariant: a boundary is before the blanks that follow a sentence and after the line breaks
         that end a line, so that no word and no blank is separated from its token.
@@ -60,7 +65,15 @@ def scan(text: str, start: int, end: int, state: State = START) -> Boundaries:
     strength = np.zeros(size + 1, np.uint8)
     strength[sentence_ends(text, low, characters)] = SENTENCE
     headings, state = mark_lines(
-        text, low, characters, strength, start - low, end - low, state, is_cut=is_cut
+        text,
+        low,
+        characters,
+        strength,
+        start - low,
+        end - low,
+        state,
+        is_cut=is_cut,
+        packed_from=packed_from,
     )
     headings = headings[(headings >= start - low) & (headings < end - low)] + low
     strength[size] = 0
@@ -69,8 +82,11 @@ def scan(text: str, start: int, end: int, state: State = START) -> Boundaries:
     inside = strength[start - low + 1 : end - low + 1]
     at = np.flatnonzero(inside != 0)
     level = inside.take(at)
-    before_blank = characters.classes.take(at[:-1] + (start - low + 1 + PAD)) <= NEWLINE
-    last = np.flatnonzero(before_blank & (level[1:] > level[:-1]))
+    kinds = characters.classes
+    after = at[:-1] + (start - low + 1 + PAD)
+    before_blank = (kinds.take(after) <= NEWLINE) & (level[1:] > level[:-1])
+    before_blank &= (kinds.take(after + 1) <= NEWLINE) | (np.diff(at) == 1)
+    last = np.flatnonzero(before_blank)
     blank = [
         index
         for index in last.tolist()

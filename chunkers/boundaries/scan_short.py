@@ -45,6 +45,7 @@ from chunkers.boundaries.levels import (
 )
 from chunkers.boundaries.lines import NUMBERED, SETEXT, WIKI
 from chunkers.boundaries.nesting import (
+    ANSWER_CHARS,
     BODY,
     CLOSING,
     CLOSING_WORDS,
@@ -239,7 +240,7 @@ def _nest(text: str, lines: list[Line]) -> None:
             label = _LABEL.match(line.body)
             if label:
                 line.item = True
-                line.joined |= is_answer(label[1])
+                line.joined |= len(label[1]) <= ANSWER_CHARS and is_answer(label[1])
 
 
 def _may_run_on(text: str, lines: list[Line], ends: list[int]) -> bool:
