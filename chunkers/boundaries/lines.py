@@ -171,12 +171,12 @@ def mark_lines(
     level[belongs[1:]] = JOINED
     level[heading[1:]] = HEADING
     level[soft] = 0
-    if text.find("\f", low, low + len(strength) - 1) >= 0:
-        level[after_page(characters, breaks, opens, empty)[1:]] = PAGE
     # A heading stays with the following line; a fence and a table stay whole.
     if title.any():
         filled = np.maximum.accumulate(np.where(empty, 0, np.arange(len(empty))))
         level[title.take(filled[:-1]) & ~fence[1:]] = 0
+    if text.find("\f", low, low + len(strength) - 1) >= 0:
+        level[after_page(characters, breaks, opens, empty)[1:]] = PAGE
     fenced = fence[1:] & fence[:-1]
     level[fenced] = inside[fenced]
     level[rows[1:] & rows[:-1] & ~belongs[1:] & ~fenced] = ROW

@@ -22,6 +22,8 @@ _JSON = re.compile(r"\s*[\[{]\s*[\[{\"\d\-\]}]")
 _MARKUP = re.compile(r"\s*<[A-Za-z!/?]")
 _MARKS = re.compile(r"[{}();=\[\]]")
 _SAMPLE_CHARS, _CHARS_A_MARK = 512, 16
+_LONGEST_STRING = 4096
+"""Characters after the end of a segment in which the end of its last string is looked for."""
 _STRINGS = re.compile(
     r'"(?:[^"\\\r\n]|\\.)*"|(?<![\w)\]])\'(?:[^\'\\\r\n]|\\.)*\'|`(?:[^`\\]|\\.)*`', re.DOTALL
 )
@@ -112,26 +114,28 @@ _VOID = "area base br col embed hr img input link meta source track wbr".split()
 
 def _mark_tags(points: Array, strength: Array, begin: int, stop: int, depth: int) -> int:
     """Write the strength of the places between two tags. Returns: the depth at the end."""
-    line = points[PAD + begin : PAD + stop]
+    line = points[PAD + begin : PAD + stop + 1]  # with the tag before which the segment ends
     tags = np.flatnonzero(line == ord("<"))
     if not len(tags):
         return depth
+    first = tags + (PAD + begin)
     name = np.zeros(len(tags), np.int64)
     going_on = np.ones(len(tags), bool)
     for offset in range(1, 7):
-        letter = points.take(tags + (PAD + begin + offset)).astype(np.int64) | 32
+        letter = points.take(first + offset, mode="clip").astype(np.int64) | 32
         going_on &= (letter >= ord("a")) & (letter <= ord("z"))
         name = np.where(going_on, name << 8 | letter, name)
-    closed = np.append(tags[1:], stop - begin) - 1  # the bracket, where a tag follows at once
-    between = line.take(closed) == ord(">")
-    closes = points.take(tags + (PAD + begin + 1)) == ord("/")
-    alone = between & (points.take(closed + (PAD + begin - 1)) == ord("/"))
+    brackets = np.flatnonzero(points == ord(">"))
+    end = np.append(brackets, len(points) - 1)[brackets.searchsorted(first)]
+    alone = points.take(end - 1) == ord("/")
+    closes = points.take(first + 1, mode="clip") == ord("/")
     opens = (name > 0) & ~np.isin(name, [int.from_bytes(tag.encode()) for tag in _VOID]) & ~alone
     depths = np.maximum(depth + np.cumsum(opens.astype(np.int64) - closes), 0)
-    place = np.flatnonzero(between[:-1] & (closed[:-1] > tags[:-1]))
-    level = _LEVELS[np.minimum(depths[place], DEEPEST) * 2 + ~closes[place + 1]]
-    _write(strength, begin + 1 + closed[place], level)
-    return int(depths[-1])
+    before = np.concatenate(([depth], depths[:-1]))
+    between = np.flatnonzero((points.take(first - 1) == ord(">")) & (tags > 0))
+    level = _LEVELS[np.minimum(before[between], DEEPEST) * 2 + ~closes[between]]
+    _write(strength, begin + tags[between], level)
+    return int(depths[-1] if tags[-1] < stop - begin else before[-1])
 
 
 def _write(strength: Array, place: Array, level: Array) -> None:
@@ -190,14 +194,13 @@ def _in_strings(text: str, begin: int, stop: int, quote: str) -> tuple[Array, st
         flips[0], flips[at - begin] = 1, -1
         if not closed:
             return np.cumsum(flips[:-1]).astype(bool), quote
-    for match in _STRINGS.finditer(text, at, stop):
-        at = match.end()
+    mark = ""
+    for match in _STRINGS.finditer(text, at, min(len(text), stop + _LONGEST_STRING)):
+        if match.start() >= stop:
+            break
         flips[match.start() - begin] += 1
-        flips[at - begin] -= 1
-    open_at = [(text.find(mark, at, stop), mark) for mark in "\"'`"]
-    first, mark = min(((place, mark) for place, mark in open_at if place >= 0), default=(-1, ""))
-    if first >= 0 and mark != "'":
-        flips[first - begin] += 1
-    else:
-        mark = ""
+        if match.end() > stop:
+            mark = match[0][0]
+            break
+        flips[match.end() - begin] -= 1
     return np.cumsum(flips[:-1]).astype(bool), mark

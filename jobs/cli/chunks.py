@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from msgspec.structs import replace
 from jobs.cli.job_options import GroupedCommand, JobSettings, job_options
 from jobs.cli.shell import command, print_message, run_interruptibly
 from jobs.display.chunks_page import ChunkedDocument, ChunkSettings, page
+from jobs.spec.job import KEYS
 from pipeline.errors import StorageError, UsageError
 from pipeline.source.files import JSONL, PARQUET, is_s3
 from pipeline.text import many, printable
@@ -27,7 +29,10 @@ if TYPE_CHECKING:
     from pipeline.prepare.pipeline import Pipeline
     from pipeline.source.survey import Survey
 
-TEXT_FILES = (".txt", ".md", ".markdown", ".rst")
+TEXT_FILES = (".txt", ".md", ".markdown", ".rst", ".html", ".htm")
+"""Names with these are files also where there is none; others may name a template."""
+JOB_FILES = (".toml", "")
+"""Only files with these can be jobs."""
 PAGES = (".html", ".htm")
 
 COLOURS = ("cyan", "green")
@@ -47,7 +52,11 @@ def chunks(
     html: str | None,
     as_json: bool,
 ) -> int:
-    """Show the chunks of the documents in FILE_OR_JOB (- for stdin)."""
+    """Show the chunks of the documents in FILE_OR_JOB (- for stdin).
+
+    A .toml file with a section of a job is a job; JSONL, Parquet, folders and s3:// are rows; any
+    other file is one text.
+    """
     if html is not None:
         if as_json:
             raise UsageError("--html and --json cannot be combined", hint="use one of them")
@@ -205,13 +214,14 @@ def _chunked_documents(
         if input_path is None:
             raise UsageError("chunks needs a file or a job", hint="textmill chunks report.md")
         source = str(input_path)
-    elif _is_file(source) and input_path is not None:
+    is_file = source == "-" or _is_rows(source) or _is_text(source)
+    if is_file and input_path is not None and input_path != source:
         raise UsageError(f"{printable(source)}: --input names another file", hint="use one of them")
-    if _is_file(source):
+    if is_file:
         # o200k_base needs no extra. A job can name the tokenizer of its model.
         flags = {"chunk.tokenizer": "o200k_base", **settings.flags, "input.path": source}
         settings = replace(settings, flags=flags)
-    job = settings.load("embed" if _is_file(source) else source, needs_output=False)
+    job = settings.load("embed" if is_file else source, needs_output=False)
     chunking = ChunkSettings(
         "standard input" if source == "-" else source,
         job.chunk.method,
@@ -219,16 +229,16 @@ def _chunked_documents(
         job.chunk.overlap,
         tokenizer_name(job),
     )
-    if source.lower().endswith(TEXT_FILES):
+    if _is_text(source):
         yield (
             chunking,
             iter([_chunk_document(job, Path(source).name, _text(Path(source), source))]),
             1,
         )
         return
-    from jobs.cli.streams import with_files_for_streams
+    from jobs.cli.streams import with_input_file
 
-    with with_files_for_streams(job) as (job, _):
+    with with_input_file(job) as job:
         if source == "-" and _is_plain(Path(job.input.path)):
             text = _text(Path(job.input.path), chunking.source)
             yield chunking, iter([_chunk_document(job, chunking.source, text)]), 1
@@ -238,14 +248,31 @@ def _chunked_documents(
         yield chunking, _documents(job, pipeline, surveyed), surveyed.rows
 
 
-def _is_file(source: str) -> bool:
-    """True for an input file; False for a job file or the name of a template."""
-    return (
-        source == "-"
-        or source.lower().endswith(TEXT_FILES + JSONL + PARQUET)
-        or is_s3(source)
-        or Path(source).is_dir()
-    )
+def _is_rows(source: str) -> bool:
+    """True for a table of documents: JSONL or Parquet, a folder or a pattern of them."""
+    is_table = source.lower().endswith(JSONL + PARQUET)
+    return is_table or is_s3(source) or Path(source).is_dir()
+
+
+def _is_text(source: str) -> bool:
+    """True for a file that is one text: every file that is neither rows nor a job."""
+    path = Path(source)
+    if source == "-" or _is_rows(source):
+        return False
+    if path.is_file():
+        return path.suffix.lower() not in JOB_FILES or not _is_job(path)
+    # A name without a file may be that of a template.
+    return path.suffix.lower() in TEXT_FILES
+
+
+def _is_job(path: Path) -> bool:
+    """True if a file has a section of a job file, or is a .toml file that cannot be parsed."""
+    try:
+        sections = tomllib.loads(path.read_text("utf-8")).keys()
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return bool(path.suffix)  # loading it as a job says what is wrong
+    known = {key.name.partition(".")[0] for key in KEYS}
+    return bool(path.suffix and not sections) or not known.isdisjoint(sections)
 
 
 def _is_plain(spooled: Path) -> bool:

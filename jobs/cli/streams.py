@@ -36,14 +36,18 @@ _YOUNG_SECONDS = 3_600
 @contextmanager
 def with_files_for_streams(job: Job) -> Iterator[tuple[Job, Callable[[], None]]]:
     """The job with files instead of `-`, and a function that copies the result to stdout."""
-    if job.input.path == "-":
-        with _private_folder(Path(tempfile.gettempdir())) as folder:
-            job = replace(job, input=replace(job.input, path=_spool(folder)))
-            with _with_output_file(job) as job_with_files:
-                yield job_with_files
-    else:
-        with _with_output_file(job) as job_with_files:
-            yield job_with_files
+    with with_input_file(job) as job, _with_output_file(job) as job_with_files:
+        yield job_with_files
+
+
+@contextmanager
+def with_input_file(job: Job) -> Iterator[Job]:
+    """The job with a file instead of standard input; nothing is written to the home folder."""
+    if job.input.path != "-":
+        yield job
+        return
+    with _private_folder(Path(tempfile.gettempdir())) as folder:
+        yield replace(job, input=replace(job.input, path=_spool(folder)))
 
 
 @contextmanager

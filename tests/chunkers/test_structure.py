@@ -61,6 +61,24 @@ def test_an_overlap_begins_at_a_sentence() -> None:
     ]
 
 
+def test_an_overlap_gives_way_to_a_sentence_that_fits_only_without_it() -> None:
+    long = "The third firing, which nobody had asked for, was cold, damp, and slow, so we left. "
+    text = (ENGLISH.partition("\n")[0] + " " + long * 3).strip()
+    for size in (24, 28, 32):
+        for overlap in (8, 16, 20):
+            ends = {chunk.end_char for chunk in chunk_structure(text, size=size, overlap=overlap)}
+            starts = [index for index in range(len(text)) if text.startswith(long.strip(), index)]
+            assert all(start + len(long.strip()) in ends for start in starts), (size, overlap)
+
+
+def test_no_unit_of_a_long_text_is_torn_whatever_lies_between_them() -> None:
+    text = "".join(
+        f"{n}\nfirst, and\nsecond, {n}\n\n" * (n % 5) + "x\n" * (n % 9) + "\n" for n in range(900)
+    )
+    pieces = texts(text, chunk_structure(text, size=24))
+    assert all(piece.count("first") == piece.count("second") for piece in pieces)
+
+
 def test_markdown_chunks_know_their_section() -> None:
     text = (
         "# Guide\n\nWelcome to the guide, all of you.\n\n## Install\n\nRun the installer twice.\n\n"
@@ -207,7 +225,14 @@ def test_an_edit_changes_few_chunks() -> None:
 
 
 @pytest.mark.parametrize("method", sorted(CHUNKERS))
-@pytest.mark.parametrize("text", [ENGLISH * 150, CHINESE * 300, (ENGLISH + CHINESE) * 90])
+@pytest.mark.parametrize(
+    "text",
+    [
+        ENGLISH * 150, CHINESE * 300, (ENGLISH + CHINESE) * 90,
+        "def f(a):\n    if a:\n\n        return a\n    return 2\n\n\n" * 500,
+        '{"a":1,"b":{"c":[1,2,3],"d":"e. F, g"}},' * 500, "one\n\ntwo two. So\n\x0c" * 900,
+    ],
+)  # fmt: skip
 def test_segments_and_threads_change_nothing(
     method: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

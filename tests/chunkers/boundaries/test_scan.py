@@ -6,7 +6,19 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from chunkers.boundaries.levels import BLANK_LINE, HEADING, ITEM, LINE, ROW, SENTENCE
+from chunkers.boundaries.levels import (
+    BLANK_LINE,
+    HEADING,
+    ITEM,
+    JOINED,
+    LINE,
+    PAGE,
+    ROW,
+    RUN_ON,
+    SENTENCE,
+    nested,
+)
+from chunkers.boundaries.packed import MIN_CHARS
 from chunkers.boundaries.scan import START, Boundaries, scan, sentences
 from tests.support.chunk_texts import TEXTS
 
@@ -137,6 +149,94 @@ def test_a_bracket_or_dash_that_opens_a_wrapped_line_begins_no_item() -> None:
     assert [strength for _, strength in levels("x\n" + items)] == [
         ITEM, ITEM, ITEM, LINE, ITEM, ITEM, BLANK_LINE,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "start", ["(00h00). It", "2)d) must", "7. For", "12) and", "(3rd) of", "1990. Then"]
+)
+def test_a_number_that_opens_a_wrapped_line_begins_no_item(start: str) -> None:
+    text = WRAPPED.replace("\nwisdom,", f"\n{start} wisdom,")
+    assert LINE not in [strength for _, strength in levels(text)]
+    assert ITEM not in [strength for _, strength in levels(text)]
+
+
+def test_a_list_in_wrapped_prose_begins_with_one_and_counts_on() -> None:
+    text = WRAPPED + "1. " + WRAPPED + "2. " + WRAPPED + "4. " + WRAPPED
+    starts = [piece[:2] for (_, strength), (piece, _) in zip(levels(text), levels(text)[1:], strict=False) if strength == ITEM]  # fmt: skip
+    assert starts == ["1.", "2."]
+
+
+def test_a_ragged_line_that_ends_in_a_sentence_is_weaker_than_its_end() -> None:
+    text = (
+        "We had left the house before the sun\nwas up. Nobody had seen us go, so we hoped,\n"
+        "and it\nrained on the way.\n"
+    )
+    assert [(piece[-7:], strength) for piece, strength in levels(text)] == [
+        ("he sun\n", RUN_ON), ("was up.", SENTENCE), ("hoped,\n", RUN_ON), ("and it\n", LINE),
+        ("e way.\n", BLANK_LINE),
+    ]  # fmt: skip
+
+
+def test_deeper_lines_are_weaker_and_closing_lines_join() -> None:
+    text = "def f():\n    a = 1\n\n    if a:\n        b()\n    }\nend\nx = 2\n"
+    assert levels(text) == [
+        ("def f():\n", nested(2)),
+        ("    a = 1\n\n", nested(2, blank=True)),
+        ("    if a:\n", nested(4)),
+        ("        b()\n", JOINED),
+        ("    }\n", JOINED),
+        ("end\n", LINE),
+        ("x = 2\n", BLANK_LINE),
+    ]
+
+
+def test_answers_definitions_and_the_rule_of_a_table_join_and_turns_are_items() -> None:
+    text = "Q: why?\nA: so\nQ: when?\nterm\n: meaning\n| a | b |\n|---|---|\n| c | d |\n"
+    assert [strength for _, strength in levels(text)] == [
+        JOINED, ITEM, LINE, JOINED, LINE, JOINED, ROW, BLANK_LINE,
+    ]  # fmt: skip
+
+
+def test_a_form_feed_begins_a_page() -> None:
+    assert levels("a\n\n# b\n\x0c\n\n# c\n") == [
+        ("a\n\n", HEADING), ("# b\n\x0c\n\n", PAGE), ("# c\n", BLANK_LINE),
+    ]  # fmt: skip
+
+
+def packed(text: str) -> list[tuple[str, int]]:
+    assert len(text) < MIN_CHARS
+    return [(piece, level) for piece, level in levels(text.ljust(MIN_CHARS)) if piece.strip()][:-1]
+
+
+def test_minified_text_is_cut_after_brackets_outside_strings() -> None:
+    assert packed('{"a":[1,2],"b":"c, d. E; f","g\\\\":{"h":3},"i":"\\",","j":4}') == [
+        ('{"a":[1,', nested(2)), ("2],", nested(1)), ('"b":"c, d.', SENTENCE),
+        (' E; f",', nested(1)), ('"g\\\\":{"h":3},', nested(1)), ('"i":"\\",",', nested(1)),
+    ]  # fmt: skip
+    assert packed("f=function(a){var b='x;y';return[b,c]};.a{b:c}.d{e:f}") == [
+        ("f=function(a){var b='x;y';", nested(1, blank=True)), ("return[b,", nested(2)),
+        ("c]};", nested(0)), (".a{b:c}", nested(0)), (".d{e:f}", nested(0)),
+    ][:-1]  # fmt: skip
+    assert packed("<ul><li><br><b>x</b></li><li>y</li></ul>") == [
+        ("<ul>", nested(1, blank=True)), ("<li>", nested(2, blank=True)),
+        ("<br>", nested(2, blank=True)), ("<b>x</b>", nested(2)),
+        ("</li>", nested(1, blank=True)), ("<li>y</li>", nested(1)),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("at", range(1, 190, 7))
+def test_a_line_cut_by_a_border_knows_its_brackets_and_its_fence(at: int) -> None:
+    for text in (
+        '[{"a":1,"b":"c, d"},' * 9 + "]" * 9,
+        "var a='x;y',b={c:[1,2],d:\"e'f\"};" * 6,
+        "<p><b>x</b>y</p>" * 12,
+        "```" + "x. Y! " * 800 + "\nin. It\n```" + "x. Y! " * 800 + "\nout. It",
+    ):
+        middle = at if len(text) < 1000 else at * 50
+        whole = scan(text, 0, len(text))
+        first = scan(text, 0, middle)
+        second = scan(text, middle, len(text), first.state)
+        assert [*places(first), *places(second)] == places(whole)
 
 
 def test_hard_wrapped_chinese_is_cut_at_sentences() -> None:

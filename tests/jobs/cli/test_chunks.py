@@ -145,7 +145,43 @@ def test_a_page_of_all_documents_or_of_one(rows, textmill):
     assert textmill("chunks", "in.jsonl", "--id", "name", "--html", "-").out == made
 
 
+@pytest.mark.parametrize("name", ["page.html", "a.srt", "a.py", "notes", "other.toml", "A.HTM"])
+def test_any_other_file_is_one_text(rows, textmill, name):
+    text = "[tool.other]\nkey = 1\n"
+    (rows / name).write_text(text)
+    ran = textmill("chunks", name, "--size", "64", "--json")
+    assert (ran.code, [chunk["text"] for chunk in objects(ran.out)]) == (0, [text])
+
+
+@pytest.mark.parametrize("name", ["job.toml", "job"])
+def test_a_file_with_a_section_of_a_job_is_a_job(rows, textmill, name):
+    (rows / name).write_text(
+        'task = "feature-extraction"\ninput = {path = "in.jsonl", id = "name"}\n'
+        'chunk = {size = 99, tokenizer = "o200k_base"}\n'
+        '[[endpoint]]\nkind = "local"\n'
+    )
+    ran = textmill("chunks", name, "--json")
+    assert [chunk["id"] for chunk in objects(ran.out)] == [row["name"] for row in ROWS], ran.err
+
+
+def test_a_job_file_that_cannot_be_parsed_is_no_text(rows, textmill):
+    (rows / "job.toml").write_text("[input\n")
+    ran = textmill("chunks", "job.toml")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("job.toml:1: ")
+
+
+@pytest.mark.parametrize("source", ["a.txt", "in.jsonl", "-"])
+def test_chunks_needs_no_home_and_writes_nothing(rows, textmill, stdin, monkeypatch, source):
+    (rows / "a.txt").write_text("One. Two.")
+    stdin(b"One. Two.")
+    monkeypatch.setenv("TEXTMILL_HOME", "/proc/none")
+    assert textmill("chunks", source, "--json").code == 0
+    assert sorted(path.name for path in rows.iterdir()) == ["a.txt", "in.jsonl"]
+
+
 @pytest.mark.parametrize(("arguments", "code", "line"), [
+    (["gone.html"], 2, "gone.html: cannot be read: No such file or directory"),
     (["gone.txt"], 2, "gone.txt: cannot be read: No such file or directory"),
     (["latin.txt"], 2, "latin.txt: cannot be read: not UTF-8"),
     (["gone"], 2, "gone: no such job file or template"),
