@@ -52,11 +52,7 @@ def chunks(
     html: str | None,
     as_json: bool,
 ) -> int:
-    """Show the chunks of the documents in FILE_OR_JOB (- for stdin).
-
-    A .toml file with a section of a job is a job; JSONL, Parquet, folders and s3:// are rows; any
-    other file is one text.
-    """
+    """Show the chunks of the documents in FILE_OR_JOB (- for stdin)."""
     if html is not None:
         if as_json:
             raise UsageError("--html and --json cannot be combined", hint="use one of them")
