@@ -25,7 +25,7 @@ from jobs.spec.job import EndpointSpec, Job
 from pipeline.errors import UsageError
 from pipeline.prepare.pipeline import Chunking, Output, Pipeline, Prompt, Routing
 from pipeline.prepare.prompts import columns_of, renderer
-from pipeline.records import Budget, Chunk, Chunker, Endpoint, Guard, Stop
+from pipeline.records import Budget, Chunk, Chunker, Endpoint, Guard, Price, Stop
 from pipeline.source.files import InputSpec
 from pipeline.tasks import TASKS
 
@@ -147,7 +147,7 @@ def endpoint(job: Job, spec: EndpointSpec, *, with_secret: bool) -> Endpoint:
         batch_tokens=spec.batch_tokens,
         requests_per_minute=spec.requests_per_minute,
         tokens_per_minute=spec.tokens_per_minute,
-        price=spec.price,
+        price=Price() if spec.facts.is_embedded else spec.price,
         deadline=spec.deadline,
         allow_model_change=spec.allow_model_change,
         weight=1.0 if spec.weight is None else spec.weight,

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
+from pipeline.records import Usage
+
 SECONDS = {
     "": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3_600.0,
     "d": 86_400.0, "day": 86_400.0, "w": 7 * 86_400.0, "y": 365 * 86_400.0,
@@ -64,11 +66,11 @@ def compact_count(number: int) -> str:
     return f"{number / size:.{0 if number >= 100 * size else 1}f}{unit}"
 
 
-def cost(usd: float, *, is_known: bool = True) -> str:
+def cost(usage: Usage) -> str:
     """`$0.41`; with calls that have no price `cost unknown`, or `at least $0.41`."""
-    if is_known:
-        return f"${usd:,.2f}"
-    return f"at least ${usd:,.2f}" if usd else "cost unknown"
+    if not usage.unpriced_calls:
+        return f"${usage.cost_usd:,.2f}"
+    return f"at least ${usage.cost_usd:,.2f}" if usage.cost_usd else "cost unknown"
 
 
 def cached_share(cached: int, requests: int) -> list[str]:

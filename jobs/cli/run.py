@@ -120,8 +120,8 @@ def run(
             print_error(ended.error)
         else:
             publish()
-            print_message(closing_line(ended, job.unpriced))
-        for line in endpoint_lines(ended.summary, job.unpriced):
+            print_message(closing_line(ended))
+        for line in endpoint_lines(ended.summary):
             print_message(line)
         if as_json:
             print(msgspec.json.encode(flatten(ended.summary)).decode(), flush=True)
@@ -157,7 +157,7 @@ def _record(job: Job, source: str, settings: JobSettings) -> Run:
         file=str(Path(source).absolute()) if is_file else "",
         output=job.output.path if job.output.path == "-" else str(Path(job.output.path).absolute()),
         command=shlex.join(mask(word) for word in words),
-        unpriced=job.unpriced,
+        servers=job.servers,
     )
 
 

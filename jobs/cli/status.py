@@ -118,7 +118,7 @@ def _cells(run: Run, now: datetime, *, is_open: bool) -> tuple[str, ...]:
         compact_count(run.documents) if run.documents else "-",
         compact_count(run.failed + run.partial),
         compact_count(run.usage.calls),
-        cost(run.usage.cost_usd, is_known=run.has_known_cost).removeprefix("cost "),
+        cost(run.usage).removeprefix("cost "),
         clock_duration(seconds),
     )
 
@@ -211,7 +211,7 @@ def statistics(run: Run) -> str:
     parts += cached_share(run.cached, run.requests)
     if run.failed or run.partial:
         parts.append(f"{run.failed + run.partial:,} failed")
-    return ", ".join([*parts, cost(run.usage.cost_usd, is_known=run.has_known_cost)])
+    return ", ".join([*parts, cost(run.usage)])
 
 
 def live_lines(run: Run, now: datetime) -> list[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Collection
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
@@ -128,11 +127,8 @@ def display(*, as_json: bool) -> Display:
     return Terminal() if sys.stderr.isatty() else Plain()
 
 
-def closing_line(ended: Ended, unpriced: Collection[str] = ()) -> str:
-    """The last line of every published run: rows, requests, cost and duration.
-
-    `unpriced` names the endpoints whose calls cost an unknown amount.
-    """
+def closing_line(ended: Ended) -> str:
+    """The last line of every published run: rows, requests, cost and duration."""
     summary = ended.summary
     written = summary.documents - summary.failed - summary.partial
     parts = [f"{written:,} of {many(summary.documents, 'document')} written"]
@@ -141,12 +137,11 @@ def closing_line(ended: Ended, unpriced: Collection[str] = ()) -> str:
         counts = [f"{summary.failed:,} failed"] if summary.failed else []
         counts += [f"{summary.partial:,} partial"] if summary.partial else []
         parts.append(" and ".join(counts) + file)
-    is_known = not any(e.calls for e in summary.endpoints if e.name in unpriced)
     parts += [
         *_changes(summary),
         many(summary.requests, "request"),
         *cached_share(summary.cached, summary.requests),
-        cost(summary.usage.cost_usd, is_known=is_known),
+        cost(summary.usage),
         duration(summary.seconds),
     ]
     return ", ".join(parts)
@@ -166,7 +161,7 @@ def _changes(summary: events.Summary) -> list[str]:
     return [f"{count:,} {name}" for count, name in counts if count]
 
 
-def endpoint_lines(summary: events.Summary, unpriced: Collection[str] = ()) -> list[str]:
+def endpoint_lines(summary: events.Summary) -> list[str]:
     """The statistics of each endpoint, if there are several."""
     if len(summary.endpoints) < 2:
         return []
@@ -179,7 +174,6 @@ def endpoint_lines(summary: events.Summary, unpriced: Collection[str] = ()) -> l
         ]
         if endpoint.calls:
             parts.append(f"p50 {endpoint.p50_seconds:.2f} s, p95 {endpoint.p95_seconds:.2f} s")
-        is_known = endpoint.name not in unpriced or not endpoint.calls
-        parts.append(cost(endpoint.cost_usd, is_known=is_known))
+        parts.append(cost(endpoint))
         lines.append(f"  {endpoint.name:<{width}}  {', '.join(parts)}")
     return lines

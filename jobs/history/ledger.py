@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pipeline.events import usage_fields
 from pipeline.records import Usage
 
 if TYPE_CHECKING:
@@ -36,9 +37,9 @@ def ledger(runs: Iterable[Run]) -> list[dict[str, object]]:
     ]
 
 
-def _usage_by_endpoint(runs: Iterable[Run]) -> dict[str, Usage]:
+def _usage_by_endpoint(runs: Iterable[Run]) -> dict[str, dict[str, Any]]:
     total: dict[str, Usage] = {}
     for run in runs:
         for name, usage in run.endpoints.items():
             total[name] = total.get(name, Usage()) + usage
-    return {name: usage.rounded() for name, usage in sorted(total.items())}
+    return {name: usage_fields(usage) for name, usage in sorted(total.items())}

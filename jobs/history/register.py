@@ -71,15 +71,10 @@ class Run(RunStats, frozen=True, kw_only=True, rename={"class_": "class"}):
     endpoints: dict[str, Usage] = msgspec.field(default_factory=dict)
     latency: dict[str, tuple[float, float]] = msgspec.field(default_factory=dict)
     """The median and the 95th percentile of each endpoint's calls, in seconds."""
-    unpriced: tuple[str, ...] = ()
-    """The endpoints whose calls cost an unknown amount, because the job gives no price."""
+    servers: dict[str, str] = msgspec.field(default_factory=dict)
+    """Who answered for each endpoint: `Job.servers`."""
     notes: tuple[str, ...] = ()
     live: RunProgress | None = None
-
-    @property
-    def has_known_cost(self) -> bool:
-        """False if an endpoint without a price was called."""
-        return not any(self.endpoints.get(name, Usage()).calls for name in self.unpriced)
 
 
 class RegisterEntry:
@@ -137,7 +132,7 @@ class RegisterEntry:
 
 
 def start_record(
-    job: str, *, file: str, output: str, command: str, unpriced: tuple[str, ...] = ()
+    job: str, *, file: str, output: str, command: str, servers: dict[str, str] | None = None
 ) -> Run:
     """The first line of a run that starts now, in this process."""
     cwd = ""
@@ -150,7 +145,7 @@ def start_record(
         file=as_text(file),
         output=as_text(output),
         command=as_text(command),
-        unpriced=unpriced,
+        servers=servers or {},
         cwd=as_text(cwd),
         host=socket.gethostname(),
         pid=os.getpid(),

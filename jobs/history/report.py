@@ -186,7 +186,7 @@ def _row_lines(report: Report) -> list[Line]:
     usage, share = run.usage, cached_share(run.cached, run.requests)
     requests = many(run.requests, "request")
     texts.append(", ".join([requests, *share, many(usage.calls, "call")]))
-    paid = cost(usage.cost_usd, is_known=run.has_known_cost)
+    paid = cost(usage)
     texts.append(f"{many(usage.tokens, 'token')}, {paid}")
     return [(1, text) for text in texts]
 
@@ -219,8 +219,7 @@ def _endpoint_lines(report: Report) -> list[Line]:
         parts += [f"{latency}, slowest {usage.slowest_seconds:.2f} s"]
         if paused_seconds := report.paused.get(name):
             parts.append(f"paused for {duration(paused_seconds)}")
-        is_known = name not in run.unpriced or not usage.calls
-        parts.append(cost(usage.cost_usd, is_known=is_known))
+        parts.append(cost(usage))
         endpoint_lines.append((1, f"{printable(name)}: {', '.join(parts)}"))
     return endpoint_lines
 
