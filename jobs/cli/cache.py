@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 import msgspec
 
-from jobs.cli.shell import command, print_message
+from jobs.cli.shell import command, print_json, print_message
 from jobs.format import byte_size, parse_duration
 from jobs.home import answers_folder
 from pipeline.disk.durable import replaced, storage_errors
@@ -308,7 +308,7 @@ def _has_answers(folder: Path) -> bool:
 
 
 def _print_json(record: object, **more: object) -> None:
-    print(msgspec.json.encode(dict(msgspec.to_builtins(record)) | more).decode(), flush=True)
+    print_json(dict(msgspec.to_builtins(record)) | more)
 
 
 def _count_damaged(entries: int) -> str:

@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from jobs.cli.job_options import GroupedCommand, JobSettings, job_options
-from jobs.cli.shell import command, print_message, run_interruptibly
+from jobs.cli.shell import command, print_json, print_message, run_interruptibly
 from jobs.display.chunks_page import ChunkedDocument, ChunkSettings, page
 from pipeline.errors import StorageError, UsageError
 from pipeline.source.files import JSONL, PARQUET, is_s3
@@ -70,7 +70,8 @@ def chunks(
 
 def _write_page(path: str, html: str) -> None:
     if path == "-":
-        sys.stdout.write(html)
+        sys.stdout.flush()
+        sys.stdout.buffer.write(html.encode())  # the page names its encoding
         return
     try:
         Path(path).write_text(html, "utf-8")
@@ -113,7 +114,7 @@ def _print_json(documents: Iterator[ChunkedDocument]) -> Iterator[str]:
         for chunk in document.chunks:
             record = {"id": document.name, **msgspec.structs.asdict(chunk)}
             record["text"] = document.text[chunk.start_char : chunk.end_char]
-            print(msgspec.json.encode(record).decode())
+            print_json(record)
 
 
 def _print_text(console: Console, documents: Iterator[ChunkedDocument]) -> Iterator[str]:

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from jobs.cli.job_options import FLAGGED, GroupedCommand, JobSettings, job_options
-from jobs.cli.shell import command
+from jobs.cli.shell import command, print_json
 from pipeline.errors import UsageError
 from pipeline.text import many, printable
 
@@ -50,7 +50,7 @@ def explain(source: str, name: str, settings: JobSettings, as_json: bool) -> int
         else:
             row = explain(pipeline, document, None, past)
     if as_json:
-        print(msgspec.json.encode(row, enc_hook=str).decode())
+        print_json(row, enc_hook=str)
     else:
         _print(row)
     return 0

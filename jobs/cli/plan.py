@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
 from jobs.cli.job_options import GroupedCommand, JobSettings, job_options
-from jobs.cli.shell import command, print_message, run_interruptibly
+from jobs.cli.shell import command, print_json, print_message, run_interruptibly
 from jobs.format import duration
 from pipeline.text import inflect, many, printable
 
@@ -50,7 +48,7 @@ def show_plan(source: str, settings: JobSettings, *, as_json: bool) -> int:
         surveyed = run_interruptibly(lambda: survey(pipeline.input))
         estimate = run_interruptibly(lambda: make_plan(pipeline, surveyed, cache))
     if as_json:
-        print(msgspec.json.encode(estimate).decode())
+        print_json(estimate)
     else:
         print(
             f"{many(estimate.documents, 'document')}, {many(estimate.chunks, 'chunk')}, "
@@ -63,7 +61,7 @@ def show_plan(source: str, settings: JobSettings, *, as_json: bool) -> int:
     budget = pipeline.budget
     max_cost_usd = budget.max_cost_usd
     if max_cost_usd is not None and estimate.cost_usd > max_cost_usd and not budget.stop_at_cap:
-        print(f"over budget.max_cost_usd = {max_cost_usd:g}", file=sys.stderr)
+        print_message(f"over budget.max_cost_usd = {max_cost_usd:g}")
         return 8
     return 0
 

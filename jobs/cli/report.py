@@ -6,9 +6,9 @@ from datetime import datetime
 
 import click
 
-from jobs.cli.shell import command
+from jobs.cli.shell import command, print_json
 from jobs.history.register import runs
-from jobs.history.report import encode, lines, report_of, runs_of_the_night
+from jobs.history.report import as_record, lines, report_of, runs_of_the_night
 from jobs.history.status import choose
 from jobs.home import home
 
@@ -26,7 +26,7 @@ def report(name: str | None, as_json: bool) -> int:
     chosen = runs_of_the_night(choose(all_runs, name), now, only_last=bool(name))
     for number, run_report in enumerate(map(report_of, chosen)):
         if as_json:
-            print(encode(run_report).decode())
+            print_json(as_record(run_report))
         else:
             print(("\n" if number else "") + "\n".join(lines(run_report)))
     return 0

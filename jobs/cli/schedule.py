@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
-from jobs.cli.shell import command, print_message
+from jobs.cli.shell import command, print_json, print_message
 from jobs.format import duration
 from jobs.schedule.backends import Scheduler, scheduler, schedulers
 from jobs.schedule.units import (
@@ -109,7 +108,7 @@ def listed(as_json: bool) -> int:
     schedules = _all_schedules()
     for schedule, by in schedules:
         if as_json:
-            print(_json(schedule, by))
+            print_json(_record(schedule, by))
         else:
             missing = "" if Path(schedule.job).is_file() else "  (no such file)"
             print(
@@ -128,7 +127,7 @@ def upcoming(as_json: bool) -> int:
     schedules = sorted(_all_schedules(), key=lambda pair: (next_time(pair[0], now), pair[0].name))
     for schedule, by in schedules:
         if as_json:
-            print(_json(schedule, by))
+            print_json(_record(schedule, by))
             continue
         due = next_time(schedule, now)
         left = duration((due - now).total_seconds())
@@ -279,8 +278,8 @@ def _spread(schedule: Schedule) -> str:
     return f" (within {delay.removesuffix(' 0 s').removesuffix(' 0 min')})"
 
 
-def _json(schedule: Schedule, by: Scheduler) -> str:
+def _record(schedule: Schedule, by: Scheduler) -> dict[str, object]:
     due = next_time(schedule, datetime.now().astimezone())
     record = {"name": schedule.name, "job": schedule.job, "at": schedule.at, "by": by.name}
     times = {"random_delay_seconds": schedule.delay_seconds, "next": due.isoformat()}
-    return msgspec.json.encode(record | times).decode()
+    return record | times

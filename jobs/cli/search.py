@@ -6,11 +6,10 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 from msgspec.structs import replace
 
 from jobs.cli.job_options import GroupedCommand, JobSettings, job_options
-from jobs.cli.shell import command
+from jobs.cli.shell import command, print_json
 from jobs.spec.job import KEY
 from pipeline.errors import EndpointError, OutageError, RefusedError, UsageError
 from pipeline.records import Answer, Chunk, Endpoint, Failure, Request
@@ -80,7 +79,7 @@ def search(
     hits = nearest(output, vector, count)
     if as_json:
         for hit in hits:
-            print(msgspec.json.encode({"score": 0.0} | hit.row | {"score": hit.score}).decode())
+            print_json({"score": 0.0} | hit.row | {"score": hit.score})
         return 0
     from rich.console import Console
     from rich.text import Text

@@ -11,9 +11,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
-from jobs.cli.shell import command, print_message
+from jobs.cli.shell import command, print_json, print_message
 from jobs.display.terminal import PLAIN_EVERY_SECONDS
 from jobs.format import cached_share, clock_duration, compact_count, cost, duration
 from jobs.history.ledger import ledger
@@ -58,7 +57,7 @@ def status(name: str | None, watch: bool, limit: int, as_json: bool) -> int:
             "open": [flatten(run) for run in unfinished(chosen)],
             "ledger": ledger(chosen),
         }
-        print(msgspec.json.encode(tables).decode())
+        print_json(tables)
         return 0
     if watch:
         return _watch(read_runs, limit)

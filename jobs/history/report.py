@@ -89,9 +89,9 @@ def runs_of_the_night(newest_first: Sequence[Run], now: datetime, *, only_last: 
     return list(last.values()) or runs[:1]
 
 
-def encode(report: Report) -> bytes:
-    """The report as JSON."""
-    return msgspec.json.encode(msgspec.to_builtins(report) | {"run": flatten(report.run)})
+def as_record(report: Report) -> dict[str, Any]:
+    """The report for programs."""
+    return {**msgspec.to_builtins(report), "run": flatten(report.run)}
 
 
 def report_of(run: Run) -> Report:
