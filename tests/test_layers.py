@@ -46,7 +46,7 @@ LAYERS = {
     "jobs.history": {"jobs.spec", "pipeline.runs"},
     "jobs.display": {"jobs.history", "jobs.stdio"},
     "jobs.build": {"jobs.spec", "chunkers", "aggregators", "pipeline"},
-    "jobs.schedule": {"jobs.format", "pipeline.disk"},
+    "jobs.schedule": {"jobs.format", "jobs.home", "pipeline.disk"},
     "jobs.mock": {"jobs.format", "pipeline.endpoints"},
     "jobs.cli": {"jobs.build", "jobs.display", "jobs.schedule", "jobs.mock", "jobs.stdio"},
     "jobs.commands": set(),

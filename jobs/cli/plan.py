@@ -36,15 +36,15 @@ def plan(source: str, settings: JobSettings, as_json: bool) -> int:
 def show_plan(source: str, settings: JobSettings, *, as_json: bool) -> int:
     """Prints the plan. The exit code is 8 if the plan is over the budget."""
     from jobs.build import build
-    from jobs.cli.streams import with_files_for_streams
-    from pipeline.cache.store import AnswerCache
+    from jobs.cli.streams import with_input_file
+    from pipeline.cache.read_only import open_to_read
     from pipeline.plan import plan as make_plan
     from pipeline.source.scan import survey
 
     job = settings.load(source, needs_output=False)
-    with with_files_for_streams(job) as (job, _):
+    with with_input_file(job) as job:
         pipeline = build(job, with_secret=False)
-        cache = AnswerCache(pipeline.answers) if pipeline.answers.is_dir() else None
+        cache = open_to_read(pipeline.answers)
         surveyed = run_interruptibly(lambda: survey(pipeline.input))
         estimate = run_interruptibly(lambda: make_plan(pipeline, surveyed, cache))
     if as_json:

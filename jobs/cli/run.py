@@ -76,7 +76,7 @@ def run(
         return show_plan(source, settings, as_json=as_json)
     import anyio
 
-    from jobs.build import build
+    from jobs.build import build, within_descriptors
     from jobs.cli.streams import with_files_for_streams
     from jobs.display.report_page import write_page
     from jobs.display.terminal import Harmless, closing_line, display, endpoint_lines
@@ -86,12 +86,13 @@ def run(
     from pipeline import run as engine
     from pipeline.events import flatten
 
+    state = home()
     try:
         job = settings.load(source)
     except TextmillError:
         if not Path(source).is_file():
             raise
-        with record_run(home(), _record_of_unread_job(source), print_message):
+        with record_run(state, _record_of_unread_job(source), print_message):
             raise  # `status` and `report` show it
     if as_json and job.output.path == "-":
         raise UsageError("--json and output `-` both write to stdout", hint="use -o PATH")
@@ -100,9 +101,11 @@ def run(
     record = _record(job, source, settings)
     with (
         with_files_for_streams(job) as (job, publish),
-        record_run(home(), record, print_message, write_page) as recorder,
+        record_run(state, record, print_message, write_page) as recorder,
     ):
-        pipeline = build(job, changes=changes)
+        pipeline, note = within_descriptors(build(job, changes=changes))
+        if note:
+            print_message(note)
         progress = Harmless(lambda: display(as_json=as_json))
         handlers = {number: signal.getsignal(number) for number in SIGNALS}
         try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
@@ -119,7 +121,6 @@ async def _embed(question: str, model: str, job: Job | None, output: str) -> NDA
     The first endpoint that has this model and is reachable answers.
     """
     from jobs.build import endpoint
-    from jobs.home import answers_folder
     from pipeline.cache.keys import model_name
     from pipeline.cache.store import AnswerCache
     from pipeline.endpoints.http import HttpEndpoint
@@ -143,7 +144,8 @@ async def _embed(question: str, model: str, job: Job | None, output: str) -> NDA
             continue
         try:
             reachable = endpoint(job, spec, with_secret=True)
-            with closing(AnswerCache(answers_folder())) as cache:
+            # For the identity of the server only: a search leaves nothing behind.
+            with TemporaryDirectory() as folder, closing(AnswerCache(Path(folder))) as cache:
                 async with HttpEndpoint(reachable) as http:
                     identified = await identify(reachable, http.get, cache, 0, 10.0)
                 models.append(model_name(identified.endpoint))

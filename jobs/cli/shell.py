@@ -62,17 +62,17 @@ def exit_code_of(command: Callable[[], int], *, as_json: bool = False) -> int:
         print_message("interrupted")
         code, is_resumable = 130, True
     except Exception as error:
-        if error is stdio.stdout_error():
-            return 0  # `stdio.close` chooses the exit code
         code = report(error)
         is_resumable = error.resumable if isinstance(error, TextmillError) else True
-    if as_json:
+    if as_json and code:
         _print_last_line(code, is_resumable)
     return code
 
 
 def report(error: Exception) -> int:
     """Prints an error that ends a command; its exit code."""
+    if error is stdio.stdout_error():
+        return 0  # `stdio.close` reports it and chooses the exit code
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     if isinstance(error, OSError) and error.errno is not None:

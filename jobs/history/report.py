@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from jobs.format import cached_share, cost, duration
+from jobs.format import cached_share, cost, duration, local
 from jobs.history.register import KILLED, Run, is_running, moment
 from jobs.history.status import NOT_OPEN, ending, next_command
 from pipeline.disk.json_lines import JsonLines
@@ -163,10 +163,10 @@ def sections(report: Report) -> list[tuple[str, list[Line]]]:
 
 
 def _when(run: Run) -> str:
-    started = moment(run.started_at).astimezone()
+    started = local(moment(run.started_at))
     if is_running(run):
         return f"since {started:%a %Y-%m-%d %H:%M}"
-    ended = moment(run.ended_at).astimezone()
+    ended = local(moment(run.ended_at))
     day = "" if ended.date() == started.date() else "%a %Y-%m-%d "
     end = ended.strftime(f"{day}%H:%M")
     return f"{started:%a %Y-%m-%d %H:%M} to {end}, {duration(run.seconds)}"

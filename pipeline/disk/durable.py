@@ -35,6 +35,15 @@ def system_error(address: str, error: OSError, problem: str = "cannot be written
     return StorageError(message, hint=hint)
 
 
+def descriptors_are_used_up() -> bool:
+    """Whether no file can be opened now: SQLite and name servers do not say why they fail."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno in DescriptorError.errnos
+    return False
+
+
 def temporary_path(path: Path) -> Path:
     """The path under which a file is written before it is renamed to `path`.
 
