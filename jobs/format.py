@@ -1,4 +1,4 @@
-"""Numbers as people read and type them: durations, counts, sizes, costs, shares.
+"""Numbers and times as people read and type them: durations, counts, sizes, costs, shares.
 
 `pipeline.text.many` counts nouns; it is there because messages of the engine use it, too.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from datetime import UTC, datetime
 
 from pipeline.records import Usage
 
@@ -87,3 +88,17 @@ def byte_size(n_bytes: float) -> str:
             return f"{n_bytes:,.1f} {unit}"
         n_bytes /= 1_000
     return f"{n_bytes:,.1f} TB"
+
+
+def local(at: datetime) -> datetime:
+    """A moment, or the local time without a zone, in local time; in UTC where TZ names an
+    impossible zone, such as `UTC-99:99`."""
+    try:
+        return at.astimezone()
+    except (ValueError, OverflowError):
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def local_now() -> datetime:
+    """The current local time."""
+    return local(datetime.now(UTC))

@@ -183,7 +183,7 @@ def test_the_readme_and_the_makefile_name_the_same_commands():
 
 
 def test_every_page_says_only_commands_that_exist():
-    from jobs.__main__ import cli
+    from jobs.commands import cli
 
     for page in (ROOT / "docs").rglob("*.md"):
         for name in re.findall(r"`textmill (\w+)", page.read_text("utf-8")):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
 from jobs.cli.job_options import GroupedCommand, JobSettings, job_options
-from jobs.cli.shell import command, print_message, run_interruptibly
+from jobs.cli.shell import command, print_json, print_message, run_interruptibly
 from jobs.format import duration
 from jobs.history.register import runs
 from jobs.home import home
@@ -44,20 +42,20 @@ def plan(source: str, settings: JobSettings, as_json: bool) -> int:
 def show_plan(source: str, settings: JobSettings, *, as_json: bool) -> int:
     """Prints the plan. The exit code is 8 if the plan is over the budget."""
     from jobs.build import build
-    from jobs.cli.streams import with_files_for_streams
-    from pipeline.cache.store import AnswerCache
+    from jobs.cli.streams import with_input_file
+    from pipeline.cache.read_only import open_to_read
     from pipeline.plan import plan as make_plan
     from pipeline.source.scan import survey
 
     job = settings.load(source, needs_output=False)
-    with with_files_for_streams(job) as (job, _):
+    with with_input_file(job) as job:
         pipeline = build(job, with_secret=False)
-        cache = AnswerCache(pipeline.answers) if pipeline.answers.is_dir() else None
+        cache = open_to_read(pipeline.answers)
         surveyed = run_interruptibly(lambda: survey(pipeline.input))
         times = call_times(job)
         estimate = run_interruptibly(lambda: make_plan(pipeline, surveyed, cache, times))
     if as_json:
-        print(msgspec.json.encode(estimate).decode())
+        print_json(estimate)
     else:
         print(
             f"{many(estimate.documents, 'document')}, {many(estimate.chunks, 'chunk')}, "
@@ -71,7 +69,7 @@ def show_plan(source: str, settings: JobSettings, *, as_json: bool) -> int:
     max_cost_usd = budget.max_cost_usd
     known_usd = estimate.cost_usd or 0.0
     if max_cost_usd is not None and known_usd > max_cost_usd and not budget.stop_at_cap:
-        print(f"over budget.max_cost_usd = {max_cost_usd:g}", file=sys.stderr)
+        print_message(f"over budget.max_cost_usd = {max_cost_usd:g}")
         return 8
     return 0
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, Protocol
-
-import msgspec
 
 from jobs.format import cached_share, cost, duration
 from jobs.history.progress import Progress
+from jobs.stdio import json_line
 from pipeline import events
-from pipeline.text import many, printable
+from pipeline.text import many, printable, reason
 
 if TYPE_CHECKING:
     from pipeline.runs.summary import Ended
@@ -38,11 +38,10 @@ class JsonLines:
 
     def __init__(self, out: IO[str] | None = None) -> None:
         self._out = out or sys.stdout
-        self._encode = msgspec.json.Encoder().encode
 
     def on(self, event: events.Event) -> None:
         with suppress(OSError):  # the last line reports a closed pipe
-            self._out.write(self._encode(event).decode() + "\n")
+            self._out.write(json_line(event, self._out) + "\n")
             self._out.flush()
 
     def close(self) -> None:
@@ -118,6 +117,35 @@ class Terminal:
 
     def close(self) -> None:
         self._live.stop()
+
+
+class Harmless:
+    """A display whose first error ends it: it must not end a paid run."""
+
+    def __init__(self, make: Callable[[], Display]) -> None:
+        self._display: Display | None = None
+        with self._ending_at_an_error():
+            self._display = make()
+
+    def on(self, event: events.Event) -> None:
+        if self._display is not None:
+            with self._ending_at_an_error():
+                self._display.on(event)
+
+    def close(self) -> None:
+        if self._display is not None:
+            with self._ending_at_an_error():
+                self._display.close()
+
+    @contextmanager
+    def _ending_at_an_error(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._display = None
+            with suppress(Exception):
+                text = f"the display has ended: {type(error).__name__} {reason(error)}"
+                print(text, file=sys.stderr, flush=True)
 
 
 def display(*, as_json: bool) -> Display:

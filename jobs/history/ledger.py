@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from jobs.format import local
 from pipeline.events import usage_fields
 from pipeline.records import Usage
 
@@ -21,7 +22,7 @@ def ledger(runs: Iterable[Run]) -> list[dict[str, object]]:
 
     days: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        day = moment(run.started_at).astimezone().strftime("%Y-%m-%d")
+        day = local(moment(run.started_at)).strftime("%Y-%m-%d")
         days.setdefault((day, run.job), []).append(run)
     return [
         {

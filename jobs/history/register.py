@@ -24,6 +24,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from jobs.home import current_folder
 from pipeline.disk import locks
 from pipeline.disk.json_lines import JsonLines
 from pipeline.errors import StorageError
@@ -135,9 +136,6 @@ def start_record(
     job: str, *, file: str, output: str, command: str, servers: dict[str, str] | None = None
 ) -> Run:
     """The first line of a run that starts now, in this process."""
-    cwd = ""
-    with suppress(OSError):  # the current folder may have been deleted
-        cwd = str(Path.cwd())
     return Run(
         entry=new_run_id(),
         job=job,
@@ -146,7 +144,7 @@ def start_record(
         output=as_text(output),
         command=as_text(command),
         servers=servers or {},
-        cwd=as_text(cwd),
+        cwd=as_text(current_folder()),
         host=socket.gethostname(),
         pid=os.getpid(),
     )
@@ -181,7 +179,7 @@ def _lines(home: Path) -> tuple[dict[str, Run], int]:
     by_entry: dict[str, Run] = {}
     lines = JsonLines(_path(home), Run)
     try:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             for run in lines:
                 if run.entry not in by_entry or not by_entry[run.entry].ended_at:
                     by_entry[run.entry] = run

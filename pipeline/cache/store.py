@@ -40,9 +40,9 @@ from pipeline.cache.sql import (
     look_up,
     upsert,
 )
-from pipeline.disk.durable import sync_folder
+from pipeline.disk.durable import descriptors_are_used_up, sync_folder
 from pipeline.disk.locks import lock_cache_folder
-from pipeline.errors import StateError, StorageError, TextmillError
+from pipeline.errors import DescriptorError, StateError, StorageError, TextmillError
 from pipeline.records import Answer, Split
 
 BUSY_SECONDS = 60
@@ -53,7 +53,7 @@ ENTRY_BYTES_AT_ONCE = 8 << 20
 
 
 @contextmanager
-def _storage_errors(folder: Path) -> Iterator[None]:
+def storage_errors(folder: Path) -> Iterator[None]:
     """Turns errors of SQLite and the system into StorageError or StateError."""
     try:
         yield
@@ -142,7 +142,7 @@ class AnswerCache:
         """The answers under these keys; a damaged entry counts as absent and is paid again."""
         answers: dict[bytes, Answer | Split] = {}
         all_keys = list(keys)
-        with _storage_errors(self.folder):
+        with storage_errors(self.folder):
             execute = self._store._sql
             for batch in batches(all_keys, LOOK_UP_KEYS):
                 (row,) = execute(look_up(len(batch)), [*batch, time.time()]).fetchall()
@@ -155,20 +155,20 @@ class AnswerCache:
 
     def contains(self, key: bytes) -> bool:
         """Whether any entry has this key, also a damaged one, which `get_many` skips."""
-        with _storage_errors(self.folder):
+        with storage_errors(self.folder):
             return bool(self._store._sql(HOLDS, (key,)).fetchall())
 
     def put_many(self, answers: Sequence[tuple[bytes, Answer | Split]]) -> None:
         """Store answers; all are durable when this returns. Cost: one transaction, one sync."""
         now = time.time()
         rows = [(key, now, encode_entry(key, answer)) for key, answer in answers]
-        with _storage_errors(self.folder), self._store.transact():
+        with storage_errors(self.folder), self._store.transact():
             self._put(rows)
 
     def add_many(self, entries: Sequence[Entry]) -> tuple[int, int]:
         """Add the answers that are missing, with their original times. Returns: the number added,
         and the number for which the cache holds, and keeps, a different answer."""
-        with _storage_errors(self.folder), self._store.transact():
+        with storage_errors(self.folder), self._store.transact():
             present = self.get_many(entry.key for entry in entries)
             new = [entry for entry in entries if entry.key not in present]
             self._put([(entry.key, entry.stored, entry.encoded or b"") for entry in new])
@@ -189,7 +189,7 @@ class AnswerCache:
         Other processes may write meanwhile: no lock is held between batches.
         """
         execute = self._store._sql
-        with _storage_errors(self.folder):
+        with storage_errors(self.folder):
             ((last,),) = execute("SELECT max(rowid) FROM Cache").fetchall()
             row = -1
             while last is not None and row < last:
@@ -208,7 +208,7 @@ class AnswerCache:
     def remove(self, entries: Sequence[Entry]) -> int:
         """Remove these rows, except those stored again since they were read. Returns: the number
         removed."""
-        with _storage_errors(self.folder), self._store.transact():
+        with storage_errors(self.folder), self._store.transact():
             execute = self._store._sql
             return sum(execute(REMOVE, (e.row, e.stored)).rowcount for e in entries)
 
@@ -223,7 +223,7 @@ class AnswerCache:
 
     def shrink_file(self) -> None:
         """Return the space of removed rows to the file system, unless a reader still uses them."""
-        with _storage_errors(self.folder):
+        with storage_errors(self.folder):
             # diskcache's file truncates itself (auto_vacuum) when the log is written back.
             self._store._sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
@@ -235,13 +235,13 @@ class AnswerCache:
     def remember_prefix(self, prefix: bytes) -> None:
         """Keep the shared part of an endpoint's keys, so that a miss can be explained."""
         name = PREFIX + hashlib.sha256(prefix).hexdigest()[:32].encode()
-        with _storage_errors(self.folder):
+        with storage_errors(self.folder):
             if self._store.get(name) != prefix:
                 self._store.set(name, prefix)
 
     def prefixes(self) -> list[bytes]:
         """Every remembered prefix, the oldest first."""
-        with _storage_errors(self.folder):
+        with storage_errors(self.folder):
             rows = self._store._sql(
                 "SELECT value FROM Cache WHERE key >= ? AND key < ? AND raw = 1 ORDER BY rowid",
                 (PREFIX, PREFIX[:-1] + b"!"),
@@ -250,12 +250,12 @@ class AnswerCache:
 
     def remember(self, name: str, value: bytes) -> None:
         """Keep a server's report about itself under this name."""
-        with _storage_errors(self.folder):
+        with storage_errors(self.folder):
             self._store.set(SERVER + name.encode(), value)
 
     def recall(self, name: str) -> bytes | None:
         """The value kept under this name; None where there is none."""
-        with _storage_errors(self.folder):
+        with storage_errors(self.folder):
             value: bytes | None = self._store.get(SERVER + name.encode())
         return value
 
@@ -270,6 +270,8 @@ class AnswerCache:
 
 
 def _cache_error(folder: Path, error: Exception) -> TextmillError:
+    if descriptors_are_used_up():
+        return DescriptorError(str(folder))
     if type(error) is sqlite3.DatabaseError:  # its subclasses have other causes
         return StateError(
             f"{folder}: the cache file is damaged: {error}",

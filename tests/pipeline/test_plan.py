@@ -92,7 +92,7 @@ def test_the_time_and_a_price_by_time_follow_from_measured_calls(tmp_path):
 
 @pytest.mark.parametrize("size", [8, 32])
 def test_a_run_matches_its_plan(tmp_path, textmill, size):
-    rows = [{"text": words(25, first)} for first in NUMBERS] + [{"text": ""}, {"text": None}]
+    rows = [{"text": words(25, first), "other": f"new {first}"} for first in NUMBERS] + [{"text": ""}, {"text": None}]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with serving() as mock:
         job = ["embed", "-i", tmp_path / "in.jsonl", "--kind", "openai", "--model", "m",
@@ -102,7 +102,7 @@ def test_a_run_matches_its_plan(tmp_path, textmill, size):
         assert mock.bill.totals().calls == 0
         ran = textmill("run", *job, "-o", tmp_path / "out.parquet", "--json").last
         again = textmill("plan", *job, "--json").last
-        new = ["--json", "--set", "chunk.size=7"]
+        new = ["--json", "--set", "input.text=other"]
         met = textmill("plan", *job, *new).last
         never_met = textmill("plan", *job, *new, "--set", f"endpoint.url={mock.url}/other/v1").last
     assert (plan_line["seconds"], again["seconds"], never_met["seconds"]) == (None, 0.0, None)
