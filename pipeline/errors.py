@@ -311,7 +311,7 @@ class EndpointError(Exception):
         self.headers: Mapping[str, str] = {}
         self.ask_with: Mapping[str, Any] = {}
         """Parameters that the endpoint asks with instead from now on: the server refuses the way of
-        asking, not the request. The call is sent again at once."""
+        asking, not the request. The call is sent again at once, and uses up no attempt."""
 
     @property
     def facts(self) -> ErrorFacts:

@@ -93,16 +93,14 @@ class HttpEndpoint:
             if self._confirm is not None:
                 await self._confirm(self.get)
                 self._confirm = None
-        while True:
-            endpoint = self.endpoint
-            try:
-                return await self._answer(endpoint, requests)
-            except EndpointError as error:
-                if not error.ask_with:
-                    raise
-                if self.endpoint is endpoint:  # else another call has learned it meanwhile
-                    parameters = endpoint.parameters | dict(error.ask_with)
-                    self.endpoint = replace(endpoint, parameters=parameters)
+        endpoint = self.endpoint
+        try:
+            return await self._answer(endpoint, requests)
+        except EndpointError as error:
+            if error.ask_with and self.endpoint is endpoint:  # else another call has learned it
+                parameters = endpoint.parameters | dict(error.ask_with)
+                self.endpoint = replace(endpoint, parameters=parameters)
+            raise
 
     async def _answer(self, endpoint: Endpoint, requests: Sequence[Request]) -> Answered:
         call = self.protocol.encode(endpoint, requests)

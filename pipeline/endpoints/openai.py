@@ -18,6 +18,7 @@ from pipeline.endpoints.error_bodies import first_said
 from pipeline.endpoints.refusals import embedded_error, refusal
 from pipeline.endpoints.responses import (
     Envelope,
+    NoVectors,
     as_failure,
     ends_as,
     out_of_budget,
@@ -27,7 +28,7 @@ from pipeline.endpoints.responses import (
     vector_answers,
     wrong_count,
 )
-from pipeline.errors import EndpointError
+from pipeline.errors import EndpointError, UsageError
 from pipeline.records import Answer, Call, Endpoint, Failure, Request
 from pipeline.tasks import TASKS
 from pipeline.text import many
@@ -132,9 +133,10 @@ def _about_encoding(endpoint: Endpoint, error: EndpointError, body: bytes) -> En
     asked = endpoint.parameters.get("encoding_format", _ENCODINGS[0])
     later = _ENCODINGS[_ENCODINGS.index(asked) + 1 :] if asked in _ENCODINGS else ()
     is_named = _NAMES_ENCODING.search(body) is not None
-    is_refused = error.facts.is_requests_own or error.kind in ("config", "transient")
-    is_useless = error.kind == "invalid" and asked == _ENCODINGS[0]
-    if later and (is_useless or (is_named and is_refused)):
+    is_refused = error.facts.is_requests_own or error.facts.stops_with is UsageError
+    is_named = is_named and (is_refused or error.status == 500)
+    is_useless = asked == _ENCODINGS[0] and isinstance(error, NoVectors)
+    if later and (is_useless or is_named):
         error.ask_with = {"encoding_format": later[0]}
     return error
 
@@ -155,7 +157,8 @@ def _vectors(endpoint: Endpoint, count: int, body: bytes) -> Sequence[Answer | F
             )
         ordered[entry.index] = entry
     if len(reply.data) != count:
-        raise EndpointError("invalid", wrong_count(len(reply.data), "vector", count), status=200)
+        problem = EndpointError if reply.data else NoVectors
+        raise problem("invalid", wrong_count(len(reply.data), "vector", count), status=200)
     failed = {
         at: embedded_error(stated if stated is not None else {"message": "a vector is missing"})
         for at, entry in enumerate(ordered)

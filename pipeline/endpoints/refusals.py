@@ -76,7 +76,8 @@ _MISSING = (
 _names_job = _words(
     _NOUN + _NEAR + _MISSING,
     r"(?:\binvalid|\bunknown|\bunsupported|\bno such|\bunrecogni[sz]ed|\bno|not a valid"
-    r"|不支持的?|不存在的?|无效的?|未知的?|找不到|未找到|没有找到|没有可用的|没有)[ `'\"_-]{0,2}(?:the )?"
+    r"|不支持的?|不存在的?|无效的?|未知的?|找不到|未找到|没有找到|没有可用的|没有)"
+    r"[ `'\"_-]{0,2}(?:the )?"
     + _NOUN.replace(r"|\bapi\b", "")
     + r"(?!\s+(?:output|response|answer|result|reply))",
     r"(?:not (?:available|supported)|does not support|unsupported) (?:for|by|with|on)\b"
@@ -110,9 +111,10 @@ _is_quota = _words(
     r"(?:exceeded|depleted) your monthly", r"credit balance is too low", r"payment required",
     r"billing hard limit", r"余额不足", r"欠费", r"额度(?:不足|已用尽|已用完|用尽)", r"账户余额",
 )  # fmt: skip
+_KEY = r"(?:api[ _-]?key|access[ _-]?token)"
 _is_bad_key = _words(
-    r"(?:invalid|incorrect|missing|expired|wrong|no)[ _-]?(?:\w+ ){0,2}(?:api[ _-]?key|access[ _-]?token)",
-    r"(?:api[ _-]?key|access[ _-]?token)[^.\n]{0,30}(?:not valid|not found|invalid|missing|expired|无效|错误|过期)",
+    r"(?:invalid|incorrect|missing|expired|wrong|no)[ _-]?(?:\w+ ){0,2}" + _KEY,
+    _KEY + r"[^.\n]{0,30}(?:not valid|not found|invalid|missing|expired|无效|错误|过期)",
     r"(?:无效|错误|过期)的?(?:令牌|密钥)|(?:令牌|密钥)(?:无效|错误|已?过期)|invalidapikey",
 )  # fmt: skip
 _is_moderated = _words(
@@ -125,7 +127,8 @@ _is_rate = _words(
 )  # fmt: skip
 _is_busy = _words(
     r"overload", r"\bbusy\b", r"queue (?:is )?(?:full|too long)", r"queue.{0,30}(?:full|exceed)",
-    r"(?:no|insufficient|out of) capacity", r"capacity exceeded", r"no available (?:server|worker|channel)",
+    r"(?:no|insufficient|out of) capacity", r"capacity exceeded",
+    r"no available (?:server|worker|channel)",
     r"pending requests", r"slow[ _]down", "繁忙", "过载", "负载", "混雑",
 )  # fmt: skip
 _names_input = _words(

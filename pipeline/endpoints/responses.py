@@ -104,6 +104,10 @@ def wrong_count(got: int, noun: str, inputs: int) -> str:
     return f"{many(got, noun)} for {many(inputs, 'input')}"
 
 
+class NoVectors(EndpointError):
+    """A 200 with no vectors at all, or with bytes that are none."""
+
+
 def as_failure(error: EndpointError) -> Failure:
     """The failure of one item of an answer. Its neighbours have answers, so the endpoint does not
     wait: the item is sent again."""
@@ -133,7 +137,7 @@ def vector_answers(
     torn = next((v for v in vectors if isinstance(v, bytes) and len(v) % 4), None)
     if torn is not None:
         text = f"a vector of {many(len(torn), 'byte')}, not a multiple of 4"
-        raise EndpointError("invalid", text, status=200)
+        raise NoVectors("invalid", text, status=200)
     try:
         lengths = [len(vector) for vector in vectors]
         length, same_length = Counter(lengths).most_common(1)[0]

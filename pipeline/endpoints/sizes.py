@@ -35,12 +35,14 @@ _COMPARED = _any(
     r"\bat most\b", r"\b(less|fewer|shorter) than\b", r"<=|≤", r"[0-9]\)? > \w",
     r"\bnot enough\b", r"\breduce (the|your) (length|number|size|batch|input|prompt)",
     r"\btoolarge|toolong",
-    "超过", "超出", "超长", "超限", "过长", "过大", "过多", "太长", "太大", "太多", "大于", "不得超",
+    "超过", "超出", "超长", "超限", "过长", "过大", "过多", "太长", "太大", "太多",
+    "大于", "不得超",
     r"\bzu (lang|groß|viele)", r"überschreit", r"höchstens", r"\btrop (long|grand|de)", r"dépass",
     "超え", "長すぎ", "大きすぎ", "超過", "초과",
 )  # fmt: skip
 _BOUND = _any(
-    r"\bmax(imum|imal\w*)?\b", r"\blimit(ed|s|e)?\b", r"\bup to\b", r"\brange\b", r"\ballowed\b", r"\bonly\b", r"\bfull\b",
+    r"\bmax(imum|imal\w*)?\b", r"\blimit(ed|s|e)?\b", r"\bup to\b", r"\brange\b", r"\ballowed\b",
+    r"\bonly\b", r"\bfull\b",
     "最大", "最多", "上限", "限制", "范围", "최대",
 )  # fmt: skip
 _OTHER_BOUND = _any(
@@ -49,7 +51,7 @@ _OTHER_BOUND = _any(
     r"\bper (second|minute|min|hour|day|month)\b", r"/ ?min\b", r"\b[tr]p[mds]\b", r"\bqps\b",
     r"\brate[ -]?limit", r"\bquota\b", r"\bcredits?\b", r"\bbalance\b",
     "每分钟", "每秒", "每天", "频率", "速率", "频繁", "额度", "配额", "余额", "限流",
-    r"\bqueued?\b", r"concurren", r"in[ -]flight", r"\bpending\b", r"connections?\b", r"\bbusy\b",
+    r"\bqueued?\b", r"concurren", r"in.flight", r"\bpending\b", r"connections?\b", r"\bbusy\b",
     r"overload", r"\bretries\b", r"\bmemory\b", r"open files", "并发", "队列", "排队", "繁忙",
     r"\bheaders?\b", r"\bcookie", r"\bur[il]\b", r"stop sequences?", r"\bdimensions?\b",
     r"\btop [knp]\b", r"temperature", r"log ?probs", r"\bbest of\b", r"penalty", r"\bmin length\b",
