@@ -32,7 +32,7 @@ from jobs.mock.limits.limits import Limit
 from jobs.mock.plan import fault_reply
 from jobs.mock.protocols import texts, vectors
 from jobs.mock.protocols.calls import Reply, Service
-from pipeline.endpoints.responses import refusal
+from pipeline.endpoints.refusals import refusal
 from pipeline.errors import EndpointError, UsageError
 from pipeline.records import Answer, Answered, Request
 

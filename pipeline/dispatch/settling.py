@@ -156,7 +156,7 @@ class Settling:
         final."""
         facts = error.facts
         for entry in entries:
-            entry.attempts += not facts.is_pausing
+            entry.attempts += not (facts.is_pausing or error.ask_with)
         decided = verdict(
             error,
             max(entry.attempts for entry in entries),

@@ -48,6 +48,7 @@ ROWS = {
     "transient":   Row(("fail", 12),   "halve", 1,   0.0,   True,  [(20, 5.0)],  None,  None,         14.0, False),
     "ambiguous":   Row(("fail", 2),    "halve", 1,   0.5,   True,  [(20, 5.0)],  None,  None,         14.0, False),
     "invalid":     Row(("fail", 3),    "halve", 1,   0.5,   False, [],           None,  None,         14.0, False),
+    "truncated":   Row(("fail", 1),    "halve", 1,   0.5,   False, [],           None,  None,          0.0, False),
 }  # fmt: skip
 NAMES = {Retry: "again", Halve: "halve", SplitRequest: "split", Fail: "fail", Stop: "stop"}
 
