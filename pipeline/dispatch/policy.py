@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+LEND_AFTER_SECONDS = 1.0
 
 
 class View(NamedTuple):
@@ -29,13 +31,11 @@ def takes(policy: str, views: Sequence[View], position: int) -> bool:
     `ordered`, `cheapest` and `fastest` choose the first, cheapest or fastest endpoint with room;
     file order decides among equals. Under `ordered` and `cheapest` a rate-limited endpoint is
     skipped; under `fastest` its wait is added to its latency. It still asks its limiter, to learn
-    when to retry. `weighted` keeps the shares equal to within one call, whichever has room.
+    when to retry.
     """
-    (candidate,) = (view for view in views if view.position == position)
+    candidate = _at(views, position)
     if not candidate.has_room:
         return False
-    if policy == "weighted":
-        return candidate.share <= min(view.share + view.step for view in views)
     rivals = [view for view in views if view.has_room]
     if policy == "fastest":
         return min(rivals, key=_seconds_rank) is candidate
@@ -43,6 +43,54 @@ def takes(policy: str, views: Sequence[View], position: int) -> bool:
     if candidate.limit_seconds > 0:
         return True
     return min((view for view in rivals if not view.limit_seconds), key=rank) is candidate
+
+
+Turn = Literal["takes", "waits", "held"]
+"""held: only endpoints that cannot take a call now are further behind."""
+
+
+def weighted_turn(views: Sequence[View], position: int) -> Turn:
+    """Whether the endpoint at this position takes the call under `weighted`, which keeps the shares
+    equal to within one call."""
+    candidate = _at(views, position)
+    if not candidate.has_room:
+        return "waits"
+    if candidate.limit_seconds > 0:
+        return "takes"  # it asks its limiter, to learn when to retry
+    behind = [view for view in views if view.share + view.step < candidate.share]
+    if not behind:
+        return "takes"
+    is_held = all(not view.has_room or view.limit_seconds > 0 for view in behind)
+    return "held" if is_held else "waits"
+
+
+class Lending(NamedTuple):
+    """Whether the endpoints of a tier that cannot use their share of `weighted` lend it.
+
+    Weights decide while all keep up. An endpoint that holds the others up for a second in total
+    lends its share until it keeps up again. Units: seconds on the caller's monotonic clock.
+    """
+
+    at: float = 0.0
+    held_seconds: float = 0.0
+    """How long others were held up; a second without is worth a tenth of one with."""
+    is_held: bool = False
+
+    def observed(self, now: float, is_held: bool) -> Lending:
+        """The state after an endpoint with room found that it is held up, or is not."""
+        seconds = now - self.at
+        held = self.held_seconds + (seconds if self.is_held else -seconds / 10)
+        return Lending(now, min(LEND_AFTER_SECONDS, max(0.0, held)), is_held)
+
+    @property
+    def lends(self) -> bool:
+        """True if an endpoint that is held up takes the call."""
+        return self.held_seconds >= LEND_AFTER_SECONDS
+
+
+def _at(views: Sequence[View], position: int) -> View:
+    (candidate,) = (view for view in views if view.position == position)
+    return candidate
 
 
 def _position_rank(view: View) -> tuple[float, int]:
