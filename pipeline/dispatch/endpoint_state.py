@@ -131,11 +131,23 @@ class EndpointState:
     def is_silent(self, now: float, neighbours: Sequence[EndpointState]) -> bool:
         """True if calls are in flight and nothing came back for far longer than usual, by its own
         answers, or before the first of them by those of its neighbours."""
-        quiet_seconds = now - max(self._busy_since, self._heard_at)
+        quiet_seconds = self._quiet_seconds(now)
         if not self._calls or quiet_seconds < PATIENCE_SECONDS:
             return False
         usual = self.meter.usual_seconds or max(each.meter.usual_seconds for each in neighbours)
         return 0 < PATIENCE * usual <= quiet_seconds
+
+    def _is_hung(self, now: float, seconds: float) -> bool:
+        """True if a call that took so long reached its deadline, and the others in flight are
+        silent."""
+        deadline = self.endpoint.deadline
+        bound = min(deadline.first_byte_seconds, deadline.call_seconds)
+        patience = max(PATIENCE_SECONDS, PATIENCE * self.meter.usual_seconds)
+        return seconds >= bound and self._quiet_seconds(now) >= min(patience, bound)
+
+    def _quiet_seconds(self, now: float) -> float:
+        """Seconds in which calls were in flight and nothing came back."""
+        return now - max(self._busy_since, self._heard_at)
 
     def answered(
         self,
@@ -187,8 +199,7 @@ class EndpointState:
             self._heard_at = now
         if facts.is_endpoints_fault:
             is_silent = self.failed(permit.started, str(error))
-            patience = min(PATIENCE_SECONDS, self.endpoint.deadline.first_byte_seconds)
-            is_hung = seconds >= patience and self._heard_at < permit.started
+            is_hung = self._is_hung(now, seconds)
         else:
             self.replied(permit.started)
         return Refusal(

@@ -146,7 +146,7 @@ class Admission:
     ) -> Pause | None:
         """Record a call that brought an error; the pause that begins with it, if one begins.
 
-        `is_hung`: the endpoint sent nothing during the whole of a long call. One such call is
+        `is_hung`: the call reached its deadline, and the endpoint sends nothing. One such call is
         enough for a pause: the next twenty would wait as long.
         """
         facts = error.facts
