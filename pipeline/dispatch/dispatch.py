@@ -87,7 +87,7 @@ class Dispatch:
             for position, (endpoint, send) in enumerate(endpoints)
         ]
         self._choice = Choice(self._states, policy)
-        self._table = InFlightTable(dict(failures))
+        self._table = InFlightTable(dict(failures), self._keys)
         self._writer = Writer(cache, journal)
         self._settling = Settling(
             self._states,
@@ -121,6 +121,8 @@ class Dispatch:
         missing: list[InFlight] = []
         stored = await self._look_up(new) if new else {}
         for entry in new:
+            if entry.is_settled:  # meanwhile, with an equal text of a row with another route
+                continue
             settled = stored.get(entry.request.dedup_key)
             if isinstance(settled, Split) and self._settling.can_split(entry):
                 self._table.splits.add(entry.request.dedup_key)
@@ -133,7 +135,9 @@ class Dispatch:
             self._table.settle(entry)
         if missing and self._open_endpoints is not None:
             await self._ensure_open(self._open_endpoints)
+            missing = [entry for entry in missing if not entry.is_settled]
         for entry in missing:
+            entry.is_queued = True
             entry.queue.add(entry)
         self.tally.requests += len(requests)
         self.tally.cached += len(requests) - len(missing)
@@ -229,29 +233,29 @@ class Dispatch:
         wait = math.inf
         state.polled_at = now
         for queue in self._table.waiting(state.position):
-            call = queue.next(now, state.endpoint, state.batch_size)
-            if call is None:
-                wait = min(wait, queue.ready_in(now))
-                continue
-            requests = [entry.request for entry in call.entries]
-            if not self._choice.is_chosen(state, queue.route, requests, now):
-                wait = min(wait, _RECHECK_SECONDS)
-                if state.admission.has_room and any(each.polled_at < now for each in self._states):
-                    self._wake_workers()  # the chosen endpoint may sleep since it was not chosen
-                continue
-            if state.check is not None:  # its calls go first
-                checked = state.check.next(now, state.endpoint, state.batch_size)
-                if checked is None:
-                    return min(wait, state.check.ready_in(now))
-                call = checked
+            while (call := queue.next(now, state.endpoint, state.batch_size)) is not None:
                 requests = [entry.request for entry in call.entries]
-            leased = state.admission.lease(now, state.tokens(requests), call.cost)
-            if isinstance(leased, float):
-                # A waiting worker wakes when the outage reaches its bound.
-                outage_ends = outage_start(self._states, queue) + self._max_outage_seconds
-                return min(wait, leased, max(0.0, outage_ends - now) or leased)
-            call.entries[0].queue.mark_sent(call)
-            return call, leased
+                if not self._choice.is_chosen(state, queue.route, requests, now):
+                    wait = min(wait, _RECHECK_SECONDS)
+                    if state.admission.has_room and any(e.polled_at < now for e in self._states):
+                        self._wake_workers()  # the chosen one may sleep since it was not chosen
+                    break
+                if self._table.follow(call.entries, state.position):
+                    continue
+                if state.check is not None:  # its calls go first
+                    call = state.check.next(now, state.endpoint, state.batch_size)
+                    if call is None:
+                        return min(wait, state.check.ready_in(now))
+                    requests = [entry.request for entry in call.entries]
+                leased = state.admission.lease(now, state.tokens(requests), call.cost)
+                if isinstance(leased, float):
+                    # A waiting worker wakes when the outage reaches its bound.
+                    outage_ends = outage_start(self._states, queue) + self._max_outage_seconds
+                    return min(wait, leased, max(0.0, outage_ends - now) or leased)
+                call.entries[0].queue.mark_sent(call)
+                return call, leased
+            else:
+                wait = min(wait, queue.ready_in(now))
         return wait
 
     def _forbids(self, state: EndpointState, requests: Sequence[Request]) -> TextmillError | None:
@@ -327,6 +331,8 @@ class Dispatch:
         expected = state.estimate(requests)
         queue = call.entries[0].queue
         state.began(permit.started)
+        for entry in call.entries:
+            entry.sent_to = state.position
         self._in_flight += len(requests)
         self._estimated_usd += expected
         try:
