@@ -64,8 +64,9 @@ class Choice:
         if self._policy != "weighted":
             return takes(self._policy, views, state.position)
         turn = weighted_turn(views, state.position)
-        if not state.admission.has_room:
-            return False
+        (own,) = (view for view in views if view.position == state.position)
+        if not own.is_able:
+            return turn == "takes"
         lending = self._lending.get(tier, Lending(now)).observed(now, turn == "held")
         self._lending[tier] = lending
         return turn == "takes" or (turn == "held" and lending.lends)

@@ -24,6 +24,11 @@ class View(NamedTuple):
     """The increase of `share` through this call."""
     limit_seconds: float = 0.0
 
+    @property
+    def is_able(self) -> bool:
+        """True if a call could go at once."""
+        return self.has_room and not self.limit_seconds
+
 
 def takes(policy: str, views: Sequence[View], position: int) -> bool:
     """True if the endpoint at this position takes the call, among those that are not paused.
@@ -60,32 +65,30 @@ def weighted_turn(views: Sequence[View], position: int) -> Turn:
     behind = [view for view in views if view.share + view.step < candidate.share]
     if not behind:
         return "takes"
-    is_held = all(not view.has_room or view.limit_seconds > 0 for view in behind)
-    return "held" if is_held else "waits"
+    return "waits" if any(view.is_able for view in behind) else "held"
 
 
 class Lending(NamedTuple):
     """Whether the endpoints of a tier that cannot use their share of `weighted` lend it.
 
-    Weights decide while all keep up. An endpoint that holds the others up for a second in total
-    lends its share until it keeps up again. Units: seconds on the caller's monotonic clock.
+    Weights decide while all keep up. Endpoints that hold the others up for a second in total lend
+    their share until they keep up again. Units: seconds on the caller's monotonic clock.
     """
 
     at: float = 0.0
     held_seconds: float = 0.0
     """How long others were held up; a second without is worth a tenth of one with."""
     is_held: bool = False
+    lends: bool = False
+    """True: an endpoint that is held up takes the call."""
 
     def observed(self, now: float, is_held: bool) -> Lending:
-        """The state after an endpoint with room found that it is held up, or is not."""
+        """The state after an endpoint that could take a call found that it is held up, or not."""
         seconds = now - self.at
         held = self.held_seconds + (seconds if self.is_held else -seconds / 10)
-        return Lending(now, min(LEND_AFTER_SECONDS, max(0.0, held)), is_held)
-
-    @property
-    def lends(self) -> bool:
-        """True if an endpoint that is held up takes the call."""
-        return self.held_seconds >= LEND_AFTER_SECONDS
+        held = min(LEND_AFTER_SECONDS, max(0.0, held))
+        lends = held >= LEND_AFTER_SECONDS * (0.5 if self.lends else 1.0)
+        return Lending(now, held, is_held, lends)
 
 
 def _at(views: Sequence[View], position: int) -> View:
