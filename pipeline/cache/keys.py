@@ -105,6 +105,7 @@ class Keys:
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         kinds: dict[bytes, Callable[[str], bytes]] = {}
         self._of = [kinds.setdefault((key := request_key(e))(""), key) for e in endpoints]
+        self.endpoints = len(endpoints)
         self.is_one = len(kinds) == 1
         """Whether all endpoints share one key."""
         self._others: dict[Route, tuple[Callable[[str], bytes], ...]] = {}

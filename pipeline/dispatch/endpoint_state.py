@@ -23,6 +23,11 @@ EQUAL_REFUSALS = 20
 """This number of different requests rejected with one status, and none answered: the configuration
 is wrong."""
 
+PATIENCE_SECONDS = 5.0
+PATIENCE = 4.0
+"""An endpoint that sent nothing for this multiple of the usual time of a call, and at least for
+`PATIENCE_SECONDS`, is silent."""
+
 Send = Callable[[Sequence[Request]], Awaitable[Answered]]
 
 
@@ -62,6 +67,11 @@ class EndpointState:
         """Start of the earliest failed call since the last reply; used to measure an outage."""
         self._silent_since = math.inf
         """The same, but reset only by the reply to a call that began later than this."""
+        self._calls = 0
+        """In flight."""
+        self._busy_since = -math.inf
+        self._heard_at = -math.inf
+        """The last time that it sent a reply, of whatever status."""
         self._last_replied_start = -math.inf
         """Start of the latest call that brought a reply."""
         self.last_error = ""
@@ -108,6 +118,37 @@ class EndpointState:
             limit_seconds,
         )
 
+    def began(self, now: float) -> None:
+        """Record that a call goes out."""
+        if not self._calls:
+            self._busy_since = now
+        self._calls += 1
+
+    def ended(self) -> None:
+        """Record that a call returned, however it ended."""
+        self._calls -= 1
+
+    def is_silent(self, now: float, neighbours: Sequence[EndpointState]) -> bool:
+        """True if calls are in flight and nothing came back for far longer than usual, by its own
+        answers, or before the first of them by those of its neighbours."""
+        quiet_seconds = self._quiet_seconds(now)
+        if not self._calls or quiet_seconds < PATIENCE_SECONDS:
+            return False
+        usual = self.meter.usual_seconds or max(each.meter.usual_seconds for each in neighbours)
+        return 0 < PATIENCE * usual <= quiet_seconds
+
+    def _is_hung(self, now: float, seconds: float) -> bool:
+        """True if a call that took so long reached its deadline, and the others in flight are
+        silent."""
+        deadline = self.endpoint.deadline
+        bound = min(deadline.first_byte_seconds, deadline.call_seconds)
+        patience = max(PATIENCE_SECONDS, PATIENCE * self.meter.usual_seconds)
+        return seconds >= bound and self._quiet_seconds(now) >= min(patience, bound)
+
+    def _quiet_seconds(self, now: float) -> float:
+        """Seconds in which calls were in flight and nothing came back."""
+        return now - max(self._busy_since, self._heard_at)
+
     def answered(
         self,
         requests: Sequence[Request],
@@ -146,6 +187,7 @@ class EndpointState:
         used = sum(a.input_tokens + a.output_tokens for a in settled if isinstance(a, Answer))
         self.meter.answered(permit.started, now, usage)
         self.admission.answered(permit, now, used)
+        self._heard_at = now
         self.replied(permit.started)
         return usage
 
@@ -163,12 +205,17 @@ class EndpointState:
             unpriced_calls=int(facts.is_sent and self.endpoint.price is None),
         )
         self.meter.refused(permit.started, now, usage)
-        is_silent = False
+        is_silent = is_hung = False
+        if error.status is not None:
+            self._heard_at = now
         if facts.is_endpoints_fault:
             is_silent = self.failed(permit.started, str(error))
+            is_hung = self._is_hung(now, seconds)
         else:
             self.replied(permit.started)
-        return Refusal(usage, is_silent, self.admission.refused(permit, now, error))
+        return Refusal(
+            usage, is_silent, self.admission.refused(permit, now, error, is_hung=is_hung)
+        )
 
     def replied(self, started: float) -> None:
         """Record a reply to a call that began at `started`."""

@@ -194,6 +194,7 @@ class Settling:
         current = next(at for at, tier in enumerate(tiers) if state.position in tier)
         if not tiers[current + 1 :]:
             return False
+        self._table.returned([entry])
         entry.queue, entry.attempts = self._table.queue(Route(tiers[current + 1 :])), 0
         entry.queue.add(entry)
         return True
@@ -223,11 +224,24 @@ class Settling:
             await self._writer.journal(final)
             self._table.failures.update(final)
         for entry, outcome in outcomes:
-            if isinstance(outcome, Split):
-                self._table.splits.add(entry.request.dedup_key)
-            self._table.settle(entry)
+            self._release(entry, outcome)
+            if isinstance(outcome, Failure) or len(entry.twins) < 1:
+                continue
+            key = self._keys.under(state.position, entry.request)
+            for twin in self._table.settled_with(entry, key):
+                if isinstance(outcome, Answer) or self.can_split(twin):
+                    twin.queue.discard(twin)
+                    self.tally.cached += twin.is_queued
+                    self._release(twin, outcome)
+
+    def _release(self, entry: InFlight, outcome: Settled) -> None:
+        """Let the groups that wait for a settled request continue."""
+        if isinstance(outcome, Split):
+            self._table.splits.add(entry.request.dedup_key)
+        self._table.settle(entry)
 
     def _repeat(self, call: PendingCall) -> None:
+        self._table.returned(call.entries)
         call.entries[0].queue.retry(call)
 
     def requeue(self, entries: list[InFlight]) -> None:
