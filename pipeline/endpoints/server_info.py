@@ -19,7 +19,6 @@ from msgspec.structs import replace
 
 from pipeline.cache.store import AnswerCache
 from pipeline.endpoints.kinds import KINDS
-from pipeline.endpoints.refusals import refusal
 from pipeline.errors import (
     EndpointError,
     GuardError,
@@ -157,6 +156,8 @@ async def _fetch_info(endpoint: Endpoint, get: Get, cache: AnswerCache) -> bool:
             return False
         stops_with = error.facts.stops_with or UsageError
         raise stops_with(f"endpoint `{endpoint.name}`: {error}") from None
+    from pipeline.endpoints.refusals import refusal
+
     if status != 200 and refusal(status, headers, body).facts.is_endpoints_fault:
         return False  # else its answer is definite: it has no such route, or does not show it
     if status == 200 and _parsed(body) is not None:
