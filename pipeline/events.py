@@ -72,7 +72,17 @@ class CallEnded(Struct, frozen=True, tag_field="event", tag="call_ended"):
             cost_usd=self.cost_usd,
             seconds=self.seconds,
             slowest_seconds=self.seconds,
+            ambiguous=int(self.error is not None and ERRORS[self.error].may_be_billed),
         )
+
+
+class UsageDoubted(Struct, frozen=True, tag_field="event", tag="usage_doubted"):
+    """The endpoint reports a usage that is far from the counted tokens of the same call, for the
+    first time in this run: costs are estimated from the counted ones. Units: tokens."""
+
+    endpoint: str
+    reported: int
+    counted: int
 
 
 class Paused(Struct, frozen=True, tag_field="event", tag="paused"):
@@ -116,6 +126,7 @@ Event = (
     | Started
     | Admitted
     | CallEnded
+    | UsageDoubted
     | Paused
     | Written
     | Draining

@@ -209,6 +209,8 @@ class Usage(Struct, frozen=True):
     """Sum over all calls."""
     slowest_seconds: float = 0.0
     """Duration of the slowest call."""
+    ambiguous: int = 0
+    """Calls that brought no usable answer and may have been billed all the same."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -220,6 +222,7 @@ class Usage(Struct, frozen=True):
             self.cost_usd + other.cost_usd,
             self.seconds + other.seconds,
             max(self.slowest_seconds, other.slowest_seconds),
+            self.ambiguous + other.ambiguous,
         )
 
     @property
@@ -230,7 +233,12 @@ class Usage(Struct, frozen=True):
     @property
     def totals(self) -> dict[str, int | float]:
         """The figures for a line about a whole run or a day."""
-        return {"calls": self.calls, "tokens": self.tokens, "cost_usd": round(self.cost_usd, 6)}
+        return {
+            "calls": self.calls,
+            "tokens": self.tokens,
+            "cost_usd": round(self.cost_usd, 6),
+            "ambiguous": self.ambiguous,
+        }
 
     def rounded(self) -> Usage:
         """The usage with rounded figures, for output: sums of floats have rounding errors."""

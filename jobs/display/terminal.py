@@ -146,10 +146,15 @@ def closing_line(ended: Ended, unpriced: Collection[str] = ()) -> str:
         *_changes(summary),
         many(summary.requests, "request"),
         *cached_share(summary.cached, summary.requests),
+        *_ambiguous(summary.usage.ambiguous),
         cost(summary.usage.cost_usd, is_known=is_known),
         duration(summary.seconds),
     ]
     return ", ".join(parts)
+
+
+def _ambiguous(calls: int) -> list[str]:
+    return [f"{many(calls, 'call')} without an answer may have been billed"] if calls else []
 
 
 def _changes(summary: events.Summary) -> list[str]:

@@ -13,8 +13,9 @@ from pipeline.dispatch.policy import View
 from pipeline.dispatch.queue import SplitBatch
 from pipeline.dispatch.stats import EndpointMeter
 from pipeline.errors import EndpointError, GuardError, UsageError
+from pipeline.events import UsageDoubted
 from pipeline.limits.admission import Admission, Pause, Permit
-from pipeline.limits.prices import cost, output_tokens_bound
+from pipeline.limits.prices import cost, is_believable, output_tokens_bound
 from pipeline.records import Answer, Answered, Endpoint, Failure, Request, Usage
 from pipeline.text import printable
 
@@ -70,6 +71,8 @@ class EndpointState:
         self.is_proven = False
         """The endpoint answered, in this run or an earlier one: the configuration works."""
         self._model = ""
+        self._doubt: UsageDoubted | None = None
+        self._doubt_taken = False
         self._refusals: Counter[int | None] = Counter()
         self._output_bound = output_tokens_bound(endpoint.task, endpoint.parameters)
 
@@ -120,8 +123,13 @@ class EndpointState:
         """The usage of an answered call; `kept` holds those of its answers that go into the
         cache."""
         seconds = now - permit.started
-        read = sum(answer.input_tokens for answer in kept)
-        read = read or sum(request.tokens for request in requests)
+        reported = sum(answer.input_tokens for answer in kept)
+        counted = sum(request.tokens for request in requests)
+        characters = sum(len(request.input) for request in requests)
+        believes = is_believable(reported, counted, characters, len(requests))
+        if not believes and self._doubt is None:
+            self._doubt = UsageDoubted(self.name, reported, counted)
+        read = (reported if believes else 0) or counted
         written = sum(answer.output_tokens for answer in kept)
         usd = cost(
             self.endpoint.price,
@@ -133,6 +141,7 @@ class EndpointState:
         )
         usage = Usage(1, len(kept), 0, read, written, usd, seconds, seconds)
         used = sum(a.input_tokens + a.output_tokens for a in settled if isinstance(a, Answer))
+        used = used if believes else read + written
         self.meter.answered(permit.started, now, usage)
         self.admission.answered(permit, now, used)
         self.replied(permit.started)
@@ -149,6 +158,7 @@ class EndpointState:
             cost_usd=self.estimate(requests) if facts.may_be_billed else 0.0,
             seconds=seconds,
             slowest_seconds=seconds,
+            ambiguous=int(facts.may_be_billed),
         )
         self.meter.refused(permit.started, now, usage)
         is_silent = False
@@ -157,6 +167,12 @@ class EndpointState:
         else:
             self.replied(permit.started)
         return Refusal(usage, is_silent, self.admission.refused(permit, now, error))
+
+    def take_doubt(self) -> UsageDoubted | None:
+        """The first usage that is not believed, once."""
+        doubt = None if self._doubt_taken else self._doubt
+        self._doubt_taken = self._doubt_taken or doubt is not None
+        return doubt
 
     def replied(self, started: float) -> None:
         """Record a reply to a call that began at `started`."""

@@ -75,6 +75,8 @@ class Settling:
         requests = [entry.request for entry in call.entries]
         usage = state.answered(requests, settled, [answer for _, answer in good], permit, now)
         self._report(state.name, usage)
+        if (doubt := state.take_doubt()) is not None:
+            self._emit(doubt)
         if model_error is not None:
             self.requeue(call.entries)
             self._stop(model_error)

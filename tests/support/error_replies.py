@@ -4,7 +4,6 @@ import json
 import random
 from typing import Any, NamedTuple
 
-
 STATUSES = (200, *range(300, 600))
 
 SENTENCES = (
