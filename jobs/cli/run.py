@@ -112,7 +112,7 @@ def run(
             ended: Ended = anyio.run(
                 engine.run,
                 pipeline,
-                listener_of(progress.on, recorder.on, _warn_missing_column),
+                listener_of(progress.on, recorder.on, _warn),
                 retry_failed,
                 backend_options={"use_uvloop": _has_uvloop()},
             )
@@ -133,11 +133,16 @@ def run(
         return ended.summary.exit
 
 
-def _warn_missing_column(event: Event) -> None:
-    from pipeline.events import RuleColumnMissing
+def _warn(event: Event) -> None:
+    from pipeline.events import RuleColumnMissing, UsageDoubted
 
     if isinstance(event, RuleColumnMissing):
         warn_missing_columns([event.column])
+    elif isinstance(event, UsageDoubted):
+        print_message(
+            f"endpoint `{event.endpoint}` reports {event.reported:,} input tokens where"
+            f" {event.counted:,} were counted: its usage is not used for costs"
+        )
 
 
 def listener_of(*listeners: Emit) -> Emit:

@@ -77,6 +77,8 @@ class Settling:
         answers = [answer for _, answer in good]
         usage = state.answered(requests, settled, answers, permit, now, is_kept=not is_check)
         self._report(state.name, usage)
+        if (doubt := state.take_doubt()) is not None:
+            self._emit(doubt)
         if model_error is not None:
             self.requeue(call.entries)
             self._stop(model_error)

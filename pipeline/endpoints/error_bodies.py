@@ -25,7 +25,7 @@ _STATUSES = ("code", "status", "status_code", "statuscode", "http_status_code", 
 _WAITS = ("retry_after", "retry_after_seconds", "retrydelay")
 _INPUT_FIELDS = re.compile(r"inputs?|messages?|contents?|prompts?|texts?|documents?|body|none|null")
 _DEEPEST = 6
-_LONGEST_TEXT = 2_000
+_LONGEST_TEXT = 1_000
 _LONGEST_JSON = 1_000_000
 _ECHO_CHARS = 16
 

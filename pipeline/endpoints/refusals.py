@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from pipeline.endpoints.error_bodies import ErrorBody, read_body, read_value
@@ -224,6 +225,7 @@ def embedded_error(value: Any) -> EndpointError:
     )
 
 
+@lru_cache(maxsize=256)
 def _class(status: int, body: ErrorBody) -> ErrorKind:
     if status == 500 and body.status is not None and body.status in _PASSING:
         status = body.status

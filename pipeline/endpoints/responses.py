@@ -93,10 +93,14 @@ _ENDS = {
 }  # fmt: skip
 
 
+_MOST_TOKENS = 2**53 - 1
+
+
 def token_count(tokens: object) -> int:
     """A token count reported by a server; 0 for a value that cannot be one."""
-    is_count = isinstance(tokens, int | float) and not isinstance(tokens, bool)
-    return int(tokens) if is_count and 0 <= tokens < 2**53 else 0  # type: ignore[operator,call-overload]
+    if isinstance(tokens, bool) or not isinstance(tokens, int | float) or not tokens >= 0:
+        return 0
+    return int(min(tokens, _MOST_TOKENS))
 
 
 def wrong_count(got: int, noun: str, inputs: int) -> str:

@@ -51,7 +51,7 @@ _OTHER_BOUND = _any(
     r"\bper (second|minute|min|hour|day|month)\b", r"/ ?min\b", r"\b[tr]p[mds]\b", r"\bqps\b",
     r"\brate[ -]?limit", r"\bquota\b", r"\bcredits?\b", r"\bbalance\b",
     "每分钟", "每秒", "每天", "频率", "速率", "频繁", "额度", "配额", "余额", "限流",
-    r"\bqueued?\b", r"concurren", r"in.flight", r"\bpending\b", r"connections?\b", r"\bbusy\b",
+    r"\bqueued?\b", r"concurren", r"in flight", r"\bpending\b", r"connections?\b", r"\bbusy\b",
     r"overload", r"\bretries\b", r"\bmemory\b", r"open files", "并发", "队列", "排队", "繁忙",
     r"\bheaders?\b", r"\bcookie", r"\bur[il]\b", r"stop sequences?", r"\bdimensions?\b",
     r"\btop [knp]\b", r"temperature", r"log ?probs", r"\bbest of\b", r"penalty", r"\bmin length\b",
