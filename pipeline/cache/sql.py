@@ -38,8 +38,9 @@ def batches(rows: Sequence[_T], max_rows: int) -> Iterator[Sequence[_T]]:
 
 
 @cache
-def upsert(rows: int) -> str:
-    """The statement that does what `diskcache.Cache.set` does, for this number of rows.
+def insert(rows: int) -> str:
+    """The statement that stores this number of rows, except those whose key is in the file; its
+    `rowcount` is the number stored.
 
     Parameters: key, time, length and value of each row.
     """
@@ -49,7 +50,16 @@ def upsert(rows: int) -> str:
     )
     return (
         "INSERT INTO Cache(key, raw, store_time, expire_time, access_time, access_count, tag,"
-        f" size, mode, filename, value) VALUES {values} ON CONFLICT(key, raw) DO UPDATE SET"
+        f" size, mode, filename, value) VALUES {values} ON CONFLICT(key, raw) DO NOTHING"
+    )
+
+
+@cache
+def upsert(rows: int) -> str:
+    """The statement that does what `diskcache.Cache.set` does, for this number of rows: it replaces
+    those whose key is in the file. Parameters: as for `insert`."""
+    return insert(rows).removesuffix("NOTHING") + (
+        "UPDATE SET"
         " store_time = excluded.store_time, expire_time = NULL, access_time = excluded.access_time,"
         " access_count = 0, tag = NULL, size = excluded.size, mode = excluded.mode,"
         " filename = NULL, value = excluded.value"

@@ -88,7 +88,7 @@ class Dispatch:
             for position, (endpoint, send) in enumerate(endpoints)
         ]
         self._table = InFlightTable(dict(failures))
-        self._writer = Writer(cache, journal)
+        self._writer = Writer(cache, self._can_use, journal)
         self._settling = Settling(
             self._states,
             self._table,
@@ -122,14 +122,11 @@ class Dispatch:
         stored = await self._look_up(new) if new else {}
         for entry in new:
             settled = stored.get(entry.request.dedup_key)
-            if isinstance(settled, Split) and self._settling.can_split(entry):
-                self._table.splits.add(entry.request.dedup_key)
-            elif (
-                not isinstance(settled, Answer)
-                or self._settling.wrong_dimension(settled) is not None
-            ):
+            if settled is None or not self._settling.can_use(entry, settled):
                 missing.append(entry)
                 continue
+            if isinstance(settled, Split):
+                self._table.splits.add(entry.request.dedup_key)
             self._table.settle(entry)
         if missing and self._open_endpoints is not None:
             await self._ensure_open(self._open_endpoints)
@@ -289,6 +286,9 @@ class Dispatch:
             if self._open_endpoints is not None:
                 await open_endpoints()
                 self._open_endpoints = None
+
+    def _can_use(self, entry: InFlight, stored: Answer | Split) -> bool:
+        return self._settling.can_use(entry, stored)
 
     async def _look_up(self, entries: Sequence[InFlight]) -> dict[bytes, Answer | Split]:
         """The outcomes that are settled already, by `dedup_key`."""

@@ -14,7 +14,7 @@ from pipeline import events
 from pipeline.cache.keys import Keys
 from pipeline.dispatch.endpoint_state import EndpointState
 from pipeline.dispatch.queue import InFlight, InFlightTable, PendingCall, SplitBatch
-from pipeline.dispatch.writer import Writer
+from pipeline.dispatch.writer import Kept, Writer
 from pipeline.errors import EndpointError, TextmillError
 from pipeline.limits.admission import Permit
 from pipeline.limits.prices import cost
@@ -225,18 +225,18 @@ class Settling:
             if isinstance(outcome, Failure)
         ]
         kept = [
-            (self._keys.under(state.position, entry.request), outcome)
+            Kept(self._keys.under(state.position, entry.request), outcome, entry)
             for entry, outcome in outcomes
             if not isinstance(outcome, Failure)
         ]
-        if kept:
-            await self._writer.keep(kept)
+        stored = await self._writer.keep(kept) if kept else {}
         if final:
             await self._writer.journal(final)
             self._table.failures.update(final)
-        for entry, outcome in outcomes:
-            if isinstance(outcome, Split):
+        for key, outcome, entry in kept:
+            if isinstance(stored.get(key, outcome), Split):
                 self._table.splits.add(entry.request.dedup_key)
+        for entry, _ in outcomes:
             self._table.settle(entry)
 
     def _repeat(self, call: PendingCall) -> None:
@@ -259,6 +259,12 @@ class Settling:
                 got, expected = len(answer.value) // 4, self._vector_bytes // 4
                 return Failure("invalid", f"a vector of {got} dimensions, expected {expected}")
         return None
+
+    def can_use(self, entry: InFlight, stored: Answer | Split) -> bool:
+        """True if an outcome of the cache settles this request."""
+        if isinstance(stored, Split):
+            return self.can_split(entry)
+        return self.wrong_dimension(stored) is None
 
     def can_split(self, entry: InFlight) -> bool:
         """True if the chunk has enough tokens to be split; a split without pieces would be a
