@@ -14,7 +14,6 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
 
 import anyio
 from anyio.to_thread import run_sync
@@ -23,7 +22,8 @@ from pipeline import events
 from pipeline.cache.keys import Keys
 from pipeline.cache.lookup import look_up
 from pipeline.cache.store import AnswerCache
-from pipeline.dispatch.endpoint_state import Check, EndpointState, Send
+from pipeline.dispatch.check import Check, CheckQueue
+from pipeline.dispatch.endpoint_state import EndpointState, Send
 from pipeline.dispatch.outage import outage, outage_start
 from pipeline.dispatch.policy import takes
 from pipeline.dispatch.queue import Group, InFlight, InFlightTable, PendingCall
@@ -131,7 +131,7 @@ class Dispatch:
         if missing and self._open_endpoints is not None:
             await self._ensure_open(self._open_endpoints)
         for entry in missing:
-            self._table.queue(entry.route).add(entry)
+            entry.queue.add(entry)
         self.tally.requests += len(requests)
         self.tally.cached += len(requests) - len(missing)
         if not group.unsettled:
@@ -145,9 +145,10 @@ class Dispatch:
         self._table.failures.update({request.dedup_key: why for request in requests})
 
     def guard(self, position: int, check: Check) -> None:
-        """Put a check before the calls of the endpoint at this position. Its own calls are paid for
-        like all others."""
-        self._states[position].check = check
+        """Put a check before the calls of the endpoint at this position. Its own calls go through
+        limits and budget like all others."""
+        if check.requests:
+            self._states[position].check = CheckQueue(position, check)
 
     @property
     def failures(self) -> Mapping[bytes, Failure]:
@@ -235,12 +236,18 @@ class Dispatch:
                 if state.admission.has_room and any(each.polled_at < now for each in self._states):
                     self._wake_workers()  # the chosen endpoint may sleep since it was not chosen
                 continue
+            if state.check is not None:  # its calls go first
+                checked = state.check.next(now, state.endpoint, state.batch_size)
+                if checked is None:
+                    return min(wait, state.check.ready_in(now))
+                call = checked
+                requests = [entry.request for entry in call.entries]
             leased = state.admission.lease(now, state.tokens(requests), call.cost)
             if isinstance(leased, float):
                 # A waiting worker wakes when the outage reaches its bound.
                 outage_ends = outage_start(self._states, queue) + self._max_outage_seconds
                 return min(wait, leased, max(0.0, outage_ends - now) or leased)
-            queue.mark_sent(call)
+            call.entries[0].queue.mark_sent(call)
             return call, leased
         return wait
 
@@ -324,7 +331,7 @@ class Dispatch:
                 return None
             requests = [entry.request for entry in taken[0].entries]
             if (forbidden := self._forbids(state, requests)) is not None:
-                self._table.queue(taken[0].entries[0].route).in_flight -= len(requests)
+                taken[0].entries[0].queue.in_flight -= len(requests)
                 self._settling.requeue(taken[0].entries)
                 self.stop(forbidden)
                 continue
@@ -344,13 +351,11 @@ class Dispatch:
     async def _call(self, state: EndpointState, call: PendingCall, permit: Permit) -> None:
         requests = [entry.request for entry in call.entries]
         expected = state.estimate(requests)
-        queue = self._table.queue(call.entries[0].route)
+        queue = call.entries[0].queue
         self._in_flight += len(requests)
         self._estimated_usd += expected
         try:
             try:
-                if state.check is not None:
-                    await state.check(partial(self._send_for_check, state))
                 settled = (await self._send(state, requests)).settled
             finally:
                 self._estimated_usd -= expected  # from here on the actual cost counts
@@ -374,13 +379,6 @@ class Dispatch:
             state.admission.learn(error.headers, self._clock(), self._wall())
             raise
         state.admission.learn(answered.headers, self._clock(), self._wall())
-        return answered
-
-    async def _send_for_check(self, state: EndpointState, requests: Sequence[Request]) -> Answered:
-        """Send the requests of a check, which are in no queue."""
-        started = self._clock()
-        answered = await self._send(state, requests)
-        self._settling.paid(state, len(requests), self._clock() - started, answered.settled)
         return answered
 
     def _check_outage(self) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import anyio
 
+from pipeline.dispatch.check import CheckQueue
 from pipeline.dispatch.policy import View
 from pipeline.dispatch.queue import SplitBatch
 from pipeline.dispatch.stats import EndpointMeter
@@ -23,9 +24,6 @@ EQUAL_REFUSALS = 20
 is wrong."""
 
 Send = Callable[[Sequence[Request]], Awaitable[Answered]]
-Check = Callable[[Send], Awaitable[None]]
-"""Awaited ahead of each call, with a way to send requests of its own. Raises: what that call then
-ends with."""
 
 
 class Refusal(NamedTuple):
@@ -52,7 +50,8 @@ class EndpointState:
         self.position = position
         self.endpoint = endpoint
         self.send = send
-        self.check: Check | None = None
+        self.check: CheckQueue | None = None
+        """What must be answered before anything else is sent."""
         self.admission = Admission(endpoint, now, uniform)
         self.meter = EndpointMeter()
         self.turn = anyio.Lock(fast_acquire=True)
@@ -113,25 +112,27 @@ class EndpointState:
         self,
         requests: Sequence[Request],
         settled: Sequence[Answer | Failure],
-        kept: Sequence[Answer],
+        valid: Sequence[Answer],
         permit: Permit,
         now: float,
+        *,
+        is_kept: bool = True,
     ) -> Usage:
-        """The usage of an answered call; `kept` holds those of its answers that go into the
-        cache."""
+        """The usage of an answered call; `valid` holds those of its answers that are right. Without
+        `is_kept` they do not go into the cache, and count as no answered requests."""
         seconds = now - permit.started
-        read = sum(answer.input_tokens for answer in kept)
+        read = sum(answer.input_tokens for answer in valid)
         read = read or sum(request.tokens for request in requests)
-        written = sum(answer.output_tokens for answer in kept)
+        written = sum(answer.output_tokens for answer in valid)
         usd = cost(
             self.endpoint.price,
             requests=len(requests),
             input_tokens=read,
             # A request without an answer was written all the same, perhaps up to its bound.
-            output_tokens=written + (len(requests) - len(kept)) * self._output_bound,
+            output_tokens=written + (len(requests) - len(valid)) * self._output_bound,
             seconds=seconds,
         )
-        usage = Usage(1, len(kept), 0, read, written, usd, seconds, seconds)
+        usage = Usage(1, len(valid) if is_kept else 0, 0, read, written, usd, seconds, seconds)
         used = sum(a.input_tokens + a.output_tokens for a in settled if isinstance(a, Answer))
         self.meter.answered(permit.started, now, usage)
         self.admission.answered(permit, now, used)

@@ -29,14 +29,14 @@ class Group:
 class InFlight:
     """A request in flight, the groups that wait for it, and the attempts that it used up."""
 
-    __slots__ = ("attempts", "groups", "order", "request", "route")
+    __slots__ = ("attempts", "groups", "order", "queue", "request")
 
-    def __init__(self, request: Request, group: Group, order: int) -> None:
+    def __init__(self, request: Request, group: Group, order: int, queue: RouteQueue) -> None:
         self.request = request
         self.groups = [group]
         self.order = order
-        self.route = request.route
-        """The remaining tiers of its route."""
+        self.queue = queue
+        """That of the remaining tiers of its route."""
         self.attempts = 0
         """In the current tier."""
 
@@ -168,7 +168,8 @@ class InFlightTable:
             return None
         if request.dedup_key in self.failures:
             return None
-        entry = self._open[request.dedup_key] = InFlight(request, group, next(self._orders))
+        entry = InFlight(request, group, next(self._orders), self.queue(request.route))
+        self._open[request.dedup_key] = entry
         group.unsettled += 1
         return entry
 

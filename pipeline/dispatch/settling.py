@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 
 from pipeline import events
 from pipeline.cache.keys import Keys
+from pipeline.dispatch.check import CheckQueue
 from pipeline.dispatch.endpoint_state import EndpointState
 from pipeline.dispatch.queue import InFlight, InFlightTable, PendingCall, SplitBatch
 from pipeline.dispatch.writer import Kept, Writer
 from pipeline.errors import EndpointError, TextmillError
 from pipeline.limits.admission import Permit
-from pipeline.limits.prices import cost
 from pipeline.limits.retries import Fail, Halve, Retry, SplitRequest, Stop, Uniform, verdict
 from pipeline.records import Answer, Failure, Route, Split, Usage
 
@@ -70,10 +70,12 @@ class Settling:
         """Settle a call that brought an answer or a failure for each of its requests."""
         now = self._clock()
         model_error = state.changed_model(settled)
+        is_check = isinstance(call.entries[0].queue, CheckQueue)
         # Answers of another model are not kept: they would stay under this key for ever.
         good, bad = self._sort(call.entries, settled) if model_error is None else ([], [])
         requests = [entry.request for entry in call.entries]
-        usage = state.answered(requests, settled, [answer for _, answer in good], permit, now)
+        answers = [answer for _, answer in good]
+        usage = state.answered(requests, settled, answers, permit, now, is_kept=not is_check)
         self._report(state.name, usage)
         if model_error is not None:
             self.requeue(call.entries)
@@ -97,7 +99,10 @@ class Settling:
         good: list[tuple[InFlight, Answer]] = []
         bad: list[tuple[InFlight, Failure]] = []
         for entry, outcome in zip(entries, settled, strict=True):
-            problem = outcome if isinstance(outcome, Failure) else self.wrong_dimension(outcome)
+            problem = outcome if isinstance(outcome, Failure) else None
+            if problem is None and isinstance(outcome, Answer):
+                is_check = isinstance(entry.queue, CheckQueue)
+                problem = None if is_check else self.wrong_dimension(outcome)
             if problem is not None:
                 bad.append((entry, problem))
             elif isinstance(outcome, Answer):
@@ -121,28 +126,6 @@ class Settling:
                 )
             )
         await self._settle(state, self._outcomes(state, call.entries, error, now, is_silent))
-
-    def paid(
-        self,
-        state: EndpointState,
-        requests: int,
-        seconds: float,
-        settled: Sequence[Answer | Failure],
-    ) -> None:
-        """Count a call that is paid for but settles no request, such as one of a drift check."""
-        answers = [answer for answer in settled if isinstance(answer, Answer)]
-        read = sum(answer.input_tokens for answer in answers)
-        written = sum(answer.output_tokens for answer in answers)
-        usd = cost(
-            state.endpoint.price,
-            requests=requests,
-            input_tokens=read,
-            output_tokens=written,
-            seconds=seconds,
-        )
-        usage = Usage(1, 0, 0, read, written, usd, seconds, seconds)
-        state.meter.usage += usage
-        self._report(state.name, usage)
 
     def _report(
         self, name: str, usage: Usage, carried: int = 0, error: EndpointError | None = None
@@ -207,18 +190,23 @@ class Settling:
 
     def _fall_back(self, state: EndpointState, entry: InFlight) -> bool:
         """Move the request to the next tier of its route; False if there is none."""
-        tiers = entry.route.tiers
+        tiers = entry.queue.route.tiers
         current = next(at for at, tier in enumerate(tiers) if state.position in tier)
         if not tiers[current + 1 :]:
             return False
-        entry.route, entry.attempts = Route(tiers[current + 1 :]), 0
-        self._table.queue(entry.route).add(entry)
+        entry.queue, entry.attempts = self._table.queue(Route(tiers[current + 1 :])), 0
+        entry.queue.add(entry)
         return True
 
     async def _settle(
         self, state: EndpointState, outcomes: Sequence[tuple[InFlight, Settled]]
     ) -> None:
         """Release these requests, once their outcomes are durable."""
+        if outcomes and isinstance(queue := outcomes[0][0].queue, CheckQueue):
+            self._stop_if(queue.settle(outcomes))
+            if queue.is_done:
+                state.check = None
+            return
         final = [
             (entry.request.dedup_key, outcome)
             for entry, outcome in outcomes
@@ -240,7 +228,7 @@ class Settling:
             self._table.settle(entry)
 
     def _repeat(self, call: PendingCall) -> None:
-        self._table.queue(call.entries[0].route).retry(call)
+        call.entries[0].queue.retry(call)
 
     def requeue(self, entries: list[InFlight]) -> None:
         """Keep these rows open: the error that stops a run is no outcome of a row."""

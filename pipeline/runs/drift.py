@@ -2,29 +2,29 @@
 
 Vectors of two models can be compared, and every such comparison is wrong. If a service changes its
 model silently, the new rows of a night get vectors of another space than the old ones. So before
-the first new call after a commit, a few texts with cached answers are sent again.
+the first new call after a commit, a few texts with cached answers are sent again, as calls like all
+others (`pipeline.dispatch.check`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import anyio
 import numpy as np
 
 from pipeline.cache.store import AnswerCache
 from pipeline.disk.durable import open_private, storage_errors
-from pipeline.errors import EndpointError, GuardError
+from pipeline.errors import GuardError
 from pipeline.parts.reuse import Reuse
 from pipeline.prepare.factory import RequestFactory
 from pipeline.prepare.requests import first_requests
-from pipeline.records import Answer, Answered, Endpoint, Request
+from pipeline.records import Answer, Endpoint, Request
 from pipeline.source.survey import Survey
 from pipeline.tasks import TASKS
-from pipeline.text import printable
+from pipeline.text import many, printable
 
 MIN_COSINE = 0.999
 """Other hardware, batch sizes or half precision give a cosine above 0.9999; another model, or
@@ -33,14 +33,10 @@ GOOD_FOR_SECONDS = 43_200
 """A resumed run does not repeat the check within this time."""
 ROWS_PER_PART = 2
 
-Send = Callable[[Sequence[Request]], Awaitable[Answered]]
-
 
 class DriftCheck:
-    """Sends these texts to an endpoint again, once, before its first call.
-
-    Raises: GuardError if the model changed.
-    """
+    """Texts of the last commit with their vectors: a `pipeline.dispatch.check.Check` of the
+    endpoint that answered them."""
 
     def __init__(
         self,
@@ -48,58 +44,34 @@ class DriftCheck:
         known: Sequence[tuple[Request, bytes]],
         passed: Callable[[], None],
     ) -> None:
-        self._endpoint, self._known, self._passed = endpoint, list(known), passed
-        self._lock = anyio.Lock()
-        self._error: GuardError | None = None
+        self.requests = [request for request, _ in known]
+        self._name = printable(endpoint.name)
+        self._vectors = {request.dedup_key: vector for request, vector in known}
+        self._passed = passed
 
-    async def __call__(self, send: Send) -> None:
-        """Returns once the model is known to be the one that answered these texts before."""
-        if not self._known:
-            return
-        async with self._lock:
-            if self._error is not None:  # found by a call that started at the same time
-                raise self._error
-            if self._known:
-                await self._send_texts(send)
-                self._known.clear()
+    def compare(self, request: Request, answer: Answer) -> GuardError | None:
+        """The error for another vector than before."""
+        before, now = self._vectors[request.dedup_key], answer.value
+        near = cosine(before, now) if isinstance(now, bytes) else -1.0
+        if near >= MIN_COSINE:
+            return None
+        return GuardError(
+            f"{self._name}: the model answers other vectors than before "
+            f"(cosine {near:.3f} for a text of the last commit): nothing was published",
+            hint="a new model is named in endpoint.model or endpoint.revision; "
+            "--set guard.drift_texts=0 mixes its vectors with the old ones",
+        )
 
-    async def _send_texts(self, send: Send) -> None:
-        endpoint = self._endpoint
-        for start in range(0, len(self._known), endpoint.batch_size):
-            known = self._known[start : start + endpoint.batch_size]
-            try:
-                now = await _vectors(send, [request for request, _ in known])
-                for at, (request, vector) in enumerate(known):
-                    if (got := now[at]) is not None and len(got) != len(vector):
-                        # A server may fail once, as with any row; a changed model fails again.
-                        (now[at],) = await _vectors(send, [request])
-            except EndpointError as error:
-                if error.facts.is_requests_own:
-                    return  # it says nothing about the model
-                raise  # the waiting call fails too; both are retried
-            for (_, vector), got in zip(known, now, strict=True):
-                if got is not None:
-                    self._compare(vector, got)
-            if endpoint.requests_per_minute:
-                await anyio.sleep(60 / endpoint.requests_per_minute)
-        self._passed()
-
-    def _compare(self, before: bytes, now: bytes) -> None:
-        if (near := cosine(before, now)) < MIN_COSINE:
-            self._error = GuardError(
-                f"{printable(self._endpoint.name)}: the model answers other vectors than before "
-                f"(cosine {near:.3f} for a text of the last commit): nothing was published",
-                hint="a new model is named in endpoint.model or endpoint.revision; "
-                "--set guard.drift_texts=0 mixes its vectors with the old ones",
-            )
-            raise self._error
-
-
-async def _vectors(send: Send, requests: Sequence[Request]) -> list[bytes | None]:
-    """The current vectors of these requests; None for an answer without a vector."""
-    answers = (await send(requests)).settled
-    values = [each.value if isinstance(each, Answer) else None for each in answers]
-    return [value if isinstance(value, bytes) else None for value in values]
+    def end(self, compared: int) -> GuardError | None:
+        """Record that the check passed. The error, if no text had a vector to compare."""
+        if compared:
+            self._passed()
+            return None
+        return GuardError(
+            f"{self._name}: {many(len(self.requests), 'text')} of the last commit got no vector "
+            "when sent again, so a change of the model would not be seen: nothing was published",
+            hint="--set guard.drift_texts=0 adds vectors without this check",
+        )
 
 
 def drift_checks(

@@ -520,45 +520,6 @@ async def test_requests_that_are_given_up_are_durable_first_and_never_sent(cache
     assert server.calls == [["text 2"]]
 
 
-async def test_a_check_before_an_endpoint_sends_and_pays_as_all_others(cache):
-    server, seen = Server(), []
-
-    async def check(send):
-        if not seen:
-            seen.append(await send([request("known")]))
-
-    dispatch = Dispatch([(endpoint(concurrency=1, price=Price(request=1.0)), server)], cache,
-                        lambda event: None, free_bytes=lambda: 1 << 40)  # fmt: skip
-    dispatch.guard(0, check)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(dispatch.run)
-        group = Group()
-        await dispatch.admit(group, texts(2))
-        await group.whole.wait()
-        dispatch.close()
-    assert server.calls == [["known"], ["text 0", "text 1"]]
-    assert [each.value for each in seen[0].settled] == ["KNOWN"]
-    assert (dispatch.usage.calls, dispatch.usage.cost_usd) == (2, 3.0)
-    assert len(cache.get_many([request("known").key])) == 0
-
-
-async def test_a_check_that_refuses_ends_the_run_before_the_call(cache):
-    server = Server()
-
-    async def check(send):
-        raise GuardError("another model")
-
-    dispatch = Dispatch([(endpoint(), server)], cache, lambda event: None, free_bytes=lambda: 1 << 40)
-    dispatch.guard(0, check)
-    with pytest.raises(ExceptionGroup) as caught:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(dispatch.run)
-            await dispatch.admit(Group(), texts(2))
-            await anyio.sleep_forever()
-    assert isinstance(caught.value.exceptions[0], GuardError)
-    assert server.calls == []
-
-
 async def test_the_disk_is_not_asked_before_each_call(cache):
     asked, now = [], 0.0
 

@@ -20,7 +20,7 @@ __all__ = ["cache"]  # a fixture
 def test_a_poll_does_not_split_the_calls_of_other_endpoints():
     hub, spare = endpoint("hub"), endpoint("spare")
     group, queue = Group(), RouteQueue(SOLE)
-    entries = [InFlight(Request(b"%d" % n, "x", 10, Chunk(0, 1, 10)), group, n) for n in range(16)]
+    entries = [InFlight(Request(b"%d" % n, "x", 10, Chunk(0, 1, 10)), group, n, queue) for n in range(16)]
     queue.retry(PendingCall(0.0, entries, 14.0))
     assert len(queue.next(1.0, spare, 1).entries) == 1
     assert queue.next(1.0, hub, 16).entries == entries
@@ -139,7 +139,7 @@ def test_the_repr_of_an_endpoint_is_its_state():
 def test_the_repr_of_a_queue_counts_its_requests():
     queue, group, hub = RouteQueue(Route(((0, 1), (2,)))), Group(), endpoint("hub")
     assert repr(queue) == "<RouteQueue of endpoints 0, 1 then 2: 0 new, 0 to retry, 0 in flight>"
-    entries = [InFlight(Request(b"%d" % n, "x", 10, Chunk(0, 1, 10)), group, n) for n in range(5)]
+    entries = [InFlight(Request(b"%d" % n, "x", 10, Chunk(0, 1, 10)), group, n, queue) for n in range(5)]
     for entry in entries[:3]:
         queue.add(entry)
     queue.retry(PendingCall(4.0, entries[3:], 14.0))
