@@ -20,6 +20,8 @@ READ_SIZES = """SELECT rowid, length(value) FROM Cache WHERE rowid > ? AND rowid
     ORDER BY rowid LIMIT ?"""
 READ = """SELECT rowid, key, raw, store_time, mode, filename, value FROM Cache
     WHERE rowid > ? AND rowid <= ? ORDER BY rowid"""
+NAMES_FROM = """SELECT key, value FROM Cache WHERE key >= ? AND key < ? AND raw = 1
+    ORDER BY rowid"""
 REMOVE = "DELETE FROM Cache WHERE rowid = ? AND (typeof(store_time) <> 'real' OR store_time = ?)"
 """A row that was stored again since it was read has another time, and is kept."""
 

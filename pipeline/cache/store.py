@@ -32,6 +32,7 @@ from pipeline.cache.entry import (
 from pipeline.cache.sql import (
     HOLDS,
     LOOK_UP_KEYS,
+    NAMES_FROM,
     READ,
     READ_SIZES,
     REMOVE,
@@ -265,19 +266,24 @@ class AnswerCache:
 
     def remember_prefix(self, prefix: bytes) -> None:
         """Keep the shared part of an endpoint's keys, so that a miss can be explained."""
-        name = PREFIX + hashlib.sha256(prefix).hexdigest()[:32].encode()
-        with _storage_errors(self.folder):
-            if self._store.get(name) != prefix:
-                self._store.set(name, prefix)
+        self.remember_name(PREFIX + digest(prefix), prefix)
 
     def prefixes(self) -> list[bytes]:
         """Every remembered prefix, the oldest first."""
+        return [value for _, value in self.names(PREFIX)]
+
+    def names(self, start: bytes) -> list[tuple[bytes, bytes]]:
+        """The remembered values whose name starts so, with their names, the oldest first. `start`
+        ends with a blank."""
         with _storage_errors(self.folder):
-            rows = self._store._sql(
-                "SELECT value FROM Cache WHERE key >= ? AND key < ? AND raw = 1 ORDER BY rowid",
-                (PREFIX, PREFIX[:-1] + b"!"),
-            ).fetchall()
-        return [value for (value,) in rows if type(value) is bytes]
+            rows = self._store._sql(NAMES_FROM, (start, start[:-1] + b"!")).fetchall()
+        return [(bytes(key), value) for key, value in rows if type(value) is bytes]
+
+    def remember_name(self, name: bytes, value: bytes) -> None:
+        """Keep a value that is no answer, durably; one that is kept already costs no write."""
+        with _storage_errors(self.folder):
+            if self._store.get(name) != value:
+                self._store.set(name, value)
 
     def remember(self, name: str, value: bytes) -> None:
         """Keep a server's report about itself under this name."""
@@ -298,6 +304,11 @@ class AnswerCache:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def digest(prefix: bytes) -> bytes:
+    """The name of a key prefix, 32 hex digits."""
+    return hashlib.sha256(prefix).hexdigest()[:32].encode()
 
 
 def _cache_error(folder: Path, error: Exception) -> TextmillError:

@@ -153,6 +153,8 @@ class InFlightTable:
         self.splits: set[bytes] = set()
         """Keys of requests that are too long for the model: admit their pieces instead."""
         self.queues: dict[Route, RouteQueue] = {}
+        self.checks: list[RouteQueue] = []
+        """Queues of checks that a caller waits for: it sends their calls itself."""
         self._open: dict[bytes, InFlight] = {}
         self._orders = itertools.count()
 

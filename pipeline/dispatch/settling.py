@@ -14,6 +14,8 @@ from pipeline import events
 from pipeline.cache.keys import Keys
 from pipeline.dispatch.check import CheckQueue
 from pipeline.dispatch.endpoint_state import EndpointState
+from pipeline.dispatch.origins import Kept as KeptAnswer
+from pipeline.dispatch.origins import Origins
 from pipeline.dispatch.queue import InFlight, InFlightTable, PendingCall, SplitBatch
 from pipeline.dispatch.writer import Kept, Writer
 from pipeline.errors import EndpointError, TextmillError
@@ -44,6 +46,7 @@ class Settling:
         table: InFlightTable,
         writer: Writer,
         keys: Keys,
+        origins: Origins,
         emit: events.Emit,
         stop: Callable[[TextmillError], None],
         *,
@@ -54,7 +57,7 @@ class Settling:
     ) -> None:
         self.tally = Tally()
         self._states, self._table = states, table
-        self._writer, self._keys = writer, keys
+        self._writer, self._keys, self._origins = writer, keys, origins
         self._emit, self._stop = emit, stop
         self._vector_bytes = dimension * 4 if dimension else None
         self._min_split_tokens = min_split_tokens
@@ -84,6 +87,8 @@ class Settling:
         if good:
             if call.split_batch is not None:
                 self._states[call.split_batch.position].learn_batch_size(call.split_batch)
+            if not is_check:
+                await self._origins.answered(state.position, [(e.request, a) for e, a in good])
             await self._settle(state, good)
             state.is_proven = True
         final: list[tuple[InFlight, Settled]] = []
@@ -204,7 +209,7 @@ class Settling:
         """Release these requests, once their outcomes are durable."""
         if outcomes and isinstance(queue := outcomes[0][0].queue, CheckQueue):
             self._stop_if(queue.settle(outcomes))
-            if queue.is_done:
+            if queue.is_done and state.check is queue:
                 state.check = None
             return
         final = [
@@ -213,11 +218,22 @@ class Settling:
             if isinstance(outcome, Failure)
         ]
         kept = [
-            Kept(self._keys.under(state.position, entry.request), outcome, entry)
+            Kept(
+                self._keys.under(state.position, entry.request),
+                self._origins.marked(state.position, outcome),
+                entry,
+            )
             for entry, outcome in outcomes
             if not isinstance(outcome, Failure)
         ]
         stored = await self._writer.keep(kept) if kept else {}
+        await self._origins.use(
+            [
+                KeptAnswer(entry.request, state.position, answer)
+                for key, _, entry in kept
+                if stored and isinstance(answer := stored.get(key), Answer)
+            ]
+        )
         if final:
             await self._writer.journal(final)
             self._table.failures.update(final)

@@ -107,7 +107,11 @@ async def connect(
         for endpoint in sorted(endpoints, key=lambda each: bool(each.replica_of)):
             origin = connections.get(endpoint.replica_of)
             if origin is not None:
-                endpoint = replace(endpoint, identity=origin.endpoint.identity)
+                endpoint = replace(
+                    endpoint,
+                    identity=origin.endpoint.identity,
+                    origin=origin.endpoint.origin,
+                )
             if KINDS[endpoint.kind].is_embedded:
                 connections[endpoint.name] = _Local(endpoint, sentences)
             elif origin is not None:

@@ -165,9 +165,11 @@ def identity_from_cache(
             f"`{printable(info.model_id, 100)}` reads ({info.max_input_length:,})",
             hint="a smaller --size, or chunk.tokenizer: the model's tokenizer.json",
         )
-    if not endpoint.model:
+    if not endpoint.model and endpoint.origin:
         identity = (endpoint.kind, "", info.model_id, info.model_sha or "")
         endpoint = replace(endpoint, identity=identity, model=info.model_id)
+    if info.model_sha and endpoint.origin:
+        endpoint = replace(endpoint, origin=f"{info.model_id}@{info.model_sha}")
     max_batch = info.max_client_batch_size or endpoint.batch_size
     return replace(endpoint, batch_size=min(endpoint.batch_size, max_batch))
 
