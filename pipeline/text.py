@@ -59,8 +59,13 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+_PORTS = {"http": 80, "https": 443}
+
+
 def canonical_url(url: str) -> str:
     """The URL in one spelling: no credential, no query, no default port, no slash at its end."""
+    from urllib.parse import urlsplit
+
     parts = urlsplit(url)
     host = (parts.hostname or "").rstrip(".")
     host = f"[{host}]" if ":" in host else host

@@ -27,6 +27,15 @@ def warn_missing_columns(columns: Sequence[str]) -> None:
         )
 
 
+def shared_answers_line(endpoint: str, url: str, answered_by: str) -> str:
+    """The line that says whose answers serve for an endpoint, and how to separate them."""
+    return printable(
+        f"endpoint `{endpoint}`: answers of {answered_by} serve for {url}, which gives its model "
+        f'the same name; endpoint.identity = "NAME" keeps them apart',
+        600,
+    )
+
+
 @command(cls=GroupedCommand, ends_in_json=True)
 @click.argument("source", metavar="JOB")
 @job_options()

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from jobs.cli.job_options import GroupedCommand, JobSettings, job_options
-from jobs.cli.plan import show_plan, warn_missing_columns
+from jobs.cli.plan import shared_answers_line, show_plan, warn_missing_columns
 from jobs.cli.shell import command, print_error, print_message
 from jobs.secrets import mask
 from pipeline.errors import FINAL_KINDS, TextmillError, UsageError
@@ -108,7 +108,7 @@ def run(
             ended: Ended = anyio.run(
                 engine.run,
                 pipeline,
-                listener_of(progress.on, recorder.on, _warn_missing_column),
+                listener_of(progress.on, recorder.on, _warn),
                 retry_failed,
                 backend_options={"use_uvloop": _has_uvloop()},
             )
@@ -128,11 +128,13 @@ def run(
         return ended.summary.exit
 
 
-def _warn_missing_column(event: Event) -> None:
-    from pipeline.events import RuleColumnMissing
+def _warn(event: Event) -> None:
+    from pipeline.events import AnswersShared, RuleColumnMissing
 
     if isinstance(event, RuleColumnMissing):
         warn_missing_columns([event.column])
+    if isinstance(event, AnswersShared):
+        print_message(shared_answers_line(event.endpoint, event.url, event.answered_by))
 
 
 def listener_of(*listeners: Emit) -> Emit:

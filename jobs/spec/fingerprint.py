@@ -31,8 +31,8 @@ def fingerprint(job: Job, revisions: Mapping[str, int | str] = {}) -> str:
     """32 hex digits over the keys that affect answers, and the chunker and aggregator revisions.
 
     Invariant: equal for equal task, text column, chunk, parameters, prompt, aggregate, rules and
-    model identities in the order of use; the URL counts only if neither model nor identity is named. Replicas,
-    names, route and weights do not count.
+    model identities in the order of use; the URL counts only if nothing else names the model.
+    Replicas, names, route and weights do not count.
     """
 
     def model(endpoint: EndpointSpec) -> tuple[str | None, ...]:

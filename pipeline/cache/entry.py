@@ -43,14 +43,14 @@ def decode_entry(key: bytes, encoded: bytes) -> Answer | Split | None:
     if zlib.crc32(body, zlib.crc32(key)).to_bytes(4, "little") != encoded[:4]:
         return None
     try:
-        value, *rest = _decode(body)
+        value, input_tokens, output_tokens, truncated, model, origin = _decode(body)
     except msgspec.MsgspecError:
         return None
     if value is None:
         return Split()
     if not isinstance(value, bytes | str):
         return None
-    return Answer(value, *rest)
+    return Answer(value, input_tokens, output_tokens, truncated, model, origin)
 
 
 class Entry(Struct, frozen=True):

@@ -69,7 +69,9 @@ class KnownOrigins:
         if self._cache is None:
             return
         names = self._cache.names(_origin_key(self._prefix))
-        self._names = {int(key[-12:], 16): origin for key, value in names if (origin := _named(value))}
+        self._names = {
+            int(key[-12:], 16): origin for key, value in names if (origin := _named(value))
+        }
         for key, _ in self._cache.names(_link_key(self._prefix)):
             _, one, other = key.rsplit(b" ", 2)
             self.join(int(one, 16), int(other, 16))
@@ -105,7 +107,9 @@ class KnownOrigins:
     def confirm(self, one: int, other: int) -> None:
         """Both serve one model: their vectors were compared. Durable. Blocks."""
         if self._cache is not None:
-            self._cache.remember_name(_link_key(self._prefix) + b"%012x %012x" % (one, other), b"[]")
+            self._cache.remember_name(
+                _link_key(self._prefix) + b"%012x %012x" % (one, other), b"[]"
+            )
         self.join(one, other)
 
     def _find(self, number: int) -> int:

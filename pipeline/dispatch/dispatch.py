@@ -212,9 +212,7 @@ class Dispatch:
                         for _ in range(state.endpoint.concurrency):
                             workers.start_soon(self._work, state)
             storing.cancel_scope.cancel()
-        await (
-            self._writer.flush()
-        )  # answers that arrived, but were not durable before the grace ended
+        await self._writer.flush()  # answers that came, but were not durable before the grace ended
         if self._stopped_by is not None:
             raise self._stopped_by
 

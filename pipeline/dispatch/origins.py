@@ -36,9 +36,7 @@ class Kept(NamedTuple):
     answer: Answer
 
 
-def kept_answers(
-    requests: Sequence[Request], stored: Mapping[bytes, CachedOutcome]
-) -> list[Kept]:
+def kept_answers(requests: Sequence[Request], stored: Mapping[bytes, CachedOutcome]) -> list[Kept]:
     """The answers among these outcomes of the cache."""
     return [
         Kept(request, hit.position, hit.settled)

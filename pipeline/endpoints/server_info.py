@@ -67,7 +67,7 @@ def identify_offline(
         found = identity_from_cache(endpoint, cache, chunk_tokens)
     except UsageError:  # it may run another model now
         return None
-    return Identification(found, partial(_confirm, cache, endpoint, found.identity))
+    return Identification(found, partial(_confirm, cache, endpoint, found, ""))
 
 
 async def identify(
@@ -87,7 +87,7 @@ async def identify(
     while not await _fetch_info(endpoint, get, cache):
         found = identity_from_cache(endpoint, cache, chunk_tokens)
         if found is not endpoint or endpoint.model:
-            return Identification(found, partial(_confirm, cache, endpoint, found.identity))
+            return Identification(found, partial(_confirm, cache, endpoint, found, ""))
         wait = backoff(attempt, 0.25, random.random)
         if anyio.current_time() + wait > ends:
             raise OutageError(
@@ -100,27 +100,35 @@ async def identify(
     return Identification(identity_from_cache(endpoint, cache, chunk_tokens))
 
 
-def identify_later(endpoint: Endpoint, cache: AnswerCache) -> Identification:
-    """A replica with the identity of its origin, checked before its first call, so that a replica
-    that is down now does not delay the run."""
+def identify_later(
+    endpoint: Endpoint, like: Endpoint, cache: AnswerCache, name: str = ""
+) -> Identification:
+    """The endpoint with the identity of one that serves the same model, checked before its first
+    call, so that a server that is down now does not delay the run. `name`: of the other endpoint;
+    without it the job names the model."""
+    model = endpoint.model if endpoint.replica_of else like.model
+    found = replace(endpoint, identity=like.identity, model=model, origin=like.origin)
     if not KINDS[endpoint.kind].names_itself:
-        return Identification(endpoint)
-    return Identification(endpoint, partial(_confirm, cache, endpoint, endpoint.identity))
+        return Identification(found)
+    return Identification(found, partial(_confirm, cache, endpoint, found, name))
 
 
 async def _confirm(
-    cache: AnswerCache, endpoint: Endpoint, identity: tuple[str, ...], get: Get
+    cache: AnswerCache, endpoint: Endpoint, known: Endpoint, name: str, get: Get
 ) -> None:
-    """Raises: GuardError if the server no longer runs the stored model."""
+    """Raises: GuardError if the server no longer runs the stored model, or not that of the endpoint
+    with this name."""
     if not await _fetch_info(endpoint, get, cache):
         raise EndpointError("unreachable", "the server does not say which model it serves")
     found = identity_from_cache(endpoint, cache, 0)
-    if found.identity == identity:
+    # Only a revision that the server named before can have changed; a URL is none.
+    is_new = not endpoint.replica_of and "@" in known.origin and found.origin != known.origin
+    if found.identity == known.identity and not is_new:
         return
-    if endpoint.replica_of:
+    if name:
         raise GuardError(
             f"endpoint `{endpoint.name}`: its server runs `{printable(found.model, 100)}`, "
-            f"not what `{endpoint.replica_of}` serves",
+            f"not what `{name}` serves",
             hint="equal replicas have one model and revision; answers so far are kept",
         )
     raise GuardError(
