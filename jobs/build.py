@@ -175,9 +175,10 @@ def _identity(job: Job, spec: EndpointSpec) -> tuple[str, ...]:
 
 def _origin(job: Job, spec: EndpointSpec) -> str:
     """What its answers come from, until its server names its model; empty where the key says it:
-    an embedded model, a declared identity, a URL in the key. A replica has its origin's."""
-    spec = job.origin(spec)
-    if spec.facts.is_embedded or spec.identity or (not spec.model and not spec.facts.names_itself):
+    an embedded model, a declared identity, a URL in the key."""
+    named = job.origin(spec)
+    is_named = named.model or named.facts.names_itself
+    if spec.facts.is_embedded or named.identity or not is_named:
         return ""
     return canonical_url(spec.url)
 

@@ -93,11 +93,7 @@ def with_cached_identities(pipeline: Pipeline, cache: AnswerCache | None) -> tup
     identified = [identity_from_cache(one, cache, max_tokens) for one in pipeline.endpoints]
     by_name = {endpoint.name: endpoint for endpoint in identified}
     return tuple(
-        replace(
-            endpoint,
-            identity=by_name[endpoint.replica_of].identity,
-            origin=by_name[endpoint.replica_of].origin,
-        )
+        replace(endpoint, identity=by_name[endpoint.replica_of].identity)
         if endpoint.replica_of
         else endpoint
         for endpoint in identified

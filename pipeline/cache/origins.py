@@ -9,11 +9,13 @@ cache and no part of a key.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import msgspec
 from msgspec import Struct
 
 from pipeline.cache.entry import LINK, ORIGIN
+from pipeline.cache.keys import prefix
 from pipeline.cache.store import AnswerCache, digest
 from pipeline.records import Endpoint
 from pipeline.text import canonical_url
@@ -116,6 +118,22 @@ class KnownOrigins:
         while (parent := self._class.get(number, number)) != number:
             number = parent
         return number
+
+
+def known_origins(cache: AnswerCache | None, endpoints: Sequence[Endpoint]) -> list[KnownOrigins]:
+    """The known origins of each endpoint, in job-file order; endpoints with one prefix share them,
+    and a replica serves the model of its origin. Blocks."""
+    by_prefix: dict[bytes, KnownOrigins] = {}
+    found: list[KnownOrigins] = []
+    numbers = {endpoint.name: origin_number(endpoint.origin) for endpoint in endpoints}
+    for endpoint in endpoints:
+        key = prefix(endpoint)
+        if key not in by_prefix:
+            by_prefix[key] = KnownOrigins(cache if endpoint.origin else None, key)
+        if (own := numbers[endpoint.name]) and (origin := numbers.get(endpoint.replica_of)):
+            by_prefix[key].join(own, origin)
+        found.append(by_prefix[key])
+    return found
 
 
 def _origin_key(prefix: bytes) -> bytes:

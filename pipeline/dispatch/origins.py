@@ -16,9 +16,8 @@ from anyio.to_thread import run_sync
 from msgspec.structs import replace
 
 from pipeline import events
-from pipeline.cache.keys import prefix
 from pipeline.cache.lookup import CachedOutcome
-from pipeline.cache.origins import KnownOrigins, origin_of
+from pipeline.cache.origins import KnownOrigins, known_origins, origin_of
 from pipeline.cache.store import AnswerCache
 from pipeline.dispatch.check import Check
 from pipeline.records import Answer, Endpoint, Request, Route, Split
@@ -75,15 +74,10 @@ class Origins:
         self._lock = anyio.Lock()
         self._origins = [origin_of(endpoint) for endpoint in endpoints]
         self._numbers = [origin.number if origin else 0 for origin in self._origins]
-        by_prefix: dict[bytes, _Used] = {}
-        self._used: list[_Used] = []
+        known = known_origins(cache, endpoints)
+        by_known = {id(each): _Used(each) for each in known}
+        self._used = [by_known[id(each)] for each in known]
         """By position; endpoints with one prefix share it."""
-        for endpoint, origin in zip(endpoints, self._origins, strict=True):
-            key = prefix(endpoint)
-            used = by_prefix.get(key)
-            if used is None:
-                used = by_prefix[key] = _Used(KnownOrigins(cache if origin else None, key))
-            self._used.append(used)
         self._ready: set[int] = set()
         """Endpoints whose answers may be kept at once."""
         self.shared: list[events.AnswersShared] = []

@@ -107,7 +107,7 @@ def identify_later(
     call, so that a server that is down now does not delay the run. `name`: of the other endpoint;
     without it the job names the model."""
     model = endpoint.model if endpoint.replica_of else like.model
-    found = replace(endpoint, identity=like.identity, model=model, origin=like.origin)
+    found = replace(endpoint, identity=like.identity, model=model)
     if not KINDS[endpoint.kind].names_itself:
         return Identification(found)
     return Identification(found, partial(_confirm, cache, endpoint, found, name))
