@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from itertools import compress
 
@@ -10,7 +11,8 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pipeline.cache.lookup import look_up
+from pipeline.cache.lookup import CachedOutcome, look_up
+from pipeline.cache.origins import known_origins, origin_number
 from pipeline.cache.store import AnswerCache
 from pipeline.endpoints.kinds import KINDS
 from pipeline.endpoints.server_info import identity_from_cache
@@ -19,10 +21,22 @@ from pipeline.parts.reuse import Reuse
 from pipeline.prepare.factory import RequestFactory
 from pipeline.prepare.pipeline import Pipeline
 from pipeline.prepare.requests import prepare, requests_of
-from pipeline.records import Endpoint, Request
+from pipeline.records import Answer, Endpoint, Request
+from pipeline.runs.drift import comparison
 from pipeline.source.survey import Survey
+from pipeline.text import canonical_url
 
 ASSUMED_CALL_SECONDS = 0.5
+
+
+class PlannedComparison(Struct, frozen=True):
+    """Kept answers of another server under the same name. Before they serve for the endpoint, this
+    number of texts is sent to it and compared; 0: they serve without."""
+
+    endpoint: str
+    url: str
+    answered_by: str
+    texts: int
 
 
 class Plan(Struct, frozen=True):
@@ -42,6 +56,8 @@ class Plan(Struct, frozen=True):
     seconds: float
     unpriced: tuple[str, ...] = ()
     """Endpoints with planned calls and no price: they make the cost unknown."""
+    compared: tuple[PlannedComparison, ...] = ()
+    """What has to be compared first; its calls are not part of the figures."""
 
 
 def plan(pipeline: Pipeline, survey: Survey, cache: AnswerCache | None) -> Plan:
@@ -61,7 +77,7 @@ def plan_requests(
     """The plan of these requests; with `reuse`, rows that are copied from the last output are left
     out. Blocks: run it in a thread."""
     keys, loads = factory.keys, [_Load(endpoint) for endpoint in factory.endpoints]
-    known_keys = KnownKeys()
+    known_keys, foreign = KnownKeys(), ForeignAnswers(factory, cache)
     total = cached = 0
     for group in prepare(factory, survey, reuse):
         requests = requests_of(group)
@@ -70,6 +86,7 @@ def plan_requests(
         new = list(compress(requests, are_new))
         stored = look_up(cache, keys, new) if cache and new else {}
         cached += len(stored)
+        foreign.add(stored.values())
         for request in new:
             if request.dedup_key not in stored:
                 _first_choice(policy, loads, request).add(request)
@@ -84,6 +101,7 @@ def plan_requests(
         cost_usd=sum(load.cost_usd for load in loads),
         seconds=round(max(load.seconds for load in loads), 1),
         unpriced=tuple(load.endpoint.name for load in loads if load.is_unpriced),
+        compared=foreign.comparisons,
     )
 
 
@@ -98,6 +116,42 @@ def with_cached_identities(pipeline: Pipeline, cache: AnswerCache | None) -> tup
         else endpoint
         for endpoint in identified
     )
+
+
+class ForeignAnswers:
+    """The kept answers of servers that are not known to serve the model of an endpoint."""
+
+    def __init__(self, factory: RequestFactory, cache: AnswerCache | None) -> None:
+        self._factory = factory
+        self._known = known_origins(cache, factory.endpoints)
+        self._numbers = [origin_number(endpoint.origin) for endpoint in factory.endpoints]
+        self._counts: Counter[tuple[int, int]] = Counter()
+
+    def add(self, outcomes: Iterable[CachedOutcome]) -> None:
+        """Count those among these outcomes."""
+        for settled, _, position in outcomes:
+            number = self._numbers[position]
+            if (
+                isinstance(settled, Answer)
+                and settled.origin != number
+                and not self._known[position].are_same(settled.origin, number)
+            ):
+                self._counts[position, settled.origin] += 1
+
+    @property
+    def comparisons(self) -> tuple[PlannedComparison, ...]:
+        """What a run compares before it uses them."""
+        guard, endpoints = self._factory.guard, self._factory.endpoints
+        how = comparison(guard.drift_texts, endpoints[0].task)
+        return tuple(
+            PlannedComparison(
+                endpoints[position].name,
+                canonical_url(endpoints[position].url),
+                self._known[position].name(number),
+                min(count, how.max_texts) if how else 0,
+            )
+            for (position, number), count in self._counts.items()
+        )
 
 
 class _Load:

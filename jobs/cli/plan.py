@@ -16,7 +16,7 @@ from jobs.format import duration
 from pipeline.text import inflect, many, printable
 
 if TYPE_CHECKING:
-    from pipeline.plan import Plan
+    from pipeline.plan import Plan, PlannedComparison
 
 
 def warn_missing_columns(columns: Sequence[str]) -> None:
@@ -32,6 +32,16 @@ def shared_answers_line(endpoint: str, url: str, answered_by: str) -> str:
     return printable(
         f"endpoint `{endpoint}`: answers of {answered_by} serve for {url}, which gives its model "
         f'the same name; endpoint.identity = "NAME" keeps them apart',
+        600,
+    )
+
+
+def _comparison_line(planned: PlannedComparison) -> str:
+    if not planned.texts:
+        return shared_answers_line(planned.endpoint, planned.url, planned.answered_by)
+    return printable(
+        f"endpoint `{planned.endpoint}`: {many(planned.texts, 'text')} sent to {planned.url} "
+        f"first, to compare its model with that of the kept answers of {planned.answered_by}",
         600,
     )
 
@@ -67,6 +77,8 @@ def show_plan(source: str, settings: JobSettings, *, as_json: bool) -> int:
             f"left to do: {many(estimate.calls, 'call')}, {many(estimate.tokens, 'token')}, "
             f"{largest_cost(estimate)}, about {duration(estimate.seconds)}"
         )
+        for each in estimate.compared:
+            print(_comparison_line(each))
     if surveyed.rows:
         warn_missing_columns(surveyed.absent)
     budget = pipeline.budget

@@ -9,13 +9,14 @@ cache and no part of a key.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 
 import msgspec
 from msgspec import Struct
 
-from pipeline.cache.entry import LINK, ORIGIN
-from pipeline.cache.keys import prefix
+from pipeline.cache.entry import LINK, ORIGIN, PREFIX, Entry
+from pipeline.cache.keys import parts_of, prefix
 from pipeline.cache.store import AnswerCache, digest
 from pipeline.records import Endpoint
 from pipeline.text import canonical_url
@@ -70,13 +71,17 @@ class KnownOrigins:
         """Read what the cache holds now; other runs may have added to it. Blocks."""
         if self._cache is None:
             return
-        names = self._cache.names(_origin_key(self._prefix))
-        self._names = {
-            int(key[-12:], 16): origin for key, value in names if (origin := _named(value))
-        }
-        for key, _ in self._cache.names(_link_key(self._prefix)):
-            _, one, other = key.rsplit(b" ", 2)
-            self.join(int(one, 16), int(other, 16))
+        rows = [
+            Entry(0, key, 0.0, value)
+            for start in (_origin_key(self._prefix), _link_key(self._prefix))
+            for key, value in self._cache.names(start)
+        ]
+        for entry in filter(is_readable, rows):
+            *_, one, other = entry.key.split()
+            if origin := _named(entry.encoded or b""):
+                self._names[int(other, 16)] = origin
+            else:
+                self.join(int(one, 16), int(other, 16))
 
     @property
     def origins(self) -> list[Origin]:
@@ -134,6 +139,32 @@ def known_origins(cache: AnswerCache | None, endpoints: Sequence[Endpoint]) -> l
             by_prefix[key].join(own, origin)
         found.append(by_prefix[key])
     return found
+
+
+_NUMBER = b"[0-9a-f]{12}"
+_SHAPES = {
+    ORIGIN: re.compile(ORIGIN + b"[0-9a-f]{32} " + _NUMBER),
+    LINK: re.compile(LINK + b"[0-9a-f]{32} " + _NUMBER + b" " + _NUMBER),
+}
+
+
+def is_readable(entry: Entry) -> bool:
+    """Whether a name and its value are ones that a run may have stored."""
+    key, value = entry.key, entry.encoded or b""
+    if key.startswith(PREFIX):
+        return bool(parts_of(value)) and key == PREFIX + digest(value)
+    for start, shape in _SHAPES.items():
+        if key.startswith(start) and not shape.fullmatch(key):
+            return False
+    return _named(value) is not None if key.startswith(ORIGIN) else _is_json(value)
+
+
+def _is_json(value: bytes) -> bool:
+    try:
+        msgspec.json.decode(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
 
 
 def _origin_key(prefix: bytes) -> bytes:
