@@ -9,6 +9,7 @@ a new row.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
@@ -101,6 +102,18 @@ class StorageError(TextmillError):
     exit_code = 13
     exit_class = "storage"
     resumable = True
+
+
+class DescriptorError(StorageError):
+    """The process, or the machine, has too many open files."""
+
+    errnos = frozenset({errno.EMFILE, errno.ENFILE})
+
+    def __init__(self, address: str) -> None:
+        super().__init__(
+            f"{address}: too many open files",
+            hint="raise the limit with `ulimit -n 4096`, or lower endpoint.concurrency",
+        )
 
 
 class GuardError(TextmillError):

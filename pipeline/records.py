@@ -206,11 +206,13 @@ class Usage(Struct, frozen=True):
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float = 0.0
-    """Includes the estimated cost of errors that may be billed."""
+    """Includes the estimated cost of errors that may be billed, and nothing for unpriced calls."""
     seconds: float = 0.0
     """Sum over all calls."""
     slowest_seconds: float = 0.0
     """Duration of the slowest call."""
+    unpriced_calls: int = 0
+    """Calls of endpoints without a price: what they cost is unknown."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -222,6 +224,7 @@ class Usage(Struct, frozen=True):
             self.cost_usd + other.cost_usd,
             self.seconds + other.seconds,
             max(self.slowest_seconds, other.slowest_seconds),
+            self.unpriced_calls + other.unpriced_calls,
         )
 
     @property
@@ -230,9 +233,19 @@ class Usage(Struct, frozen=True):
         return self.input_tokens + self.output_tokens
 
     @property
-    def totals(self) -> dict[str, int | float]:
+    def totals(self) -> dict[str, int | float | None]:
         """The figures for a line about a whole run or a day."""
-        return {"calls": self.calls, "tokens": self.tokens, "cost_usd": round(self.cost_usd, 6)}
+        return {
+            "calls": self.calls,
+            "tokens": self.tokens,
+            "cost_usd": self.known_cost_usd,
+            "unpriced_calls": self.unpriced_calls,
+        }
+
+    @property
+    def known_cost_usd(self) -> float | None:
+        """At least this much; None if nothing is known about the cost of any call."""
+        return round(self.cost_usd, 6) if self.cost_usd or not self.unpriced_calls else None
 
     def rounded(self) -> Usage:
         """The usage with rounded figures, for output: sums of floats have rounding errors."""
@@ -284,6 +297,7 @@ class Endpoint(Struct, frozen=True):
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     price: Price | None = None
+    """None: unknown. An embedded model costs nothing."""
     deadline: Deadline = Deadline()
     allow_model_change: bool = False
     weight: float = 1.0

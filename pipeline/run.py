@@ -191,9 +191,9 @@ class _Run(NamedTuple):
         left = await run_sync(
             plan_requests, factory, policy, surveyed, cache, reuse, abandon_on_cancel=True
         )
-        if left.cost_usd > budget.max_cost_usd:
+        if (cost_usd := left.cost_usd or 0.0) > budget.max_cost_usd:
             raise BudgetError(
-                f"the plan costs up to ${math.ceil(left.cost_usd * 1e4) / 1e4:.4f}, over "
+                f"the plan costs up to ${math.ceil(cost_usd * 1e4) / 1e4:.4f}, over "
                 f"budget.max_cost_usd = {budget.max_cost_usd:g}",
                 hint="raise the budget, or stop at it with --stop-at-cap",
             )

@@ -285,11 +285,12 @@ class Job(Struct, frozen=True, kw_only=True):
         return all(endpoint.facts.is_embedded for endpoint in self.endpoints)
 
     @property
-    def unpriced(self) -> tuple[str, ...]:
-        """The names of the endpoints whose calls cost an unknown amount."""
-        return tuple(
-            e.name for e in self.endpoints if e.price is None and not e.facts.is_embedded
-        )
+    def servers(self) -> dict[str, str]:
+        """Who answers for each endpoint, by its name: the measured times belong to it."""
+        return {
+            e.name: f"{self.task} {e.kind} {e.provider or ''} {e.url or ''} {e.model or ''}"
+            for e in self.endpoints
+        }
 
     @property
     def own_tokenizer(self) -> str | None:

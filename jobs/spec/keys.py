@@ -110,6 +110,10 @@ def read_toml(text: str, address: str) -> dict[str, Any]:
         line = int(at[1]) if at else text.count("\n") + 1
         where = f"column {at[2]}" if at else "the end"
         problem = f"{address}:{line}: not TOML, at {where}"
+        if re.match("Cannot (overwrite|declare)|Duplicate", str(error)):
+            written = re.match(r"\s*\[*\s*([\w.-]+)", text.split("\n")[line - 1])
+            name = f"`{printable(mask(written[1]), 80)}`" if written else "a key"
+            problem = f"{address}:{line}: {name} is set twice"
     raise UsageError(problem)
 
 
@@ -255,6 +259,8 @@ def _check_string(key: Key, value: str, locations: KeyLocations) -> None:
     if len(value) > _LONGEST_STRING:
         raise locations.wrong(key.name, f"must be at most {_LONGEST_STRING:,} characters")
     text = re.sub(r"[\t\n\r]", "", value) if key.name == "parameters.prompt" else value
+    if re.search("[\ud800-\udfff]", text):  # half a pair stands for a byte of a file name
+        raise locations.wrong(key.name, f"must be UTF-8, got {_safe(key.name, value)}")
     if _CONTROL.search(text):
         raise locations.wrong(
             key.name, f"must not hold control characters, got {_safe(key.name, value)}"

@@ -13,6 +13,7 @@ in the file is ever executed, and each value must match its checksum under its k
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import struct
@@ -30,6 +31,7 @@ from msgspec import Struct
 from pipeline.cache.entry import EXPORTED_NAMES, Entry
 from pipeline.cache.origins import is_readable
 from pipeline.cache.store import AnswerCache
+from pipeline.disk.durable import system_error
 from pipeline.errors import InputError
 from pipeline.records import Answer, Split
 from pipeline.text import many, reason, shown
@@ -201,6 +203,8 @@ def _read_blocks(path: Path) -> Iterator[tuple[int, str, bytes | None]]:
                 total += entries
                 yield entries, place, _decompress(packed, plain_bytes) if is_whole else None
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise system_error(name, error) from None
         raise InputError(f"{name}: cannot be read ({reason(error)})") from None
 
 

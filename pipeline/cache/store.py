@@ -42,9 +42,9 @@ from pipeline.cache.sql import (
     look_up,
     upsert,
 )
-from pipeline.disk.durable import sync_folder
+from pipeline.disk.durable import descriptors_are_used_up, sync_folder
 from pipeline.disk.locks import lock_cache_folder
-from pipeline.errors import StateError, StorageError, TextmillError
+from pipeline.errors import DescriptorError, StateError, StorageError, TextmillError
 from pipeline.records import Answer, Split
 
 BUSY_SECONDS = 60
@@ -58,7 +58,7 @@ IsUsable = Callable[[bytes, Answer | Split], bool]
 
 
 @contextmanager
-def _storage_errors(folder: Path) -> Iterator[None]:
+def storage_errors(folder: Path) -> Iterator[None]:
     """Turns errors of SQLite and the system into StorageError or StateError."""
     try:
         yield
@@ -147,7 +147,7 @@ class AnswerCache:
         """The answers under these keys; a damaged entry counts as absent and is paid again."""
         answers: dict[bytes, Answer | Split] = {}
         all_keys = list(keys)
-        with _storage_errors(self.folder):
+        with storage_errors(self.folder):
             execute = self._store._sql
             for batch in batches(all_keys, LOOK_UP_KEYS):
                 (row,) = execute(look_up(len(batch)), [*batch, time.time()]).fetchall()
@@ -160,7 +160,7 @@ class AnswerCache:
 
     def contains(self, key: bytes) -> bool:
         """Whether any entry has this key, also a damaged one, which `get_many` skips."""
-        with _storage_errors(self.folder):
+        with storage_errors(self.folder):
             return bool(self._store._sql(HOLDS, (key,)).fetchall())
 
     def put_many(
@@ -177,7 +177,7 @@ class AnswerCache:
         """
         now = time.time()
         rows = [(key, now, encode_entry(key, answer)) for key, answer in answers]
-        with _storage_errors(self.folder), self._store.transact():
+        with storage_errors(self.folder), self._store.transact():
             if self._put(rows, insert) == len(rows):
                 return {}
             stored = self.get_many(key for key, _ in answers)
@@ -193,7 +193,7 @@ class AnswerCache:
     def add_many(self, entries: Sequence[Entry]) -> tuple[int, int]:
         """Add the answers that are missing, with their original times. Returns: the number added,
         and the number for which the cache holds, and keeps, a different answer."""
-        with _storage_errors(self.folder), self._store.transact():
+        with storage_errors(self.folder), self._store.transact():
             present = self.get_many(entry.key for entry in entries)
             new: dict[bytes, Entry] = {}
             for entry in entries:
@@ -221,7 +221,7 @@ class AnswerCache:
         Other processes may write meanwhile: no lock is held between batches.
         """
         execute = self._store._sql
-        with _storage_errors(self.folder):
+        with storage_errors(self.folder):
             ((last,),) = execute("SELECT max(rowid) FROM Cache").fetchall()
             row = -1
             while last is not None and row < last:
@@ -240,7 +240,7 @@ class AnswerCache:
     def remove(self, entries: Sequence[Entry]) -> int:
         """Remove these rows, except those stored again since they were read. Returns: the number
         removed."""
-        with _storage_errors(self.folder), self._store.transact():
+        with storage_errors(self.folder), self._store.transact():
             execute = self._store._sql
             return sum(execute(REMOVE, (e.row, e.stored)).rowcount for e in entries)
 
@@ -255,7 +255,7 @@ class AnswerCache:
 
     def shrink_file(self) -> None:
         """Return the space of removed rows to the file system, unless a reader still uses them."""
-        with _storage_errors(self.folder):
+        with storage_errors(self.folder):
             # diskcache's file truncates itself (auto_vacuum) when the log is written back.
             self._store._sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
@@ -275,24 +275,24 @@ class AnswerCache:
     def names(self, start: bytes) -> list[tuple[bytes, bytes]]:
         """The remembered values whose name starts so, with their names, the oldest first. `start`
         ends with a blank."""
-        with _storage_errors(self.folder):
+        with storage_errors(self.folder):
             rows = self._store._sql(NAMES_FROM, (start, start[:-1] + b"!")).fetchall()
         return [(bytes(key), value) for key, value in rows if type(value) is bytes]
 
     def remember_name(self, name: bytes, value: bytes) -> None:
         """Keep a value that is no answer, durably; one that is kept already costs no write."""
-        with _storage_errors(self.folder):
+        with storage_errors(self.folder):
             if self._store.get(name) != value:
                 self._store.set(name, value)
 
     def remember(self, name: str, value: bytes) -> None:
         """Keep a server's report about itself under this name."""
-        with _storage_errors(self.folder):
+        with storage_errors(self.folder):
             self._store.set(SERVER + name.encode(), value)
 
     def recall(self, name: str) -> bytes | None:
         """The value kept under this name; None where there is none."""
-        with _storage_errors(self.folder):
+        with storage_errors(self.folder):
             value: bytes | None = self._store.get(SERVER + name.encode())
         return value
 
@@ -312,6 +312,8 @@ def digest(prefix: bytes) -> bytes:
 
 
 def _cache_error(folder: Path, error: Exception) -> TextmillError:
+    if descriptors_are_used_up():
+        return DescriptorError(str(folder))
     if type(error) is sqlite3.DatabaseError:  # its subclasses have other causes
         return StateError(
             f"{folder}: the cache file is damaged: {error}",

@@ -132,7 +132,17 @@ class EndpointState:
             output_tokens=written + (len(requests) - len(valid)) * self._output_bound,
             seconds=seconds,
         )
-        usage = Usage(1, len(valid) if is_kept else 0, 0, read, written, usd, seconds, seconds)
+        usage = Usage(
+            1,
+            len(valid) if is_kept else 0,
+            0,
+            read,
+            written,
+            usd,
+            seconds,
+            seconds,
+            unpriced_calls=int(self.endpoint.price is None),
+        )
         used = sum(a.input_tokens + a.output_tokens for a in settled if isinstance(a, Answer))
         self.meter.answered(permit.started, now, usage)
         self.admission.answered(permit, now, used)
@@ -150,6 +160,7 @@ class EndpointState:
             cost_usd=self.estimate(requests) if facts.may_be_billed else 0.0,
             seconds=seconds,
             slowest_seconds=seconds,
+            unpriced_calls=int(facts.is_sent and self.endpoint.price is None),
         )
         self.meter.refused(permit.started, now, usage)
         is_silent = False

@@ -143,7 +143,7 @@ class Settling:
                 usage.seconds,
                 usage.input_tokens,
                 usage.output_tokens,
-                usage.cost_usd,
+                None if usage.unpriced_calls else usage.cost_usd,
                 error.kind if error else None,
                 str(error) if error else None,
             )

@@ -18,8 +18,9 @@ import aiohttp
 import anyio
 from msgspec.structs import replace
 
+from pipeline.disk.durable import descriptors_are_used_up
 from pipeline.endpoints.kinds import KINDS
-from pipeline.errors import EndpointError
+from pipeline.errors import DescriptorError, EndpointError
 from pipeline.records import Answer, Answered, Endpoint, Failure, Request
 from pipeline.text import printable
 
@@ -149,6 +150,8 @@ class HttpEndpoint:
         except aiohttp.ClientConnectorSSLError as error:
             raise EndpointError("auth", f"no secure connection to {error.host}") from None
         except aiohttp.ClientConnectorError as error:
+            if error.os_error.errno in DescriptorError.errnos or descriptors_are_used_up():
+                raise DescriptorError(f"endpoint `{self.endpoint.name}`") from None
             # aiohttp's own text shows `ssl:default` for plain HTTP, and the reason at its end,
             # where lines are cut.
             why = _reason(error.os_error)
