@@ -2,8 +2,8 @@
 
 An output holds answers of one model under each key prefix. Kept answers and endpoints whose origins
 are not known to serve one model are brought together here, each pair once: where vectors can be
-compared, a few texts with kept vectors are sent to the endpoint first; elsewhere an event says
-whose answers serve for whom.
+compared, a few texts with kept vectors are sent to the endpoint first; elsewhere an event names
+both servers.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ async def identify(
     attempt = 0
     while not await _fetch_info(endpoint, get, cache):
         found = identity_from_cache(endpoint, cache, chunk_tokens)
-        if found is not endpoint or endpoint.model:
+        if found is not endpoint or endpoint.model or not endpoint.origin:
             return Identification(found, partial(_confirm, cache, endpoint, found, ""))
         wait = backoff(attempt, 0.25, random.random)
         if anyio.current_time() + wait > ends:
