@@ -30,7 +30,7 @@ from pipeline.prepare.prompts import columns_of, renderer
 from pipeline.records import Budget, Chunk, Chunker, Endpoint, Guard, Price, Stop
 from pipeline.source.files import InputSpec
 from pipeline.tasks import TASKS
-from pipeline.text import many
+from pipeline.text import canonical_url, many
 
 
 def build(job: Job, *, with_secret: bool = True, changes: str | None = None) -> Pipeline:
@@ -176,6 +176,7 @@ def endpoint(job: Job, spec: EndpointSpec, *, with_secret: bool) -> Endpoint:
         weight=1.0 if spec.weight is None else spec.weight,
         is_fallback=spec.fallback,
         replica_of=spec.replica_of or "",
+        origin=_origin(job, spec),
     )
 
 
@@ -187,9 +188,21 @@ def _identity(job: Job, spec: EndpointSpec) -> tuple[str, ...]:
     spec = job.origin(spec)
     if local_model := spec.facts.models.get(job.task):
         return (spec.kind, local_model)
+    if spec.identity:
+        return (spec.kind, spec.provider or "", spec.model or "", spec.revision, spec.identity)
     if spec.model is None:
-        return (spec.kind, "", spec.url)
+        return (spec.kind, "", canonical_url(spec.url))
     return (spec.kind, spec.provider or "", spec.model, spec.revision)
+
+
+def _origin(job: Job, spec: EndpointSpec) -> str:
+    """What its answers come from, until its server names its model; empty where the key says it:
+    an embedded model, a declared identity, a URL in the key."""
+    named = job.origin(spec)
+    is_named = named.model or named.facts.names_itself
+    if spec.facts.is_embedded or named.identity or not is_named:
+        return ""
+    return canonical_url(spec.url)
 
 
 def _metadata(job: Job) -> dict[str, str]:

@@ -36,6 +36,17 @@ class RuleColumnMissing(Struct, frozen=True, tag_field="event", tag="rule_column
     column: str
 
 
+class AnswersShared(Struct, frozen=True, tag_field="event", tag="answers_shared"):
+    """Answers of another server serve for this endpoint, because both give the model one name. They
+    were not compared: only vectors can be."""
+
+    endpoint: str
+    url: str
+    """Its URL."""
+    answered_by: str
+    """The URL of the server that gave the answers."""
+
+
 class Admitted(Struct, frozen=True, tag_field="event", tag="admitted"):
     """Documents were chunked and looked up. `requests` counts chunks; `cached` the answered
     ones."""
@@ -127,6 +138,7 @@ Event = (
     Surveyed
     | RuleColumnMissing
     | Started
+    | AnswersShared
     | Admitted
     | CallEnded
     | UsageDoubted
@@ -182,6 +194,8 @@ class Summary(RunStats, frozen=True, kw_only=True, rename={"class_": "class"}):
     resumable: bool
     endpoints: tuple[EndpointStats, ...] = ()
     """The statistics of each endpoint, in job-file order."""
+    answers_shared: tuple[AnswersShared, ...] = ()
+    """Endpoints for which answers of other servers serve."""
     added: int = 0
     """Rows compared with the last commit: added + changed + unchanged + retried = documents."""
     changed: int = 0

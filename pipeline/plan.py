@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from pipeline.cache.lookup import look_up
 from pipeline.cache.store import AnswerCache
+from pipeline.comparisons import ForeignAnswers, PlannedComparison
 from pipeline.endpoints.kinds import KINDS
 from pipeline.endpoints.server_info import identity_from_cache
 from pipeline.limits.prices import cost, output_tokens_bound, rent
@@ -53,6 +54,8 @@ class Plan(Struct, frozen=True):
     unpriced: tuple[str, ...] = ()
     """Endpoints whose planned calls cost an unknown amount: without a price, or priced by time and
     never measured."""
+    compared: tuple[PlannedComparison, ...] = ()
+    """What has to be compared first; its calls are not part of the figures."""
 
 
 def plan(
@@ -82,7 +85,7 @@ def plan_requests(
         factory.keys,
         [_Load(endpoint, call_times.get(endpoint.name)) for endpoint in factory.endpoints],
     )
-    known_keys = KnownKeys()
+    known_keys, foreign = KnownKeys(), ForeignAnswers(factory, cache)
     total = cached = 0
     for group in prepare(factory, survey, reuse):
         requests = requests_of(group)
@@ -91,6 +94,7 @@ def plan_requests(
         new = list(compress(requests, are_new))
         stored = look_up(cache, keys, new) if cache and new else {}
         cached += len(stored)
+        foreign.add(stored.values())
         for request in new:
             if request.dedup_key not in stored:
                 _first_choice(policy, loads, request).add(request)
@@ -108,6 +112,7 @@ def plan_requests(
         cost_usd=None if unpriced and not cost_usd else cost_usd,
         seconds=_longest(seconds),
         unpriced=unpriced,
+        compared=foreign.comparisons,
     )
 
 

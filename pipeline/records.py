@@ -123,6 +123,8 @@ class Answer(Struct, frozen=True, array_like=True):
     """The endpoint stopped at a length limit: the text may end in mid-sentence."""
     model: str = ""
     """The model name as the endpoint reported it; never part of a key."""
+    origin: int = 0
+    """The number of the server that gave it (`pipeline.cache.origins`); 0 if the key says it."""
 
 
 class Answered(NamedTuple):
@@ -308,6 +310,9 @@ class Endpoint(Struct, frozen=True):
     """True: it gets a request only after the others failed it or while they are paused."""
     replica_of: str = ""
     """The endpoint that serves the same model: they share keys and load."""
+    origin: str = ""
+    """What its answers come from: the model and revision as its server names them, else its URL;
+    empty if the identity needs no further evidence. Answers of two origins are compared."""
 
 
 class Rule(Struct, frozen=True):

@@ -39,7 +39,7 @@ from pipeline.plan import plan_requests
 from pipeline.prepare.factory import RequestFactory
 from pipeline.prepare.pipeline import Pipeline, parts_fingerprint
 from pipeline.prepare.requests import MIN_SPLIT_TOKENS, prepare
-from pipeline.runs.drift import drift_checks
+from pipeline.runs.drift import comparison, references
 from pipeline.runs.folder import RunRecord, runs_of
 from pipeline.runs.interrupts import Interrupts
 from pipeline.runs.manifest import planned_manifest, this_run
@@ -210,7 +210,6 @@ class _Run(NamedTuple):
         """Processes every row; returns when all of them are in the sink."""
         pipeline, stop = self.pipeline, self.pipeline.stop
         marker = run_folder(pipeline.output.path) / "drift-check"
-        checks = await run_sync(drift_checks, factory, surveyed, target.reuse, cache, marker)
         dispatch = self.stages.dispatch = Dispatch(
             [(each.endpoint, each.answer) for each in connections.connections],
             cache,
@@ -220,18 +219,23 @@ class _Run(NamedTuple):
             dimension=target.dimension,
             failures=await run_sync(record.journal.load),
             journal=record.journal.put_many,
+            comparison=comparison(pipeline.guard.drift_texts, factory.endpoints[0].task),
             grace_seconds=stop.grace_seconds,
             free_bytes=lambda: shutil.disk_usage(cache.folder).free,
             max_outage_seconds=stop.max_outage_seconds,
             max_cost_usd=pipeline.budget.max_cost_usd,
             min_split_tokens=MIN_SPLIT_TOKENS,
         )
-        for position, check in enumerate(checks):
+        known = await run_sync(
+            references, factory, surveyed, target.reuse, cache, marker, dispatch.origins
+        )
+        for position, check in known.checks.items():
             dispatch.guard(position, check)
         loop = Loop(
             factory,
             pipeline.aggregator,
             prepare(factory, surveyed, target.reuse),
+            reused=known.foreign,
             rows=surveyed.rows,
             cache=cache,
             dispatch=dispatch,

@@ -67,6 +67,9 @@ def stats(as_json: bool) -> int:
         lines.append("requested so far:")
     for parts in totals.request_settings:
         lines.append(f"  {_request_line(parts)}")
+        origins = parts.get("origins")
+        for origin in origins if isinstance(origins, list) else ():
+            lines.append(f"    answered by {printable(str(origin), 200)}")
     if totals.damaged:
         lines.append(f"{_count_damaged(totals.damaged)}; check with: textmill cache verify")
     print("\n".join(lines))
@@ -75,7 +78,7 @@ def stats(as_json: bool) -> int:
 
 def _request_line(parts: dict[str, object]) -> str:
     """The task, the model and the parameters of cached requests."""
-    names = ("kind", "provider", "model", "url", "revision")
+    names = ("kind", "provider", "model", "url", "revision", "identity")
     model = "/".join(str(part) for name in names if (part := parts.get(f"endpoint.{name}")))
     parameters = [
         f"{name.removeprefix('parameters.')} = {msgspec.json.encode(value).decode()}"

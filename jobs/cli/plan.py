@@ -20,6 +20,7 @@ from pipeline.text import inflect, many, printable
 
 if TYPE_CHECKING:
     from jobs.spec.job import Job
+    from pipeline.comparisons import PlannedComparison
     from pipeline.plan import CallTime, Plan
 
 
@@ -29,6 +30,25 @@ def warn_missing_columns(columns: Sequence[str]) -> None:
         print_message(
             f"rule.column: no row has the column `{printable(name)}`, the rule applies to every row"
         )
+
+
+def shared_answers_line(endpoint: str, url: str, answered_by: str) -> str:
+    """The line that says whose answers serve for an endpoint, and how to separate them."""
+    return printable(
+        f"endpoint `{endpoint}`: answers of {answered_by} serve for {url}, which gives its model "
+        f'the same name; endpoint.identity = "NAME" keeps them apart',
+        600,
+    )
+
+
+def _comparison_line(planned: PlannedComparison) -> str:
+    if not planned.texts:
+        return shared_answers_line(planned.endpoint, planned.url, planned.answered_by)
+    return printable(
+        f"endpoint `{planned.endpoint}`: {many(planned.texts, 'text')} sent to {planned.url} "
+        f"first, to compare its model with that of the kept answers of {planned.answered_by}",
+        600,
+    )
 
 
 @command(cls=GroupedCommand, ends_in_json=True)
@@ -63,6 +83,8 @@ def show_plan(source: str, settings: JobSettings, *, as_json: bool) -> int:
             f"left to do: {many(estimate.calls, 'call')}, {many(estimate.tokens, 'token')}, "
             f"{largest_cost(estimate)}, {time_left(estimate)}"
         )
+        for each in estimate.compared:
+            print(_comparison_line(each))
     if surveyed.rows:
         warn_missing_columns(surveyed.absent)
     budget = pipeline.budget

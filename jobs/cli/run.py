@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jobs.cli.job_options import GroupedCommand, JobSettings, job_options
-from jobs.cli.plan import show_plan, warn_missing_columns
+from jobs.cli.plan import shared_answers_line, show_plan, warn_missing_columns
 from jobs.cli.shell import command, print_error, print_json, print_message
 from jobs.secrets import mask
 from pipeline.errors import FINAL_KINDS, TextmillError, UsageError
@@ -134,15 +134,18 @@ def run(
 
 
 def _warn(event: Event) -> None:
-    from pipeline.events import RuleColumnMissing, UsageDoubted
+    from pipeline.events import AnswersShared, RuleColumnMissing, UsageDoubted
 
-    if isinstance(event, RuleColumnMissing):
-        warn_missing_columns([event.column])
-    elif isinstance(event, UsageDoubted):
-        print_message(
-            f"endpoint `{event.endpoint}` reports {event.reported:,} input tokens where"
-            f" {event.counted:,} were counted: its usage is not used for costs"
-        )
+    match event:
+        case RuleColumnMissing():
+            warn_missing_columns([event.column])
+        case UsageDoubted():
+            print_message(
+                f"endpoint `{event.endpoint}` reports {event.reported:,} input tokens where"
+                f" {event.counted:,} were counted: its usage is not used for costs"
+            )
+        case AnswersShared():
+            print_message(shared_answers_line(event.endpoint, event.url, event.answered_by))
 
 
 def listener_of(*listeners: Emit) -> Emit:

@@ -32,12 +32,14 @@ def fingerprint(job: Job, revisions: Mapping[str, int | str] = {}) -> str:
     """32 hex digits over the keys that affect answers, and the chunker and aggregator revisions.
 
     Invariant: equal for equal task, text column, chunk, parameters, prompt, aggregate, rules and
-    model identities in the order of use; the URL counts only if no model is named. Replicas,
-    names, route and weights do not count.
+    model identities in the order of use; the URL counts only if nothing else names the model.
+    Replicas, names, route and weights do not count.
     """
 
     def model(endpoint: EndpointSpec) -> tuple[str | None, ...]:
         e = job.origin(endpoint)
+        if e.identity:
+            return e.kind, e.provider, e.model, e.revision, None, e.identity
         return e.kind, e.provider, e.model, e.revision, e.url if e.model is None else None
 
     in_order = sorted(job.endpoints, key=lambda endpoint: endpoint.fallback)

@@ -101,6 +101,10 @@ class EndpointSpec(Struct, frozen=True, kw_only=True):
         "model as the service names it; not needed for local and tei",
         flag="--model", metavar="NAME", help="Model as the service names it.")] = None
     revision: Annotated[str, Key("revision of the model, if the service has revisions")] = "main"
+    identity: Annotated[str | None, Key(
+        "name for what this endpoint serves, part of the cache key: other answers under another "
+        "name, the same ones under one name whatever the URL; needed where a model name such as "
+        "`default` means different models at different URLs", type="slug")] = None
     url: Annotated[str, Key(
         "base URL; default: the public service of openai and hf", is_filled_in=True,
         flag="--url", metavar="URL", help="Base URL of the service.")]

@@ -190,6 +190,8 @@ class InFlightTable:
         """Keys of requests that are too long for the model: admit their pieces instead."""
         self.queues: dict[Route, RouteQueue] = {}
         self._keys = keys
+        self.checks: list[RouteQueue] = []
+        """Queues of checks that a caller waits for: it sends their calls itself."""
         self._open: dict[bytes, InFlight] = {}
         self._twins: dict[bytes, list[InFlight]] = {}
         """By the key of the text under the first endpoint of the job."""
@@ -251,7 +253,7 @@ class InFlightTable:
             for twin in entry.twins
             if twin is not entry
             and twin.sent_to is None
-            and key in (twin.request.key, *self._keys.others(twin.request))
+            and key in (twin.request.key, *(key for key, _ in self._keys.others(twin.request)))
         ]
 
     def queue(self, route: Route) -> RouteQueue:

@@ -85,7 +85,7 @@ def identify_offline(
         found = identity_from_cache(endpoint, cache, chunk_tokens)
     except UsageError:  # it may run another model now
         return None
-    return Identification(found, partial(_confirm, cache, endpoint, found.identity, ""))
+    return Identification(found, partial(_confirm, cache, endpoint, found, ""))
 
 
 async def identify(
@@ -104,8 +104,8 @@ async def identify(
     attempt = 0
     while not await _fetch_info(endpoint, get, cache):
         found = identity_from_cache(endpoint, cache, chunk_tokens)
-        if found is not endpoint or endpoint.model:
-            return Identification(found, partial(_confirm, cache, endpoint, found.identity, ""))
+        if found is not endpoint or endpoint.model or not endpoint.origin:
+            return Identification(found, partial(_confirm, cache, endpoint, found, ""))
         wait = backoff(attempt, 0.25, random.random)
         if anyio.current_time() + wait > ends:
             raise OutageError(
@@ -128,18 +128,20 @@ def identify_later(
     found = replace(endpoint, identity=like.identity, model=model)
     if not KINDS[endpoint.kind].names_itself:
         return Identification(found)
-    return Identification(found, partial(_confirm, cache, endpoint, like.identity, name))
+    return Identification(found, partial(_confirm, cache, endpoint, found, name))
 
 
 async def _confirm(
-    cache: AnswerCache, endpoint: Endpoint, identity: tuple[str, ...], name: str, get: Get
+    cache: AnswerCache, endpoint: Endpoint, known: Endpoint, name: str, get: Get
 ) -> None:
     """Raises: GuardError if the server no longer runs the stored model, or not that of the endpoint
     with this name."""
     if not await _fetch_info(endpoint, get, cache):
         raise EndpointError("unreachable", "the server does not say which model it serves")
     found = identity_from_cache(endpoint, cache, 0)
-    if found.identity == identity:
+    # Only a revision that the server named before can have changed; a URL is none.
+    is_new = not endpoint.replica_of and "@" in known.origin and found.origin != known.origin
+    if found.identity == known.identity and not is_new:
         return
     if name:
         raise GuardError(
@@ -186,9 +188,11 @@ def identity_from_cache(
             f"not endpoint.model = `{printable(endpoint.model, 100)}`"
         )
     _check_limit(info.model_id, info.max_input_length, chunk_tokens)
-    if not endpoint.model:
+    if not endpoint.model and endpoint.origin:
         identity = (endpoint.kind, "", info.model_id, info.model_sha or "")
         endpoint = replace(endpoint, identity=identity, model=info.model_id)
+    if info.model_sha and endpoint.origin:
+        endpoint = replace(endpoint, origin=f"{info.model_id}@{info.model_sha}")
     max_batch = info.max_client_batch_size or endpoint.batch_size
     return replace(endpoint, batch_size=min(endpoint.batch_size, max_batch))
 

@@ -47,6 +47,7 @@ def test_the_summary_has_the_key_class_and_not_class_():
     assert events.flatten(summary) == {
         "exit": 3, "class": "failed rows", "resumable": False, "documents": 2, "ok": 0,
         "partial": 0, "failed": 1, "requests": 0, "cached": 0, "calls": 0, "tokens": 0,
-        "cost_usd": 0.0, "ambiguous": 0, "seconds": 0.0, "endpoints": (), "added": 0, "changed": 0, "removed": 0, "unchanged": 0,
+        "cost_usd": 0.0, "unpriced_calls": 0, "ambiguous": 0, "seconds": 0.0, "endpoints": [],
+        "answers_shared": (), "added": 0, "changed": 0, "removed": 0, "unchanged": 0,
         "retried": 0,
     }

@@ -92,7 +92,7 @@ def test_what_a_class_of_error_does(kind):
 
     endpoint = new_state()
     refusal = endpoint.refused(REQUESTS, error, Permit(1.0, 0, 10.0), 1.5)
-    expected = Usage(row.calls, 0, 1, 0, 0, row.billed_usd, 0.5, 0.5, int(row.billed_usd > 0))
+    expected = Usage(row.calls, 0, 1, 0, 0, row.billed_usd, 0.5, 0.5, ambiguous=int(row.billed_usd > 0))
     assert refusal.usage == endpoint.meter.usage == expected
     assert (endpoint.failing_since < math.inf) is row.is_outage
 
@@ -111,4 +111,4 @@ def test_the_event_of_a_call_holds_its_usage(kind):
     event = CallEnded("hub", 2, 0.5, 100, 7, 0.25, kind)
     sent, ambiguous = (ROWS[kind].calls, int(ROWS[kind].billed_usd > 0)) if kind else (1, 0)
     errors, requests = int(kind is not None), 0 if kind else 2
-    assert event.usage == Usage(sent, requests, errors, 100, 7, 0.25, 0.5, 0.5, ambiguous)
+    assert event.usage == Usage(sent, requests, errors, 100, 7, 0.25, 0.5, 0.5, ambiguous=ambiguous)
