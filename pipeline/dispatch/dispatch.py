@@ -238,8 +238,8 @@ class Dispatch:
                 requests = [entry.request for entry in call.entries]
                 if not self._choice.is_chosen(state, queue.route, requests, now):
                     wait = min(wait, _RECHECK_SECONDS)
-                    if state.admission.has_room and any(e.polled_at < now for e in self._states):
-                        self._wake_workers()  # the chosen one may sleep since it was not chosen
+                    if self._choice.may_sleep(state, queue.route, requests, now):
+                        self._wake_workers()
                     break
                 if self._table.follow(call.entries, state.position):
                     continue
@@ -308,8 +308,10 @@ class Dispatch:
             taken = self.take(self._clock(), state, queues)
             if isinstance(taken, float):
                 self._sleepers += 1
+                state.is_asleep = True
                 with anyio.move_on_after(taken):
                     await self._wake.wait()
+                state.is_asleep = False
                 self._check_outage()
                 continue
             if taken is None:

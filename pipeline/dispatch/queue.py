@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import anyio
 
 from pipeline.cache.keys import Keys
-from pipeline.records import Endpoint, Failure, Request, Route
+from pipeline.records import Answer, Endpoint, Failure, Request, Route, Split
 
 
 class Group:
@@ -37,6 +37,7 @@ class InFlight:
         "is_queued",
         "is_settled",
         "order",
+        "outcome",
         "queue",
         "request",
         "sent_to",
@@ -55,6 +56,8 @@ class InFlight:
         self.is_settled = False
         self.sent_to: int | None = None
         """The endpoint of the call that carries it now."""
+        self.outcome: Answer | Split | None = None
+        """What the call of a twin brought while this one was in a call itself."""
         self.twins: list[InFlight] = []
         """The requests in flight with its text, itself included: one for each route."""
         self.followers: list[InFlight] = []
@@ -247,12 +250,11 @@ class InFlightTable:
                     follower.queue.retry(PendingCall(0.0, [follower], 0.0))
 
     def settled_with(self, entry: InFlight, key: bytes) -> list[InFlight]:
-        """The waiting twins of a request that an answer with this key settles, too."""
+        """The twins of a request that an outcome with this key settles, too."""
         return [
             twin
             for twin in entry.twins
             if twin is not entry
-            and twin.sent_to is None
             and key in (twin.request.key, *(key for key, _ in self._keys.others(twin.request)))
         ]
 

@@ -161,6 +161,13 @@ class Settling:
     ) -> list[tuple[InFlight, Settled]]:
         """Queue the requests again, here or in the next tier; returns the outcomes that are
         final."""
+        for entry in entries:
+            if entry.outcome is not None:  # a twin has it meanwhile: nothing is sent again
+                self.tally.cached += 1
+                self._release(entry, entry.outcome)
+        entries = [entry for entry in entries if not entry.is_settled]
+        if not entries:
+            return []
         facts = error.facts
         for entry in entries:
             entry.attempts += not (facts.is_pausing or error.ask_with)
@@ -244,14 +251,20 @@ class Settling:
         for entry, settled in outcomes:
             outcome = standing.get(entry, settled)
             self._release(entry, outcome)
-            if isinstance(outcome, Failure) or len(entry.twins) < 1:
+            if entry.twins and not isinstance(outcome, Failure):
+                self._settle_twins(entry, self._keys.under(state.position, entry.request), outcome)
+
+    def _settle_twins(self, entry: InFlight, key: bytes, outcome: Answer | Split) -> None:
+        """Settle the rows with the same text and another route that have this key, too."""
+        for twin in self._table.settled_with(entry, key):
+            if isinstance(outcome, Split) and not self.can_split(twin):
                 continue
-            key = self._keys.under(state.position, entry.request)
-            for twin in self._table.settled_with(entry, key):
-                if isinstance(outcome, Answer) or self.can_split(twin):
-                    twin.queue.discard(twin)
-                    self.tally.cached += twin.is_queued
-                    self._release(twin, outcome)
+            if twin.sent_to is not None:
+                twin.outcome = outcome  # its own call may bring an answer of another model
+                continue
+            twin.queue.discard(twin)
+            self.tally.cached += twin.is_queued
+            self._release(twin, outcome)
 
     def _release(self, entry: InFlight, outcome: Settled) -> None:
         """Let the groups that wait for a settled request continue."""
