@@ -93,9 +93,11 @@ def test_a_truncated_file_is_damaged_and_the_hint_repairs_it(folder):
         cache.shrink_file()
     whole = (folder / "cache.db").read_bytes()
     (folder / "cache.db").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(StateError, match=r"cache\.db: the cache file is damaged: .*malformed") as caught:
-        with closing(AnswerCache(folder)) as cache:
-            cache.get_many([n.to_bytes(32, "big") for n in range(400)])
+    with (
+        pytest.raises(StateError, match=r"cache\.db: the cache file is damaged: .*malfor") as caught,
+        closing(AnswerCache(folder)) as cache,
+    ):
+        cache.get_many([n.to_bytes(32, "big") for n in range(400)])
     assert caught.value.hint == "textmill cache verify --repair keeps what can be read"
 
 
