@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 
 class TextmillError(Exception):
@@ -170,6 +170,7 @@ ErrorKind = Literal[
     "transient",
     "ambiguous",
     "invalid",
+    "truncated",
 ]
 
 
@@ -290,6 +291,8 @@ ERRORS: dict[ErrorKind, ErrorFacts] = {
     ),
     # 200, but not a valid answer to the request.
     "invalid": ErrorFacts(may_be_billed=True, attempts=3, retry_cost=_RETRY),
+    # 200, but the token limit ran out before the text began: another try costs the same.
+    "truncated": ErrorFacts(may_be_billed=True),
 }
 """The consequences of each class of error; `docs/errors.md` describes how each is recognised."""
 
@@ -319,6 +322,9 @@ class EndpointError(Exception):
         self.status = status
         self.retry_after = retry_after
         self.headers: Mapping[str, str] = {}
+        self.ask_with: Mapping[str, Any] = {}
+        """Parameters that the endpoint asks with instead from now on: the server refuses the way of
+        asking, not the request. The call is sent again at once, and uses up no attempt."""
 
     @property
     def facts(self) -> ErrorFacts:

@@ -86,7 +86,17 @@ class CallEnded(Struct, frozen=True, tag_field="event", tag="call_ended"):
             seconds=self.seconds,
             slowest_seconds=self.seconds,
             unpriced_calls=calls if self.cost_usd is None else 0,
+            ambiguous=int(self.error is not None and ERRORS[self.error].may_be_billed),
         )
+
+
+class UsageDoubted(Struct, frozen=True, tag_field="event", tag="usage_doubted"):
+    """The endpoint reports a usage that is far from the counted tokens of the same call, for the
+    first time in this run: costs are estimated from the counted ones. Units: tokens."""
+
+    endpoint: str
+    reported: int
+    counted: int
 
 
 class Paused(Struct, frozen=True, tag_field="event", tag="paused"):
@@ -131,6 +141,7 @@ Event = (
     | AnswersShared
     | Admitted
     | CallEnded
+    | UsageDoubted
     | Paused
     | Written
     | Draining

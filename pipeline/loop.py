@@ -35,7 +35,7 @@ from pipeline.sink.sink import Sink
 from pipeline.text import many
 
 MIN_FAILED_ROWS = 20
-"""`guard.max_failed` never allows fewer rows than this: two failed rows of five prove nothing."""
+"""`guard.max_failed` always allows this number of rows: two failed rows of five prove nothing."""
 
 MAX_OPEN_BYTES = 48 << 20
 
@@ -130,9 +130,15 @@ class Loop:
                 )
             )
             if counts.failed > self._max_failed:
+                bound = (
+                    f"{self._max_failed:,}"
+                    if self._max_failed > MIN_FAILED_ROWS
+                    else f"{MIN_FAILED_ROWS} rows, which may always fail"
+                )
                 raise TooManyFailed(
                     f"{counts.failed:,} of {many(self._rows, 'document')} failed, more than "
-                    f"guard.max_failed allows ({self._max_failed:,}): nothing was published",
+                    f"guard.max_failed allows ({bound}): nothing was published; most often: "
+                    f"{self._record.commonest_failure}",
                     hint=f"see {self._record.failures_path}; answers so far are kept",
                 )
         self._dispatch.close()

@@ -213,6 +213,8 @@ class Usage(Struct, frozen=True):
     """Duration of the slowest call."""
     unpriced_calls: int = 0
     """Calls of endpoints without a price: what they cost is unknown."""
+    ambiguous: int = 0
+    """Calls that brought no usable answer and may have been billed all the same."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -225,6 +227,7 @@ class Usage(Struct, frozen=True):
             self.seconds + other.seconds,
             max(self.slowest_seconds, other.slowest_seconds),
             self.unpriced_calls + other.unpriced_calls,
+            self.ambiguous + other.ambiguous,
         )
 
     @property
@@ -240,6 +243,7 @@ class Usage(Struct, frozen=True):
             "tokens": self.tokens,
             "cost_usd": self.known_cost_usd,
             "unpriced_calls": self.unpriced_calls,
+            "ambiguous": self.ambiguous,
         }
 
     @property

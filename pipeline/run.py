@@ -117,8 +117,8 @@ class _Run(NamedTuple):
                 await self.check_budget(surveyed, factory, cache, reuse)
                 await self.process(surveyed, factory, cache, connections, target, record)
                 recheck(surveyed.files)
-                sink.refuse_empty_output()
                 record.close()
+                sink.refuse_empty_output(record.commonest_failure, str(record.failures_path))
             await self.commit(target, record)
 
     async def survey_input(self) -> Survey:

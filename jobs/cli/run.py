@@ -134,12 +134,17 @@ def run(
 
 
 def _warn(event: Event) -> None:
-    from pipeline.events import AnswersShared, RuleColumnMissing
+    from pipeline.events import AnswersShared, RuleColumnMissing, UsageDoubted
 
     if isinstance(event, RuleColumnMissing):
         warn_missing_columns([event.column])
-    if isinstance(event, AnswersShared):
+    elif isinstance(event, AnswersShared):
         print_message(shared_answers_line(event.endpoint, event.url, event.answered_by))
+    elif isinstance(event, UsageDoubted):
+        print_message(
+            f"endpoint `{event.endpoint}` reports {event.reported:,} input tokens where"
+            f" {event.counted:,} were counted: its usage is not used for costs"
+        )
 
 
 def listener_of(*listeners: Emit) -> Emit:

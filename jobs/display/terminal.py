@@ -169,10 +169,15 @@ def closing_line(ended: Ended) -> str:
         *_changes(summary),
         many(summary.requests, "request"),
         *cached_share(summary.cached, summary.requests),
+        *_ambiguous(summary.usage.ambiguous),
         cost(summary.usage),
         duration(summary.seconds),
     ]
     return ", ".join(parts)
+
+
+def _ambiguous(calls: int) -> list[str]:
+    return [f"{many(calls, 'call')} without an answer may have been billed"] if calls else []
 
 
 def _changes(summary: events.Summary) -> list[str]:

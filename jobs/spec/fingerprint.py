@@ -10,6 +10,7 @@ import msgspec
 
 import chunkers
 from jobs.spec.job import EndpointSpec, Job
+from pipeline.tasks import answer_parameters
 
 if TYPE_CHECKING:
     from jobs.spec.job import Job
@@ -46,7 +47,14 @@ def fingerprint(job: Job, revisions: Mapping[str, int | str] = {}) -> str:
     chunk = msgspec.to_builtins(job.chunk)
     if job.chunk.focus is None:  # added later; older fingerprints stay the same
         del chunk["focus"]
-    affecting: list[object] = [job.task, job.input.text, chunk, job.parameters, job.prompt, models]
+    affecting: list[object] = [
+        job.task,
+        job.input.text,
+        chunk,
+        answer_parameters(job.parameters),
+        job.prompt,
+        models,
+    ]
     if job.rules:  # a job without rules keeps its fingerprint from before there were rules
         models_by_name = {endpoint.name: model(endpoint) for endpoint in job.endpoints}
         allowed = [{models_by_name[name] for name in rule.endpoints} for rule in job.rules]

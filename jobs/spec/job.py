@@ -200,7 +200,8 @@ class GuardSpec(Struct, frozen=True):
     """Limits above which nothing is published. Units: share of rows; texts; chunks; bytes."""
 
     max_failed: Annotated[float, Key(
-        "largest share of failed rows; above it nothing is published", most=1,
+        "largest share of failed rows (20 rows may always fail, but not all); above it nothing is "
+        "published", most=1,
         flag="--max-failed", metavar="SHARE",
         help="Largest share of failed rows; above it nothing is published (exit 4).")] = 0.1
     max_removed: Annotated[float, Key(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import difflib
+import json
 import math
 import re
 import tomllib
@@ -28,7 +29,9 @@ _LONGEST_STRING = 100_000
 _DEEPEST_PARAMETER = 10
 _SLUG = re.compile(r"[^\W_][\w-]{0,63}")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_OWNED = {"input", "inputs", "model", "messages", "stream", "encoding_format", "n"}
+_OWNED = {"input", "inputs", "model", "messages", "n"}
+_FIXED = {"stream": ("false",), "encoding_format": ('"base64"', '"float"')}
+"""Parameters of which only these values give answers that can be read."""
 _CREDENTIALS = {"api_key", "apikey", "api_token", "access_token", "authorization", "headers",
                 "password", "secret"}  # fmt: skip
 
@@ -313,6 +316,8 @@ def _check_parameters(table: dict[str, Any], prompt: Key, locations: KeyLocation
             )
         elif _CONTROL.search(name):
             raise locations.refuse(f"`{key_name(full)}` must not hold control characters", full)
+        elif name in _FIXED and (got := json.dumps(value, default=str)) not in _FIXED[name]:
+            raise locations.wrong(full, f"must be {' or '.join(_FIXED[name])}, got {got}")
         for where, problem in _not_json(full, value, _DEEPEST_PARAMETER):
             raise locations.wrong(where, problem)
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from pipeline.records import Endpoint, Request, Route
+from pipeline.tasks import answer_parameters
 
 _Prefix = tuple[int, str, list[str], dict[str, Any]]
 
@@ -46,7 +47,8 @@ def prefix(endpoint: Endpoint) -> bytes:
     """The part of the cache key that all requests of this endpoint share: JSON of key revision,
     task, model identity and parameters. It holds no secret, and a URL only if the identity does."""
     return msgspec.json.encode(
-        [REVISION, endpoint.task, endpoint.identity, endpoint.parameters], order="sorted"
+        [REVISION, endpoint.task, endpoint.identity, answer_parameters(endpoint.parameters)],
+        order="sorted",
     )
 
 
@@ -106,6 +108,7 @@ class Keys:
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         kinds: dict[bytes, Callable[[str], bytes]] = {}
         self._of = [kinds.setdefault((key := request_key(e))(""), key) for e in endpoints]
+        self.endpoints = len(endpoints)
         self.is_one = len(kinds) == 1
         """Whether all endpoints share one key."""
         self._others: dict[Route, tuple[tuple[Callable[[str], bytes], int], ...]] = {}

@@ -24,10 +24,10 @@ from pipeline.cache.lookup import look_up
 from pipeline.cache.store import AnswerCache
 from pipeline.dispatch.bounds import Bounds
 from pipeline.dispatch.check import Check, CheckQueue
+from pipeline.dispatch.choice import Choice
 from pipeline.dispatch.endpoint_state import EndpointState, Send
 from pipeline.dispatch.origins import Comparison, Origins, kept_answers
 from pipeline.dispatch.outage import outage, outage_start
-from pipeline.dispatch.policy import takes
 from pipeline.dispatch.queue import Group, InFlight, InFlightTable, PendingCall, RouteQueue
 from pipeline.dispatch.settling import Settling
 from pipeline.dispatch.writer import WriteFailures, Writer
@@ -35,7 +35,7 @@ from pipeline.errors import EndpointError, TextmillError
 from pipeline.events import EndpointStats
 from pipeline.limits.admission import Permit
 from pipeline.limits.prices import rent
-from pipeline.records import Answer, Answered, Endpoint, Failure, Request, Route, Split, Usage
+from pipeline.records import Answer, Answered, Endpoint, Failure, Request, Split, Usage
 
 Taken = tuple[PendingCall, Permit]
 _RECHECK_SECONDS = 1.0
@@ -76,7 +76,6 @@ class Dispatch:
         self._bounds = Bounds(cache.folder, free_bytes, max_cost_usd)
         self._open_endpoints = open_endpoints
         self._opening = anyio.Lock()
-        self._policy = policy
         self._max_outage_seconds = max_outage_seconds
         self._grace_seconds = grace_seconds
         self._clock = clock
@@ -87,7 +86,8 @@ class Dispatch:
             EndpointState(position, endpoint, send, clock(), uniform)
             for position, (endpoint, send) in enumerate(endpoints)
         ]
-        self._table = InFlightTable(dict(failures))
+        self._choice = Choice(self._states, policy)
+        self._table = InFlightTable(dict(failures), self._keys)
         self._writer = Writer(cache, lambda *kept: self._settling.can_use(*kept), journal)
         self.origins = Origins(
             cache, [endpoint for endpoint, _ in endpoints], emit, self._compare, comparison
@@ -125,6 +125,8 @@ class Dispatch:
         missing: list[InFlight] = []
         stored = await self._look_up(new) if new else {}
         for entry in new:
+            if entry.is_settled:  # meanwhile, with an equal text of a row with another route
+                continue
             settled = stored.get(entry.request.dedup_key)
             if settled is None or not self._settling.can_use(entry, settled):
                 missing.append(entry)
@@ -134,7 +136,9 @@ class Dispatch:
             self._table.settle(entry)
         if missing and self._open_endpoints is not None:
             await self._ensure_open(self._open_endpoints)
+            missing = [entry for entry in missing if not entry.is_settled]
         for entry in missing:
+            entry.is_queued = True
             entry.queue.add(entry)
         self.tally.requests += len(requests)
         self.tally.cached += len(requests) - len(missing)
@@ -230,48 +234,30 @@ class Dispatch:
         wait = math.inf
         state.polled_at = now
         for queue in self._table.waiting(state.position) if queues is None else queues:
-            call = queue.next(now, state.endpoint, state.batch_size)
-            if call is None:
-                wait = min(wait, queue.ready_in(now))
-                continue
-            requests = [entry.request for entry in call.entries]
-            if not self._is_chosen(state, queue.route, requests, now):
-                wait = min(wait, _RECHECK_SECONDS)
-                if state.admission.has_room and any(each.polled_at < now for each in self._states):
-                    self._wake_workers()  # the chosen endpoint may sleep since it was not chosen
-                continue
-            if state.check is not None:  # its calls go first
-                checked = state.check.next(now, state.endpoint, state.batch_size)
-                if checked is None:
-                    return min(wait, state.check.ready_in(now))
-                call = checked
+            while (call := queue.next(now, state.endpoint, state.batch_size)) is not None:
                 requests = [entry.request for entry in call.entries]
-            leased = state.admission.lease(now, state.tokens(requests), call.cost)
-            if isinstance(leased, float):
-                # A waiting worker wakes when the outage reaches its bound.
-                outage_ends = outage_start(self._states, queue) + self._max_outage_seconds
-                return min(wait, leased, max(0.0, outage_ends - now) or leased)
-            call.entries[0].queue.mark_sent(call)
-            return call, leased
+                if not self._choice.is_chosen(state, queue.route, requests, now):
+                    wait = min(wait, _RECHECK_SECONDS)
+                    if state.admission.has_room and any(e.polled_at < now for e in self._states):
+                        self._wake_workers()  # the chosen one may sleep since it was not chosen
+                    break
+                if self._table.follow(call.entries, state.position):
+                    continue
+                if state.check is not None:  # its calls go first
+                    call = state.check.next(now, state.endpoint, state.batch_size)
+                    if call is None:
+                        return min(wait, state.check.ready_in(now))
+                    requests = [entry.request for entry in call.entries]
+                leased = state.admission.lease(now, state.tokens(requests), call.cost)
+                if isinstance(leased, float):
+                    # A waiting worker wakes when the outage reaches its bound.
+                    outage_ends = outage_start(self._states, queue) + self._max_outage_seconds
+                    return min(wait, leased, max(0.0, outage_ends - now) or leased)
+                call.entries[0].queue.mark_sent(call)
+                return call, leased
+            else:
+                wait = min(wait, queue.ready_in(now))
         return wait
-
-    def _is_chosen(
-        self, state: EndpointState, route: Route, requests: Sequence[Request], now: float
-    ) -> bool:
-        """True if this endpoint makes the call, and not another one of the route."""
-        if len(route.tiers) == 1 == len(route.tiers[0]):
-            return True
-        for tier in route.tiers:
-            candidates = [self._states[position] for position in tier]
-            active = [each for each in candidates if not each.admission.is_paused(now)]
-            if state.position in tier:
-                if state not in active:
-                    return True  # it waits for the end of its pause, and then sends a probe
-                views = [each.view(now, requests) for each in active]
-                return takes(self._policy, views, state.position)
-            if active:
-                return False
-        return False
 
     async def _ensure_open(self, open_endpoints: Callable[[], Awaitable[None]]) -> None:
         """Wait until the endpoints are ready for calls."""
@@ -341,22 +327,17 @@ class Dispatch:
                 self.stop(forbidden)
                 continue
             if len(self._states) > 1:
-                self._count_share(state, len(requests))
+                self._choice.count(state, len(requests), self._clock())
+                self._wake_workers()  # the others poll again
             return taken
-
-    def _count_share(self, state: EndpointState, requests: int) -> None:
-        """Count the call towards the share of its endpoint, and let the others poll again."""
-        now, share = self._clock(), state.meter.share
-        for each in self._states:
-            if each.admission.is_paused(now):  # else it would catch up on all missed calls at once
-                each.meter.share = max(each.meter.share, share)
-        state.meter.share += requests / state.endpoint.weight
-        self._wake_workers()
 
     async def _call(self, state: EndpointState, call: PendingCall, permit: Permit) -> None:
         requests = [entry.request for entry in call.entries]
         expected = state.estimate(requests)
         queue = call.entries[0].queue
+        state.began(permit.started)
+        for entry in call.entries:
+            entry.sent_to = state.position
         self._in_flight += len(requests)
         self._estimated_usd += expected
         try:
@@ -372,6 +353,7 @@ class Dispatch:
             self._settling.requeue(call.entries)
             self.stop(error)
         finally:
+            state.ended()
             queue.in_flight -= len(requests)
             self._in_flight -= len(requests)
             self._wake_workers()

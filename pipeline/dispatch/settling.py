@@ -80,6 +80,8 @@ class Settling:
         answers = [answer for _, answer in good]
         usage = state.answered(requests, settled, answers, permit, now, is_kept=not is_check)
         self._report(state.name, usage)
+        if (doubt := state.take_doubt()) is not None:
+            self._emit(doubt)
         if model_error is not None:
             self.requeue(call.entries)
             self._stop(model_error)
@@ -161,7 +163,7 @@ class Settling:
         final."""
         facts = error.facts
         for entry in entries:
-            entry.attempts += not facts.is_pausing
+            entry.attempts += not (facts.is_pausing or error.ask_with)
         decided = verdict(
             error,
             max(entry.attempts for entry in entries),
@@ -199,6 +201,7 @@ class Settling:
         current = next(at for at, tier in enumerate(tiers) if state.position in tier)
         if not tiers[current + 1 :]:
             return False
+        self._table.returned([entry])
         entry.queue, entry.attempts = self._table.queue(Route(tiers[current + 1 :])), 0
         entry.queue.add(entry)
         return True
@@ -237,13 +240,26 @@ class Settling:
         if final:
             await self._writer.journal(final)
             self._table.failures.update(final)
-        for key, outcome, entry in kept:
-            if isinstance(stored.get(key, outcome), Split):
-                self._table.splits.add(entry.request.dedup_key)
-        for entry, _ in outcomes:
-            self._table.settle(entry)
+        for key, given, entry in kept:
+            settled = stored.get(key, given)
+            self._release(entry, settled)
+            for twin in self._table.settled_with(entry, key) if entry.twins else ():
+                if isinstance(settled, Answer) or self.can_split(twin):
+                    twin.queue.discard(twin)
+                    self.tally.cached += twin.is_queued
+                    self._release(twin, settled)
+        for entry, outcome in outcomes:
+            if isinstance(outcome, Failure):
+                self._release(entry, outcome)
+
+    def _release(self, entry: InFlight, outcome: Settled) -> None:
+        """Let the groups that wait for a settled request continue."""
+        if isinstance(outcome, Split):
+            self._table.splits.add(entry.request.dedup_key)
+        self._table.settle(entry)
 
     def _repeat(self, call: PendingCall) -> None:
+        self._table.returned(call.entries)
         call.entries[0].queue.retry(call)
 
     def requeue(self, entries: list[InFlight]) -> None:

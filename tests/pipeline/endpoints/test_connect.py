@@ -26,7 +26,7 @@ def gone():
         return mock.url
 
 
-@pytest.mark.parametrize("trouble", ["gone", "hang path=/info", "503", "429 path=/info"])
+@pytest.mark.parametrize("trouble", ["gone", "hang path=/info", "hang", "503", "429 path=/info"])
 def test_a_server_that_was_never_seen_does_not_hold_the_start_while_its_replica_is_up(
     workdir, textmill, trouble
 ):
