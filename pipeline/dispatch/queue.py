@@ -253,7 +253,7 @@ class InFlightTable:
             for twin in entry.twins
             if twin is not entry
             and twin.sent_to is None
-            and key in (twin.request.key, *(other for other, _ in self._keys.others(twin.request)))
+            and key in (twin.request.key, *self._keys.others(twin.request))
         ]
 
     def queue(self, route: Route) -> RouteQueue:
