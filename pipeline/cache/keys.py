@@ -111,25 +111,31 @@ class Keys:
         self.endpoints = len(endpoints)
         self.is_one = len(kinds) == 1
         """Whether all endpoints share one key."""
-        self._others: dict[Route, tuple[tuple[Callable[[str], bytes], int], ...]] = {}
+        self._others: dict[Route, dict[Callable[[str], bytes], int]] = {}
 
     def first(self, route: Route) -> Callable[[str], bytes]:
         """The key function of the first endpoint of the route, in job-file order."""
         return self._of[route.positions[0]]
 
-    def others(self, request: Request) -> list[tuple[bytes, int]]:
-        """The request's keys under the other models of its route, in job-file order, each with the
-        position of its first endpoint.
+    def others(self, request: Request) -> list[bytes]:
+        """The request's keys under the other models of its route, in job-file order.
 
         An answer under any of its keys settles the request; the first one counts.
         """
-        route = request.route
-        if (keys := self._others.get(route)) is None:
-            all_keys: dict[Callable[[str], bytes], int] = {}
+        return [key(request.input) for key in self._other_models(request.route)]
+
+    def other_positions(self, route: Route) -> list[int]:
+        """The first endpoint of each of these models."""
+        return list(self._other_models(route).values())
+
+    def _other_models(self, route: Route) -> dict[Callable[[str], bytes], int]:
+        if (models := self._others.get(route)) is None:
+            models = {}
             for position in route.positions:
-                all_keys.setdefault(self._of[position], position)
-            keys = self._others[route] = tuple(all_keys.items())[1:]
-        return [(key(request.input), position) for key, position in keys]
+                models.setdefault(self._of[position], position)
+            del models[self.first(route)]
+            self._others[route] = models
+        return models
 
     def under(self, position: int, request: Request) -> bytes:
         """The request's key under the endpoint at this position."""

@@ -37,12 +37,14 @@ def look_up(
     }
     if keys.is_one:
         return outcomes
-    other_keys = {r.dedup_key: keys.others(r) for r in requests if r.dedup_key not in outcomes}
-    stored = cache.get_many([key for keys in other_keys.values() for key, _ in keys])
+    missing = {r.dedup_key: r for r in requests if r.dedup_key not in outcomes}
+    other_keys = {dedup_key: keys.others(request) for dedup_key, request in missing.items()}
+    stored = cache.get_many([key for candidates in other_keys.values() for key in candidates])
     for dedup_key, candidates in other_keys.items():
-        hit = next(((stored[key], at) for key, at in candidates if key in stored), None)
-        if hit is not None:
-            outcomes[dedup_key] = CachedOutcome(hit[0], False, hit[1])
+        at = next((at for at, key in enumerate(candidates) if key in stored), None)
+        if at is not None:
+            position = keys.other_positions(missing[dedup_key].route)[at]
+            outcomes[dedup_key] = CachedOutcome(stored[candidates[at]], False, position)
     return outcomes
 
 

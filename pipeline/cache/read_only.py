@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pipeline.cache.store import AnswerCache, storage_errors
+from pipeline.cache.faults import cache_errors, check_schema
+from pipeline.cache.store import AnswerCache
 
 
 def open_to_read(folder: Path) -> AnswerCache | None:
@@ -32,7 +33,8 @@ class _ReadOnlyCache(AnswerCache):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock = None
-        with storage_errors(folder):
+        check_schema(folder)
+        with cache_errors(folder):
             self._store = _Reader(folder / "cache.db")
 
 

@@ -254,8 +254,7 @@ class InFlightTable:
         return [
             twin
             for twin in entry.twins
-            if twin is not entry
-            and key in (twin.request.key, *(key for key, _ in self._keys.others(twin.request)))
+            if twin is not entry and key in (twin.request.key, *self._keys.others(twin.request))
         ]
 
     def queue(self, route: Route) -> RouteQueue:

@@ -94,7 +94,7 @@ def run(folder, served, rows, rules=(), *, admitted=None, seed=0, **options):
                 (error,) = error.exceptions
         answers = []
         for request in requests:
-            found = cache.get_many([request.key, *(key for key, _ in keys.others(request))])
+            found = cache.get_many([request.key, *keys.others(request)])
             outcome = dispatch.failures.get(request.dedup_key) or next(iter(found.values()), None)
             answers.append(outcome)
         cache.close()
