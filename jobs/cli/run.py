@@ -61,12 +61,18 @@ class RunCommand(GroupedCommand):
     type=click.Choice(CLASSES),
     help="Retry the failed rows of an interrupted run, all or of one class.",
 )
+@click.option(
+    "--accept-unknown",
+    is_flag=True,
+    help="Replace an output whose rows are unknown (exit 14 without it).",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan, as `plan` does, and run nothing.")
 def run(
     source: str,
     settings: JobSettings,
     changes: str | None,
     retry_failed: str | None,
+    accept_unknown: bool,
     dry_run: bool,
     as_json: bool,
 ) -> int:
@@ -108,8 +114,9 @@ def run(
             ended: Ended = anyio.run(
                 engine.run,
                 pipeline,
-                listener_of(progress.on, recorder.on, _warn_missing_column),
+                listener_of(progress.on, recorder.on, _warn),
                 retry_failed,
+                accept_unknown,
                 backend_options={"use_uvloop": _has_uvloop()},
             )
         finally:
@@ -128,11 +135,14 @@ def run(
         return ended.summary.exit
 
 
-def _warn_missing_column(event: Event) -> None:
-    from pipeline.events import RuleColumnMissing
+def _warn(event: Event) -> None:
+    from pipeline.events import RuleColumnMissing, Warned
 
-    if isinstance(event, RuleColumnMissing):
-        warn_missing_columns([event.column])
+    match event:
+        case RuleColumnMissing():
+            warn_missing_columns([event.column])
+        case Warned():
+            print_message(event.message)
 
 
 def listener_of(*listeners: Emit) -> Emit:

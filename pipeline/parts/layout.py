@@ -72,6 +72,14 @@ class OutputLayout:
         """Whether the output exists."""
         return self.path.exists()
 
+    def is_published(self, *, is_first: bool) -> bool:
+        """Whether something is under the output's name that a commit would replace: also a link
+        that leads nowhere. Before the first commit an empty file or folder is none."""
+        path = self.path
+        if path.is_symlink() or (path.is_dir() and any(path.iterdir())):
+            return True
+        return path.is_file() and not (is_first and path.stat().st_size == 0)
+
     def linked_version(self) -> str | None:
         """The version that a directory output links to; None where there is no such link."""
         return self.path.readlink().name if self.path.is_symlink() and self._is_ours() else None

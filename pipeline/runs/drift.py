@@ -32,6 +32,7 @@ another version of it, gives far less than this bound."""
 GOOD_FOR_SECONDS = 43_200
 """A resumed run does not repeat the check within this time."""
 ROWS_PER_PART = 2
+ROWS_PER_UNSURE_PART = 64
 
 Send = Callable[[Sequence[Request]], Awaitable[Answered]]
 
@@ -108,10 +109,10 @@ def drift_checks(
     """One check per endpoint if new vectors will be added to those of a commit; else none. `marker`
     records that they passed. Blocks: run it in a thread."""
     embeds = TASKS[factory.endpoints[0].task].value == "vector" and factory.guard.drift_texts
-    snapshot = reuse.snapshot
-    if snapshot is None or reuse.keeps_all or not embeds or has_passed(marker, snapshot.run):
+    commit = reuse.commit
+    if commit is None or reuse.keeps_all or not embeds or has_passed(marker, commit):
         return []
-    passed = partial(mark_passed, marker, snapshot.run)
+    passed = partial(mark_passed, marker, commit)
     known = reference_vectors(factory, survey, reuse, cache)
     return [
         DriftCheck(endpoint, texts, passed)
@@ -125,7 +126,11 @@ def reference_vectors(
     """For each endpoint, requests of unchanged rows with their cached vectors. Blocks: run it in a
     thread."""
     max_texts = factory.guard.drift_texts
-    rows = list(_unchanged(reuse, 4 * max_texts))
+    # Rows of which only the ids are known may have other texts, and then no answers.
+    is_unsure = reuse.published is not None
+    rows_per_part = ROWS_PER_UNSURE_PART if is_unsure else ROWS_PER_PART
+    max_rows = (ROWS_PER_UNSURE_PART if is_unsure else 4) * max_texts
+    rows = list(_unchanged(reuse, max_rows, rows_per_part))
     requests = first_requests(factory, survey, rows)
     references: list[list[tuple[Request, bytes]]] = []
     for position in range(len(factory.endpoints)):
@@ -158,11 +163,11 @@ def mark_passed(marker: Path, run: str) -> None:
         file.write(run.encode())
 
 
-def _unchanged(reuse: Reuse, max_rows: int) -> Iterator[int]:
-    """Numbers of up to `max_rows` reused rows, a few from each part."""
-    for rows in reuse.reused_rows():
-        yield from rows[: min(ROWS_PER_PART, max_rows)].tolist()
-        max_rows -= min(ROWS_PER_PART, max_rows, len(rows))
+def _unchanged(reuse: Reuse, max_rows: int, rows_per_part: int) -> Iterator[int]:
+    """Numbers of up to `max_rows` rows of the last commit, a few from each part."""
+    for rows in reuse.compared_rows():
+        yield from rows[: min(rows_per_part, max_rows)].tolist()
+        max_rows -= min(rows_per_part, max_rows, len(rows))
         if not max_rows:
             return
 

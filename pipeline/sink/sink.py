@@ -17,16 +17,28 @@ import pyarrow as pa
 
 from pipeline.cache.lookup import Outcomes
 from pipeline.errors import GuardError, TooManyFailed
-from pipeline.parts.index import FIRST, OUTCOMES, REUSABLE, PartIndex, read_index
+from pipeline.parts.index import FIRST, OUTCOMES, REUSABLE, PartIndex
 from pipeline.parts.json_lines import PIECE_ROWS
 from pipeline.parts.layout import OutputLayout
 from pipeline.parts.part_rows import PartRows, part_errors, row_count
-from pipeline.parts.reuse import OPEN_PARTS, CopiedRows, Reuse, readable
-from pipeline.parts.schema import output_schema, row_weights, vector_array, with_vectors
+from pipeline.parts.reuse import OPEN_PARTS, CopiedRows, Reuse
+from pipeline.parts.schema import (
+    dimension_of,
+    output_schema,
+    row_weights,
+    vector_array,
+    with_vectors,
+)
 from pipeline.parts.snapshot import Snapshot, SnapshotFile
 from pipeline.parts.writer import PartsWriter
 from pipeline.records import Column, Document, Result, Row, RowRef
-from pipeline.sink.changes import CopiedChanges, deliver, write_changes
+from pipeline.sink.changes import (
+    CopiedChanges,
+    Former,
+    deliver,
+    former_rows,
+    write_changes,
+)
 from pipeline.sink.commit import publish
 from pipeline.source import identity
 from pipeline.source.identity import digest_of
@@ -95,6 +107,7 @@ class Sink:
         self._reuse: Reuse | None = None
         self._former_names: set[str] = set()
         self._copies = CopiedChanges()
+        self._former = Former(())
         self._readers: dict[Path, PartRows] = {}
         self._part = -1
         self.published: list[PartIndex] = []
@@ -106,6 +119,8 @@ class Sink:
         self.layout.prepare(spec.path, [file.path for file in survey.files])
         self._record = SnapshotFile(self.layout)
         self.snapshot = self._record.read()
+        self.fault = self._record.fault
+        """Why there is an output and no snapshot of it, when the run begins."""
         self._clear()
 
     def use_plan(self, reuse: Reuse) -> None:
@@ -231,11 +246,27 @@ class Sink:
             deliver(self._record.undelivered_changes, changes)
         return self.counts.rows
 
+    def find_former(self, reuse: Reuse, *, has_changes: bool, accept_unknown: bool) -> None:
+        """Finds the rows that the changes of this commit are compared with, if any are written.
+
+        Raises: GuardError where they are unknown, unless that is accepted.
+        """
+        if has_changes or self._record.undelivered_changes.exists():
+            self._former = former_rows(
+                self._record,
+                self.layout,
+                self._survey,
+                reuse.published,
+                accept_unknown=accept_unknown,
+            )
+
     def _write_changes(self, target: Path, parts: Sequence[PartIndex]) -> None:
-        # Also where the output was removed: a follower of the change feed still has its rows.
-        indexes = read_index(self.layout.parts, self.layout.part_suffix)
-        former = readable(indexes, self._record.last)
-        write_changes(target, former, parts, self._copies, id=self._survey.spec.id or "id")
+        write_changes(target, self._former, parts, self._copies, id=self._survey.spec.id or "id")
+
+    @property
+    def dimension(self) -> int | None:
+        """The dimension of the vectors, if there are any."""
+        return dimension_of(self.schema)
 
     def close(self) -> None:
         """Removes unfinished files; after `commit` there are none."""
