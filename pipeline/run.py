@@ -156,6 +156,8 @@ class _Run(NamedTuple):
             metadata=pipeline.output.metadata | {"textmill.model": model},
             dimension=pipeline.dimension,
             fingerprint=parts_fingerprint(pipeline, factory.endpoints),
+            answered_only=pipeline.output.answered_only,
+            changes=Path(pipeline.output.changes) if pipeline.output.changes else None,
         )
         return sink
 
@@ -168,6 +170,7 @@ class _Run(NamedTuple):
             sink.fingerprint,
             sink.snapshot,
             fault=sink.fault,
+            has_changes=sink.has_changes,
             accept_unknown=self.accept_unknown,
         )
         reuse = self.stages.reuse = await run_sync(compare, abandon_on_cancel=True)
@@ -179,13 +182,7 @@ class _Run(NamedTuple):
         if surveyed.rows:  # `Sink.refuse_empty_output` reports an empty input
             check_removed(reuse, self.pipeline.guard.max_removed, self.pipeline.output.path)
         sink.use_plan(reuse)
-        find_former = partial(
-            sink.find_former,
-            reuse,
-            has_changes=self.pipeline.output.changes is not None,
-            accept_unknown=self.accept_unknown,
-        )
-        await run_sync(find_former)
+        await run_sync(partial(sink.find_former, reuse, accept_unknown=self.accept_unknown))
         return reuse
 
     def open_record(self, surveyed: Survey, factory: RequestFactory, sink: Sink) -> RunRecord:
@@ -271,8 +268,7 @@ class _Run(NamedTuple):
         """Publishes the output. Signals and `run.until` do not interrupt it."""
         self.interrupts.is_committing = True
         output, counts = self.pipeline.output, target.sink.counts
-        changes = Path(output.changes) if output.changes else None
-        rows = await run_sync(target.sink.commit, changes)
+        rows = await run_sync(target.sink.commit)
         self.emit(events.Committed(output.path, rows))
         record.manifest = replace(
             record.manifest,

@@ -223,12 +223,13 @@ def plan_reuse(
     snapshot: Snapshot | None,
     *,
     fault: str = "",
+    has_changes: bool = False,
     accept_unknown: bool = False,
 ) -> Reuse:
     """What a run over this input reuses. Blocks: run it in a thread.
 
     `fault`: why there is an output and no snapshot of it; then the output itself is read, as where
-    an index is damaged.
+    an index is damaged. Changes need the indexes of kept parts too.
     Raises: GuardError where the rows of the last commit are unknown, unless that is accepted.
     Cost: one header per part; if rows differ, one pass over the indexes of touched parts.
     """
@@ -247,7 +248,8 @@ def plan_reuse(
     kept: dict[int, str] = {}
     for number, rows in enumerate(survey.rows_by_part()):
         part = by_digest.get(rows_digest(rows)) if by_digest else None
-        if part is not None and _is_sound(part, listed):
+        is_usable = part is not None and _is_sound(part, listed)
+        if part is not None and is_usable and not (has_changes and part.entries() is None):
             reuse.keep(number, part)
             kept[number] = part.path.name
     kept_names = set(kept.values())
@@ -268,8 +270,11 @@ def plan_reuse(
         start += len(rows)
     if snapshot is None and not usable and reuse.published is None:
         return reuse
-    done = kept_names if reuse.published is None else kept_names - names
-    others = [each for each in (*former, *usable) if each.path.name not in done]
+    others = [
+        each
+        for each in (*former, *usable)
+        if reuse.published is not None or each.path.name not in kept_names
+    ]
     sources = list({each.path.name: each for each in others}.values())
     for at, each in enumerate(sources):
         is_usable = each.header.fingerprint == fingerprint and _is_sound(each, listed)

@@ -7,7 +7,6 @@ part.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,7 +39,7 @@ from pipeline.sink.changes import (
     write_changes,
 )
 from pipeline.sink.commit import publish
-from pipeline.source import identity
+from pipeline.sink.row_values import chunk_id_of, take_column
 from pipeline.source.identity import digest_of
 from pipeline.source.survey import Survey
 from pipeline.text import many, shown
@@ -80,6 +79,8 @@ class Sink:
         metadata: Mapping[str, str] | None = None,
         dimension: int | None = None,
         fingerprint: str = "",
+        changes: Path | None = None,
+        answered_only: bool = False,
     ) -> None:
         spec = survey.spec
         self.counts = Counts()
@@ -94,7 +95,13 @@ class Sink:
         )
         self._survey, self._columns, self._per_chunk = survey, columns, per_chunk
         self.layout = OutputLayout(output, run_id)
-        self.fingerprint = _fingerprint(fingerprint, survey, self.schema, self.layout.part_suffix)
+        self._answered_only = answered_only
+        self.fingerprint = _fingerprint(
+            f"{fingerprint} answered" if answered_only else fingerprint,
+            survey,
+            self.schema,
+            self.layout.part_suffix,
+        )
         """Of everything that the bytes of a part depend on, except its rows and their answers."""
         self.snapshot: Snapshot | None = None
         """The last commit, when the run begins."""
@@ -106,7 +113,7 @@ class Sink:
         self._weights = np.zeros(0)
         self._reuse: Reuse | None = None
         self._former_names: set[str] = set()
-        self._copies = CopiedChanges()
+        self._changes, self._copies = changes, CopiedChanges()
         self._former = Former(())
         self._readers: dict[Path, PartRows] = {}
         self._part = -1
@@ -119,6 +126,8 @@ class Sink:
         self.layout.prepare(spec.path, [file.path for file in survey.files])
         self._record = SnapshotFile(self.layout)
         self.snapshot = self._record.read()
+        self.has_changes = changes is not None or self._record.undelivered_changes.exists()
+        """Whether the commit is compared with the last one, row by row."""
         self.fault = self._record.fault
         """Why there is an output and no snapshot of it, when the run begins."""
         self._clear()
@@ -146,10 +155,11 @@ class Sink:
         self._start_part(document.part)
         rows = 0
         repeats: dict[int, int] = {}
-        for row in result.rows:
-            self._add(document, result, row, rows, repeats)
-            rows += 1
-        if rows == 0:  # every input row is in every output
+        for at, row in enumerate(result.rows):
+            if not self._answered_only or any(value is not None for value in row.values):
+                self._add(document, result, row, at, repeats)
+                rows += 1
+        if rows == 0 and not self._answered_only:
             self._add(document, result, Row((None,) * len(self._columns)), 0, repeats)
             rows = 1
         if rows > 1 and not self._per_chunk:
@@ -219,9 +229,9 @@ class Sink:
                 hint="it is unchanged; remove it to publish without them",
             )
 
-    def commit(self, changes: Path | None = None) -> int:
+    def commit(self) -> int:
         """Publishes all parts in one rename, unless they are published already. Then it writes the
-        changes, with undelivered ones of earlier commits, to `changes`: a kill between the two
+        changes, with undelivered ones of earlier commits, to their file: a kill between the two
         loses none. Returns: rows written.
 
         Raises: StorageError; then the old output is unchanged. ValueError where documents are
@@ -231,7 +241,6 @@ class Sink:
         written = self.counts.ok + self.counts.partial + self.counts.failed
         if written != self._survey.rows:
             raise ValueError(f"{written} documents written, {self._survey.rows} read")
-        has_feed = changes is not None or self._record.undelivered_changes.exists()
         self.published = publish(
             self.layout,
             self._record,
@@ -240,18 +249,18 @@ class Sink:
             written=self._parts.written,
             fingerprint=self.fingerprint,
             before=self.snapshot,
-            changes=self._write_changes if has_feed else None,
+            changes=self._write_changes if self.has_changes else None,
         )
-        if changes is not None:
-            deliver(self._record.undelivered_changes, changes)
+        if self._changes is not None:
+            deliver(self._record.undelivered_changes, self._changes)
         return self.counts.rows
 
-    def find_former(self, reuse: Reuse, *, has_changes: bool, accept_unknown: bool) -> None:
+    def find_former(self, reuse: Reuse, *, accept_unknown: bool) -> None:
         """Finds the rows that the changes of this commit are compared with, if any are written.
 
         Raises: GuardError where they are unknown, unless that is accepted.
         """
-        if has_changes or self._record.undelivered_changes.exists():
+        if self.has_changes:
             self._former = former_rows(
                 self._record,
                 self.layout,
@@ -296,7 +305,7 @@ class Sink:
                 assert document.text is not None
                 text = document.text[chunk.start_char : chunk.end_char]
                 size = len(text)
-                own_values["chunk_id"].append(_chunk_id(document.identity, text, repeats))
+                own_values["chunk_id"].append(chunk_id_of(document.identity, text, repeats))
                 own_values["chunk"].append(at)
                 own_values["start_char"].append(chunk.start_char)
                 own_values["end_char"].append(chunk.end_char)
@@ -344,7 +353,7 @@ class Sink:
         arrays = []
         for field in self.schema:
             if field.name not in self._own_values:
-                arrays.append(_take_column(self._row_refs, field.name))
+                arrays.append(take_column(self._row_refs, field.name))
             elif field.name in vectors:
                 arrays.append(vector_array(self._own_values[field.name], field.type))
             else:
@@ -375,26 +384,3 @@ def _fingerprint(job: str, survey: Survey, schema: pa.Schema, suffix: str) -> st
     writer = [WRITER_REVISION, pa.__version__, suffix, job, columns]
     used = [spec.text, spec.id, spec.keep, spec.fields, sorted(survey.widened)]
     return digest_of(map(repr, [*writer, *used]))
-
-
-def _chunk_id(name: bytes, text: str, repeats: dict[int, int]) -> str:
-    raw = text.encode()
-    # 64 bits suffice for counting: two texts that share them only skip a number.
-    short = int.from_bytes(hashlib.sha256(raw).digest()[:8], "big")
-    occurrence = repeats.get(short, 0)
-    repeats[short] = occurrence + 1
-    return identity.chunk_id(name, raw, occurrence)
-
-
-def _take_column(row_refs: Sequence[RowRef], name: str) -> pa.Array:
-    """The kept column of these rows, of which neighbours share a batch; dictionaries decoded."""
-    pieces, start = [], 0
-    for at in range(1, len(row_refs) + 1):
-        if at == len(row_refs) or row_refs[at].batch is not row_refs[start].batch:
-            rows = pa.array([row_ref.row for row_ref in row_refs[start:at]], pa.int64())
-            column = row_refs[start].batch.column(name)
-            if pa.types.is_dictionary(column.type):
-                column = column.dictionary_decode()
-            pieces.append(column.take(rows))
-            start = at
-    return pa.concat_arrays(pieces)
