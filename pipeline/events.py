@@ -170,7 +170,7 @@ class Summary(RunStats, frozen=True, kw_only=True, rename={"class_": "class"}):
     removed: int = 0
     unchanged: int = 0
     retried: int = 0
-    """Unchanged, but failed or partial the last time."""
+    """Unchanged, but failed or partial the last time; without rows that are at fault themselves."""
 
 
 class EndpointStats(Usage, frozen=True, kw_only=True):

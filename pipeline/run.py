@@ -47,10 +47,12 @@ from pipeline.runs.interrupts import Interrupts
 from pipeline.runs.manifest import planned_manifest, this_run
 from pipeline.runs.run_id import new_run_id
 from pipeline.runs.summary import Ended, Stages, end_of_run, first_error
+from pipeline.sink.counts import refuse_empty_output
 from pipeline.sink.sink import Sink
 from pipeline.source.files import recheck
 from pipeline.source.scan import survey
 from pipeline.source.survey import Survey
+from pipeline.text import shown
 
 
 class Target(NamedTuple):
@@ -129,7 +131,13 @@ class _Run(NamedTuple):
                 record.close()
                 if not self.accept_unknown:
                     check_dimension(reuse, sink.dimension, pipeline.output.path)
-                sink.refuse_empty_output(record.commonest_failure, str(record.failures_path))
+                refuse_empty_output(
+                    sink.layout,
+                    sink.counts,
+                    surveyed.rows,
+                    commonest_failure=record.commonest_failure,
+                    failures=str(record.failures_path),
+                )
             await self.commit(target, record)
 
     async def survey_input(self) -> Survey:
@@ -179,10 +187,11 @@ class _Run(NamedTuple):
         )
         if reuse.note:
             self.emit(events.Warned(reuse.note))
-        if surveyed.rows:  # `Sink.refuse_empty_output` reports an empty input
+        if surveyed.rows:  # `refuse_empty_output` reports an empty input
             check_removed(reuse, self.pipeline.guard.max_removed, self.pipeline.output.path)
         sink.use_plan(reuse)
         await run_sync(partial(sink.find_former, reuse, accept_unknown=self.accept_unknown))
+        await run_sync(sink.sweep, reuse)
         return reuse
 
     def open_record(self, surveyed: Survey, factory: RequestFactory, sink: Sink) -> RunRecord:
@@ -270,6 +279,9 @@ class _Run(NamedTuple):
         output, counts = self.pipeline.output, target.sink.counts
         rows = await run_sync(target.sink.commit)
         self.emit(events.Committed(output.path, rows))
+        if await run_sync(lambda: target.sink.became_blank):
+            problem = "no row has a vector any more; the table keeps the columns of the last commit"
+            self.emit(events.Warned(f"{shown(output.path)}: {problem}"))
         record.manifest = replace(
             record.manifest,
             accounting=asdict(target.reuse.accounting),

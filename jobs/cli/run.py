@@ -64,7 +64,7 @@ class RunCommand(GroupedCommand):
 @click.option(
     "--accept-unknown",
     is_flag=True,
-    help="Replace an output whose rows are unknown (exit 14 without it).",
+    help="Allow replacing an output whose rows are unknown (exit 14).",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan, as `plan` does, and run nothing.")
 def run(

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from jobs.home import home
 from jobs.spec.job import Job
 from pipeline.disk import locks
-from pipeline.errors import StorageError
+from pipeline.errors import StorageError, TextmillError
 
 MAGIC = {b"PAR1": ".parquet", b"\x1f\x8b": ".jsonl.gz", b"\x28\xb5\x2f\xfd": ".jsonl.zst"}
 """The file type of standard input by its first bytes."""
@@ -35,7 +35,11 @@ _YOUNG_SECONDS = 3_600
 
 @contextmanager
 def with_files_for_streams(job: Job) -> Iterator[tuple[Job, Callable[[], None]]]:
-    """The job with files instead of `-`, and a function that copies the result to stdout."""
+    """The job with files instead of `-`, and a function that copies the result to stdout. Every run
+    removes what killed runs left of theirs."""
+    with suppress(OSError, TextmillError):
+        _sweep(Path(tempfile.gettempdir()))
+        _sweep(home() / "streams")
     if job.input.path == "-":
         with _private_folder(Path(tempfile.gettempdir())) as folder:
             job = replace(job, input=replace(job.input, path=_spool(folder)))
@@ -70,7 +74,6 @@ def _with_output_file(job: Job) -> Iterator[tuple[Job, Callable[[], None]]]:
 @contextmanager
 def _private_folder(parent: Path) -> Iterator[Path]:
     """A private folder of this process. At its end only files of failures are kept."""
-    _sweep(parent)
     try:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         # Locked before it has its final name, so that no process takes it for a dead one.

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from msgspec import Struct
 
 from pipeline.disk.spill import PACKED_ROWS, Records, Spill
-from pipeline.parts.index import OUTCOMES, REUSABLE, PartIndex
+from pipeline.parts.index import ISOLATED, OUTCOMES, REUSABLE, PartIndex
 
 _MATCH = np.dtype([("row", "<u8"), ("part", "<i4"), ("entry", "<u4")])
 _NEW = np.dtype([("key", "S24"), ("used", "S16"), ("row", "<u8")])
@@ -19,6 +19,8 @@ _PUBLISHED, _USABLE = 1, 2
 the two bits above."""
 _UNKNOWN = 16
 """Flag in `how`: only the identity of the row is known, from the published output itself."""
+_FINAL = ISOLATED << 2
+"""Flag in `how`: the row failed and is not retried."""
 
 
 class Accounting(Struct, frozen=True):
@@ -33,7 +35,8 @@ class Accounting(Struct, frozen=True):
     removed: int = 0
     unchanged: int = 0
     retried: int = 0
-    """Unchanged, but failed or partial in the last run: they are retried."""
+    """Unchanged, but failed or partial in the last run: they are retried. A row that is at fault
+    itself counts as unchanged."""
 
 
 class Join:
@@ -57,7 +60,9 @@ class Join:
         records["key"], records["used"] = _keys(entries), _used(entries)
         records["part"], records["entry"] = at, np.arange(len(entries))
         usable = is_usable & (entries["flags"] == REUSABLE)
-        records["how"] = is_published * _PUBLISHED | usable * _USABLE | (entries["flags"] & 3) << 2
+        records["how"] = (
+            is_published * _PUBLISHED | usable * _USABLE | (entries["flags"] & (3 | ISOLATED)) << 2
+        )
         self._old.add(_buckets(entries), records)
 
     def add_published(self, identities: Records) -> None:
@@ -86,6 +91,7 @@ class Join:
             is_unknown = (published["how"] & _UNKNOWN) > 0
             equal = np.where(is_unknown, is_copied[hit], published["used"] == new["used"][hit])
             is_ok = published["how"] >> 2 & 3 == OUTCOMES.index("ok")
+            is_ok |= (published["how"] & _FINAL) > 0
             added += int(np.count_nonzero(~hit))
             changed += int(np.count_nonzero(~equal))
             unchanged += int(np.count_nonzero(equal & is_ok))

@@ -67,6 +67,7 @@ class OutputLayout:
             if self.suffix == "":
                 self.run_folder.chmod(0o755)  # the target of the output's link must be readable
                 self.version.parent.mkdir(exist_ok=True)
+                self.sweep_versions()
 
     def exists(self) -> bool:
         """Whether the output exists."""
@@ -121,8 +122,17 @@ class OutputLayout:
             for unfinished in self.parts.glob("*.tmp"):
                 unfinished.unlink(missing_ok=True)
 
+    def sweep_versions(self) -> None:
+        """Removes versions of a directory output that killed runs left: all but the linked one and
+        the newest other, which a reader may still have open."""
+        linked = self.linked_version()
+        with suppress(OSError):
+            others = [each for each in self.version.parent.iterdir() if each.name != linked]
+            for old in sorted(others, key=lambda each: each.stat().st_mtime_ns)[:-1]:
+                shutil.rmtree(old, ignore_errors=True)
+
     def sweep(self, names: Collection[str]) -> None:
-        """After a commit: removes all parts except those of these names (without suffix)."""
+        """Removes all parts except those of these names (without suffix)."""
         with suppress(OSError):
             for file in self.parts.iterdir():
                 if file.stem not in names:

@@ -81,6 +81,8 @@ class Reuse:
         self.dimension: int | None = None
         self.former: list[PartIndex] = []
         """The parts of the last commit with readable indexes."""
+        self.used: set[str] = set()
+        """Names of the parts that are kept or copied from."""
         self._kept: dict[int, PartIndex] = {}
         self._sources: Sequence[PartIndex] = ()
         self._origins = Packed(_ORIGIN)
@@ -107,6 +109,7 @@ class Reuse:
     def keep(self, part: int, index: PartIndex) -> None:
         """Keeps this part of the output as it is."""
         self._kept[part] = index
+        self.used.add(index.path.name)
 
     def count_removed(self, documents: int) -> None:
         """Counts removed rows by the number of documents in the last commit: without ids, an output
@@ -126,6 +129,8 @@ class Reuse:
             _drop_scattered(origins)
             if (origins["part"] >= 0).any():
                 self._origins.add(origins.tobytes())
+                parts = np.unique(origins["part"][origins["part"] >= 0]).tolist()
+                self.used |= {sources[part].path.name for part in parts}
                 self._offsets[number], offset = offset, offset + len(origins)
 
     def _matches_by_part(self, matches: Spill) -> Iterator[tuple[int, Records]]:
@@ -239,6 +244,8 @@ def plan_reuse(
     found = list(read_index(layout.parts, layout.part_suffix))
     former = [each for each in found if _is_listed(each, listed)]
     usable = [each for each in found if each.header.fingerprint == fingerprint]
+    # The newest first: it holds most rows of the parts before it, which are then of no use.
+    usable.sort(key=lambda each: each.header.stamp.ctime_ns, reverse=True)
     reuse.former = former
     reuse.dimension = next((e.header.dimension for e in usable if e.header.dimension), None)
     names = {each.path.name for each in former}

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.cache.lookup import Outcomes
-from pipeline.errors import GuardError, TooManyFailed
-from pipeline.parts.index import FIRST, OUTCOMES, REUSABLE, PartIndex
+from pipeline.parts.index import FIRST, ISOLATED, OUTCOMES, REUSABLE, PartIndex
 from pipeline.parts.json_lines import PIECE_ROWS
 from pipeline.parts.layout import OutputLayout
-from pipeline.parts.part_rows import PartRows, part_errors, row_count
+from pipeline.parts.part_rows import PartRows, is_blank, part_errors
 from pipeline.parts.reuse import OPEN_PARTS, CopiedRows, Reuse
 from pipeline.parts.schema import (
     dimension_of,
@@ -39,23 +38,14 @@ from pipeline.sink.changes import (
     write_changes,
 )
 from pipeline.sink.commit import publish
+from pipeline.sink.counts import Counts
 from pipeline.sink.row_values import chunk_id_of, take_column
 from pipeline.source.identity import digest_of
 from pipeline.source.survey import Survey
-from pipeline.text import many, shown
 
 PIECE_BYTES = 2_000_000
 WRITER_REVISION = 1
 """Incremented when the same rows give other bytes than before: every part is then rebuilt."""
-
-
-class Counts(NamedTuple):
-    """Documents by status, and rows written."""
-
-    ok: int = 0
-    partial: int = 0
-    failed: int = 0
-    rows: int = 0
 
 
 class Sink:
@@ -106,6 +96,9 @@ class Sink:
         self.snapshot: Snapshot | None = None
         """The last commit, when the run begins."""
         self._untyped = {c.name for c in columns if c.type == "vector" and not dimension}
+        self._inherited: list[str] = []
+        """Vector columns whose dimension is that of the last commit."""
+        self._has_vectors = False
         self._carried = set(survey.schema.names)
         if per_chunk:
             self._carried -= {spec.text} - {spec.id}
@@ -139,7 +132,7 @@ class Sink:
         dimension = reuse.dimension
         if dimension is not None and self._untyped:
             self.schema = with_vectors(self.schema, dict.fromkeys(sorted(self._untyped), dimension))
-            self._untyped.clear()
+            self._inherited, self._untyped = sorted(self._untyped), set()
             self._parts.schema = self.schema
 
     @property
@@ -166,6 +159,7 @@ class Sink:
             raise ValueError(f"{document.address}: {rows} rows for one document")
         is_first = outcomes is None or outcomes.is_first
         flags = OUTCOMES.index(result.status) | (FIRST if is_first else 0)
+        flags |= ISOLATED if document.error is not None else 0
         self._parts.count([rows], bytes([flags]))
         count = {result.status: getattr(self.counts, result.status) + 1}
         self.counts = self.counts._replace(rows=self.counts.rows + rows, **count)
@@ -207,28 +201,6 @@ class Sink:
             for table in rows.tables(start, stop):
                 self._parts.add(table)
 
-    def refuse_empty_output(self, commonest_failure: str = "", failures: str = "") -> None:
-        """Refuses an output without results.
-
-        Raises: TooManyFailed where the input has rows and none is ok or partial; GuardError where
-        an output with rows would be replaced by one without any.
-        """
-        counts, rows = self.counts, self._survey.rows
-        path = shown(str(self.layout.path))
-        if rows and counts.ok + counts.partial == 0:
-            cause = f"; most often: {commonest_failure}" if commonest_failure else ""
-            raise TooManyFailed(
-                f"{path}: no row is ok, {counts.failed:,} of {many(rows, 'row')} failed: nothing "
-                f"was published{cause}",
-                hint=f"see {failures}; answers so far are kept" if failures else None,
-            )
-        if not counts.rows and any(map(row_count, self.layout.published())):
-            cause = "no row has a result" if rows else "the input is empty"
-            raise GuardError(
-                f"{path}: {cause}, and the output so far has rows",
-                hint="it is unchanged; remove it to publish without them",
-            )
-
     def commit(self) -> int:
         """Publishes all parts in one rename, unless they are published already. Then it writes the
         changes, with undelivered ones of earlier commits, to their file: a kill between the two
@@ -268,6 +240,22 @@ class Sink:
                 reuse.published,
                 accept_unknown=accept_unknown,
             )
+
+    @property
+    def became_blank(self) -> bool:
+        """Whether the published table has no vector any more, and keeps the columns of the one
+        before. Blocks: reads the footers of its parts."""
+        if not self._inherited or self._has_vectors or not self._parts.written:
+            return False
+        paths = [part.path for part in self.published if part.path.suffix == ".parquet"]
+        return bool(paths) and all(is_blank(p, name) for p in paths for name in self._inherited)
+
+    def sweep(self, reuse: Reuse) -> None:
+        """Removes parts that neither the last commit nor this run needs: otherwise, runs that never
+        commit would leave theirs for ever."""
+        last = self._record.last
+        names = reuse.used | {part.name for part in (last.parts if last else ())}
+        self.layout.sweep({Path(name).stem for name in names})
 
     def _write_changes(self, target: Path, parts: Sequence[PartIndex]) -> None:
         write_changes(target, self._former, parts, self._copies, id=self._survey.spec.id or "id")
@@ -325,6 +313,7 @@ class Sink:
         for column, value in zip(self._columns, row.values, strict=True):
             own_values[column.name].append(value)
             size += len(value) if value is not None else 0
+            self._has_vectors |= column.type == "vector" and value is not None
             if column.name in self._untyped and value is not None:
                 self._set_dimension(column.name, len(value) // 4)
         batch, index = document.row_ref

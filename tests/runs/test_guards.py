@@ -308,3 +308,59 @@ def test_the_command_line_accepts_unknown_rows(tmp_path, monkeypatch, textmill, 
     assert (tmp_path / "o.jsonl").read_text() == "of somebody else\n"
     assert textmill(*words, "--accept-unknown").code == 0
     assert textmill(*words, "--set", "guard.accept_unknown=true").code == 2
+
+
+def test_a_table_that_becomes_blank_keeps_its_columns_and_says_so(new_project, tmp_path):
+    project = new_project(input__id="id", out="o.parquet", aggregate__method="mean")
+    project.rows([*rows(*range(20)), *({"id": f"b{n}", "text": ""} for n in range(20))])
+    project.run()
+    schema = pq.read_schema(tmp_path / "o.parquet")
+    assert not notes(project)
+    project.rows([{"id": row["id"], "text": " "} for row in rows(*range(20))])
+    project.run()
+    assert pq.read_schema(tmp_path / "o.parquet").equals(schema, check_metadata=True)
+    (note,) = notes(project)
+    assert note.endswith("no row has a vector any more; the table keeps the columns of the last commit")
+    project.run()
+    assert not notes(project)
+
+
+def notes(project):
+    return [event.message for event in project.events if isinstance(event, events.Warned)]
+
+
+def test_a_row_that_is_at_fault_itself_is_not_tried_again(new_project):
+    project = new_project(input__id="id")
+    project.rows([*rows(1, 2), {"id": "number", "text": 5}, {"id": "p", "text": "poison"}])
+    project.run()
+    summary = project.run()
+    assert (summary.unchanged, summary.retried, summary.failed) == (3, 1, 2)
+
+
+@pytest.mark.parametrize("out", ["o.parquet", "o.jsonl", "o"])
+def test_parts_of_runs_that_never_commit_are_bounded(new_project, tmp_path, out):
+    project = new_project(input__id="id", out=out, guard__max_failed=0.0)
+    good = rows(*range(60))
+    sizes = []
+    for night in range(8):
+        good[night]["text"] = f"Another text of night {night}."
+        project.rows([*good, *({"id": f"p{n}", "text": f"poison {n}"} for n in range(25))])
+        project.run(code=4)
+        sizes.append(len(list((tmp_path / f"{out}.run/parts").glob("*.index"))))
+    assert max(sizes) <= 2 * sizes[0]
+    project.rows(good)
+    project.run()
+    assert project.new_calls() == 0
+    assert project.content() == project.rebuilt()
+
+
+def test_versions_that_kills_left_are_removed(new_project, tmp_path):
+    project = new_project(input__id="id", out="o")
+    project.rows(rows(1, 2))
+    project.run()
+    versions = tmp_path / "o.run/versions"
+    for number in range(3):
+        (versions / f"left{number}").mkdir()
+    project.run()
+    assert len(list(versions.iterdir())) == 2
+    assert len(project.content()) == 1
