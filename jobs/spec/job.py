@@ -170,6 +170,9 @@ class OutputSpec(Struct, frozen=True):
         ".parquet, .jsonl, a directory, or - (-o)",
         flag="--output", short="-o", metavar="PATH",
         help="Output: .parquet, .jsonl, directory or -.")]
+    rows: Annotated[Literal["all", "answered"], Key(
+        "answered: rows without a result (failed, or with a blank text) are left out; they still "
+        "count, and the guards know them")] = "all"
 
     @property
     def format(self) -> Literal["parquet", "jsonl", "directory", "stream"]:
