@@ -182,6 +182,8 @@ def test_the_display_suits_the_place(monkeypatch):
     shown = display.display(as_json=False)
     assert isinstance(shown, Terminal)
     shown.close()
+    monkeypatch.setenv("TERM", "dumb")  # rich would draw nothing on it
+    assert isinstance(display.display(as_json=False), Plain)
 
 
 def test_the_terminal_shows_figures_and_leaves_nothing_behind(monkeypatch):
