@@ -19,6 +19,7 @@ from pipeline.source import identity
 from pipeline.source.blocks import Block, RowSelection, drain
 from pipeline.source.files import InputFile, InputSpec, is_s3, seekable, unchanged, unreadable
 from pipeline.source.jsonl import BATCH_BYTES, BATCH_ROWS
+from pipeline.source.plain import plain_batch, plain_schema
 from pipeline.source.values import identity_values, is_text
 from pipeline.text import inflect, many, reason
 
@@ -138,7 +139,7 @@ def _read_group(
             raise
         problem = reason(error.__cause__ or error)
     damage = f"row group {group} is damaged ({problem})"
-    schema = parquet.schema_arrow
+    schema = plain_schema(parquet.schema_arrow)
     names = schema.names if columns is None else [n for n in schema.names if n in columns]
     ids = _ids_from(file, parquet, group, spec.id, done) if spec.id else iter(())
     while done < rows:
@@ -185,7 +186,7 @@ def _batches(
     def selected(batch: pa.RecordBatch) -> pa.RecordBatch:
         nonlocal left
         left -= len(batch)
-        return batch.select(names)
+        return plain_batch(batch.select(names))
 
     try:
         batches = parquet.iter_batches(rows, row_groups=[group], columns=names, use_threads=False)
