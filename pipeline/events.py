@@ -36,6 +36,12 @@ class RuleColumnMissing(Struct, frozen=True, tag_field="event", tag="rule_column
     column: str
 
 
+class Warned(Struct, frozen=True, tag_field="event", tag="warned"):
+    """What the user should know, in one line; the run continues."""
+
+    message: str
+
+
 class Admitted(Struct, frozen=True, tag_field="event", tag="admitted"):
     """Documents were chunked and looked up. `requests` counts chunks; `cached` the answered
     ones."""
@@ -113,6 +119,7 @@ class Committed(Struct, frozen=True, tag_field="event", tag="committed"):
 Event = (
     Surveyed
     | RuleColumnMissing
+    | Warned
     | Started
     | Admitted
     | CallEnded

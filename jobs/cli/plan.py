@@ -60,6 +60,8 @@ def show_plan(source: str, settings: JobSettings, *, as_json: bool) -> int:
         )
     if surveyed.rows:
         warn_missing_columns(surveyed.absent)
+        for warning in surveyed.warnings:
+            print_message(warning)
     budget = pipeline.budget
     max_cost_usd = budget.max_cost_usd
     if max_cost_usd is not None and estimate.cost_usd > max_cost_usd and not budget.stop_at_cap:

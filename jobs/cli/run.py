@@ -108,7 +108,7 @@ def run(
             ended: Ended = anyio.run(
                 engine.run,
                 pipeline,
-                listener_of(progress.on, recorder.on, _warn_missing_column),
+                listener_of(progress.on, recorder.on, _warn),
                 retry_failed,
                 backend_options={"use_uvloop": _has_uvloop()},
             )
@@ -128,11 +128,14 @@ def run(
         return ended.summary.exit
 
 
-def _warn_missing_column(event: Event) -> None:
-    from pipeline.events import RuleColumnMissing
+def _warn(event: Event) -> None:
+    from pipeline.events import RuleColumnMissing, Warned
 
-    if isinstance(event, RuleColumnMissing):
-        warn_missing_columns([event.column])
+    match event:
+        case RuleColumnMissing():
+            warn_missing_columns([event.column])
+        case Warned():
+            print_message(event.message)
 
 
 def listener_of(*listeners: Emit) -> Emit:

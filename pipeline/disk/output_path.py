@@ -15,7 +15,14 @@ from typing import Literal, NamedTuple
 
 from pipeline.disk.globbing import matches
 
-_FILES = (".parquet", ".jsonl")
+_FORMATS: dict[str, Literal[".parquet", ".jsonl"]] = {
+    ".parquet": ".parquet",
+    ".jsonl": ".jsonl",
+    ".ndjson": ".jsonl",
+    ".jsonlines": ".jsonl",
+}
+FILES = tuple(_FORMATS)
+"""The suffixes of output files."""
 
 
 class Fault(NamedTuple):
@@ -26,14 +33,8 @@ class Fault(NamedTuple):
 
 
 def output_suffix(path: str | Path) -> Literal[".parquet", ".jsonl", ""]:
-    """The suffix of an output file; empty for a directory."""
-    match Path(path).suffix:
-        case ".parquet":
-            return ".parquet"
-        case ".jsonl":
-            return ".jsonl"
-        case _:
-            return ""
+    """The format of an output file, as the usual suffix of it; empty for a directory."""
+    return _FORMATS.get(Path(path).suffix, "")
 
 
 def run_folder(output: str | Path) -> Path:
@@ -45,7 +46,10 @@ def is_in_run_folder(path: Path) -> bool:
     """Whether a folder above the path is a run folder."""
     return any(
         folder.suffix == ".run"
-        and (folder.stem.endswith(_FILES) or any((folder / n).exists() for n in ("runs", "lock")))
+        and (
+            output_suffix(folder.stem) != ""
+            or any((folder / name).exists() for name in ("runs", "lock"))
+        )
         for folder in path.parents
     )
 

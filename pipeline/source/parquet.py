@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import InputError
 from pipeline.source import identity
 from pipeline.source.blocks import Block, RowSelection, drain
+from pipeline.source.diagnosis import HEAD_BYTES, diagnose_parquet
 from pipeline.source.files import InputFile, InputSpec, is_s3, seekable, unchanged, unreadable
 from pipeline.source.jsonl import BATCH_BYTES, BATCH_ROWS
 from pipeline.source.plain import plain_batch, plain_schema
@@ -43,7 +44,10 @@ def open_parquet(file: InputFile) -> pq.ParquetFile:
         problem = unreadable(file, error)
         if not isinstance(problem, InputError):
             raise problem from None
-        raise InputError(f"{file.name}: not a whole Parquet file ({reason(error)})") from None
+        with unchanged(file) as stream:
+            what = diagnose_parquet(stream.read(HEAD_BYTES))
+        fault = what or f"not a whole Parquet file ({reason(error)})"
+        raise InputError(f"{file.name}: {fault}") from None
 
 
 def parquet_blocks(

@@ -25,7 +25,7 @@ def fault(output, source="in.jsonl", *files, got=""):
 
 
 @pytest.mark.parametrize(("path", "suffix"), [
-    ("o.parquet", ".parquet"), ("o.jsonl", ".jsonl"), ("o", ""), ("o.csv", ""), ("v1.2/", ""),
+    ("o.parquet", ".parquet"), ("o.jsonl", ".jsonl"), ("o.ndjson", ".jsonl"), ("o.jsonlines", ".jsonl"), ("o", ""), ("o.csv", ""), ("v1.2/", ""),
     ("a.parquet/b", ""), ("o.PARQUET", ""), (".jsonl", ""), ("o.jsonl.gz", ""),
 ])  # fmt: skip
 def test_the_suffix_decides_the_format(path, suffix):
