@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from msgspec import Struct
 
+from pipeline.disk.output_path import is_in_run_folder
 from pipeline.errors import InputError, TextmillError, UsageError
 from pipeline.text import reason, shown
 
@@ -114,7 +115,10 @@ def _local_paths(path: str) -> tuple[list[str], bool]:
         return sorted(str(file) for file in local.iterdir()), True
     if local.exists() or not glob.has_magic(path):
         return [path], False
-    return sorted(name for name in _glob(path) if not Path(name).is_dir()), False
+    found = (name for name in _glob(path) if not Path(name).is_dir())
+    if ".run/" not in path:  # what runs leave beside their outputs is no input, unless it is named
+        found = (n for n in found if ".run/" not in n or not is_in_run_folder(Path(n)))
+    return sorted(found), False
 
 
 def is_s3(path: str) -> bool:

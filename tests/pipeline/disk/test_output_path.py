@@ -83,6 +83,35 @@ def test_what_the_next_run_would_read_is_refused():
     assert fault("data/o.parquet", "data/*.jsonl") is None
 
 
+@pytest.mark.parametrize(("output", "source"), [
+    ("elsewhere/o.jsonl", "in/**/*.jsonl"), ("elsewhere/o.jsonl", "in/*/*.jsonl"),
+    ("elsewhere/o.jsonl", "./in/../in/**/*.jsonl"), ("in/o.jsonl", "in/*/*.jsonl"),
+    ("in/a/deep/o.jsonl", "in/*/*.jsonl"), ("in/a/o.jsonl", "in/*"), ("o.jsonl", "in/**/*.jsonl"),
+    ("in/vectors", "in/*.parquet"), ("in/a/vectors", "in/*/*.parquet"), ("in-2/o.jsonl", "in/**/*.jsonl"),
+    ("../elsewhere/o.jsonl", "in/**/*.jsonl"), ("in/.hidden/o.jsonl", "in/**/*.jsonl"),
+])  # fmt: skip
+def test_an_output_that_the_glob_does_not_read_is_free(output, source):
+    Path("in/a").mkdir(parents=True)
+    Path("elsewhere").mkdir()
+    assert fault(output, source) is None
+    assert fault(str(Path(output).absolute()), str(Path(source).absolute())) is None
+
+
+@pytest.mark.parametrize(("output", "source"), [
+    ("in/a/o.jsonl", "in/**/*.jsonl"), ("in/new/o.jsonl", "in/*/*.jsonl"), ("in/o.jsonl", "in/**/*.jsonl"),
+    ("in/a/../o.jsonl", "in/*.jsonl"), ("link/o.jsonl", "in/**/*.jsonl"), ("in/a/o.jsonl", "link/*.jsonl"),
+    ("elsewhere/o.jsonl", "in/outside/*.jsonl"), ("elsewhere/o.jsonl", "in/*/*.jsonl"),
+    ("in/vectors", "in/*/*.parquet"), ("in/vectors", "in/**/*.parquet"), ("in/vectors", "in/v*/part-*"),
+    ("o.jsonl", "in/*/../../*.jsonl"),
+])  # fmt: skip
+def test_an_output_that_the_glob_reads_is_refused(output, source):
+    Path("in/a").mkdir(parents=True)
+    Path("elsewhere").mkdir()
+    Path("link").symlink_to("in/a")
+    Path("in/outside").symlink_to(Path("elsewhere").absolute())
+    assert "would read it the next time" in fault(output, source).problem
+
+
 @pytest.mark.parametrize("mark", ["runs", "lock"])
 def test_a_run_folder_is_recognised_by_its_name_or_its_contents(mark):
     assert is_in_run_folder(Path("/x/o.parquet.run/parts/x.parquet"))

@@ -237,6 +237,15 @@ def test_a_json_file_in_a_folder_is_read_only_where_it_is_named(tmp_path):
         survey(InputSpec(str(tmp_path / "info.json"), "text"))
 
 
+def test_a_glob_takes_no_file_that_a_run_left(tmp_path):
+    runs = tmp_path / "in" / "o.parquet.run" / "runs" / "1"
+    runs.mkdir(parents=True)
+    for path in (tmp_path / "in" / "a.jsonl", runs / "events.jsonl"):
+        path.write_text('{"text": "a"}\n')
+    assert survey(InputSpec(str(tmp_path / "in/**/*.jsonl"), "text")).rows == 1
+    assert survey(InputSpec(str(runs / "*.jsonl"), "text")).rows == 1
+
+
 def test_a_packing_that_is_not_read_is_named(tmp_path):
     (tmp_path / "a.jsonl.bz2").write_bytes(b"BZh")
     with pytest.raises(UsageError, match="unknown kind of file") as caught:
