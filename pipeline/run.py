@@ -147,6 +147,8 @@ class _Run(NamedTuple):
         self.emit(events.Surveyed(surveyed.rows, len(surveyed.part_rows)))
         for column in surveyed.absent if surveyed.rows else ():
             self.emit(events.RuleColumnMissing(column))
+        for warning in surveyed.warnings:
+            self.emit(events.Warned(warning))
         return surveyed
 
     def open_sink(self, surveyed: Survey, factory: RequestFactory) -> Sink:

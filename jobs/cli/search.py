@@ -53,13 +53,14 @@ def search(
     """Find the chunks of an output OUT that are nearest to QUESTION."""
     import anyio
 
+    from pipeline.disk.output_path import output_suffix
     from pipeline.search import metadata, nearest
 
     if not question.strip():
         raise UsageError("the question is blank")
     if count < 1:
         raise UsageError(f"--count = {count} must be at least 1")
-    if output.endswith(".jsonl"):
+    if output_suffix(output) == ".jsonl":
         raise UsageError(
             f"{printable(output)}: search reads Parquet outputs",
             hint="run it again with -o x.parquet",

@@ -167,7 +167,7 @@ class OutputSpec(Struct, frozen=True):
     """The output; `path` has no slash at its end."""
 
     path: Annotated[str, Key(
-        ".parquet, .jsonl, a directory, or - (-o)",
+        ".parquet, .jsonl (also .ndjson, .jsonlines), a directory, or - (-o)",
         flag="--output", short="-o", metavar="PATH",
         help="Output: .parquet, .jsonl, directory or -.")]
     rows: Annotated[Literal["all", "answered"], Key(

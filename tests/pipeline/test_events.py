@@ -12,6 +12,7 @@ from pipeline.errors import ErrorKind
 @pytest.mark.parametrize(("event", "line"), [
     (events.Warned("one line"), '{"event":"warned","message":"one line"}'),
     (events.RuleColumnMissing("private"), '{"event":"rule_column_missing","column":"private"}'),
+    (events.Warned("a.jsonl: read so"), '{"event":"warned","message":"a.jsonl: read so"}'),
     (events.Surveyed(3, 1), '{"event":"surveyed","documents":3,"parts":1}'),
     (events.Started("r", "/o.run/runs/r"), '{"event":"started","run":"r","folder":"/o.run/runs/r"}'),
     (events.Admitted(2, 9, 4), '{"event":"admitted","documents":2,"requests":9,"cached":4}'),

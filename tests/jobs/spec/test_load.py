@@ -740,7 +740,7 @@ def test_an_output_that_is_the_input_is_refused_under_every_name() -> None:
         ("data/new/o.jsonl", "data/*/*.jsonl"),
         ("data/a/b/c/o.jsonl", "data/**/*.jsonl"),
         ("data/o.jsonl", "d?ta/[n-p].jsonl"),
-        ("data/out", "data/*"),
+        ("data/out", "data/*/*.parquet"),
         ("o.jsonl", "*.jsonl"),
     ],
 )
