@@ -142,7 +142,9 @@ def release_seconds(state: Concurrency, now: float) -> float:
 
 def at(state: Concurrency, now: float) -> Concurrency:
     """The state with withheld places released, once it is time."""
-    return _halved(state) if release_seconds(state, now) <= _CLOCK_SECONDS else state
+    if state.withheld and release_seconds(state, now) <= _CLOCK_SECONDS:
+        return _halved(state)
+    return state
 
 
 def returned(
@@ -150,10 +152,10 @@ def returned(
 ) -> Concurrency:
     """The state after the return of a call that took `seconds`; `number` and `load` are what it
     carried."""
-    in_flight = max(0, state.in_flight - 1)
-    state = state._replace(in_flight=in_flight, left=state.left - 1)
     if result == "answered":
         return _answered(state, load, seconds)
+    in_flight = max(0, state.in_flight - 1)
+    state = state._replace(in_flight=in_flight, left=state.left - 1)
     if result in ("refused", "limited"):
         state = state._replace(withheld=state.withheld + 1, refused_at=now)
         if result == "refused" and number > state.cut_at and not state.refused_rounds:
@@ -169,19 +171,23 @@ def calls_per_second(state: Concurrency) -> float:
 
 
 def _answered(state: Concurrency, load: int, seconds: float) -> Concurrency:
-    state = state._replace(withheld=0, refused_rounds=0)
-    if state.skipped:
-        state = state._replace(skipped=state.skipped - 1)
-    else:
-        state = state._replace(now=state.now.plus(load, seconds))
-    if state.goal:
-        size = min(state.size + 1, state.goal)
-        state = state._replace(size=size, goal=state.goal if size < state.goal else 0.0)
+    size, goal = state.size, state.goal
+    if goal:
+        size = min(size + 1, goal)
+        goal = goal if size < goal else 0.0
     elif state.phase == "rise" and state.was_full and not state.rounds:
-        state = _resized(state, state.size + (1.0 if state.is_first else _REGROWTH))
-    if state.left <= 0:
-        state = _round_over(state)
-    return state
+        size = min(float(state.ceiling), size + (1.0 if state.is_first else _REGROWTH))
+    state = state._replace(  # one copy: this is done for every call
+        size=size,
+        goal=goal,
+        in_flight=max(0, state.in_flight - 1),
+        left=state.left - 1,
+        withheld=0,
+        refused_rounds=0,
+        skipped=max(0, state.skipped - 1),
+        now=state.now if state.skipped else state.now.plus(load, seconds),
+    )
+    return _round_over(state) if state.left <= 0 else state
 
 
 def _round_over(state: Concurrency) -> Concurrency:
