@@ -61,6 +61,7 @@ class EndpointState:
         self.admission = Admission(endpoint, now, uniform)
         self.meter = EndpointMeter()
         self.turn = anyio.Lock(fast_acquire=True)
+        self.workers = self.idle_workers = 0
         self.batch_size = endpoint.batch_size
         self.polled_at = -math.inf
         """The last time that one of its workers looked for a call."""

@@ -266,7 +266,7 @@ def test_a_whole_file_becomes_a_job(tmp_path: Path) -> None:
             url="https://router.huggingface.co",
             api_key=Reference(env="HF_TOKEN"),
             max_input_tokens=512,
-            concurrency=16,
+            concurrency=256,
             batch_size=32,
             batch_tokens=1000,
             requests_per_minute=None,
