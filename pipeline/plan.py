@@ -16,6 +16,7 @@ from pipeline.endpoints.kinds import KINDS
 from pipeline.endpoints.server_info import identity_from_cache
 from pipeline.limits.prices import cost, output_tokens_bound, rent
 from pipeline.parts.reuse import Reuse
+from pipeline.parts.schema import output_schema
 from pipeline.prepare.factory import RequestFactory
 from pipeline.prepare.pipeline import Pipeline
 from pipeline.prepare.requests import prepare, requests_of
@@ -47,6 +48,13 @@ class Plan(Struct, frozen=True):
 def plan(pipeline: Pipeline, survey: Survey, cache: AnswerCache | None) -> Plan:
     """The plan of this job against the answers in this cache, with the last known identities of its
     servers. Blocks: run it in a thread."""
+    output_schema(  # a run refuses the same columns
+        survey.schema,
+        pipeline.aggregator.columns,
+        per_chunk=pipeline.aggregator.per_chunk,
+        id=survey.spec.id,
+        text=survey.spec.text,
+    )
     factory = RequestFactory(pipeline, with_cached_identities(pipeline, cache))
     return plan_requests(factory, pipeline.routing.policy, survey, cache)
 

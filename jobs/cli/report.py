@@ -7,7 +7,7 @@ from datetime import datetime
 import click
 
 from jobs.cli.shell import command
-from jobs.history.register import runs
+from jobs.history.register import forgotten, runs
 from jobs.history.report import encode, lines, report_of, runs_of_the_night
 from jobs.history.status import choose
 from jobs.home import home
@@ -19,6 +19,9 @@ def report(name: str | None, as_json: bool) -> int:
     """Report what a run did and what to do next. Report all runs of the last day
     if no name is given."""
     all_runs, _ = runs(home())
+    if name is None:
+        left_out = forgotten(home())
+        all_runs = [run for run in all_runs if run.entry not in left_out]
     if not all_runs and name is None:
         print("no runs yet")
         return 0

@@ -22,8 +22,8 @@ class Counts(NamedTuple):
 def refuse_empty_output(
     layout: OutputLayout, counts: Counts, rows: int, *, commonest_failure: str, failures: str
 ) -> None:
-    """Refuses an output without results. `rows` is the size of the input, `failures` the file of its
-    failures.
+    """Refuses an output without results. `rows` is the size of the input, `failures` the path of
+    its failures.
 
     Raises: TooManyFailed where the input has rows and none is ok or partial; GuardError where an
     output with rows would be replaced by one without any.
