@@ -72,6 +72,12 @@ class BudgetError(TextmillError):
     resumable = True
 
 
+class PlanOverBudget(BudgetError):
+    """The plan of a run costs more than its budget: the same command is refused again."""
+
+    resumable = False
+
+
 class TimeLimit(TextmillError):
     """`run.until` was reached: calls in flight were drained, the next run resumes."""
 

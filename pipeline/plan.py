@@ -18,6 +18,7 @@ from pipeline.endpoints.kinds import KINDS
 from pipeline.endpoints.server_info import identity_from_cache
 from pipeline.limits.prices import cost, output_tokens_bound, rent
 from pipeline.parts.reuse import Reuse
+from pipeline.parts.schema import output_schema
 from pipeline.prepare.factory import RequestFactory
 from pipeline.prepare.pipeline import Pipeline
 from pipeline.prepare.requests import prepare, requests_of
@@ -67,6 +68,13 @@ def plan(
     """The plan of this job against the answers in this cache, with the last known identities of its
     servers; `call_times`: what calls of the endpoints took so far, by name. Blocks: run it in a
     thread."""
+    output_schema(  # a run refuses the same columns
+        survey.schema,
+        pipeline.aggregator.columns,
+        per_chunk=pipeline.aggregator.per_chunk,
+        id=survey.spec.id,
+        text=survey.spec.text,
+    )
     factory = RequestFactory(pipeline, with_cached_identities(pipeline, cache))
     return plan_requests(factory, pipeline.routing.policy, survey, cache, call_times=call_times)
 

@@ -33,7 +33,7 @@ from pipeline.disk.memory import return_freed_memory
 from pipeline.disk.output_path import run_folder
 from pipeline.dispatch.dispatch import Dispatch
 from pipeline.endpoints.connect import Connections, connect
-from pipeline.errors import BudgetError, StorageError, TextmillError
+from pipeline.errors import PlanOverBudget, StorageError, TextmillError
 from pipeline.loop import Loop
 from pipeline.parts.guards import check_dimension, check_removed
 from pipeline.parts.reuse import Reuse, plan_reuse
@@ -225,7 +225,7 @@ class _Run(NamedTuple):
             plan_requests, factory, policy, surveyed, cache, reuse, abandon_on_cancel=True
         )
         if (cost_usd := left.cost_usd or 0.0) > budget.max_cost_usd:
-            raise BudgetError(
+            raise PlanOverBudget(
                 f"the plan costs up to ${math.ceil(cost_usd * 1e4) / 1e4:.4f}, over "
                 f"budget.max_cost_usd = {budget.max_cost_usd:g}",
                 hint="raise the budget, or stop at it with --stop-at-cap",

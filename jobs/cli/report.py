@@ -6,7 +6,7 @@ import click
 
 from jobs.cli.shell import command, print_json
 from jobs.format import local_now
-from jobs.history.register import runs
+from jobs.history.register import forgotten, runs
 from jobs.history.report import as_record, lines, report_of, runs_of_the_night
 from jobs.history.status import choose
 from jobs.home import home_to_read
@@ -18,6 +18,9 @@ def report(name: str | None, as_json: bool) -> int:
     """Report what a run did and what to do next. Report all runs of the last day
     if no name is given."""
     all_runs, _ = runs(home_to_read())
+    if name is None:
+        left_out = forgotten(home_to_read())
+        all_runs = [run for run in all_runs if run.entry not in left_out]
     if not all_runs and name is None:
         print("no runs yet")
         return 0

@@ -1,6 +1,6 @@
 """`textmill status`: the runs with start, ending, rows, cost and the command that resumes.
 
-Everything comes from the register. No process is contacted and nothing is written.
+Everything comes from the register. No process is contacted, and only --forget writes.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from jobs.format import (
     local_now,
 )
 from jobs.history.ledger import ledger
-from jobs.history.register import Run, is_running, moment, runs
-from jobs.history.status import choose, ending, open_lines, unfinished
-from jobs.home import home_to_read
+from jobs.history.register import Run, forget, forgotten, is_running, moment, runs
+from jobs.history.status import choose, ending, open_lines, unfinished, with_missing_output
+from jobs.home import home, home_to_read
 from pipeline.errors import UsageError
 from pipeline.events import flatten
 from pipeline.text import inflect, many, printable, shown
@@ -39,7 +39,23 @@ if TYPE_CHECKING:
 @click.argument("name", metavar="[JOB_OR_OUTPUT]", required=False)
 @click.option("--watch", is_flag=True, help="Follow the running jobs until they have ended.")
 @click.option("--limit", default=20, show_default=True, help="Number of runs to list.")
-def status(name: str | None, watch: bool, limit: int, as_json: bool) -> int:
+@click.option(
+    "--forget",
+    "is_forgetting",
+    is_flag=True,
+    help="List the runs of this job or output no more; their cost stays.",
+)
+@click.option(
+    "--all-missing", is_flag=True, help="With --forget: all runs whose output and folder are gone."
+)
+def status(
+    name: str | None,
+    watch: bool,
+    limit: int,
+    is_forgetting: bool,
+    all_missing: bool,
+    as_json: bool,
+) -> int:
     """List the runs: start, ending, rows, cost, and how to resume."""
     if limit < 1:
         raise UsageError(f"--limit = {limit} must be at least 1")
@@ -48,6 +64,11 @@ def status(name: str | None, watch: bool, limit: int, as_json: bool) -> int:
             "--watch and --json cannot be combined",
             hint="programs read `textmill run --json`, or repeat `textmill status --json`",
         )
+
+    if all_missing and not is_forgetting:
+        raise UsageError("--all-missing needs --forget")
+    if is_forgetting:
+        return _forget(name, is_all_missing=all_missing)
 
     def read_runs() -> list[Run]:
         all_runs, unread = runs(home_to_read())
@@ -58,17 +79,21 @@ def status(name: str | None, watch: bool, limit: int, as_json: bool) -> int:
             )
         return choose(all_runs, name)
 
-    chosen = read_runs()
+    def listed() -> list[Run]:
+        left_out = forgotten(home_to_read())
+        return [run for run in read_runs() if run.entry not in left_out]
+
+    chosen = listed()
     if as_json:
         tables = {
             "runs": [flatten(run) for run in chosen[:limit]],
             "open": [flatten(run) for run in unfinished(chosen)],
-            "ledger": ledger(chosen),
+            "ledger": ledger(read_runs()),
         }
         print_json(tables)
         return 0
     if watch:
-        return _watch(read_runs, limit)
+        return _watch(listed, limit)
     if not chosen:
         print("no runs yet")
         return 0
@@ -76,6 +101,20 @@ def status(name: str | None, watch: bool, limit: int, as_json: bool) -> int:
     console.print(table(chosen, _now(), limit, console.width))
     for line in open_lines(chosen):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
+    return 0
+
+
+def _forget(name: str | None, *, is_all_missing: bool) -> int:
+    """Forgets the runs of this name, or all whose output is gone."""
+    if (name is None) != is_all_missing:
+        raise UsageError(
+            "--forget takes a job, an output or a run, or --all-missing",
+            hint="textmill status out/vectors.parquet --forget",
+        )
+    all_runs, _ = runs(home())
+    chosen = with_missing_output(all_runs) if is_all_missing else choose(all_runs, name)
+    count = forget(home(), chosen)
+    print(f"{many(count, 'run')} forgotten; their cost stays in the ledger")
     return 0
 
 

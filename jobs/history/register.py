@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from msgspec.structs import replace
 
 from jobs.home import current_folder
 from pipeline.disk import locks
-from pipeline.disk.durable import system_error
+from pipeline.disk.durable import storage_errors, system_error
 from pipeline.disk.json_lines import JsonLines
 from pipeline.events import RunStats
 from pipeline.records import Usage
@@ -173,6 +173,32 @@ def runs(home: Path) -> tuple[list[Run], int]:
         by_entry |= {e: after[e] if e in after and after[e].ended_at else dead[e] for e in dead}
     later_first = reversed(by_entry.values())  # in the same millisecond the later line is newer
     return sorted(later_first, key=lambda run: run.started_at, reverse=True), unread
+
+
+class _Forgotten(Struct, frozen=True):
+    entry: str
+
+
+def forget(home: Path, chosen: Iterable[Run]) -> int:
+    """Leaves these runs out of every later list; running ones stay. Their lines and so their cost
+    stay in the register. Returns: how many. Raises: StorageError."""
+    entries = {run.entry for run in chosen if not is_running(run)} - forgotten(home)
+    path = home / "forgotten.jsonl"
+    if not entries:
+        return 0
+    with storage_errors(path), private_umask(), path.open("ab") as file:
+        file.writelines(msgspec.json.encode(_Forgotten(entry)) + b"\n" for entry in sorted(entries))
+        file.flush()
+        os.fsync(file.fileno())
+    return len(entries)
+
+
+def forgotten(home: Path) -> set[str]:
+    """The entries of forgotten runs; none where the file is unreadable."""
+    found: set[str] = set()
+    with suppress(OSError):
+        found.update(each.entry for each in JsonLines(home / "forgotten.jsonl", _Forgotten))
+    return found
 
 
 def _lines(home: Path) -> tuple[dict[str, Run], int]:

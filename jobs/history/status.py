@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,6 +40,18 @@ def paths(run: Run) -> tuple[str, ...]:
     own = run.output.rstrip("/")
     state = str(run_folder(own)) if own else ""
     return tuple(path for path in (run.file, own, state, run.folder) if path)
+
+
+def with_missing_output(runs: Sequence[Run]) -> list[Run]:
+    """The runs of this machine whose output is gone, with its run folder."""
+    return [
+        run
+        for run in runs
+        if run.output not in ("", "-")
+        and run.host == socket.gethostname()
+        and not os.path.lexists(run.output)
+        and not run_folder(run.output).exists()
+    ]
 
 
 def unfinished(runs: Sequence[Run]) -> list[Run]:

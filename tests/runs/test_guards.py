@@ -364,3 +364,32 @@ def test_versions_that_kills_left_are_removed(new_project, tmp_path):
     project.run()
     assert len(list(versions.iterdir())) == 2
     assert len(project.content()) == 1
+
+
+def test_a_plan_over_the_budget_is_not_to_be_resumed(new_project):
+    project = new_project(input__id="id", budget__max_cost_usd=0.001)
+    project.flags["endpoint.price.request"] = 1.0
+    project.rows(rows(1, 2))
+    assert project.run(code=8).resumable is False
+
+
+def test_a_plan_refuses_the_columns_that_a_run_refuses(tmp_path, monkeypatch, textmill, own_home):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.jsonl").write_text('{"id":"a","text":"A text."}\n')
+    words = ("enrich", "-i", "in.jsonl", "-o", "o.jsonl", "--aggregate", "mean")
+    for command in ("plan", "run"):
+        ran = textmill(command, *words)
+        assert (ran.code, "`id` is a name that the output uses itself" in ran.err) == (2, True)
+
+
+def test_spooled_input_of_a_killed_run_is_swept_by_any_run(tmp_path, monkeypatch, textmill, own_home):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folders = [tmp_path / "textmill-killed", own_home / "streams/textmill-killed"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "lock").touch()
+        (folder / "stdin.jsonl").write_text("private")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.jsonl").write_text('{"id":"a","text":"A text."}\n')
+    assert textmill("run", "enrich", "-i", "in.jsonl", "-o", "o.jsonl", "--id", "id").code == 0
+    assert not any(folder.exists() for folder in folders)
