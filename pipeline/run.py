@@ -39,7 +39,7 @@ from pipeline.plan import plan_requests
 from pipeline.prepare.factory import RequestFactory
 from pipeline.prepare.pipeline import Pipeline, parts_fingerprint
 from pipeline.prepare.requests import MIN_SPLIT_TOKENS, prepare
-from pipeline.runs.drift import drift_checks
+from pipeline.runs.drift import comparison, references
 from pipeline.runs.folder import RunRecord, runs_of
 from pipeline.runs.interrupts import Interrupts
 from pipeline.runs.manifest import planned_manifest, this_run
@@ -117,8 +117,8 @@ class _Run(NamedTuple):
                 await self.check_budget(surveyed, factory, cache, reuse)
                 await self.process(surveyed, factory, cache, connections, target, record)
                 recheck(surveyed.files)
-                sink.refuse_empty_output()
                 record.close()
+                sink.refuse_empty_output(record.commonest_failure, str(record.failures_path))
             await self.commit(target, record)
 
     async def survey_input(self) -> Survey:
@@ -191,9 +191,9 @@ class _Run(NamedTuple):
         left = await run_sync(
             plan_requests, factory, policy, surveyed, cache, reuse, abandon_on_cancel=True
         )
-        if left.cost_usd > budget.max_cost_usd:
+        if (cost_usd := left.cost_usd or 0.0) > budget.max_cost_usd:
             raise BudgetError(
-                f"the plan costs up to ${math.ceil(left.cost_usd * 1e4) / 1e4:.4f}, over "
+                f"the plan costs up to ${math.ceil(cost_usd * 1e4) / 1e4:.4f}, over "
                 f"budget.max_cost_usd = {budget.max_cost_usd:g}",
                 hint="raise the budget, or stop at it with --stop-at-cap",
             )
@@ -210,7 +210,6 @@ class _Run(NamedTuple):
         """Processes every row; returns when all of them are in the sink."""
         pipeline, stop = self.pipeline, self.pipeline.stop
         marker = run_folder(pipeline.output.path) / "drift-check"
-        checks = await run_sync(drift_checks, factory, surveyed, target.reuse, cache, marker)
         dispatch = self.stages.dispatch = Dispatch(
             [(each.endpoint, each.answer) for each in connections.connections],
             cache,
@@ -220,18 +219,23 @@ class _Run(NamedTuple):
             dimension=target.dimension,
             failures=await run_sync(record.journal.load),
             journal=record.journal.put_many,
+            comparison=comparison(pipeline.guard.drift_texts, factory.endpoints[0].task),
             grace_seconds=stop.grace_seconds,
             free_bytes=lambda: shutil.disk_usage(cache.folder).free,
             max_outage_seconds=stop.max_outage_seconds,
             max_cost_usd=pipeline.budget.max_cost_usd,
             min_split_tokens=MIN_SPLIT_TOKENS,
         )
-        for position, check in enumerate(checks):
+        known = await run_sync(
+            references, factory, surveyed, target.reuse, cache, marker, dispatch.origins
+        )
+        for position, check in known.checks.items():
             dispatch.guard(position, check)
         loop = Loop(
             factory,
             pipeline.aggregator,
             prepare(factory, surveyed, target.reuse),
+            reused=known.foreign,
             rows=surveyed.rows,
             cache=cache,
             dispatch=dispatch,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 from msgspec.structs import replace
 
 from jobs.cli.job_options import GroupedCommand, JobSettings, job_options
-from jobs.cli.shell import command
+from jobs.cli.shell import command, print_json
 from jobs.spec.job import KEY
 from pipeline.errors import EndpointError, OutageError, RefusedError, UsageError
 from pipeline.records import Answer, Chunk, Endpoint, Failure, Request
@@ -80,7 +81,7 @@ def search(
     hits = nearest(output, vector, count)
     if as_json:
         for hit in hits:
-            print(msgspec.json.encode({"score": 0.0} | hit.row | {"score": hit.score}).decode())
+            print_json({"score": 0.0} | hit.row | {"score": hit.score})
         return 0
     from rich.console import Console
     from rich.text import Text
@@ -120,7 +121,6 @@ async def _embed(question: str, model: str, job: Job | None, output: str) -> NDA
     The first endpoint that has this model and is reachable answers.
     """
     from jobs.build import endpoint
-    from jobs.home import answers_folder
     from pipeline.cache.keys import model_name
     from pipeline.cache.store import AnswerCache
     from pipeline.endpoints.http import HttpEndpoint
@@ -144,7 +144,8 @@ async def _embed(question: str, model: str, job: Job | None, output: str) -> NDA
             continue
         try:
             reachable = endpoint(job, spec, with_secret=True)
-            with closing(AnswerCache(answers_folder())) as cache:
+            # For the identity of the server only: a search leaves nothing behind.
+            with TemporaryDirectory() as folder, closing(AnswerCache(Path(folder))) as cache:
                 async with HttpEndpoint(reachable) as http:
                     identified = await identify(reachable, http.get, cache, 0, 10.0)
                 models.append(model_name(identified.endpoint))

@@ -21,6 +21,8 @@ class CachedOutcome(NamedTuple):
     settled: Answer | Split
     is_first: bool
     """Whether it is an answer of the first model that may answer the request."""
+    position: int
+    """The first endpoint, in job-file order, whose key it has."""
 
 
 def look_up(
@@ -29,16 +31,18 @@ def look_up(
     """The cached outcomes, by `dedup_key`. Blocks on the cache."""
     stored = cache.get_many([request.key for request in requests])
     outcomes = {
-        e.dedup_key: CachedOutcome(stored[e.key], True) for e in requests if e.key in stored
+        e.dedup_key: CachedOutcome(stored[e.key], True, e.route.positions[0])
+        for e in requests
+        if e.key in stored
     }
     if keys.is_one:
         return outcomes
     other_keys = {r.dedup_key: keys.others(r) for r in requests if r.dedup_key not in outcomes}
-    stored = cache.get_many([key for candidates in other_keys.values() for key in candidates])
+    stored = cache.get_many([key for keys in other_keys.values() for key, _ in keys])
     for dedup_key, candidates in other_keys.items():
-        settled = next((stored[key] for key in candidates if key in stored), None)
-        if settled is not None:
-            outcomes[dedup_key] = CachedOutcome(settled, False)
+        hit = next(((stored[key], at) for key, at in candidates if key in stored), None)
+        if hit is not None:
+            outcomes[dedup_key] = CachedOutcome(hit[0], False, hit[1])
     return outcomes
 
 

@@ -67,6 +67,8 @@ class Kind(Struct, frozen=True, kw_only=True):
     """Returns the problem with the form of a model name; None: there is none."""
     names_itself: bool = False
     """True: the server serves one model, and `GET /info` names it."""
+    lists_models: bool = False
+    """True: `GET /models` may name the input limit of a model."""
     url: str | None = None
     """Base URL if the job names none. None: the job must name one."""
     providers: tuple[str, ...] = ()
@@ -144,6 +146,7 @@ KINDS: dict[str, Kind] = {
     "openai": Kind(
         module="pipeline.endpoints.openai",
         tasks=("feature-extraction", "chat-completion"),
+        lists_models=True,
         url="https://api.openai.com/v1",
     ),
 }

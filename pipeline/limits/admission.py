@@ -145,8 +145,14 @@ class Admission:
             self._limits = self._limits._replace(tokens=tokens)
         self._free_slot(permit, now, "answered")
 
-    def refused(self, permit: Permit, now: float, error: EndpointError) -> Pause | None:
-        """Record a call that brought an error; the pause that begins with it, if one begins."""
+    def refused(
+        self, permit: Permit, now: float, error: EndpointError, *, is_hung: bool = False
+    ) -> Pause | None:
+        """Record a call that brought an error; the pause that begins with it, if one begins.
+
+        `is_hung`: the call reached its deadline, and the endpoint sends nothing. One such call is
+        enough for a pause: the next twenty would wait as long.
+        """
         facts = error.facts
         names_wait = error.retry_after is not None and error.retry_after > 0
         if facts.lowers == "rate limit":
@@ -171,9 +177,12 @@ class Admission:
             seconds = pause(error, earlier, self._uniform)
         else:
             self._health = breaker.recorded(self._health, now, permit.started, failed=True)
-            if not before.failures_in_a_row and not breaker.should_open(self._health):
+            is_down = is_hung or breaker.should_open(self._health)
+            if not before.failures_in_a_row and not is_down:
                 return None
             seconds = breaker.open_seconds(before, permit.started)
+            if is_hung and not before.failures_in_a_row:
+                seconds = min(seconds, now - permit.started)
         self._breaker = breaker.paused(before, now, permit.started, seconds)
         is_new = self._breaker.failures_in_a_row > before.failures_in_a_row
         return Pause(seconds, error.retry_after is not None) if is_new else None

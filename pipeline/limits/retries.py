@@ -66,6 +66,8 @@ def verdict(
     run stops.
     """
     facts = error.facts
+    if error.ask_with:
+        return Retry(0.0)
     if facts.stops_with is not None:
         return Stop(facts.stops_with(f"endpoint `{endpoint}`: {error}", hint=facts.hint))
     if facts.is_pausing:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.cache.lookup import Outcomes
-from pipeline.errors import GuardError
+from pipeline.errors import GuardError, TooManyFailed
 from pipeline.parts.index import FIRST, OUTCOMES, REUSABLE, PartIndex, read_index
 from pipeline.parts.json_lines import PIECE_ROWS
 from pipeline.parts.layout import OutputLayout
@@ -31,7 +31,7 @@ from pipeline.sink.commit import publish
 from pipeline.source import identity
 from pipeline.source.identity import digest_of
 from pipeline.source.survey import Survey
-from pipeline.text import shown
+from pipeline.text import many, shown
 
 PIECE_BYTES = 2_000_000
 WRITER_REVISION = 1
@@ -182,14 +182,25 @@ class Sink:
             for table in rows.tables(start, stop):
                 self._parts.add(table)
 
-    def refuse_empty_output(self) -> None:
-        """Raises: GuardError where an output with rows would be replaced by one without results."""
-        if self.counts.ok + self.counts.partial == 0 and any(
-            map(row_count, self.layout.published())
-        ):
-            cause = "the input is empty" if not self._survey.rows else "every row failed"
+    def refuse_empty_output(self, commonest_failure: str = "", failures: str = "") -> None:
+        """Refuses an output without results.
+
+        Raises: TooManyFailed where the input has rows and none is ok or partial; GuardError where
+        an output with rows would be replaced by one without any.
+        """
+        counts, rows = self.counts, self._survey.rows
+        path = shown(str(self.layout.path))
+        if rows and counts.ok + counts.partial == 0:
+            cause = f"; most often: {commonest_failure}" if commonest_failure else ""
+            raise TooManyFailed(
+                f"{path}: no row is ok, {counts.failed:,} of {many(rows, 'row')} failed: nothing "
+                f"was published{cause}",
+                hint=f"see {failures}; answers so far are kept" if failures else None,
+            )
+        if not counts.rows and any(map(row_count, self.layout.published())):
+            cause = "no row has a result" if rows else "the input is empty"
             raise GuardError(
-                f"{shown(str(self.layout.path))}: {cause}, and the output so far has rows",
+                f"{path}: {cause}, and the output so far has rows",
                 hint="it is unchanged; remove it to publish without them",
             )
 

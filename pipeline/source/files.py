@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from msgspec import Struct
 
-from pipeline.errors import InputError, TextmillError, UsageError
+from pipeline.errors import DescriptorError, InputError, TextmillError, UsageError
 from pipeline.text import reason, shown
 
 JSONL = (".jsonl", ".jsonl.gz", ".jsonl.zst")
@@ -185,6 +185,8 @@ def unreadable(file: InputFile, error: BaseException, section: str = "") -> Text
     if is_s3(file.path):
         refusal: TextmillError = _s3_module().refusal(file.path, error, section)
         return refusal
+    if isinstance(error, OSError) and error.errno in DescriptorError.errnos:
+        return DescriptorError(file.name)
     place = f"{file.name}: {section} " if section else f"{file.name}: "
     return InputError(f"{place}cannot be read ({reason(error)})")
 

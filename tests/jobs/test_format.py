@@ -14,6 +14,7 @@ from jobs.format import (
     duration,
     parse_duration,
 )
+from pipeline.records import Usage
 
 SHOWN = ("s", "min", "h")
 """The units that `duration` writes."""
@@ -99,7 +100,7 @@ def test_a_count_has_six_columns_at_most(number):
     (0.0, False, "cost unknown"), (0.414, False, "at least $0.41"),
 ])  # fmt: skip
 def test_a_cost_without_a_price_is_unknown(usd, is_known, shown):
-    assert cost(usd, is_known=is_known) == shown
+    assert cost(Usage(3, cost_usd=usd, unpriced_calls=0 if is_known else 2)) == shown
 
 
 @pytest.mark.parametrize(("cached", "requests", "shown"), [

@@ -68,7 +68,7 @@ def test_statistics_count_by_model_and_dimension(cache, folder):
     assert stats.request_settings == [{
         "keys": 1, "task": "feature-extraction", "endpoint.kind": "openai",
         "endpoint.provider": "", "endpoint.model": "m", "endpoint.revision": "main",
-        "parameters.dimensions": 2,
+        "parameters.dimensions": 2, "origins": [],
     }]
 
 

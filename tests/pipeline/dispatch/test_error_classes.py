@@ -48,6 +48,7 @@ ROWS = {
     "transient":   Row(("fail", 12),   "halve", 1,   0.0,   True,  [(20, 5.0)],  None,  None,         14.0, False),
     "ambiguous":   Row(("fail", 2),    "halve", 1,   0.5,   True,  [(20, 5.0)],  None,  None,         14.0, False),
     "invalid":     Row(("fail", 3),    "halve", 1,   0.5,   False, [],           None,  None,         14.0, False),
+    "truncated":   Row(("fail", 1),    "halve", 1,   0.5,   False, [],           None,  None,          0.0, False),
 }  # fmt: skip
 NAMES = {Retry: "again", Halve: "halve", SplitRequest: "split", Fail: "fail", Stop: "stop"}
 
@@ -91,7 +92,7 @@ def test_what_a_class_of_error_does(kind):
 
     endpoint = new_state()
     refusal = endpoint.refused(REQUESTS, error, Permit(1.0, 10.0), 1.5)
-    expected = Usage(row.calls, 0, 1, 0, 0, row.billed_usd, 0.5, 0.5)
+    expected = Usage(row.calls, 0, 1, 0, 0, row.billed_usd, 0.5, 0.5, ambiguous=int(row.billed_usd > 0))
     assert refusal.usage == endpoint.meter.usage == expected
     assert (endpoint.failing_since < math.inf) is row.is_outage
 
@@ -108,5 +109,6 @@ def test_what_a_class_of_error_does(kind):
 @pytest.mark.parametrize("kind", [None, *ERRORS])
 def test_the_event_of_a_call_holds_its_usage(kind):
     event = CallEnded("hub", 2, 0.5, 100, 7, 0.25, kind)
-    sent = ROWS[kind].calls if kind else 1
-    assert event.usage == Usage(sent, 0 if kind else 2, int(kind is not None), 100, 7, 0.25, 0.5, 0.5)
+    sent, ambiguous = (ROWS[kind].calls, int(ROWS[kind].billed_usd > 0)) if kind else (1, 0)
+    errors, requests = int(kind is not None), 0 if kind else 2
+    assert event.usage == Usage(sent, requests, errors, 100, 7, 0.25, 0.5, 0.5, ambiguous=ambiguous)

@@ -99,7 +99,7 @@ async def test_a_fallback_gets_only_requests_that_the_others_failed(cache):
     dispatch, requests, error = await run(cache, served)
     assert error is None and dispatch.failures == {}
     assert spare.texts == ["text 3"]
-    under = Keys([each for each, _ in served]).others(requests[3])
+    under = [key for key, _ in Keys([each for each, _ in served]).others(requests[3])]
     assert [answer.value for answer in cache.get_many(under).values()] == ["spare: text 3"]
     assert cache.get_many([requests[3].key]) == {}
     # and the cache hits it, though the first endpoint is healthy

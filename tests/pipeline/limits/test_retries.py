@@ -115,3 +115,10 @@ def test_a_pause_is_positive_and_bounded_whatever_the_server_requests(kind, retr
 def test_retry_after_is_honoured_and_clamped(retry_after, min_seconds):
     error = EndpointError("rate", "", retry_after=retry_after)
     assert min_seconds <= pause(error, 1, lambda: 0.0) <= 330
+
+
+@pytest.mark.parametrize("kind", ["poison", "config", "invalid"])
+def test_another_way_of_asking_is_tried_at_once_whatever_the_class(kind):
+    error = EndpointError(kind, "encoding_format is not supported", status=400)
+    error.ask_with = {"encoding_format": "float"}
+    assert verdict(error, 99, 32, "hub", lambda: 0.5) == Retry(0.0)
