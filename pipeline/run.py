@@ -33,6 +33,7 @@ from pipeline.disk.output_path import run_folder
 from pipeline.dispatch.dispatch import Dispatch
 from pipeline.endpoints.connect import Connections, connect
 from pipeline.errors import BudgetError, StorageError, TextmillError
+from pipeline.limits import awake
 from pipeline.loop import Loop
 from pipeline.parts.reuse import Reuse, check_removed, plan_reuse
 from pipeline.plan import plan_requests
@@ -94,6 +95,7 @@ class _Run(NamedTuple):
         """The run from its lock to its commit."""
         pipeline = self.pipeline
         async with AsyncExitStack() as stack:
+            stack.enter_context(awake.heartbeat())
             stack.enter_context(lock_run_folder(run_folder(pipeline.output.path)))
             surveyed = await self.survey_input()
             cache = await run_sync(AnswerCache, pipeline.answers)
@@ -224,6 +226,7 @@ class _Run(NamedTuple):
             free_bytes=lambda: shutil.disk_usage(cache.folder).free,
             max_outage_seconds=stop.max_outage_seconds,
             max_cost_usd=pipeline.budget.max_cost_usd,
+            clock=awake.now,
             min_split_tokens=MIN_SPLIT_TOKENS,
         )
         known = await run_sync(

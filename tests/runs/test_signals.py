@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -137,3 +138,25 @@ def test_a_reader_that_goes_away_ends_it_quietly(job):
             err = run.stderr.read().decode()
             assert run.wait(60) in (0, 141)
         assert "Traceback" not in err
+
+
+@pytest.mark.slow  # a stop must last longer than every deadline
+def test_a_stopped_process_blames_no_server_and_uses_what_arrived_meanwhile(processes, job, expected):
+    with serving() as mock:
+        gate = Gate(mock, after=7)
+        keys = ("run.max_outage", "endpoint.deadline.connect", "endpoint.deadline.first_byte")
+        short = [word for key in keys for word in ("--set", f"{key}_seconds=2")]
+        pid = processes.start(job, *argv(mock.url), *short)
+        eventually(lambda: mock.bill.totals().calls >= 8 and mock.bill.in_flight == 4)
+        os.kill(pid, signal.SIGSTOP)
+        stopped = time.monotonic()
+        gate.open()
+        eventually(lambda: mock.bill.in_flight == 0)
+        while time.monotonic() < stopped + 6.0:
+            time.sleep(0.1)
+        os.kill(pid, signal.SIGCONT)
+        ended = processes.wait(job, pid)
+        assert ended.code == 0, ended.err
+        assert mock.bill.totals().repeated_inputs == 0
+        assert mock.bill.totals().calls == ROWS / 4
+    assert job.published() == expected
