@@ -34,6 +34,7 @@ from pipeline.disk.output_path import run_folder
 from pipeline.dispatch.dispatch import Dispatch
 from pipeline.endpoints.connect import Connections, connect
 from pipeline.errors import PlanOverBudget, StorageError, TextmillError
+from pipeline.limits import awake
 from pipeline.loop import Loop
 from pipeline.parts.guards import check_dimension, check_removed
 from pipeline.parts.reuse import Reuse, plan_reuse
@@ -105,6 +106,7 @@ class _Run(NamedTuple):
         """The run from its lock to its commit."""
         pipeline = self.pipeline
         async with AsyncExitStack() as stack:
+            stack.enter_context(awake.heartbeat())
             stack.enter_context(lock_run_folder(run_folder(pipeline.output.path)))
             surveyed = await self.survey_input()
             cache = await run_sync(AnswerCache, pipeline.answers)
@@ -257,6 +259,7 @@ class _Run(NamedTuple):
             free_bytes=lambda: shutil.disk_usage(cache.folder).free,
             max_outage_seconds=stop.max_outage_seconds,
             max_cost_usd=pipeline.budget.max_cost_usd,
+            clock=awake.now,
             min_split_tokens=MIN_SPLIT_TOKENS,
         )
         known = await run_sync(

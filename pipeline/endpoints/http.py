@@ -23,6 +23,7 @@ from pipeline.disk.durable import descriptors_are_used_up
 from pipeline.endpoints.error_bodies import without_echoes
 from pipeline.endpoints.kinds import KINDS
 from pipeline.errors import DescriptorError, EndpointError, ErrorKind
+from pipeline.limits import awake
 from pipeline.records import Answer, Answered, Endpoint, Failure, Request
 from pipeline.text import printable
 
@@ -140,12 +141,12 @@ class HttpEndpoint:
             headers["authorization"] = f"Bearer {self.endpoint.secret.reveal()}"
         # One scope for all the deadlines: entering three of them was a quarter of the loop's time.
         status: int | None = None
-        started = anyio.current_time()
+        started = awake.now()
         ends = started + deadline.call_seconds
         try:
-            with anyio.CancelScope() as scope:
+            with anyio.CancelScope() as scope, awake.Deadline(scope) as due:
                 first = deadline.connect_seconds + deadline.first_byte_seconds
-                scope.deadline = min(ends, started + first)
+                due.move(min(ends, started + first))
                 # aiohttp writes large bytes in one go, with a warning; it splits a stream.
                 large = body is not None and len(body) > LARGE_BODY_BYTES
                 response = await self._session.request(
@@ -157,13 +158,13 @@ class HttpEndpoint:
                 )
                 status = response.status
                 try:
-                    read = await self._read(response, scope, ends, max_bytes)
+                    read = await self._read(response, due, ends, max_bytes)
                 except BaseException:
                     response.close()
                     raise
                 self._speaks_http = True
                 return Reply(response.status, response.headers, read)
-            waited = anyio.current_time() - started
+            waited = awake.now() - started
             raise EndpointError(
                 "ambiguous", f"no complete answer within {waited:.0f} s", status=status
             )
@@ -209,7 +210,7 @@ class HttpEndpoint:
     async def _read(
         self,
         response: aiohttp.ClientResponse,
-        scope: anyio.CancelScope,
+        due: awake.Deadline,
         ends: float,
         max_bytes: int,
     ) -> bytes:
@@ -218,7 +219,7 @@ class HttpEndpoint:
         size = 0
         async with response:
             while True:
-                scope.deadline = min(ends, anyio.current_time() + idle_seconds)
+                due.move(min(ends, awake.now() + idle_seconds))
                 piece = await response.content.readany()
                 if not piece:
                     return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -25,6 +25,7 @@ from pipeline.errors import (
     OutageError,
     UsageError,
 )
+from pipeline.limits import awake
 from pipeline.limits.retries import backoff
 from pipeline.records import Endpoint
 from pipeline.text import printable
@@ -100,14 +101,14 @@ async def identify(
     """
     if not KINDS[endpoint.kind].names_itself:
         return Identification(endpoint)
-    ends = anyio.current_time() + max_outage_seconds
+    ends = awake.now() + max_outage_seconds
     attempt = 0
     while not await _fetch_info(endpoint, get, cache):
         found = identity_from_cache(endpoint, cache, chunk_tokens)
         if found is not endpoint or endpoint.model or not endpoint.origin:
             return Identification(found, partial(_confirm, cache, endpoint, found, ""))
         wait = backoff(attempt, 0.25, random.random)
-        if anyio.current_time() + wait > ends:
+        if awake.now() + wait > ends:
             raise OutageError(
                 f"endpoint `{endpoint.name}`: {endpoint.url} did not say which model it serves "
                 f"for {max_outage_seconds:g} s",

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import termios
+import time
 
 import pytest
 
@@ -185,3 +186,25 @@ start.main()
     ran = subprocess.run([sys.executable, "-c", code], cwd=job.folder, check=False,
                          env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
     assert ran.returncode == 7
+
+
+@pytest.mark.slow  # a stop must last longer than every deadline
+def test_a_stopped_process_blames_no_server_and_uses_what_arrived_meanwhile(processes, job, expected):
+    with serving() as mock:
+        gate = Gate(mock, after=7)
+        keys = ("run.max_outage", "endpoint.deadline.connect", "endpoint.deadline.first_byte")
+        short = [word for key in keys for word in ("--set", f"{key}_seconds=2")]
+        pid = processes.start(job, *argv(mock.url), *short)
+        eventually(lambda: mock.bill.totals().calls >= 8 and mock.bill.in_flight == 4)
+        os.kill(pid, signal.SIGSTOP)
+        stopped = time.monotonic()
+        gate.open()
+        eventually(lambda: mock.bill.in_flight == 0)
+        while time.monotonic() < stopped + 6.0:
+            time.sleep(0.1)
+        os.kill(pid, signal.SIGCONT)
+        ended = processes.wait(job, pid)
+        assert ended.code == 0, ended.err
+        assert mock.bill.totals().repeated_inputs == 0
+        assert mock.bill.totals().calls == ROWS / 4
+    assert job.published() == expected

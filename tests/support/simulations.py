@@ -23,8 +23,9 @@ class Memory:
     def get_many(self, keys):
         return {key: self.answers[key] for key in keys if key in self.answers}
 
-    def put_many(self, answers):
+    def put_many(self, answers, is_usable):
         self.answers.update(answers)
+        return {}
 
 
 class Seen(NamedTuple):

@@ -104,7 +104,7 @@ def state(seconds=0.0):
     made = EndpointState(0, endpoint("a"), Service("a"), 0.0, lambda: 0.0)
     if seconds:
         made.began(0.0)
-        made.answered([], [], [], Permit(0.0, 0, 0.0), seconds)
+        made.answered([], [], [], Permit(0.0, 0.0), seconds)
         made.ended()
     return made
 
@@ -123,7 +123,7 @@ def test_silence_is_measured_by_its_own_answers_or_else_by_those_of_its_neighbou
     for seconds in (5.5, 7.5, 10.0, 10_000.0):
         is_silent = silent_after is not None and seconds > silent_after
         assert endpoint.is_silent(1_000.0 + seconds, [endpoint, other]) is is_silent
-    endpoint.refused([], EndpointError("transient", "500", status=500), Permit(1_000.0, 0, 0.0), 9_000.0)
+    endpoint.refused([], EndpointError("transient", "500", status=500), Permit(1_000.0, 0.0), 9_000.0)
     assert not endpoint.is_silent(9_001.0, [endpoint, other])  # a reply of whatever status
 
 
@@ -131,13 +131,13 @@ def test_one_call_of_a_silent_endpoint_pauses_it_and_one_that_breaks_at_once_doe
     hang, broken = EndpointError("ambiguous", "no answer"), EndpointError("ambiguous", "reset")
     endpoint = state()
     endpoint.began(10.0)
-    assert endpoint.refused([], broken, Permit(10.0, 0, 0.0), 10.1).pause is None
-    assert endpoint.refused([], hang, Permit(10.0, 0, 0.0), 140.0).pause.seconds == 5.0
+    assert endpoint.refused([], broken, Permit(10.0, 0.0), 10.1).pause is None
+    assert endpoint.refused([], hang, Permit(10.0, 0.0), 140.0).pause.seconds == 5.0
     busy = state()
     busy.began(10.0)
-    busy.answered([], [], [], Permit(20.0, 0, 0.0), 21.0)
-    busy.answered([], [], [], Permit(130.0, 0, 0.0), 139.0)
-    assert busy.refused([], hang, Permit(10.0, 0, 0.0), 140.0).pause is None
+    busy.answered([], [], [], Permit(20.0, 0.0), 21.0)
+    busy.answered([], [], [], Permit(130.0, 0.0), 139.0)
+    assert busy.refused([], hang, Permit(10.0, 0.0), 140.0).pause is None
 
 
 @pytest.mark.parametrize("batch_size", [1, 32])
