@@ -285,6 +285,17 @@ def test_plan_names_what_would_be_compared_and_sends_nothing(workdir, textmill):
         assert textmill("plan", embed(workdir, one), "--json").last["compared"] == []
 
 
+def test_explain_names_the_server_that_gave_an_answer(workdir, textmill):
+    given(workdir, rows(3))
+    with served() as one, served() as two:
+        assert textmill("run", embed(workdir, one)).code == 0
+        ran = textmill("explain", embed(workdir, two), "--id", 1)
+        assert f"cached: answered by {one.url}/v1, not by this endpoint" in ran.out
+        ran = textmill("explain", embed(workdir, one), "--id", 1, "--json")
+        (chunk,) = ran.last["chunks"]
+        assert (chunk["answered_by"], chunk["why"]) == (f"{one.url}/v1", None)
+
+
 def test_origins_travel_and_are_shown(workdir, textmill, monkeypatch):
     given(workdir, rows(9))
     with served() as one, served() as two:
