@@ -72,7 +72,12 @@ def build(job: Job, *, with_secret: bool = True, changes: str | None = None) -> 
         endpoints=tuple(endpoint(job, spec, with_secret=with_secret) for spec in job.endpoints),
         routing=Routing(policy=job.route, rules=job.rules),
         aggregator=aggregator,
-        output=Output(path=job.output.path, metadata=_metadata(job), changes=changes),
+        output=Output(
+            path=job.output.path,
+            metadata=_metadata(job),
+            changes=changes,
+            answered_only=job.output.rows == "answered",
+        ),
         dimension=_dimension(job),
         answers=(home() if with_secret else home_to_read()) / "answers",
         fingerprint=_fingerprint(job),

@@ -93,8 +93,10 @@ def close(code: int) -> int:
     with suppress(OSError):
         sys.stdout.flush()
     error = stdout_error()
-    if error is not None and not code:
-        code = READER_GONE if error.errno == errno.EPIPE else CANNOT_BE_WRITTEN
+    if error is not None and error.errno == errno.EPIPE and code in (0, 1):
+        code = READER_GONE  # click and rich end with 1
+    elif error is not None and not code:
+        code = CANNOT_BE_WRITTEN
     if error is not None and error.errno != errno.EPIPE:
         print(f"standard output: cannot be written ({error.strerror})", file=sys.stderr)
     sys.stderr.flush()

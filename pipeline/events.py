@@ -47,6 +47,12 @@ class AnswersShared(Struct, frozen=True, tag_field="event", tag="answers_shared"
     """The URL of the server that gave the answers."""
 
 
+class Warned(Struct, frozen=True, tag_field="event", tag="warned"):
+    """What the user should know, in one line; the run continues."""
+
+    message: str
+
+
 class Admitted(Struct, frozen=True, tag_field="event", tag="admitted"):
     """Documents were chunked and looked up. `requests` counts chunks; `cached` the answered
     ones."""
@@ -137,6 +143,7 @@ class Committed(Struct, frozen=True, tag_field="event", tag="committed"):
 Event = (
     Surveyed
     | RuleColumnMissing
+    | Warned
     | Started
     | AnswersShared
     | Admitted
@@ -202,7 +209,7 @@ class Summary(RunStats, frozen=True, kw_only=True, rename={"class_": "class"}):
     removed: int = 0
     unchanged: int = 0
     retried: int = 0
-    """Unchanged, but failed or partial the last time."""
+    """Unchanged, but failed or partial the last time; without rows that are at fault themselves."""
 
 
 class EndpointStats(Usage, frozen=True, kw_only=True):

@@ -293,7 +293,7 @@ class Endpoint(Struct, frozen=True):
     parameters: dict[str, Any] = {}
     """Parameters of the task, in the names of the service; sent unchanged."""
     secret: Secret | None = None
-    concurrency: int = 16
+    concurrency: int = 256
     is_adaptive: bool = True
     """False: `concurrency` calls may be in flight, whatever their latency."""
     batch_size: int = 32

@@ -46,7 +46,7 @@ def test_every_task_of_every_kind_is_documented():
     ("model", [name for name, kind in KINDS.items() if not kind.needs_model]),
     ("url", [name for name, kind in KINDS.items() if kind.url]),
     ("provider", [name for name, kind in KINDS.items() if kind.providers]),
-    ("concurrency", [f"{name} {kind.concurrency}" for name, kind in KINDS.items() if kind.concurrency != 16]),
+    ("concurrency", [f"{name} {kind.concurrency}" for name, kind in KINDS.items() if kind.concurrency != 256]),
     ("batch_size", [f"{name} {kind.embedding_batch}" for name, kind in KINDS.items() if kind.embedding_batch != 32]),
 ])  # fmt: skip
 def test_the_job_file_page_says_what_the_table_of_kinds_says(key, named):

@@ -87,6 +87,8 @@ def show_plan(source: str, settings: JobSettings, *, as_json: bool) -> int:
             print(_comparison_line(each))
     if surveyed.rows:
         warn_missing_columns(surveyed.absent)
+        for warning in surveyed.warnings:
+            print_message(warning)
     budget = pipeline.budget
     max_cost_usd = budget.max_cost_usd
     known_usd = estimate.cost_usd or 0.0

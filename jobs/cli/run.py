@@ -62,12 +62,18 @@ class RunCommand(GroupedCommand):
     type=click.Choice(CLASSES),
     help="Retry the failed rows of an interrupted run, all or of one class.",
 )
+@click.option(
+    "--accept-unknown",
+    is_flag=True,
+    help="Allow replacing an output whose rows are unknown (exit 14).",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan, as `plan` does, and run nothing.")
 def run(
     source: str,
     settings: JobSettings,
     changes: str | None,
     retry_failed: str | None,
+    accept_unknown: bool,
     dry_run: bool,
     as_json: bool,
 ) -> int:
@@ -114,6 +120,7 @@ def run(
                 pipeline,
                 listener_of(progress.on, recorder.on, _warn),
                 retry_failed,
+                accept_unknown,
                 backend_options={"use_uvloop": _has_uvloop()},
             )
         finally:
@@ -134,17 +141,20 @@ def run(
 
 
 def _warn(event: Event) -> None:
-    from pipeline.events import AnswersShared, RuleColumnMissing, UsageDoubted
+    from pipeline.events import AnswersShared, RuleColumnMissing, UsageDoubted, Warned
 
-    if isinstance(event, RuleColumnMissing):
-        warn_missing_columns([event.column])
-    elif isinstance(event, AnswersShared):
-        print_message(shared_answers_line(event.endpoint, event.url, event.answered_by))
-    elif isinstance(event, UsageDoubted):
-        print_message(
-            f"endpoint `{event.endpoint}` reports {event.reported:,} input tokens where"
-            f" {event.counted:,} were counted: its usage is not used for costs"
-        )
+    match event:
+        case RuleColumnMissing():
+            warn_missing_columns([event.column])
+        case UsageDoubted():
+            print_message(
+                f"endpoint `{event.endpoint}` reports {event.reported:,} input tokens where"
+                f" {event.counted:,} were counted: its usage is not used for costs"
+            )
+        case AnswersShared():
+            print_message(shared_answers_line(event.endpoint, event.url, event.answered_by))
+        case Warned():
+            print_message(event.message)
 
 
 def listener_of(*listeners: Emit) -> Emit:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import click
 from msgspec.structs import replace
 
-from jobs.cli.job_options import GroupedCommand, JobSettings, job_options
+from jobs.cli.job_options import GroupedCommand, JobSettings, job_options, pairs
 from jobs.cli.shell import command, print_json
 from jobs.spec.job import KEY
+from pipeline.endpoints.kinds import KINDS
 from pipeline.errors import EndpointError, OutageError, RefusedError, UsageError
 from pipeline.records import Answer, Chunk, Endpoint, Failure, Request
 from pipeline.tasks import TASKS
@@ -52,13 +53,14 @@ def search(
     """Find the chunks of an output OUT that are nearest to QUESTION."""
     import anyio
 
+    from pipeline.disk.output_path import output_suffix
     from pipeline.search import metadata, nearest
 
     if not question.strip():
         raise UsageError("the question is blank")
     if count < 1:
         raise UsageError(f"--count = {count} must be at least 1")
-    if output.endswith(".jsonl"):
+    if output_suffix(output) == ".jsonl":
         raise UsageError(
             f"{printable(output)}: search reads Parquet outputs",
             hint="run it again with -o x.parquet",
@@ -72,6 +74,8 @@ def search(
         )
     job = None
     if job_path or settings != JobSettings():
+        if not job_path:
+            _check_flags(settings, model)
         # Only the endpoint of the job is used; the output is a valid input path.
         flags = {**settings.flags, "input.path": output, "output.path": "-"}
         job = replace(settings, flags=flags).load(job_path or "embed", needs_output=False)
@@ -101,10 +105,24 @@ def search(
     return 0
 
 
+def _check_flags(settings: JobSettings, model: str) -> None:
+    """Raises: UsageError if the endpoint that the flags describe lacks its model or its URL."""
+    kind = KINDS.get(str(settings.flags.get("endpoint.kind")))
+    if kind is None or kind.is_embedded:
+        return
+    given = {*settings.flags, *(key for key, _ in pairs(settings.overrides))}
+    needed = {"model": kind.needs_model, "url": kind.url is None}
+    for name, is_needed in needed.items():
+        if is_needed and f"endpoint.{name}" not in given:
+            raise UsageError(
+                f"--kind {settings.flags['endpoint.kind']} needs --{name} as well",
+                hint=f"the output was embedded with {printable(model)}",
+            )
+
+
 def _embed_locally(question: str, model: str, task: str) -> NDArray[np.float32] | None:
     """The question's vector by a model in this process; None if the model is not embedded."""
     from chunkers.boundaries.scan import sentences
-    from pipeline.endpoints.kinds import KINDS
 
     for name, kind in KINDS.items():
         local_model = kind.models.get(task, "")

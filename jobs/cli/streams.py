@@ -22,7 +22,7 @@ from jobs.home import home
 from jobs.spec.job import Job
 from pipeline.disk import locks
 from pipeline.disk.durable import storage_errors
-from pipeline.errors import InputError
+from pipeline.errors import InputError, TextmillError
 from pipeline.text import reason
 
 MAGIC = {b"PAR1": ".parquet", b"\x1f\x8b": ".jsonl.gz", b"\x28\xb5\x2f\xfd": ".jsonl.zst"}
@@ -37,7 +37,11 @@ _YOUNG_SECONDS = 3_600
 
 @contextmanager
 def with_files_for_streams(job: Job) -> Iterator[tuple[Job, Callable[[], None]]]:
-    """The job with files instead of `-`, and a function that copies the result to stdout."""
+    """The job with files instead of `-`, and a function that copies the result to stdout. Every run
+    removes what killed runs left of theirs."""
+    with suppress(OSError, TextmillError):
+        _sweep(Path(tempfile.gettempdir()))
+        _sweep(home() / "streams")
     with with_input_file(job) as placed_job, _with_output_file(placed_job) as job_with_files:
         yield job_with_files
 
@@ -74,7 +78,6 @@ def _with_output_file(job: Job) -> Iterator[tuple[Job, Callable[[], None]]]:
 @contextmanager
 def _private_folder(parent: Path) -> Iterator[Path]:
     """A private folder of this process. At its end only files of failures are kept."""
-    _sweep(parent)
     with storage_errors(parent):
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         # Locked before it has its final name, so that no process takes it for a dead one.

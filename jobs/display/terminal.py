@@ -5,6 +5,7 @@ All three only listen to the events of `pipeline.events`. Warnings are counted a
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -152,7 +153,8 @@ def display(*, as_json: bool) -> Display:
     """The display for the kind of output: JSON, terminal or plain lines."""
     if as_json:
         return JsonLines()
-    return Terminal() if sys.stderr.isatty() else Plain()
+    is_drawable = sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    return Terminal() if is_drawable else Plain()
 
 
 def closing_line(ended: Ended) -> str:

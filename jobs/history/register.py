@@ -26,12 +26,12 @@ from msgspec.structs import replace
 
 from jobs.home import current_folder
 from pipeline.disk import locks
+from pipeline.disk.durable import system_error
 from pipeline.disk.json_lines import JsonLines
-from pipeline.errors import StorageError
 from pipeline.events import RunStats
 from pipeline.records import Usage
 from pipeline.runs.run_id import new_run_id
-from pipeline.text import reason
+from pipeline.text import reason, shown
 
 KILLED = 137
 """The exit code that a shell reports for kill -9; a killed program cannot report one itself."""
@@ -184,7 +184,7 @@ def _lines(home: Path) -> tuple[dict[str, Run], int]:
                 if run.entry not in by_entry or not by_entry[run.entry].ended_at:
                     by_entry[run.entry] = run
     except OSError as error:
-        raise StorageError(f"{_path(home)}: cannot be read ({reason(error)})") from None
+        raise system_error(shown(str(_path(home))), error, "cannot be read") from None
     return by_entry, lines.unreadable
 
 

@@ -230,7 +230,10 @@ class Mock:
         """The response, and its word on the bill."""
         self._charge(decided)
         seconds = decided.delay + (self._draw_latency() if decided.charged is not None else 0.0)
-        if seconds > 0:
+        if decided.charged is not None and self.gate is not None:
+            async with self.gate.workers.turn():
+                await self.sleep(seconds)
+        elif seconds > 0:
             await self.sleep(seconds)
         status = str(decided.reply.status)
         if decided.wire is None:

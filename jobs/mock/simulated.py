@@ -150,7 +150,8 @@ class SimulatedServer:
                             (*reply.headers, *extra),
                         )
                     )
-            await anyio.sleep(self._latency(self._random))
+            async with self.gate.workers.turn():
+                await anyio.sleep(self._latency(self._random))
             self.answered.update(inputs)
             return self._finish(Reply(200, headers=extra))
         finally:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from jobs.spec.keys import NOT_YET, KeyLocations, shown
 from pipeline.disk.durable import temporary_path
 from pipeline.disk.output_path import (
+    FILES,
     is_in_run_folder,
     is_within,
     output_fault,
@@ -71,7 +72,7 @@ def check_changes(job: Job, path: str) -> None:
     if written == "-":
         raise UsageError("--changes: output `-` has no last commit", hint="use -o PATH")
     real, output = os.path.realpath(path), os.path.realpath(written)
-    if not path.endswith(".jsonl"):
+    if output_suffix(path) != ".jsonl":
         raise UsageError(f"--changes: must be a file ending in .jsonl, got {shown(path)}")
     folders = [os.path.realpath(run_folder(written))]
     folders += [output] if job.output.format == "directory" else []
@@ -101,7 +102,7 @@ def _check_output(job: Job, output_as_typed: str, locations: KeyLocations) -> No
     output, got = Path(written), f"got {shown(output_as_typed)}"
     data = output_suffix(output)
     slash = output_as_typed.endswith("/")
-    if output.name in ("", "..", ".parquet", ".jsonl"):
+    if output.name in ("", "..", *FILES):
         raise locations.wrong(key, f"must end in a name, {got}")
     if (data and slash) or (output.suffix and not data and not slash):
         hint = None if data else "a directory with a dot in its name needs a slash at its end"

@@ -119,7 +119,7 @@ class EndpointSpec(Struct, frozen=True, kw_only=True):
     tokens_per_minute: Annotated[float | None, Key(
         "tokens per minute; default: learned from headers and 429 responses", least=1)] = None
     concurrency: Annotated[int, Key(
-        "maximum calls in flight; default: 16, local 2", least=1, most=10_000, is_filled_in=True,
+        "maximum calls in flight; default: 256, local 2", least=1, most=10_000, is_filled_in=True,
         flag="--concurrency", metavar="N", help="Maximum calls in flight.")]
     batch_size: Annotated[int, Key(
         "maximum requests per call; default: 32 for embeddings (local 64), 1 for text",
@@ -167,9 +167,12 @@ class OutputSpec(Struct, frozen=True):
     """The output; `path` has no slash at its end."""
 
     path: Annotated[str, Key(
-        ".parquet, .jsonl, a directory, or - (-o)",
+        ".parquet, .jsonl (also .ndjson, .jsonlines), a directory, or - (-o)",
         flag="--output", short="-o", metavar="PATH",
         help="Output: .parquet, .jsonl, directory or -.")]
+    rows: Annotated[Literal["all", "answered"], Key(
+        "answered: rows without a result (failed, or with a blank text) are left out; they still "
+        "count, and the guards know them")] = "all"
 
     @property
     def format(self) -> Literal["parquet", "jsonl", "directory", "stream"]:

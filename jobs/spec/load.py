@@ -26,7 +26,7 @@ from jobs.spec.overrides import Names, by_name, override, prefixes, spread
 from jobs.spec.table import Key, assemble
 from pipeline.endpoints.kinds import KINDS
 from pipeline.errors import UsageError
-from pipeline.source.files import is_s3
+from pipeline.source.files import family, is_s3
 from pipeline.tasks import TASKS
 from pipeline.text import printable
 
@@ -101,7 +101,7 @@ def _read_source(path: str | Path) -> tuple[str, str, str, str]:
     """Text, address, base folder and default name of a job file or a template."""
     typed = os.fspath(path)
     address = printable(mask(typed))
-    if typed.endswith((".jsonl", ".gz", ".zst", ".parquet")):
+    if family(typed) is not None:
         hint = "pass rows with -i: textmill run embed -i ROWS -o OUTPUT"
         raise UsageError(f"{address}: is not a job file", hint=hint)
     try:

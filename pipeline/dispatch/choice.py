@@ -15,6 +15,9 @@ MAX_DEBT_CALLS = 4
 """An endpoint that lent its share is owed this number of full calls at most: else it would get all
 calls for as long as it was away."""
 
+AWAKE_SECONDS = 0.05
+"""An endpoint that polled less than this time ago is not woken for a choice."""
+
 
 class Choice:
     """Chooses the endpoint of each call. Only the loop thread uses it."""
@@ -41,6 +44,24 @@ class Choice:
             if active:
                 return False
         return False
+
+    def may_sleep(
+        self, state: EndpointState, route: Route, requests: Sequence[Request], now: float
+    ) -> bool:
+        """True if another endpoint is chosen that has not polled since: choices change with time.
+
+        Only for the chosen one, and not again at once: two that are not chosen would wake each
+        other for ever.
+        """
+        return state.admission.has_room and any(
+            each.is_asleep
+            and each.polled_at < now - AWAKE_SECONDS
+            and each.admission.has_room
+            and not each.admission.is_paused(now)
+            and self.is_chosen(each, route, requests, now)
+            for each in (self._states[position] for position in route.positions)
+            if each is not state
+        )
 
     def count(self, state: EndpointState, requests: int, now: float) -> None:
         """Count a call with this number of requests towards the share of its endpoint."""

@@ -43,7 +43,7 @@ _RECHECK_SECONDS = 1.0
 
 
 class Dispatch:
-    """Sends uncached requests through these endpoints, each with `concurrency` workers.
+    """Sends uncached requests through these endpoints, each with up to `concurrency` workers.
 
     `open_endpoints` is awaited once, before the first call. `failures` and `journal` carry final
     failures from one execution of an open run to the next. A chunk of fewer than `min_split_tokens`
@@ -213,10 +213,10 @@ class Dispatch:
             with self._scope:
                 async with anyio.create_task_group() as workers:
                     for state in self._states:
-                        for _ in range(state.endpoint.concurrency):
-                            workers.start_soon(self._work, state)
+                        workers.start_soon(self._work, state, workers)
             storing.cancel_scope.cancel()
-        await self._writer.flush()  # answers that came, but were not durable before the grace ended
+        # Answers that arrived, but were not durable before the grace ended.
+        await self._writer.flush()
         if self._stopped_by is not None:
             raise self._stopped_by
 
@@ -238,8 +238,8 @@ class Dispatch:
                 requests = [entry.request for entry in call.entries]
                 if not self._choice.is_chosen(state, queue.route, requests, now):
                     wait = min(wait, _RECHECK_SECONDS)
-                    if state.admission.has_room and any(e.polled_at < now for e in self._states):
-                        self._wake_workers()  # the chosen one may sleep since it was not chosen
+                    if self._choice.may_sleep(state, queue.route, requests, now):
+                        self._wake_workers()
                     break
                 if self._table.follow(call.entries, state.position):
                     continue
@@ -291,13 +291,19 @@ class Dispatch:
         if self._stopped_by is not None:
             raise self._stopped_by
 
-    async def _work(self, state: EndpointState) -> None:
+    async def _work(self, state: EndpointState, workers: anyio.abc.TaskGroup) -> None:
+        state.workers += 1
         while True:
             # One worker polls and waits, the others queue for the lock: none wakes for nothing.
+            state.idle_workers += 1
             async with state.turn:
                 taken = await self._next(state)
+            state.idle_workers -= 1
             if taken is None:
                 return
+            # One more for the next call: 256 at once would cost a small job 10 ms.
+            if not state.idle_workers and state.workers < state.endpoint.concurrency:
+                workers.start_soon(self._work, state, workers)
             await self._call(state, *taken)
 
     async def _next(
@@ -308,8 +314,10 @@ class Dispatch:
             taken = self.take(self._clock(), state, queues)
             if isinstance(taken, float):
                 self._sleepers += 1
+                state.is_asleep = True
                 with anyio.move_on_after(taken):
                     await self._wake.wait()
+                state.is_asleep = False
                 self._check_outage()
                 continue
             if taken is None:

@@ -61,9 +61,12 @@ class EndpointState:
         self.admission = Admission(endpoint, now, uniform)
         self.meter = EndpointMeter()
         self.turn = anyio.Lock(fast_acquire=True)
+        self.workers = self.idle_workers = 0
         self.batch_size = endpoint.batch_size
         self.polled_at = -math.inf
         """The last time that one of its workers looked for a call."""
+        self.is_asleep = False
+        """One of its workers waits for a call."""
         self.failing_since = math.inf
         """Start of the earliest failed call since the last reply; used to measure an outage."""
         self._silent_since = math.inf

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import anyio
 
 from pipeline.cache.keys import Keys
-from pipeline.records import Endpoint, Failure, Request, Route
+from pipeline.records import Answer, Endpoint, Failure, Request, Route, Split
 
 
 class Group:
@@ -37,6 +37,7 @@ class InFlight:
         "is_queued",
         "is_settled",
         "order",
+        "outcome",
         "queue",
         "request",
         "sent_to",
@@ -55,6 +56,8 @@ class InFlight:
         self.is_settled = False
         self.sent_to: int | None = None
         """The endpoint of the call that carries it now."""
+        self.outcome: Answer | Split | None = None
+        """What the call of a twin brought while this one was in a call itself."""
         self.twins: list[InFlight] = []
         """The requests in flight with its text, itself included: one for each route."""
         self.followers: list[InFlight] = []
@@ -189,9 +192,9 @@ class InFlightTable:
         self.splits: set[bytes] = set()
         """Keys of requests that are too long for the model: admit their pieces instead."""
         self.queues: dict[Route, RouteQueue] = {}
+        self._keys = keys
         self.checks: list[RouteQueue] = []
         """Queues of checks that a caller waits for: it sends their calls itself."""
-        self._keys = keys
         self._open: dict[bytes, InFlight] = {}
         self._twins: dict[bytes, list[InFlight]] = {}
         """By the key of the text under the first endpoint of the job."""
@@ -247,13 +250,11 @@ class InFlightTable:
                     follower.queue.retry(PendingCall(0.0, [follower], 0.0))
 
     def settled_with(self, entry: InFlight, key: bytes) -> list[InFlight]:
-        """The waiting twins of a request that an answer with this key settles, too."""
+        """The twins of a request that an outcome with this key settles, too."""
         return [
             twin
             for twin in entry.twins
-            if twin is not entry
-            and twin.sent_to is None
-            and key in (twin.request.key, *self._keys.others(twin.request))
+            if twin is not entry and key in (twin.request.key, *self._keys.others(twin.request))
         ]
 
     def queue(self, route: Route) -> RouteQueue:

@@ -161,6 +161,13 @@ class Settling:
     ) -> list[tuple[InFlight, Settled]]:
         """Queue the requests again, here or in the next tier; returns the outcomes that are
         final."""
+        for entry in entries:
+            if entry.outcome is not None:  # a twin has it meanwhile: nothing is sent again
+                self.tally.cached += 1
+                self._release(entry, entry.outcome)
+        entries = [entry for entry in entries if not entry.is_settled]
+        if not entries:
+            return []
         facts = error.facts
         for entry in entries:
             entry.attempts += not (facts.is_pausing or error.ask_with)
@@ -240,17 +247,24 @@ class Settling:
         if final:
             await self._writer.journal(final)
             self._table.failures.update(final)
-        for key, given, entry in kept:
-            settled = stored.get(key, given)
-            self._release(entry, settled)
-            for twin in self._table.settled_with(entry, key) if entry.twins else ():
-                if isinstance(settled, Answer) or self.can_split(twin):
-                    twin.queue.discard(twin)
-                    self.tally.cached += twin.is_queued
-                    self._release(twin, settled)
-        for entry, outcome in outcomes:
-            if isinstance(outcome, Failure):
-                self._release(entry, outcome)
+        standing = {entry: stored.get(key, outcome) for key, outcome, entry in kept}
+        for entry, settled in outcomes:
+            outcome = standing.get(entry, settled)
+            self._release(entry, outcome)
+            if entry.twins and not isinstance(outcome, Failure):
+                self._settle_twins(entry, self._keys.under(state.position, entry.request), outcome)
+
+    def _settle_twins(self, entry: InFlight, key: bytes, outcome: Answer | Split) -> None:
+        """Settle the rows with the same text and another route that have this key, too."""
+        for twin in self._table.settled_with(entry, key):
+            if isinstance(outcome, Split) and not self.can_split(twin):
+                continue
+            if twin.sent_to is not None:
+                twin.outcome = outcome  # its own call may bring an answer of another model
+                continue
+            twin.queue.discard(twin)
+            self.tally.cached += twin.is_queued
+            self._release(twin, outcome)
 
     def _release(self, entry: InFlight, outcome: Settled) -> None:
         """Let the groups that wait for a settled request continue."""

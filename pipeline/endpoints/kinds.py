@@ -76,7 +76,7 @@ class Kind(Struct, frozen=True, kw_only=True):
     accepts_prompt: bool = True
     default_parameters: dict[str, dict[str, Any]] = {}
     """Parameters by task that are sent, and are part of the key, unless the job sets them."""
-    concurrency: int = 16
+    concurrency: int = 256
     """Calls in flight if the job sets no number."""
     is_adaptive: bool = True
     """True: the number of calls in flight is lowered while latency shows a full endpoint."""

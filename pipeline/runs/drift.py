@@ -34,6 +34,7 @@ another version of it, gives far less than this bound."""
 GOOD_FOR_SECONDS = 43_200
 """A resumed run does not repeat the check within this time."""
 ROWS_PER_PART = 2
+ROWS_PER_UNSURE_PART = 64
 
 
 class DriftCheck:
@@ -130,13 +131,13 @@ def references(
     """The checks, if new vectors will be added to those of a commit, and the foreign answers in
     reused rows. `marker` records that the checks passed. Blocks: run it in a thread."""
     embeds = TASKS[factory.endpoints[0].task].value == "vector" and factory.guard.drift_texts
-    snapshot = reuse.snapshot
-    if snapshot is None:
+    commit = reuse.commit
+    if commit is None:
         return References({}, [])
-    has_checks = embeds and not reuse.keeps_all and not has_passed(marker, snapshot.run)
+    has_checks = embeds and not reuse.keeps_all and not has_passed(marker, commit)
     if not has_checks and not origins.has_others:
         return References({}, [])
-    passed = partial(mark_passed, marker, snapshot.run)
+    passed = partial(mark_passed, marker, commit)
     checks: dict[int, DriftCheck] = {}
     foreign: list[Kept] = []
     known = reference_answers(factory, survey, reuse, cache)
@@ -166,7 +167,11 @@ def reference_answers(
     """For each endpoint, requests of unchanged rows with their cached answers. Blocks: run it in a
     thread."""
     max_texts = factory.guard.drift_texts or 1
-    rows = list(_unchanged(reuse, 4 * max_texts))
+    # Rows of which only the ids are known may have other texts, and then no answers.
+    is_unsure = reuse.published is not None
+    rows_per_part = ROWS_PER_UNSURE_PART if is_unsure else ROWS_PER_PART
+    max_rows = (ROWS_PER_UNSURE_PART if is_unsure else 4) * max_texts
+    rows = list(_unchanged(reuse, max_rows, rows_per_part))
     requests = first_requests(factory, survey, rows)
     found: list[list[tuple[Request, Answer]]] = []
     for position in range(len(factory.endpoints)):
@@ -195,11 +200,11 @@ def mark_passed(marker: Path, run: str) -> None:
         file.write(run.encode())
 
 
-def _unchanged(reuse: Reuse, max_rows: int) -> Iterator[int]:
-    """Numbers of up to `max_rows` reused rows, a few from each part."""
-    for rows in reuse.reused_rows():
-        yield from rows[: min(ROWS_PER_PART, max_rows)].tolist()
-        max_rows -= min(ROWS_PER_PART, max_rows, len(rows))
+def _unchanged(reuse: Reuse, max_rows: int, rows_per_part: int) -> Iterator[int]:
+    """Numbers of up to `max_rows` rows of the last commit, a few from each part."""
+    for rows in reuse.compared_rows():
+        yield from rows[: min(rows_per_part, max_rows)].tolist()
+        max_rows -= min(rows_per_part, max_rows, len(rows))
         if not max_rows:
             return
 

@@ -10,7 +10,9 @@ from pipeline.errors import ErrorKind
 
 
 @pytest.mark.parametrize(("event", "line"), [
+    (events.Warned("one line"), '{"event":"warned","message":"one line"}'),
     (events.RuleColumnMissing("private"), '{"event":"rule_column_missing","column":"private"}'),
+    (events.Warned("a.jsonl: read so"), '{"event":"warned","message":"a.jsonl: read so"}'),
     (events.Surveyed(3, 1), '{"event":"surveyed","documents":3,"parts":1}'),
     (events.Started("r", "/o.run/runs/r"), '{"event":"started","run":"r","folder":"/o.run/runs/r"}'),
     (events.Admitted(2, 9, 4), '{"event":"admitted","documents":2,"requests":9,"cached":4}'),
@@ -47,6 +49,7 @@ def test_the_summary_has_the_key_class_and_not_class_():
     assert events.flatten(summary) == {
         "exit": 3, "class": "failed rows", "resumable": False, "documents": 2, "ok": 0,
         "partial": 0, "failed": 1, "requests": 0, "cached": 0, "calls": 0, "tokens": 0,
-        "cost_usd": 0.0, "ambiguous": 0, "seconds": 0.0, "endpoints": (), "answers_shared": (), "added": 0, "changed": 0, "removed": 0, "unchanged": 0,
+        "cost_usd": 0.0, "unpriced_calls": 0, "ambiguous": 0, "seconds": 0.0, "endpoints": [],
+        "answers_shared": (), "added": 0, "changed": 0, "removed": 0, "unchanged": 0,
         "retried": 0,
     }

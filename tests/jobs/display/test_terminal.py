@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from jobs.display import terminal as display
-from jobs.display.terminal import JsonLines, Plain, Terminal, closing_line, endpoint_lines
+from jobs.display.terminal import (
+    Harmless,
+    JsonLines,
+    Plain,
+    Terminal,
+    closing_line,
+    endpoint_lines,
+)
 from jobs.history.progress import Progress
 from pipeline import events
 from pipeline.records import Usage
@@ -172,6 +179,8 @@ def test_the_display_suits_the_place(monkeypatch):
     shown = display.display(as_json=False)
     assert isinstance(shown, Terminal)
     shown.close()
+    monkeypatch.setenv("TERM", "dumb")  # rich would draw nothing on it
+    assert isinstance(display.display(as_json=False), Plain)
 
 
 def test_the_terminal_shows_figures_and_leaves_nothing_behind(monkeypatch):
@@ -189,3 +198,36 @@ def test_the_terminal_shows_figures_and_leaves_nothing_behind(monkeypatch):
     shown.close()
     assert screen.getvalue().endswith("\x1b[2K")
     assert "\x1b[?25h" in screen.getvalue()
+
+
+class Broken:
+    """A display that fails at each event."""
+
+    def __init__(self):
+        self.events = 0
+
+    def on(self, event):
+        self.events += 1
+        raise UnicodeEncodeError("ascii", "\u4e2d", 0, 1, "no such character")
+
+    def close(self):
+        raise OSError("gone")
+
+
+def test_a_display_that_fails_ends_and_disturbs_nothing(capsys):
+    broken = Broken()
+    shown = Harmless(lambda: broken)
+    for _ in range(3):
+        shown.on(events.Surveyed(1, 1))
+    shown.close()
+    assert broken.events == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_display_that_cannot_begin_disturbs_nothing(capsys):
+    shown = Harmless(lambda: 1 / 0)
+    shown.on(events.Surveyed(1, 1))
+    shown.close()
+    assert capsys.readouterr().err == (
+        "the display has ended: ZeroDivisionError division by zero\n"
+    )

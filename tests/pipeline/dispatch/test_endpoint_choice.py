@@ -128,6 +128,23 @@ async def test_no_worker_polls_in_a_loop_while_all_are_busy(cache, policy, monke
     assert polls < 40 * 12
 
 
+async def test_no_worker_polls_in_a_loop_while_two_wait_for_a_third(cache, monkeypatch):
+    polls, take = 0, Dispatch.take
+
+    def counted(self, *arguments):
+        nonlocal polls
+        polls += 1
+        return take(self, *arguments)
+
+    monkeypatch.setattr(Dispatch, "take", counted)
+    slow = (endpoint("slow", concurrency=1), Server("slow", seconds=0.3))
+    served = [slow, *((endpoint(name), Server(name)) for name in ("two", "three"))]
+    _, _, error = await run(cache, served, 12, policy="weighted")
+    assert error is None
+    assert len(slow[1].texts) >= 3
+    assert polls < 200
+
+
 def test_the_repr_of_an_endpoint_is_its_state():
     state = EndpointState(0, endpoint("hub", concurrency=8), Server("hub"), 0.0, lambda: 0.5)
     permits = [state.admission.lease(0.0, 1.0) for _ in range(4)]

@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import gzip
 import json
+import os
 import re
+import resource
 import shutil
 import socket
 import ssl
@@ -17,7 +19,7 @@ import pytest
 from jobs.mock import Fault, Mock
 from pipeline.endpoints import http
 from pipeline.endpoints.http import HttpEndpoint
-from pipeline.errors import EndpointError
+from pipeline.errors import DescriptorError, EndpointError
 from pipeline.records import Chunk, Deadline, Endpoint, Request
 from pipeline.secret import Secret
 from tests.support import require
@@ -316,3 +318,17 @@ async def test_a_server_without_tls_is_refused_and_nothing_is_sent():
         error = await refused(mock.url.replace("http:", "https:"))
         assert (error.kind, str(error)) == ("auth", "no secure connection to 127.0.0.1")
         assert mock.bill.totals().calls == 0
+
+
+async def test_too_many_open_files_are_not_blamed_on_the_server():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with Mock() as mock, HttpEndpoint(endpoint(mock.url)) as client:
+        probe = os.dup(0)
+        os.close(probe)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (probe, hard))  # the next one is too many
+            with pytest.raises(DescriptorError, match=r"^endpoint `m`: too many open files$"):
+                await client.answer([request()])
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert len((await client.answer([request()])).settled) == 1
