@@ -35,16 +35,20 @@ class ForeignAnswers:
         self._numbers = [origin_number(endpoint.origin) for endpoint in factory.endpoints]
         self._counts: Counter[tuple[int, int]] = Counter()
 
+    def server(self, outcome: CachedOutcome) -> tuple[str, bool]:
+        """The server that gave a kept answer, empty if the key says it all; and whether it is not
+        known to serve the model of the endpoint."""
+        settled, _, position = outcome
+        if not isinstance(settled, Answer) or not settled.origin:
+            return "", False
+        known, number = self._known[position], self._numbers[position]
+        return known.name(settled.origin), not known.are_same(settled.origin, number)
+
     def add(self, outcomes: Iterable[CachedOutcome]) -> None:
         """Count those among these outcomes."""
-        for settled, _, position in outcomes:
-            number = self._numbers[position]
-            if (
-                isinstance(settled, Answer)
-                and settled.origin != number
-                and not self._known[position].are_same(settled.origin, number)
-            ):
-                self._counts[position, settled.origin] += 1
+        for outcome in outcomes:
+            if isinstance(outcome.settled, Answer) and self.server(outcome)[1]:
+                self._counts[outcome.position, outcome.settled.origin] += 1
 
     @property
     def comparisons(self) -> tuple[PlannedComparison, ...]:

@@ -413,6 +413,7 @@ def test_a_plan_needs_no_key_and_no_network(workdir, textmill, monkeypatch):
         "cost_usd",
         "seconds",
         "unpriced",
+        "compared",
     ]
     assert (told["documents"], told["requests"], told["cached"], told["calls"]) == (5, 5, 0, 1)
     assert told["cost_usd"] == told["tokens"]

@@ -2,13 +2,14 @@
 
 import json
 import os
-import sys
+import signal
+from types import SimpleNamespace
 
 import pytest
 from msgspec.structs import replace
 
 from jobs.mock import serving
-from tests.support import ROOT
+from pipeline.text import canonical_url
 from tests.support.served import (
     KEY,
     Gate,
@@ -18,7 +19,6 @@ from tests.support.served import (
     failures,
     given,
     job,
-    process,
     rows,
     written,
 )
@@ -38,9 +38,10 @@ def inputs(mock):
     return mock.bill.totals().inputs
 
 
-def started_run(path):
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return process([sys.executable, "-m", "jobs", "run", str(path)], env=environment)
+@pytest.fixture
+def folder(workdir, own_home):
+    """The place of jobs that run as processes of their own."""
+    return SimpleNamespace(turns=0, folder=workdir, home=own_home, key=KEY, told={})
 
 
 def told_of(ran):
@@ -207,23 +208,25 @@ def test_a_server_that_is_away_is_an_outage_and_nothing_is_taken(workdir, textmi
         assert inputs(two) == 3
 
 
-def test_a_comparison_that_passed_is_not_repeated_after_a_kill(workdir, textmill):
+def test_a_comparison_that_passed_is_not_repeated_after_a_kill(workdir, textmill, folder, processes):
     given(workdir, rows(9))
     with served() as one, served() as two:
         assert textmill("run", embed(workdir, one)).code == 0
         given(workdir, rows(18))
         path = embed(workdir, two, output="b.parquet", batch_size=9, concurrency=1)
         gate = Gate(two, after=1)
-        with started_run(path) as started:
-            eventually(lambda: inputs(two) == 3 + 9, started)
-            started.kill()
-            started.wait()
+        pid = processes.start(folder, "run", str(path))
+        eventually(lambda: inputs(two) == 3 + 9)
+        os.kill(pid, signal.SIGKILL)
+        processes.wait(folder, pid)
         gate.open()
         assert textmill("run", path).code == 0
         assert inputs(two) == 3 + 9 + 9
 
 
-def test_two_runs_at_once_publish_the_answers_that_were_stored_first(workdir, textmill):
+def test_two_runs_at_once_publish_the_answers_that_were_stored_first(
+    workdir, textmill, folder, processes
+):
     """The server gives another vector each time; both runs have sent all before one is answered."""
     given(workdir, rows(16))
     with served() as mock:
@@ -233,13 +236,13 @@ def test_two_runs_at_once_publish_the_answers_that_were_stored_first(workdir, te
         for output in outputs:
             path = embed(workdir, mock, output=output, batch_size=4, concurrency=4)
             paths.append(path.rename(workdir / f"{output}.toml"))
-        with started_run(paths[0]) as one:
-            eventually(lambda: inputs(mock) == 16, one)
-            mock.settings = replace(mock.settings, weights="later")
-            with started_run(paths[1]) as two:
-                eventually(lambda: inputs(mock) == 32, two)
-                gate.open()
-                assert (one.wait(), two.wait()) == (0, 0)
+        one = processes.start(folder, "run", str(paths[0]))
+        eventually(lambda: inputs(mock) == 16)
+        mock.settings = replace(mock.settings, weights="later")
+        two = processes.start(folder, "run", str(paths[1]))
+        eventually(lambda: inputs(mock) == 32)
+        gate.open()
+        assert [processes.wait(folder, pid).code for pid in (one, two)] == [0, 0]
         a, b = [(workdir / output).read_bytes() for output in outputs]
         assert a == b
         assert textmill("run", embed(workdir, mock, output="held.parquet")).code == 0
@@ -247,7 +250,7 @@ def test_two_runs_at_once_publish_the_answers_that_were_stored_first(workdir, te
         assert inputs(mock) == 32
 
 
-def test_two_runs_at_two_urls_at_once_do_not_mix_their_vectors(workdir):
+def test_two_runs_at_two_urls_at_once_do_not_mix_their_vectors(workdir, folder, processes):
     """The second one to store finds the other server's answers under its keys: it compares."""
     given(workdir, rows(8))
     with served() as one, served(weights="other") as two:
@@ -256,12 +259,12 @@ def test_two_runs_at_two_urls_at_once_do_not_mix_their_vectors(workdir):
             embed(workdir, mock, output=f"{n}.parquet", batch_size=8).rename(workdir / f"{n}.toml")
             for n, mock in enumerate((one, two))
         ]
-        with started_run(paths[0]) as a, started_run(paths[1]) as b:
-            eventually(lambda: (inputs(one), inputs(two)) == (8, 8), a, b)
-            first.open()
-            assert a.wait() == 0
-            second.open()
-            assert b.wait() == 14
+        a, b = [processes.start(folder, "run", str(path)) for path in paths]
+        eventually(lambda: (inputs(one), inputs(two)) == (8, 8))
+        first.open()
+        assert processes.wait(folder, a).code == 0
+        second.open()
+        assert processes.wait(folder, b).code == 14
         assert not (workdir / "1.parquet").exists()
 
 
@@ -285,6 +288,17 @@ def test_plan_names_what_would_be_compared_and_sends_nothing(workdir, textmill):
         assert textmill("plan", embed(workdir, one), "--json").last["compared"] == []
 
 
+def test_explain_names_the_server_that_gave_an_answer(workdir, textmill):
+    given(workdir, rows(3))
+    with served() as one, served() as two:
+        assert textmill("run", embed(workdir, one)).code == 0
+        ran = textmill("explain", embed(workdir, two), "--id", 1)
+        assert f"cached: answered by {one.url}/v1, not by this endpoint" in ran.out
+        ran = textmill("explain", embed(workdir, one), "--id", 1, "--json")
+        (chunk,) = ran.last["chunks"]
+        assert (chunk["answered_by"], chunk["why"]) == (f"{one.url}/v1", None)
+
+
 def test_origins_travel_and_are_shown(workdir, textmill, monkeypatch):
     given(workdir, rows(9))
     with served() as one, served() as two:
@@ -302,11 +316,23 @@ def test_origins_travel_and_are_shown(workdir, textmill, monkeypatch):
         assert failures(workdir) == [] and len(written(workdir)) == 9
 
 
+@pytest.mark.parametrize(("url", "canonical"), [
+    ("https://Api.Example.com/v1/", "https://api.example.com/v1"),
+    ("https://api.example.com:443/v1", "https://api.example.com/v1"),
+    ("http://127.0.0.1:80", "http://127.0.0.1"),
+    ("http://127.0.0.1:443/", "http://127.0.0.1:443"),
+    ("https://user:secret@api.example.com./v1?key=secret#x", "https://api.example.com/v1"),
+    ("https://[::1]:8080/V1", "https://[::1]:8080/V1"),
+])  # fmt: skip
+def test_a_url_has_one_spelling_without_credentials(url, canonical):
+    assert canonical_url(url) == canonical
+
+
 @pytest.mark.parametrize("spelled", ["{}/v1/", "{}/v1"])
 def test_a_url_in_another_spelling_is_the_same_server(workdir, textmill, spelled):
     given(workdir, rows(9))
     with served() as mock:
         assert textmill("run", embed(workdir, mock)).code == 0
-        url = spelled.format(mock.url).replace("127.0.0.1", "127.0.0.1")
+        url = spelled.format(mock.url)
         ran = textmill("run", embed(workdir, mock, output="b.parquet", url=url))
         assert (ran.code, inputs(mock), told_of(ran)) == (0, 9, [])
