@@ -11,18 +11,25 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
-from jobs.cli.shell import command, print_message
+from jobs.cli.shell import command, print_json, print_message
 from jobs.display.terminal import PLAIN_EVERY_SECONDS
-from jobs.format import cached_share, clock_duration, compact_count, cost, duration
+from jobs.format import (
+    cached_share,
+    clock_duration,
+    compact_count,
+    cost,
+    duration,
+    local,
+    local_now,
+)
 from jobs.history.ledger import ledger
 from jobs.history.register import Run, is_running, moment, runs
 from jobs.history.status import choose, ending, open_lines, unfinished
-from jobs.home import home
+from jobs.home import home_to_read
 from pipeline.errors import UsageError
 from pipeline.events import flatten
-from pipeline.text import inflect, many, printable
+from pipeline.text import inflect, many, printable, shown
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -43,10 +50,10 @@ def status(name: str | None, watch: bool, limit: int, as_json: bool) -> int:
         )
 
     def read_runs() -> list[Run]:
-        all_runs, unread = runs(home())
+        all_runs, unread = runs(home_to_read())
         if unread:
             print_message(
-                f"{home()}/runs.jsonl: {many(unread, 'unreadable line')} "
+                f"{shown(str(home_to_read()))}/runs.jsonl: {many(unread, 'unreadable line')} "
                 f"{inflect(unread, 'is', 'are')} left out"
             )
         return choose(all_runs, name)
@@ -58,7 +65,7 @@ def status(name: str | None, watch: bool, limit: int, as_json: bool) -> int:
             "open": [flatten(run) for run in unfinished(chosen)],
             "ledger": ledger(chosen),
         }
-        print(msgspec.json.encode(tables).decode())
+        print_json(tables)
         return 0
     if watch:
         return _watch(read_runs, limit)
@@ -74,7 +81,7 @@ def status(name: str | None, watch: bool, limit: int, as_json: bool) -> int:
 
 def short_time(text: str, now: datetime) -> str:
     """A local time of day, with as much of the date as is needed."""
-    at = moment(text).astimezone()
+    at = local(moment(text))
     if at.date() == now.date():
         return at.strftime("%H:%M")
     return at.strftime("%m-%d %H:%M" if at.year == now.year else "%Y-%m-%d")
@@ -118,7 +125,7 @@ def _cells(run: Run, now: datetime, *, is_open: bool) -> tuple[str, ...]:
         compact_count(run.documents) if run.documents else "-",
         compact_count(run.failed + run.partial),
         compact_count(run.usage.calls),
-        cost(run.usage.cost_usd, is_known=run.has_known_cost).removeprefix("cost "),
+        cost(run.usage).removeprefix("cost "),
         clock_duration(seconds),
     )
 
@@ -134,7 +141,7 @@ def _since(run: Run, now: datetime) -> float:
 
 
 def _now() -> datetime:
-    return datetime.now().astimezone()
+    return local_now()
 
 
 def _console(*, to_stderr: bool = False) -> Console:
@@ -211,7 +218,7 @@ def statistics(run: Run) -> str:
     parts += cached_share(run.cached, run.requests)
     if run.failed or run.partial:
         parts.append(f"{run.failed + run.partial:,} failed")
-    return ", ".join([*parts, cost(run.usage.cost_usd, is_known=run.has_known_cost)])
+    return ", ".join([*parts, cost(run.usage)])
 
 
 def live_lines(run: Run, now: datetime) -> list[str]:

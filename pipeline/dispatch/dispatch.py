@@ -22,17 +22,18 @@ from pipeline import events
 from pipeline.cache.keys import Keys
 from pipeline.cache.lookup import look_up
 from pipeline.cache.store import AnswerCache
+from pipeline.dispatch.bounds import Bounds
 from pipeline.dispatch.check import Check, CheckQueue
 from pipeline.dispatch.choice import Choice
 from pipeline.dispatch.endpoint_state import EndpointState, Send
+from pipeline.dispatch.origins import Comparison, Origins, kept_answers
 from pipeline.dispatch.outage import outage, outage_start
-from pipeline.dispatch.queue import Group, InFlight, InFlightTable, PendingCall
+from pipeline.dispatch.queue import Group, InFlight, InFlightTable, PendingCall, RouteQueue
 from pipeline.dispatch.settling import Settling
 from pipeline.dispatch.writer import WriteFailures, Writer
-from pipeline.errors import BudgetError, EndpointError, StorageError, TextmillError
+from pipeline.errors import EndpointError, TextmillError
 from pipeline.events import EndpointStats
 from pipeline.limits.admission import Permit
-from pipeline.limits.free_space import FreeSpace, needed_bytes
 from pipeline.limits.prices import rent
 from pipeline.records import Answer, Answered, Endpoint, Failure, Request, Split, Usage
 
@@ -42,7 +43,7 @@ _RECHECK_SECONDS = 1.0
 
 
 class Dispatch:
-    """Sends uncached requests through these endpoints, each with `concurrency` workers.
+    """Sends uncached requests through these endpoints, each with up to `concurrency` workers.
 
     `open_endpoints` is awaited once, before the first call. `failures` and `journal` carry final
     failures from one execution of an open run to the next. A chunk of fewer than `min_split_tokens`
@@ -61,6 +62,7 @@ class Dispatch:
         dimension: int | None = None,
         failures: Mapping[bytes, Failure] = {},
         journal: WriteFailures | None = None,
+        comparison: Comparison | None = None,
         max_outage_seconds: float = 1_800.0,
         grace_seconds: float = 30.0,
         max_cost_usd: float | None = None,
@@ -71,12 +73,10 @@ class Dispatch:
     ) -> None:
         self._cache = cache
         self._emit = emit
-        self._free_bytes = free_bytes
-        self._free_space = FreeSpace()
+        self._bounds = Bounds(cache.folder, free_bytes, max_cost_usd)
         self._open_endpoints = open_endpoints
         self._opening = anyio.Lock()
         self._max_outage_seconds = max_outage_seconds
-        self._max_cost_usd = max_cost_usd
         self._grace_seconds = grace_seconds
         self._clock = clock
         self._wall = wall
@@ -88,12 +88,16 @@ class Dispatch:
         ]
         self._choice = Choice(self._states, policy)
         self._table = InFlightTable(dict(failures), self._keys)
-        self._writer = Writer(cache, journal)
+        self._writer = Writer(cache, lambda *kept: self._settling.can_use(*kept), journal)
+        self.origins = Origins(
+            cache, [endpoint for endpoint, _ in endpoints], emit, self._compare, comparison
+        )
         self._settling = Settling(
             self._states,
             self._table,
             self._writer,
             self._keys,
+            self.origins,
             emit,
             self.stop,
             dimension=dimension,
@@ -124,14 +128,11 @@ class Dispatch:
             if entry.is_settled:  # meanwhile, with an equal text of a row with another route
                 continue
             settled = stored.get(entry.request.dedup_key)
-            if isinstance(settled, Split) and self._settling.can_split(entry):
-                self._table.splits.add(entry.request.dedup_key)
-            elif (
-                not isinstance(settled, Answer)
-                or self._settling.wrong_dimension(settled) is not None
-            ):
+            if settled is None or not self._settling.can_use(entry, settled):
                 missing.append(entry)
                 continue
+            if isinstance(settled, Split):
+                self._table.splits.add(entry.request.dedup_key)
             self._table.settle(entry)
         if missing and self._open_endpoints is not None:
             await self._ensure_open(self._open_endpoints)
@@ -212,18 +213,18 @@ class Dispatch:
             with self._scope:
                 async with anyio.create_task_group() as workers:
                     for state in self._states:
-                        for _ in range(state.endpoint.concurrency):
-                            workers.start_soon(self._work, state)
+                        workers.start_soon(self._work, state, workers)
             storing.cancel_scope.cancel()
-        await (
-            self._writer.flush()
-        )  # answers that arrived, but were not durable before the grace ended
+        # Answers that arrived, but were not durable before the grace ended.
+        await self._writer.flush()
         if self._stopped_by is not None:
             raise self._stopped_by
 
-    def take(self, now: float, state: EndpointState) -> Taken | float | None:
-        """The next call of this endpoint and its permit; or the seconds to wait for one; or None:
-        there will be none.
+    def take(
+        self, now: float, state: EndpointState, queues: Sequence[RouteQueue] | None = None
+    ) -> Taken | float | None:
+        """The next call of this endpoint, or of these queues, and its permit; or the seconds to
+        wait for one; or None: there will be none.
 
         Serves the queue whose head is oldest. While that head waits for a rate limit, newer
         requests wait too, so that a large one cannot starve.
@@ -232,7 +233,7 @@ class Dispatch:
             return None
         wait = math.inf
         state.polled_at = now
-        for queue in self._table.waiting(state.position):
+        for queue in self._table.waiting(state.position) if queues is None else queues:
             while (call := queue.next(now, state.endpoint, state.batch_size)) is not None:
                 requests = [entry.request for entry in call.entries]
                 if not self._choice.is_chosen(state, queue.route, requests, now):
@@ -258,24 +259,6 @@ class Dispatch:
                 wait = min(wait, queue.ready_in(now))
         return wait
 
-    def _forbids(self, state: EndpointState, requests: Sequence[Request]) -> TextmillError | None:
-        """The error that forbids this call: the disk is full, or the budget is used up."""
-        needed = needed_bytes(self._in_flight + len(requests))
-        self._free_space = self._free_space.at(self._clock(), self._free_bytes)
-        if (free := self._free_space.free_bytes) < needed:
-            return StorageError(
-                f"{self._cache.folder}: {free:,} bytes free, {needed:,} needed for a call",
-                hint="free space and run again; every answer so far is kept",
-            )
-        if self._max_cost_usd is not None:
-            spent = self.usage.cost_usd + self.rent_usd
-            if spent + self._estimated_usd + state.estimate(requests) > self._max_cost_usd:
-                return BudgetError(
-                    f"budget.max_cost_usd = {self._max_cost_usd:g} reached: ${spent:.4f} spent",
-                    hint="answers so far are kept; raise the budget or run again to continue",
-                )
-        return None
-
     async def _ensure_open(self, open_endpoints: Callable[[], Awaitable[None]]) -> None:
         """Wait until the endpoints are ready for calls."""
         async with self._opening:
@@ -292,21 +275,43 @@ class Dispatch:
             if hit is not None and hit.is_first and isinstance(hit.settled, Answer):
                 # A cached answer shows that the configuration works, and which model runs.
                 self._states[request.route.positions[0]].note_cached(hit.settled)
+        await self.origins.use(kept_answers(requests, stored))
         return {dedup_key: hit.settled for dedup_key, hit in stored.items()}
 
-    async def _work(self, state: EndpointState) -> None:
+    async def _compare(self, position: int, check: Check) -> None:
+        """Send the texts of a check, and return once none of the answers differs. Raises: the error
+        that ends the run."""
+        if self._open_endpoints is not None:
+            await self._ensure_open(self._open_endpoints)
+        state, queue = self._states[position], CheckQueue(position, check)
+        self._table.checks.append(queue)
+        while not queue.is_done and (taken := await self._next(state, [queue])) is not None:
+            await self._call(state, *taken)
+        self._table.checks.remove(queue)
+        if self._stopped_by is not None:
+            raise self._stopped_by
+
+    async def _work(self, state: EndpointState, workers: anyio.abc.TaskGroup) -> None:
+        state.workers += 1
         while True:
             # One worker polls and waits, the others queue for the lock: none wakes for nothing.
+            state.idle_workers += 1
             async with state.turn:
                 taken = await self._next(state)
+            state.idle_workers -= 1
             if taken is None:
                 return
+            # One more for the next call: 256 at once would cost a small job 10 ms.
+            if not state.idle_workers and state.workers < state.endpoint.concurrency:
+                workers.start_soon(self._work, state, workers)
             await self._call(state, *taken)
 
-    async def _next(self, state: EndpointState) -> Taken | None:
+    async def _next(
+        self, state: EndpointState, queues: Sequence[RouteQueue] | None = None
+    ) -> Taken | None:
         """The next call, once it may go; None: there will be none."""
         while True:
-            taken = self.take(self._clock(), state)
+            taken = self.take(self._clock(), state, queues)
             if isinstance(taken, float):
                 self._sleepers += 1
                 state.is_asleep = True
@@ -318,7 +323,13 @@ class Dispatch:
             if taken is None:
                 return None
             requests = [entry.request for entry in taken[0].entries]
-            if (forbidden := self._forbids(state, requests)) is not None:
+            forbidden = self._bounds.forbids(
+                self._clock(),
+                self._in_flight + len(requests),
+                self.usage.cost_usd + self.rent_usd,
+                self._estimated_usd + state.estimate(requests),
+            )
+            if forbidden is not None:
                 taken[0].entries[0].queue.in_flight -= len(requests)
                 self._settling.requeue(taken[0].entries)
                 self.stop(forbidden)
@@ -366,7 +377,7 @@ class Dispatch:
         return answered
 
     def _check_outage(self) -> None:
-        queues = self._table.queues.values()
+        queues = [*self._table.queues.values(), *self._table.checks]
         error = outage(self._states, queues, self._clock(), self._max_outage_seconds)
         if error is not None:
             self.stop(error, 0.0)

@@ -14,8 +14,9 @@ from pipeline.dispatch.policy import View
 from pipeline.dispatch.queue import SplitBatch
 from pipeline.dispatch.stats import EndpointMeter
 from pipeline.errors import EndpointError, GuardError, UsageError
+from pipeline.events import UsageDoubted
 from pipeline.limits.admission import Admission, Pause, Permit
-from pipeline.limits.prices import cost, output_tokens_bound
+from pipeline.limits.prices import cost, is_believable, output_tokens_bound
 from pipeline.records import Answer, Answered, Endpoint, Failure, Request, Usage
 from pipeline.text import printable
 
@@ -60,6 +61,7 @@ class EndpointState:
         self.admission = Admission(endpoint, now, uniform)
         self.meter = EndpointMeter()
         self.turn = anyio.Lock(fast_acquire=True)
+        self.workers = self.idle_workers = 0
         self.batch_size = endpoint.batch_size
         self.polled_at = -math.inf
         """The last time that one of its workers looked for a call."""
@@ -81,6 +83,8 @@ class EndpointState:
         self.is_proven = False
         """The endpoint answered, in this run or an earlier one: the configuration works."""
         self._model = ""
+        self._doubt: UsageDoubted | None = None
+        self._doubt_taken = False
         self._refusals: Counter[int | None] = Counter()
         self._output_bound = output_tokens_bound(endpoint.task, endpoint.parameters)
 
@@ -164,8 +168,13 @@ class EndpointState:
         """The usage of an answered call; `valid` holds those of its answers that are right. Without
         `is_kept` they do not go into the cache, and count as no answered requests."""
         seconds = now - permit.started
-        read = sum(answer.input_tokens for answer in valid)
-        read = read or sum(request.tokens for request in requests)
+        reported = sum(answer.input_tokens for answer in valid)
+        counted = sum(request.tokens for request in requests)
+        characters = sum(len(request.input) for request in requests)
+        believes = is_believable(reported, counted, characters, len(requests))
+        if not believes and self._doubt is None:
+            self._doubt = UsageDoubted(self.name, reported, counted)
+        read = (reported if believes else 0) or counted
         written = sum(answer.output_tokens for answer in valid)
         usd = cost(
             self.endpoint.price,
@@ -175,8 +184,19 @@ class EndpointState:
             output_tokens=written + (len(requests) - len(valid)) * self._output_bound,
             seconds=seconds,
         )
-        usage = Usage(1, len(valid) if is_kept else 0, 0, read, written, usd, seconds, seconds)
+        usage = Usage(
+            1,
+            len(valid) if is_kept else 0,
+            0,
+            read,
+            written,
+            usd,
+            seconds,
+            seconds,
+            unpriced_calls=int(self.endpoint.price is None),
+        )
         used = sum(a.input_tokens + a.output_tokens for a in settled if isinstance(a, Answer))
+        used = used if believes else read + written
         self.meter.answered(permit.started, now, usage)
         self.admission.answered(permit, now, used)
         self._heard_at = now
@@ -194,6 +214,8 @@ class EndpointState:
             cost_usd=self.estimate(requests) if facts.may_be_billed else 0.0,
             seconds=seconds,
             slowest_seconds=seconds,
+            unpriced_calls=int(facts.is_sent and self.endpoint.price is None),
+            ambiguous=int(facts.may_be_billed),
         )
         self.meter.refused(permit.started, now, usage)
         is_silent = is_hung = False
@@ -207,6 +229,12 @@ class EndpointState:
         return Refusal(
             usage, is_silent, self.admission.refused(permit, now, error, is_hung=is_hung)
         )
+
+    def take_doubt(self) -> UsageDoubted | None:
+        """The first usage that is not believed, once."""
+        doubt = None if self._doubt_taken else self._doubt
+        self._doubt_taken = self._doubt_taken or doubt is not None
+        return doubt
 
     def replied(self, started: float) -> None:
         """Record a reply to a call that began at `started`."""

@@ -193,6 +193,8 @@ class InFlightTable:
         """Keys of requests that are too long for the model: admit their pieces instead."""
         self.queues: dict[Route, RouteQueue] = {}
         self._keys = keys
+        self.checks: list[RouteQueue] = []
+        """Queues of checks that a caller waits for: it sends their calls itself."""
         self._open: dict[bytes, InFlight] = {}
         self._twins: dict[bytes, list[InFlight]] = {}
         """By the key of the text under the first endpoint of the job."""

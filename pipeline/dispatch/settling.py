@@ -14,8 +14,10 @@ from pipeline import events
 from pipeline.cache.keys import Keys
 from pipeline.dispatch.check import CheckQueue
 from pipeline.dispatch.endpoint_state import EndpointState
+from pipeline.dispatch.origins import Kept as KeptAnswer
+from pipeline.dispatch.origins import Origins
 from pipeline.dispatch.queue import InFlight, InFlightTable, PendingCall, SplitBatch
-from pipeline.dispatch.writer import Writer
+from pipeline.dispatch.writer import Kept, Writer
 from pipeline.errors import EndpointError, TextmillError
 from pipeline.limits.admission import Permit
 from pipeline.limits.retries import Fail, Halve, Retry, SplitRequest, Stop, Uniform, verdict
@@ -44,6 +46,7 @@ class Settling:
         table: InFlightTable,
         writer: Writer,
         keys: Keys,
+        origins: Origins,
         emit: events.Emit,
         stop: Callable[[TextmillError], None],
         *,
@@ -54,7 +57,7 @@ class Settling:
     ) -> None:
         self.tally = Tally()
         self._states, self._table = states, table
-        self._writer, self._keys = writer, keys
+        self._writer, self._keys, self._origins = writer, keys, origins
         self._emit, self._stop = emit, stop
         self._vector_bytes = dimension * 4 if dimension else None
         self._min_split_tokens = min_split_tokens
@@ -77,6 +80,8 @@ class Settling:
         answers = [answer for _, answer in good]
         usage = state.answered(requests, settled, answers, permit, now, is_kept=not is_check)
         self._report(state.name, usage)
+        if (doubt := state.take_doubt()) is not None:
+            self._emit(doubt)
         if model_error is not None:
             self.requeue(call.entries)
             self._stop(model_error)
@@ -84,6 +89,8 @@ class Settling:
         if good:
             if call.split_batch is not None:
                 self._states[call.split_batch.position].learn_batch_size(call.split_batch)
+            if not is_check:
+                await self._origins.answered(state.position, [(e.request, a) for e, a in good])
             await self._settle(state, good)
             state.is_proven = True
         final: list[tuple[InFlight, Settled]] = []
@@ -138,7 +145,7 @@ class Settling:
                 usage.seconds,
                 usage.input_tokens,
                 usage.output_tokens,
-                usage.cost_usd,
+                None if usage.unpriced_calls else usage.cost_usd,
                 error.kind if error else None,
                 str(error) if error else None,
             )
@@ -163,7 +170,7 @@ class Settling:
             return []
         facts = error.facts
         for entry in entries:
-            entry.attempts += not facts.is_pausing
+            entry.attempts += not (facts.is_pausing or error.ask_with)
         decided = verdict(
             error,
             max(entry.attempts for entry in entries),
@@ -212,7 +219,7 @@ class Settling:
         """Release these requests, once their outcomes are durable."""
         if outcomes and isinstance(queue := outcomes[0][0].queue, CheckQueue):
             self._stop_if(queue.settle(outcomes))
-            if queue.is_done:
+            if queue.is_done and state.check is queue:
                 state.check = None
             return
         final = [
@@ -221,16 +228,28 @@ class Settling:
             if isinstance(outcome, Failure)
         ]
         kept = [
-            (self._keys.under(state.position, entry.request), outcome)
+            Kept(
+                self._keys.under(state.position, entry.request),
+                self._origins.marked(state.position, outcome),
+                entry,
+            )
             for entry, outcome in outcomes
             if not isinstance(outcome, Failure)
         ]
-        if kept:
-            await self._writer.keep(kept)
+        stored = await self._writer.keep(kept) if kept else {}
+        await self._origins.use(
+            [
+                KeptAnswer(entry.request, state.position, answer)
+                for key, _, entry in kept
+                if stored and isinstance(answer := stored.get(key), Answer)
+            ]
+        )
         if final:
             await self._writer.journal(final)
             self._table.failures.update(final)
-        for entry, outcome in outcomes:
+        standing = {entry: stored.get(key, outcome) for key, outcome, entry in kept}
+        for entry, settled in outcomes:
+            outcome = standing.get(entry, settled)
             self._release(entry, outcome)
             if entry.twins and not isinstance(outcome, Failure):
                 self._settle_twins(entry, self._keys.under(state.position, entry.request), outcome)
@@ -274,6 +293,12 @@ class Settling:
                 got, expected = len(answer.value) // 4, self._vector_bytes // 4
                 return Failure("invalid", f"a vector of {got} dimensions, expected {expected}")
         return None
+
+    def can_use(self, entry: InFlight, stored: Answer | Split) -> bool:
+        """True if an outcome of the cache settles this request."""
+        if isinstance(stored, Split):
+            return self.can_split(entry)
+        return self.wrong_dimension(stored) is None
 
     def can_split(self, entry: InFlight) -> bool:
         """True if the chunk has enough tokens to be split; a split without pieces would be a

@@ -16,13 +16,18 @@ from urllib.parse import quote, quote_plus
 
 import aiohttp
 import anyio
+from aiohttp.http_exceptions import ContentEncodingError
 from msgspec.structs import replace
 
+from pipeline.disk.durable import descriptors_are_used_up
+from pipeline.endpoints.error_bodies import without_echoes
 from pipeline.endpoints.kinds import KINDS
-from pipeline.errors import EndpointError
+from pipeline.errors import DescriptorError, EndpointError, ErrorKind
 from pipeline.records import Answer, Answered, Endpoint, Failure, Request
 from pipeline.text import printable
 
+MAX_HEADER_BYTES = 64 << 10
+MAX_HEADERS = 1_000
 LARGE_BODY_BYTES = 512 << 10
 BASE_ANSWER_BYTES = 4 << 20
 ANSWER_BYTES_PER_REQUEST = 256 << 10
@@ -52,10 +57,16 @@ class HttpEndpoint:
         self.endpoint = endpoint
         self.protocol = KINDS[endpoint.kind].protocol()
         self._confirm = confirm
+        self._confirming = anyio.Lock()
+        self._speaks_http = False
         text = endpoint.secret.reveal() if endpoint.secret else ""
         forms = {text, json.dumps(text)[1:-1], quote(text, safe=""), quote_plus(text)}
         self._key_forms = [form for form in forms if form]
-        self._headers = {"content-type": "application/json", "accept": "*/*"}
+        self._headers = {
+            "content-type": "application/json",
+            "accept": "*/*",
+            "accept-encoding": "gzip, deflate",
+        }
         self._timeout = aiohttp.ClientTimeout(
             total=None, connect=endpoint.deadline.connect_seconds, sock_connect=None, sock_read=None
         )
@@ -66,6 +77,9 @@ class HttpEndpoint:
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=self._timeout,
             trust_env=False,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            max_headers=MAX_HEADERS,
             skip_auto_headers=("user-agent",),
             headers=self._headers | {"user-agent": "textmill"},
         )
@@ -76,19 +90,31 @@ class HttpEndpoint:
 
     async def answer(self, requests: Sequence[Request]) -> Answered:
         """One answer or failure per request. Raises: EndpointError for the call as a whole."""
-        call = self.protocol.encode(self.endpoint, requests)
+        async with self._confirming:
+            if self._confirm is not None:
+                await self._confirm(self.get)
+                self._confirm = None
+        endpoint = self.endpoint
+        try:
+            return await self._answer(endpoint, requests)
+        except EndpointError as error:
+            if error.ask_with and self.endpoint is endpoint:  # else another call has learned it
+                parameters = endpoint.parameters | dict(error.ask_with)
+                self.endpoint = replace(endpoint, parameters=parameters)
+            raise
+
+    async def _answer(self, endpoint: Endpoint, requests: Sequence[Request]) -> Answered:
+        call = self.protocol.encode(endpoint, requests)
         max_bytes = BASE_ANSWER_BYTES + ANSWER_BYTES_PER_REQUEST * len(requests)
-        if self._confirm is not None:
-            await self._confirm(self.get)
-            self._confirm = None
         headers: Mapping[str, str] = {}
         try:
             reply = await self._exchange(call.url, call.body, dict(call.headers), max_bytes)
             headers, body = reply.headers, reply.body
             if reply.status != 200:  # before a part of it is quoted
                 body = self._masked(body.decode("utf-8", "replace")).encode()
+                body = without_echoes(body, [request.input for request in requests])
             settled = self.protocol.decode(
-                self.endpoint, len(requests), reply.status, reply.headers, body
+                endpoint, len(requests), reply.status, reply.headers, body
             )
         except EndpointError as error:
             error.args = (self._masked(str(error)),)
@@ -135,6 +161,7 @@ class HttpEndpoint:
                 except BaseException:
                     response.close()
                     raise
+                self._speaks_http = True
                 return Reply(response.status, response.headers, read)
             waited = anyio.current_time() - started
             raise EndpointError(
@@ -149,6 +176,8 @@ class HttpEndpoint:
         except aiohttp.ClientConnectorSSLError as error:
             raise EndpointError("auth", f"no secure connection to {error.host}") from None
         except aiohttp.ClientConnectorError as error:
+            if error.os_error.errno in DescriptorError.errnos or descriptors_are_used_up():
+                raise DescriptorError(f"endpoint `{self.endpoint.name}`") from None
             # aiohttp's own text shows `ssl:default` for plain HTTP, and the reason at its end,
             # where lines are cut.
             why = _reason(error.os_error)
@@ -157,6 +186,10 @@ class HttpEndpoint:
                 "unreachable", f"cannot connect to {where} ({printable(why, 200)})"
             ) from None
         except (aiohttp.ClientError, OSError) as error:
+            if (problem := _unreadable(error)) is not None:
+                # A server that never gave a readable reply will not give one next time.
+                kind: ErrorKind = "ambiguous" if self._speaks_http else "config"
+                raise EndpointError(kind, problem, status=status) from None
             # Sent, or in part: the server may have answered and billed it.
             raise EndpointError(
                 "ambiguous",
@@ -195,6 +228,26 @@ class HttpEndpoint:
                         "invalid", f"an answer of more than {max_bytes:,} bytes is too large"
                     )
                 pieces.append(piece)
+
+
+def _unreadable(error: Exception) -> str | None:
+    """The problem with a reply that no client of ours can read; None for a connection that
+    broke."""
+    is_encoded = isinstance(error.__cause__, ContentEncodingError)
+    if not isinstance(error, aiohttp.ClientResponseError) and not is_encoded:
+        return None
+    text = str(getattr(error, "message", "") or error.__cause__)
+    if "bytes when reading" in text:
+        return f"the reply has a header of more than {MAX_HEADER_BYTES:,} bytes"
+    if "oo many headers" in text:
+        return f"the reply has more than {MAX_HEADERS:,} headers"
+    if "content-encoding" in text:
+        name = text.split("content-encoding:")[-1].split(".")[0].strip()
+        return f"the reply is compressed with {name}, which was not asked for or is damaged"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    start = next((line for line in lines if line.startswith("b'")), "")
+    secure = " (TLS: does the URL need https?)" if start.startswith(r"b'\x15\x03") else ""
+    return f"the reply is not HTTP: {printable(start or ' '.join(lines), 80)}{secure}"
 
 
 def _reason(error: OSError) -> str:

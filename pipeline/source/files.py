@@ -17,11 +17,19 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from msgspec import Struct
 
-from pipeline.errors import InputError, TextmillError, UsageError
+from pipeline.disk.output_path import is_in_run_folder
+from pipeline.errors import DescriptorError, InputError, TextmillError, UsageError
 from pipeline.text import reason, shown
 
-JSONL = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+_PACKED = ("", ".gz", ".zst")
+_JSON = tuple(f".json{packed}" for packed in _PACKED)
+JSONL = (
+    *(f"{name}{packed}" for name in (".jsonl", ".ndjson", ".jsonlines") for packed in _PACKED),
+    *_JSON,
+)
 PARQUET = (".parquet",)
+_KINDS = ".jsonl, .ndjson, .jsonlines, .json (plain, .gz or .zst) or .parquet"
+_OTHER_PACKINGS = (".bz2", ".xz", ".zip", ".7z", ".lz4", ".br", ".snappy", ".tar", ".tgz")
 PIECE_BYTES = 1 << 20
 
 
@@ -77,14 +85,16 @@ def find(path: str) -> tuple[InputFile, ...]:
     paths, is_folder = _s3_module().list_objects(path) if is_s3(path) else _local_paths(path)
     if is_folder:
         paths = [path for path in paths if path.rpartition("/")[2][:1] not in ("", ".", "_")]
-        paths = [path for path in paths if family(path)]
+        # A .json file in a folder mostly describes the rows; it is read where it is named.
+        paths = [path for path in paths if family(path) and not path.lower().endswith(_JSON)]
     if not paths:
-        raise UsageError(f"{shown(path)}: no .jsonl, .jsonl.gz, .jsonl.zst or .parquet file found")
+        raise UsageError(f"{shown(path)}: no {_KINDS} file found")
     families = {family(name) for name in paths}
     if None in families:
         unknown = next(name for name in paths if family(name) is None)
         raise UsageError(
-            f"{shown(unknown)}: unknown kind of file, not .jsonl, .jsonl.gz, .jsonl.zst or .parquet"
+            f"{shown(unknown)}: unknown kind of file, not {_KINDS}",
+            hint="decompress it first" if unknown.lower().endswith(_OTHER_PACKINGS) else None,
         )
     if len(families) > 1:
         raise UsageError(f"{shown(path)}: JSONL and Parquet files cannot be read as one input")
@@ -105,7 +115,10 @@ def _local_paths(path: str) -> tuple[list[str], bool]:
         return sorted(str(file) for file in local.iterdir()), True
     if local.exists() or not glob.has_magic(path):
         return [path], False
-    return sorted(name for name in _glob(path) if not Path(name).is_dir()), False
+    found = (name for name in _glob(path) if not Path(name).is_dir())
+    if ".run/" not in path:  # what runs leave beside their outputs is no input, unless it is named
+        found = (n for n in found if ".run/" not in n or not is_in_run_folder(Path(n)))
+    return sorted(found), False
 
 
 def is_s3(path: str) -> bool:
@@ -185,6 +198,8 @@ def unreadable(file: InputFile, error: BaseException, section: str = "") -> Text
     if is_s3(file.path):
         refusal: TextmillError = _s3_module().refusal(file.path, error, section)
         return refusal
+    if isinstance(error, OSError) and error.errno in DescriptorError.errnos:
+        return DescriptorError(file.name)
     place = f"{file.name}: {section} " if section else f"{file.name}: "
     return InputError(f"{place}cannot be read ({reason(error)})")
 
@@ -209,7 +224,7 @@ def _object_fingerprint(figures: tuple[int, int, str] | None) -> Fingerprint | N
     return figures and Fingerprint(figures[0], figures[1], etag=figures[2])
 
 
-def buffered(raw: BinaryIO) -> BinaryIO:
+def buffered(raw: BinaryIO) -> io.BufferedReader:
     """`raw` with a buffer, so that reading a line costs no system call."""
     return io.BufferedReader(cast("io.RawIOBase", raw), PIECE_BYTES)
 

@@ -17,8 +17,10 @@ import pyarrow.parquet as pq
 from pipeline.errors import InputError
 from pipeline.source import identity
 from pipeline.source.blocks import Block, RowSelection, drain
+from pipeline.source.diagnosis import HEAD_BYTES, diagnose_parquet
 from pipeline.source.files import InputFile, InputSpec, is_s3, seekable, unchanged, unreadable
 from pipeline.source.jsonl import BATCH_BYTES, BATCH_ROWS
+from pipeline.source.plain import plain_batch, plain_schema
 from pipeline.source.values import identity_values, is_text
 from pipeline.text import inflect, many, reason
 
@@ -42,7 +44,10 @@ def open_parquet(file: InputFile) -> pq.ParquetFile:
         problem = unreadable(file, error)
         if not isinstance(problem, InputError):
             raise problem from None
-        raise InputError(f"{file.name}: not a whole Parquet file ({reason(error)})") from None
+        with unchanged(file) as stream:
+            what = diagnose_parquet(stream.read(HEAD_BYTES))
+        fault = what or f"not a whole Parquet file ({reason(error)})"
+        raise InputError(f"{file.name}: {fault}") from None
 
 
 def parquet_blocks(
@@ -138,7 +143,7 @@ def _read_group(
             raise
         problem = reason(error.__cause__ or error)
     damage = f"row group {group} is damaged ({problem})"
-    schema = parquet.schema_arrow
+    schema = plain_schema(parquet.schema_arrow)
     names = schema.names if columns is None else [n for n in schema.names if n in columns]
     ids = _ids_from(file, parquet, group, spec.id, done) if spec.id else iter(())
     while done < rows:
@@ -185,7 +190,7 @@ def _batches(
     def selected(batch: pa.RecordBatch) -> pa.RecordBatch:
         nonlocal left
         left -= len(batch)
-        return batch.select(names)
+        return plain_batch(batch.select(names))
 
     try:
         batches = parquet.iter_batches(rows, row_groups=[group], columns=names, use_threads=False)

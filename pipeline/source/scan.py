@@ -51,7 +51,10 @@ def survey(spec: InputSpec) -> Survey:
     part_rows, size = array("I"), 0
     keys: set[str] = set()
     marks, widened, names = Packed(MARK), set[str](), used_columns(spec)
+    warnings: dict[str, str] = {}
     for block in blocks(spec, files, None if spec.id is None else names):
+        if block.diagnosis is not None:
+            warnings[block.file.path] = block.diagnosis.line(block.file.name)
         uses = used_hashes(block, names, has_id=spec.id is not None)
         for at, (hashed, unique) in enumerate(zip(block.hashes, block.unique, strict=True)):
             if size == MAX_PART_ROWS or (size >= MIN_PART_ROWS and _is_border(hashed)):
@@ -91,6 +94,7 @@ def survey(spec: InputSpec) -> Survey:
         types=types if family(files[0].path) == "jsonl" else None,
         marks=marks,
         widened=frozenset(widened),
+        warnings=tuple(warnings.values()),
         absent=tuple(name for name in spec.optional if name not in {*described.names, *keys}),
     )
 

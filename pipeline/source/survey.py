@@ -40,6 +40,9 @@ class Survey(Struct, frozen=True):
     """JSON keys in which floats followed integers; an earlier row may then be isolated."""
     absent: tuple[str, ...] = ()
     """Columns of rules that are missing from every row."""
+    warnings: tuple[str, ...] = ()
+    """Lines about the input that the user should read before anything is paid, such as
+    `a.jsonl: the file is a JSON array, not JSONL (jq -c '.[]' FILE > FILE.jsonl)`."""
 
     def rows_by_part(self) -> Iterator[Records]:
         """The identities of the rows, in order: one array of `ROW` for each part."""

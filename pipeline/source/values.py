@@ -49,9 +49,7 @@ def is_text(kind: pa.DataType) -> bool:
     """Whether a column of this type holds text, plain or dictionary-encoded."""
     if pa.types.is_dictionary(kind):
         return is_text(kind.value_type)
-    return bool(
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    )
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def identity_values(array: pa.Array) -> list[Any]:

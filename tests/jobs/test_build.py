@@ -168,12 +168,12 @@ def test_guards_and_bounds_are_handed_on():
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="has a place of its own")
-def test_home_is_the_data_folder(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/h")
+def test_home_is_the_data_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("TEXTMILL_HOME", "~/mill")
-    assert os.fspath(home()) == "/home/h/mill"
+    assert home() == tmp_path / "mill"
     monkeypatch.delenv("TEXTMILL_HOME")
     monkeypatch.setenv("XDG_DATA_HOME", "/data")
     assert os.fspath(home()) == "/data/textmill"
     monkeypatch.setenv("XDG_DATA_HOME", "")
-    assert os.fspath(home()) == "/home/h/.local/share/textmill"
+    assert home() == tmp_path / ".local/share/textmill"

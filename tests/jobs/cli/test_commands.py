@@ -8,8 +8,8 @@ from importlib import import_module
 import click
 import pytest
 
-from jobs.__main__ import COMMANDS, cli
 from jobs.cli.shell import command
+from jobs.commands import COMMANDS, cli
 from pipeline.errors import OutageError
 from tests.support import ROOT
 
@@ -20,7 +20,7 @@ def loaded(*arguments, of=HEAVY):
     """Which of these modules a command has imported when it ends."""
     code = f"""
 import sys
-from jobs.__main__ import cli
+from jobs.commands import cli
 try:
     cli.main({list(arguments)!r}, prog_name="textmill")
 except SystemExit as ended:

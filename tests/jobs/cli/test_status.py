@@ -219,11 +219,11 @@ def test_the_headline_of_a_run_with_failed_rows(failed, partial, ending):
 
 
 @pytest.mark.parametrize(("unpriced", "usd", "cost"), [
-    ((), 0.0, "$0.00"), (("spare",), 0.0, "$0.00"), (("hub",), 0.0, "unknown"), (("hub",), 0.4, "at least $0.40"),
+    (0, 0.0, "$0.00"), (3, 0.0, "unknown"), (2, 0.4, "at least $0.40"),
 ])  # fmt: skip
 def test_the_cost_of_calls_without_a_price_is_unknown(unpriced, usd, cost):
-    endpoints = {"hub": Usage(3, cost_usd=usd), "spare": Usage()}
-    ended = run(unpriced=unpriced, endpoints=endpoints, usage=Usage(3, cost_usd=usd))
+    hub = Usage(3, cost_usd=usd, unpriced_calls=unpriced)
+    ended = run(endpoints={"hub": hub, "spare": Usage()}, usage=hub)
     phrase = "cost unknown" if cost == "unknown" else cost
     assert cost in shown(status.table([ended], NOW, 1)).splitlines()[1]
     assert status.statistics(ended) == f"1,204 of 1,204 documents, 3 calls, 61 % cached, {phrase}"

@@ -84,7 +84,7 @@ def test_endpoints_route_and_rules_are_handed_on_in_the_order_of_the_file(
     hub, other = pipeline.endpoints
     assert (hub.name, hub.weight, hub.is_fallback, hub.price) == ("hub", 3.0, False, Price(1.0))
     assert (other.name, other.weight, other.is_fallback, other.price) == ("openai", 1.0, True, None)
-    assert (hub.concurrency, other.concurrency) == (16, 4)
+    assert (hub.concurrency, other.concurrency) == (256, 4)
     assert (hub.identity, other.identity) == (
         ("hf", "hf-inference", "a/small", "main"), ("openai", "", "m", "main"),
     )  # fmt: skip

@@ -213,17 +213,44 @@ def test_a_truncated_gzip_file_is_refused(tmp_path):
         survey(InputSpec(str(path), "text"))
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz", "jsonl.zst"])
+@pytest.mark.parametrize("suffix", [
+    "jsonl", "jsonl.gz", "jsonl.zst", "ndjson", "jsonlines.gz", "json", "json.zst", "JSONL", "NdJson.GZ",
+])  # fmt: skip
 def test_packed_files_give_the_same_rows(tmp_path, suffix):
     raw = b"".join(b'{"id": "r-%d", "text": "t"}\n' % n for n in range(1000))
+    packing = suffix.lower().partition(".")[2]
     packed = {
-        "jsonl": lambda b: b,
-        "jsonl.gz": gzip.compress,
-        "jsonl.zst": lambda b: pa.compress(b, codec="zstd", asbytes=True),
+        "": lambda b: b,
+        "gz": gzip.compress,
+        "zst": lambda b: pa.compress(b, codec="zstd", asbytes=True),
     }
-    (tmp_path / f"a.{suffix}").write_bytes(packed[suffix](raw))
+    (tmp_path / f"a.{suffix}").write_bytes(packed[packing](raw))
     found = documents(tmp_path / f"a.{suffix}", id="id")[1]
     assert [document.id for document in found] == [f"r-{n}" for n in range(1000)]
+
+
+def test_a_json_file_in_a_folder_is_read_only_where_it_is_named(tmp_path):
+    (tmp_path / "a.ndjson").write_text('{"text": "a"}')
+    (tmp_path / "info.json").write_text('{"description": "the rows beside it"}')
+    assert survey(InputSpec(str(tmp_path), "text")).rows == 1
+    with pytest.raises(UsageError, match=r"column `text` \(input.text\) not found"):
+        survey(InputSpec(str(tmp_path / "info.json"), "text"))
+
+
+def test_a_glob_takes_no_file_that_a_run_left(tmp_path):
+    runs = tmp_path / "in" / "o.parquet.run" / "runs" / "1"
+    runs.mkdir(parents=True)
+    for path in (tmp_path / "in" / "a.jsonl", runs / "events.jsonl"):
+        path.write_text('{"text": "a"}\n')
+    assert survey(InputSpec(str(tmp_path / "in/**/*.jsonl"), "text")).rows == 1
+    assert survey(InputSpec(str(runs / "*.jsonl"), "text")).rows == 1
+
+
+def test_a_packing_that_is_not_read_is_named(tmp_path):
+    (tmp_path / "a.jsonl.bz2").write_bytes(b"BZh")
+    with pytest.raises(UsageError, match="unknown kind of file") as caught:
+        survey(InputSpec(str(tmp_path / "a.jsonl.bz2"), "text"))
+    assert caught.value.hint == "decompress it first"
 
 
 def test_the_columns_of_jsonl_are_all_keys_with_the_types_of_their_first_values(tmp_path):

@@ -1,0 +1,181 @@
+"""Answers of another server under the same name: compared before they are used, or reported.
+
+An output holds answers of one model under each key prefix. Kept answers and endpoints whose origins
+are not known to serve one model are brought together here, each pair once: where vectors can be
+compared, a few texts with kept vectors are sent to the endpoint first; elsewhere an event names
+both servers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import anyio
+from anyio.to_thread import run_sync
+from msgspec.structs import replace
+
+from pipeline import events
+from pipeline.cache.lookup import CachedOutcome
+from pipeline.cache.origins import KnownOrigins, known_origins, origin_of
+from pipeline.cache.store import AnswerCache
+from pipeline.dispatch.check import Check
+from pipeline.records import Answer, Endpoint, Request, Route, Split
+
+KnownAnswers = Sequence[tuple[Request, Answer]]
+Compare = Callable[[int, Check], Awaitable[None]]
+"""Sends the texts of a check to the endpoint at this position; returns once none differs."""
+
+
+class Kept(NamedTuple):
+    """A kept answer, and the endpoint for which it serves."""
+
+    request: Request
+    position: int
+    answer: Answer
+
+
+def kept_answers(requests: Sequence[Request], stored: Mapping[bytes, CachedOutcome]) -> list[Kept]:
+    """The answers among these outcomes of the cache."""
+    return [
+        Kept(request, hit.position, hit.settled)
+        for request in requests
+        if (hit := stored.get(request.dedup_key)) and isinstance(hit.settled, Answer)
+    ]
+
+
+class Comparison(NamedTuple):
+    """How answers are compared: with at most `max_texts` texts; 0: they cannot be compared.
+
+    `check` makes the check of an endpoint, from known answers and the name of their server.
+    """
+
+    max_texts: int
+    check: Callable[[Endpoint, KnownAnswers, str], Check]
+
+
+class Origins:
+    """Whose answers this run uses. Only the loop thread calls it.
+
+    Invariant: all origins that a run used under one prefix serve one model, as far as that can be
+    compared.
+    """
+
+    def __init__(
+        self,
+        cache: AnswerCache,
+        endpoints: Sequence[Endpoint],
+        emit: events.Emit,
+        compare: Compare,
+        comparison: Comparison | None,
+    ) -> None:
+        self._endpoints, self._emit = endpoints, emit
+        self._compare, self._comparison = compare, comparison
+        self._lock = anyio.Lock()
+        self._origins = [origin_of(endpoint) for endpoint in endpoints]
+        self._numbers = [origin.number if origin else 0 for origin in self._origins]
+        known = known_origins(cache, endpoints)
+        by_known = {id(each): _Used(each) for each in known}
+        self._used = [by_known[id(each)] for each in known]
+        """By position; endpoints with one prefix share it."""
+        self._ready: set[int] = set()
+        """Endpoints whose answers may be kept at once."""
+        self.shared: list[events.AnswersShared] = []
+        """What could not be compared, as it was reported."""
+
+    @property
+    def has_others(self) -> bool:
+        """True if answers are kept that would have to be compared before this run may use them."""
+        return any(
+            used.known.has_others(number)
+            for used, number in zip(self._used, self._numbers, strict=True)
+        )
+
+    def is_foreign(self, position: int, answer: Answer) -> bool:
+        """True if the answer is of an origin not known to serve the model of this endpoint."""
+        return not self._used[position].known.are_same(answer.origin, self._numbers[position])
+
+    def marked(self, position: int, outcome: Answer | Split) -> Answer | Split:
+        """The outcome with the number of the endpoint that gave it."""
+        if number := self._numbers[position]:
+            return replace(outcome, origin=number) if isinstance(outcome, Answer) else outcome
+        return outcome
+
+    async def use(self, kept: Sequence[Kept]) -> None:
+        """Return once these kept answers may be used. Raises: TextmillError if they may not."""
+        others: dict[tuple[int, int], list[Kept]] = {}
+        for each in kept:
+            if each.answer.origin not in self._used[each.position].numbers:
+                others.setdefault((each.position, each.answer.origin), []).append(each)
+        for (position, number), group in others.items():
+            async with self._lock:
+                known = [(each.request, each.answer) for each in group]
+                await self._join(position, number, known)
+        self._remember(kept)
+
+    async def answered(self, position: int, answers: KnownAnswers) -> None:
+        """Return once these new answers of the endpoint may be kept. Raises: as `use`."""
+        used, origin = self._used[position], self._origins[position]
+        if position not in self._ready:
+            async with self._lock:
+                await self._join(position, self._numbers[position], [])
+                if origin is not None:
+                    await run_sync(used.known.record, origin)
+                self._ready.add(position)
+        self._remember(Kept(request, position, answer) for request, answer in answers)
+
+    def _remember(self, kept: Iterable[Kept]) -> None:
+        """Keep a few answers: another endpoint of this run may have to be compared with them."""
+        max_texts = self._comparison.max_texts if self._comparison else 0
+        if len(self._endpoints) > 1 and max_texts:
+            for request, position, answer in kept:
+                answers = self._used[position].answers.setdefault(request.route, [])
+                if len(answers) < max_texts:
+                    answers.append((request, answer))
+
+    async def _join(self, position: int, number: int, known: KnownAnswers) -> None:
+        """Bring an origin, and that of the endpoint that it serves for, into what the run uses."""
+        used, own = self._used[position], self._numbers[position]
+        await self._match(position, number, known)
+        if used.numbers:
+            await self._match(position, max(used.numbers), used.known_to(position))
+        used.numbers |= {number, own}
+
+    async def _match(self, position: int, number: int, known: KnownAnswers) -> None:
+        """Return once the endpoint is known to serve the model of this origin, or it was reported
+        that its answers are used without."""
+        used, own = self._used[position], self._numbers[position]
+        if used.known.are_same(number, own):
+            return
+        await run_sync(used.known.read)  # another run may have compared them meanwhile
+        if used.known.are_same(number, own):
+            return
+        endpoint, origin, name = self._endpoints[position], self._origins[position], used.known.name
+        if self._comparison is not None and self._comparison.max_texts and known and origin:
+            texts = known[: self._comparison.max_texts]
+            await self._compare(position, self._comparison.check(endpoint, texts, name(number)))
+            await run_sync(used.known.record, origin)
+            await run_sync(used.known.confirm, number, own)
+            return
+        used.known.join(number, own)
+        event = events.AnswersShared(endpoint.name, str(origin), name(number))
+        self.shared.append(event)
+        self._emit(event)
+
+
+class _Used:
+    """The origins whose answers the run uses under one prefix, with a few of these answers."""
+
+    def __init__(self, known: KnownOrigins) -> None:
+        self.known = known
+        self.numbers: set[int] = set()
+        self.answers: dict[Route, list[tuple[Request, Answer]]] = {}
+
+    def known_to(self, position: int) -> KnownAnswers:
+        """Answers to requests that the endpoint at this position may get."""
+        return [
+            answer
+            for route, answers in self.answers.items()
+            if position in route.positions
+            for answer in answers
+        ]
