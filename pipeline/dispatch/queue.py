@@ -275,8 +275,8 @@ class InFlightTable:
         """Remove a settled request; groups that wait for nothing else are whole."""
         del self._open[entry.request.dedup_key]
         entry.is_settled = True
-        self.returned([entry])
         if entry.twins:
+            self.returned([entry])
             entry.twins.remove(entry)
             if not entry.twins:
                 del self._twins[self._keys.under(0, entry.request)]

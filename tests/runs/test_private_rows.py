@@ -41,7 +41,7 @@ def test_private_rows_reach_nobody_else_while_their_server_fails(
 ):
     given(workdir, rows(60, sensitive=private))
     # Only a call that hangs needs one; a short one would cut good answers on a busy machine.
-    deadline = {"first_byte_seconds": 2.0} if "hang" in trouble else {}
+    deadline = {"first_byte_seconds": 2.0, "connect_seconds": 2.0} if "hang" in trouble else {}
     model = {"model": "m"} if task == "feature-extraction" else {}
     with (
         serving(key=KEY, record=True) as outside,
