@@ -8,7 +8,9 @@ its row group are isolated.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from hashlib import sha256
+from math import isfinite
 from typing import Any
 
 import pyarrow as pa
@@ -229,7 +231,9 @@ def _parquet_ids(batch: pa.RecordBatch, name: str | None) -> tuple[list[Any], li
     values = identity_values(column)
     problems: list[str | None] = []
     for value in values:
-        problem = "is null" if value is None else "is not a number" if value != value else None
+        problem = "is null" if value is None else None
+        if isinstance(value, float | Decimal) and not isfinite(value):
+            problem = "is not a number" if value != value else "is infinite"
         if isinstance(value, bytes) and is_text(column.type):
             problem = "is not valid UTF-8"
         problems.append(f"`{name}` {problem}" if problem else None)
