@@ -10,10 +10,10 @@ from msgspec.structs import replace
 
 from pipeline.errors import InputError, UsageError
 from pipeline.source.files import InputFile, InputSpec
-from pipeline.source.json_columns import arrow_schema
-from pipeline.source.json_types import JsonType
 from pipeline.source.parquet import open_parquet
-from pipeline.source.plain import plain_schema
+from pipeline.source.types.json_columns import arrow_schema
+from pipeline.source.types.json_types import JsonType
+from pipeline.source.types.plain import plain_schema
 from pipeline.source.values import is_text
 from pipeline.text import printable, reason, shown
 

@@ -19,10 +19,10 @@ from pipeline.errors import InputError
 from pipeline.records import Document, RowRef
 from pipeline.source import identity
 from pipeline.source.blocks import Block, RowSelection
-from pipeline.source.json_columns import json_array
-from pipeline.source.json_types import JsonType, Misfit, type_changes, widen
 from pipeline.source.jsonl import BATCH_BYTES, ID_KINDS
 from pipeline.source.readers import blocks
+from pipeline.source.types.json_columns import json_array
+from pipeline.source.types.json_types import JsonType, Misfit, type_changes, widen
 from pipeline.source.values import identity_values, is_valid_utf8, python_values
 from pipeline.text import printable, reason, shown
 

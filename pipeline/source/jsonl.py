@@ -21,8 +21,8 @@ from pipeline.source import identity
 from pipeline.source.blocks import Block, RowSelection, drain
 from pipeline.source.diagnosis import HEAD_BYTES, Diagnosis, diagnose
 from pipeline.source.files import InputFile, InputSpec
-from pipeline.source.json_types import INTEGERS
 from pipeline.source.long_lines import LONG_BYTES, LongLine
+from pipeline.source.types.json_types import INTEGERS
 from pipeline.text import printable
 
 MAX_DEPTH = 64

@@ -24,9 +24,9 @@ from pipeline.source.blocks import Block
 from pipeline.source.columns import carried_schema, json_schema, parquet_schema
 from pipeline.source.files import InputFile, InputSpec, family, find
 from pipeline.source.identity import digest_of, encode
-from pipeline.source.json_types import MAX_KEYS, JsonType, Misfit, type_changes, widens
 from pipeline.source.readers import blocks
 from pipeline.source.survey import MARK, Occurrences, Survey
+from pipeline.source.types.json_types import MAX_KEYS, JsonType, Misfit, type_changes, widens
 from pipeline.source.values import identity_values, lost_in_json
 from pipeline.text import many, printable, shown
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from pipeline.source.json_types import JsonType, ListOf, ObjectOf
+from pipeline.source.types.json_types import JsonType, ListOf, ObjectOf
 
 JSON = pa.json_(pa.string())
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.source import json_types
-from pipeline.source.json_types import (
+from pipeline.source.types import json_types
+from pipeline.source.types.json_types import (
     INTEGERS,
     ListOf,
     Misfit,
