@@ -58,6 +58,7 @@ def build(job: Job, *, with_secret: bool = True, changes: str | None = None) -> 
             optional=optional,
             max_row_bytes=job.guard.max_row_bytes,
             salvage=job.input.salvage,
+            for_json=job.output.format in ("jsonl", "stream"),
         ),
         chunking=Chunking(
             chunk=chunker(job),

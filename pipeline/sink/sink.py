@@ -44,7 +44,7 @@ from pipeline.source.identity import digest_of
 from pipeline.source.survey import Survey
 
 PIECE_BYTES = 2_000_000
-WRITER_REVISION = 1
+WRITER_REVISION = 2
 """Incremented when the same rows give other bytes than before: every part is then rebuilt."""
 
 

@@ -10,10 +10,11 @@ from msgspec.structs import replace
 
 from pipeline.errors import InputError, UsageError
 from pipeline.source.files import InputFile, InputSpec
-from pipeline.source.json_types import JsonType
 from pipeline.source.parquet import open_parquet
-from pipeline.source.plain import plain_schema
-from pipeline.source.values import arrow_type, is_text
+from pipeline.source.types.json_columns import arrow_schema
+from pipeline.source.types.json_types import JsonType
+from pipeline.source.types.plain import plain_schema
+from pipeline.source.values import is_text
 from pipeline.text import printable, reason, shown
 
 
@@ -24,7 +25,7 @@ def json_schema(spec: InputSpec, types: dict[str, JsonType], keys: set[str]) -> 
     used_names = [spec.text, *([] if spec.id is None else [spec.id]), *needed, *(spec.keep or ())]
     for name in used_names:
         types.setdefault(name, None)
-    return pa.schema([(name, arrow_type(json_type)) for name, json_type in types.items()])
+    return arrow_schema(types, for_json=spec.for_json)
 
 
 def parquet_schema(spec: InputSpec, files: tuple[InputFile, ...]) -> pa.Schema:

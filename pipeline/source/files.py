@@ -49,6 +49,9 @@ class InputSpec(Struct, frozen=True):
     max_row_bytes: int = 1_000_000_000
     salvage: bool = False
     """Isolate the rows in a damaged part of a Parquet file instead of rejecting the input."""
+    for_json: bool = False
+    """The output is JSON: nested JSON values come out as they came in, and what JSON lacks is
+    counted."""
 
 
 class Fingerprint(NamedTuple):

@@ -22,6 +22,7 @@ from pipeline.source.blocks import Block, RowSelection, drain
 from pipeline.source.diagnosis import HEAD_BYTES, Diagnosis, diagnose
 from pipeline.source.files import InputFile, InputSpec
 from pipeline.source.long_lines import LONG_BYTES, LongLine
+from pipeline.source.types.json_types import INTEGERS
 from pipeline.text import printable
 
 MAX_DEPTH = 64
@@ -173,7 +174,7 @@ def _json_error(raw: bytes, error: Exception) -> str:
 
 Opener = Callable[[InputFile], AbstractContextManager[BufferedReader]]
 _ID_KINDS: dict[type, type] = {str: str, int: float, float: float, bool: bool}
-ID_KINDS = {"string": str, "integer": float, "float": float, "boolean": bool}
+ID_KINDS = {"string": str, "boolean": bool, **dict.fromkeys(("float", *INTEGERS), float)}
 """The `id_kind` of later passes, by the type of the id column in the survey."""
 
 
@@ -283,7 +284,7 @@ def _row_id(row: dict[str, Any], name: str, kind: type | None) -> tuple[Any, str
     if value is None:
         return None, f"`{name}` is {'null' if name in row else 'missing'}"
     value_kind = _ID_KINDS.get(type(value))
-    if value_kind is None or (type(value) is int and not -(2**63) <= value < 2**63):
+    if value_kind is None or (type(value) is int and not -(2**63) <= value < 2**64):
         problem = "an integer beyond 64 bits" if value_kind else json_name(value)
         return None, f"`{name}` must be a string or a number, got {problem}"
     if kind is not None and value_kind is not kind:

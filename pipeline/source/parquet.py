@@ -8,7 +8,9 @@ its row group are isolated.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from hashlib import sha256
+from math import isfinite
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +22,7 @@ from pipeline.source.blocks import Block, RowSelection, drain
 from pipeline.source.diagnosis import HEAD_BYTES, diagnose_parquet
 from pipeline.source.files import InputFile, InputSpec, is_s3, seekable, unchanged, unreadable
 from pipeline.source.jsonl import BATCH_BYTES, BATCH_ROWS
-from pipeline.source.plain import plain_batch, plain_schema
+from pipeline.source.types.plain import plain_batch, plain_schema
 from pipeline.source.values import identity_values, is_text
 from pipeline.text import inflect, many, reason
 
@@ -229,7 +231,9 @@ def _parquet_ids(batch: pa.RecordBatch, name: str | None) -> tuple[list[Any], li
     values = identity_values(column)
     problems: list[str | None] = []
     for value in values:
-        problem = "is null" if value is None else "is not a number" if value != value else None
+        problem = "is null" if value is None else None
+        if isinstance(value, float | Decimal) and not isfinite(value):
+            problem = "is not a number" if value != value else "is infinite"
         if isinstance(value, bytes) and is_text(column.type):
             problem = "is not valid UTF-8"
         problems.append(f"`{name}` {problem}" if problem else None)

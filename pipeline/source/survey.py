@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from pipeline.disk.spill import PACKED_ROWS, Packed, Records, Spill
 from pipeline.source.files import InputFile, InputSpec
-from pipeline.source.json_types import JsonType
+from pipeline.source.types.json_types import JsonType
 
 MARK = np.dtype([("hash", "V16"), ("unique", "?"), ("used", "V16")])
 ROW = np.dtype([("hash", "V16"), ("nth", "<u8"), ("unique", "?"), ("used", "V16")])

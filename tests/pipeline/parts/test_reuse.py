@@ -320,7 +320,7 @@ def test_another_size_rebuilds_and_another_pyarrow_sends_nothing(new_project, mo
     summary = project.run()
     assert (summary.unchanged, summary.requests, project.new_calls()) == (20, 40, 0)
     assert project.parts().keys() == before.keys()
-    monkeypatch.setattr(sink_module, "WRITER_REVISION", 2)
+    monkeypatch.setattr(sink_module, "WRITER_REVISION", "another")
     summary = project.run()
     assert (summary.unchanged, summary.requests, project.new_calls()) == (20, 40, 0)
 

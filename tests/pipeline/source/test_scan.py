@@ -14,6 +14,7 @@ from pipeline.errors import InputError, UsageError
 from pipeline.source import scan as survey_module
 from pipeline.source.documents import read
 from pipeline.source.files import InputSpec
+from pipeline.source.identity import of_id
 from pipeline.source.scan import survey
 
 FEW = settings(
@@ -157,6 +158,17 @@ def test_an_id_that_cannot_be_read_isolates_its_row_and_no_other(tmp_path):
     ]
 
 
+def test_a_float_id_that_is_no_number_is_isolated(tmp_path):
+    ids = pa.array([1.0, float("nan"), float("inf"), -0.0, 0.0, None, 2.5])
+    pq.write_table(pa.table({"key": ids, "text": ["t"] * 7}), tmp_path / "a.parquet")
+    found = documents(tmp_path / "a.parquet", id="key")[1]
+    assert [d.error for d in found] == [
+        None, "`key` is not a number", "`key` is infinite", None, None, "`key` is null", None]  # fmt: skip
+    assert [d.id for d in found] == [1.0, None, None, 0.0, 0.0, None, 2.5]
+    assert found[0].identity == of_id(1)  # a whole float is the integer
+    assert found[3].identity != found[4].identity  # but -0.0 is not 0
+
+
 def test_a_parquet_row_without_id_is_named_by_its_values(tmp_path):
     table = pa.table({"id": [1, None, None, None], "text": ["a", "b", "b", "c"]})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=2)
@@ -271,7 +283,7 @@ def test_the_columns_of_jsonl_are_all_keys_with_the_types_of_their_first_values(
             ("o", pa.struct([("x", pa.int64()), ("y", element(pa.float64()))])),
             ("l", element(pa.struct([("z", pa.bool_())]))),
             ("none", pa.string()),
-            ("bare", pa.string()),
+            ("bare", pa.json_(pa.string())),
             ("late", pa.int64()),
         ]
     )

@@ -8,8 +8,8 @@ from hypothesis import given
 
 from pipeline.source.documents import read
 from pipeline.source.files import InputSpec
-from pipeline.source.plain import plain, plain_type
 from pipeline.source.scan import survey
+from pipeline.source.types.plain import plain, plain_type
 
 VIEW = pa.string_view()
 LONG = "longer than the twelve bytes that a view holds itself"
