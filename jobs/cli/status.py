@@ -43,10 +43,12 @@ if TYPE_CHECKING:
     "--forget",
     "is_forgetting",
     is_flag=True,
-    help="List the runs of this job or output no more; their cost stays.",
+    help="Forget the runs of this job or output: lists show them no more; their cost stays.",
 )
 @click.option(
-    "--all-missing", is_flag=True, help="With --forget: all runs whose output and folder are gone."
+    "--all-missing",
+    is_flag=True,
+    help="Name all runs whose output and run folder are gone, for --forget.",
 )
 def status(
     name: str | None,

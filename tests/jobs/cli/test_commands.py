@@ -132,7 +132,7 @@ def test_a_command_exits_with_its_code_and_reports_its_errors(made, arguments, c
 FIRST_WORDS = {
     "Add", "Age", "Aggregation", "Allow", "Answers", "Base", "Check", "Chunking", "Column",
     "Count", "Delay", "Dimension", "Engine", "Estimate", "Exit", "Explain", "Export", "Fail",
-    "Fault", "Find", "Follow", "Host", "Id", "Import", "Inject", "Input", "Job", "Largest",
+    "Fault", "Find", "Follow", "Forget", "Host", "Id", "Import", "Inject", "Input", "Job", "Largest",
     "Latency", "List", "Longest", "Maximum", "Model", "Name", "Number", "Output", "Port",
     "Print", "Prompt", "Protocol", "Rate", "Record", "Refuse", "Remove", "Report", "Resume",
     "Retry", "Run", "Schedule", "Seed", "Serve", "Set", "Show", "Stop", "Task", "Templates",
