@@ -88,9 +88,11 @@ def verdict(
     return SplitRequest() if facts.is_too_large and can_split else Fail()
 
 
-def backoff(attempts: int, base_seconds: float, uniform: Uniform) -> float:
+def backoff(
+    attempts: int, base_seconds: float, uniform: Uniform, cap_seconds: float = _CAP_SECONDS
+) -> float:
     """Full jitter: uniform between 0 and base * 2^attempts, capped at 20 s."""
-    return uniform() * min(_CAP_SECONDS, base_seconds * 2.0 ** min(attempts, 30))
+    return uniform() * min(cap_seconds, base_seconds * 2.0 ** min(attempts, 30))
 
 
 def pause(error: EndpointError, failures_in_a_row: int, uniform: Uniform) -> float:
@@ -103,4 +105,4 @@ def pause(error: EndpointError, failures_in_a_row: int, uniform: Uniform) -> flo
     if retry_after is not None and retry_after > 0:
         return min(retry_after, facts.max_pause_seconds) * (1 + 0.1 * uniform())
     base = facts.base_pause_seconds
-    return min(_PAUSE_CAP_SECONDS, max(base / 4, backoff(failures_in_a_row, base, uniform)))
+    return max(base / 4, backoff(failures_in_a_row, base, uniform, _PAUSE_CAP_SECONDS))
