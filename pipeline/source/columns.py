@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from pipeline.errors import InputError, UsageError
 from pipeline.source.files import InputFile, InputSpec
-from pipeline.source.parquet import open_parquet
+from pipeline.source.parquet import file_schema, open_parquet
 from pipeline.source.types.json_columns import arrow_schema
 from pipeline.source.types.json_types import JsonType
 from pipeline.source.types.plain import plain_schema
@@ -32,7 +32,7 @@ def parquet_schema(spec: InputSpec, files: tuple[InputFile, ...]) -> pa.Schema:
     schemas = []
     for file in files:
         with open_parquet(file) as parquet:
-            schemas.append(plain_schema(parquet.schema_arrow))
+            schemas.append(file_schema(file, parquet))
         names = schemas[-1].names
         if len(set(names)) < len(names):
             duplicate = next(name for name in names if names.count(name) > 1)

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from pipeline.disk.output_path import is_in_run_folder
 from pipeline.errors import DescriptorError, InputError, TextmillError, UsageError
+from pipeline.source.partitions import Partition, is_partition, partitions
 from pipeline.text import reason, shown
 
 _PACKED = ("", ".gz", ".zst")
@@ -68,6 +69,8 @@ class Fingerprint(NamedTuple):
 class InputFile(NamedTuple):
     path: str
     fingerprint: Fingerprint
+    partition: Partition = ()
+    """Columns of all its rows, from the folders above it; a column of the file itself wins."""
 
     @property
     def name(self) -> str:
@@ -101,13 +104,17 @@ def find(path: str) -> tuple[InputFile, ...]:
         )
     if len(families) > 1:
         raise UsageError(f"{shown(path)}: JSONL and Parquet files cannot be read as one input")
+    found = partitions(path, paths, is_folder=is_folder)
     if not is_s3(path):
-        return tuple(InputFile(name, fingerprint(name)) for name in paths)
+        return tuple(
+            InputFile(name, fingerprint(name), columns)
+            for name, columns in zip(paths, found, strict=True)
+        )
     files = []
-    for name, figures in zip(paths, _s3_module().stats(paths), strict=True):
+    for name, figures, columns in zip(paths, _s3_module().stats(paths), found, strict=True):
         if (current := _object_fingerprint(figures)) is None:
             raise UsageError(f"{shown(name)}: no such object")
-        files.append(InputFile(name, current))
+        files.append(InputFile(name, current, columns))
     return tuple(files)
 
 
@@ -115,13 +122,22 @@ def _local_paths(path: str) -> tuple[list[str], bool]:
     """The paths, sorted, and whether they are the files of a folder."""
     local = Path(path)
     if local.is_dir():
-        return sorted(str(file) for file in local.iterdir()), True
+        return sorted(f"{path.rstrip('/')}/{below}" for below in _below(local)), True
     if local.exists() or not glob.has_magic(path):
         return [path], False
     found = (name for name in _glob(path) if not Path(name).is_dir())
     if ".run/" not in path:  # what runs leave beside their outputs is no input, unless it is named
         found = (n for n in found if ".run/" not in n or not is_in_run_folder(Path(n)))
     return sorted(found), False
+
+
+def _below(folder: Path) -> Iterator[str]:
+    """The names in a folder, and those in its partitions."""
+    for entry in folder.iterdir():
+        if is_partition(entry.name) and entry.is_dir():
+            yield from (f"{entry.name}/{below}" for below in _below(entry))
+        else:
+            yield entry.name
 
 
 def is_s3(path: str) -> bool:

@@ -233,6 +233,9 @@ class _BlockBuilder:
         row, error = decode_line(line, spec.max_row_bytes)
         if row is None and error is not None:
             error = self._explained(error)
+        elif row is not None:
+            for name, text in self._file.partition:
+                row.setdefault(name, text)
         value = None
         if row is not None and spec.id is not None:
             value, problem = _row_id(row, spec.id, self._id_kind)

@@ -52,6 +52,15 @@ def open_parquet(file: InputFile) -> pq.ParquetFile:
         raise InputError(f"{file.name}: {fault}") from None
 
 
+def file_schema(file: InputFile, parquet: pq.ParquetFile) -> pa.Schema:
+    """The columns of a file in their plain types, and those of its partition."""
+    schema = plain_schema(parquet.schema_arrow)
+    for name, _ in file.partition:
+        if name not in schema.names:
+            schema = schema.append(pa.field(name, pa.string()))
+    return schema
+
+
 def parquet_blocks(
     spec: InputSpec,
     files: Sequence[InputFile],
@@ -145,7 +154,7 @@ def _read_group(
             raise
         problem = reason(error.__cause__ or error)
     damage = f"row group {group} is damaged ({problem})"
-    schema = plain_schema(parquet.schema_arrow)
+    schema = file_schema(file, parquet)
     names = schema.names if columns is None else [n for n in schema.names if n in columns]
     ids = _ids_from(file, parquet, group, spec.id, done) if spec.id else iter(())
     while done < rows:
@@ -187,15 +196,26 @@ def _batches(
     rows = max(1, min(BATCH_ROWS, BATCH_BYTES // row_bytes))
     present = parquet.schema_arrow.names
     names = present if columns is None else [name for name in present if name in columns]
+    constants = [
+        (name, text)
+        for name, text in file.partition
+        if name not in present and (columns is None or name in columns)
+    ]
     left = metadata.num_rows
 
     def selected(batch: pa.RecordBatch) -> pa.RecordBatch:
         nonlocal left
         left -= len(batch)
-        return plain_batch(batch.select(names))
+        own = plain_batch(batch.select(names))
+        if not constants:
+            return own
+        added = [pa.repeat(pa.scalar(text, pa.string()), len(batch)) for _, text in constants]
+        return pa.RecordBatch.from_arrays([*own.columns, *added], [*names, *dict(constants)])
 
     try:
-        batches = parquet.iter_batches(rows, row_groups=[group], columns=names, use_threads=False)
+        batches = parquet.iter_batches(
+            rows, row_groups=[group], columns=names or present[:1], use_threads=False
+        )
         if metadata.num_rows <= rows:
             # This ends the reader, which frees the pages that it decompressed.
             batches = drain(list(batches))

@@ -86,7 +86,10 @@ def survey(spec: InputSpec) -> Survey:
     if described is None:
         described = json_schema(spec, types, keys)
     schema = carried_schema(spec, described)
-    stamps = (f"{file.path.rpartition(os.sep)[2]}\n{tuple(file.fingerprint)}" for file in files)
+    stamps = (
+        f"{file.path.rpartition(os.sep)[2]}\n{tuple(file.fingerprint)}\n{file.partition}"
+        for file in files
+    )
     return Survey(
         spec=spec,
         files=files,
