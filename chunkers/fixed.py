@@ -38,6 +38,7 @@ def _windows(text: str, tokenizer: Tokenizer, size: int, overlap: int) -> Iterat
             if end <= cut:
                 start = cut
                 end, tokens = encoded.fill(start, cut, size)
+            end, tokens = encoded.before_last_word(start, cut, end, tokens, size)
             yield Chunk(start, end, tokens)
             previous, cut = cut, end
             start = _overlap_start(encoded, previous, cut, overlap) if overlap else cut

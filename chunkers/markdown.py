@@ -74,7 +74,7 @@ def _chunks(text: str, tokenizer: Tokenizer, figures: Limits) -> Iterator[Chunk]
             yield Chunk(
                 start.at, end.at, tokens, SEPARATOR.join(title for _, title in path) or None
             )
-            previous, cut = cut, end
+            previous, cut = start, end
 
 
 def _section_end(units: Units, cut: Cut, figures: Limits, small: int) -> int:

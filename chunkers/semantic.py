@@ -144,7 +144,7 @@ def _chunks(
             if end.at != aimed:
                 planned = []
             yield Chunk(start.at, end.at, tokens)
-            previous, cut = cut, end
+            previous, cut = start, end
 
 
 def plan(units: Units, cut: Cut, figures: Limits, embed: Embed, aim: Aim) -> list[int]:

@@ -115,7 +115,7 @@ def _chunks(text: str, tokenizer: Tokenizer, figures: Limits) -> Iterator[Chunk]
                 units.reach(cut.tokens_before_end + ahead, previous.at)
             start, end, tokens = next_chunk(units, previous, cut, figures)
             yield Chunk(start.at, end.at, tokens)
-            previous, cut = cut, end
+            previous, cut = start, end
 
 
 def _is_one_line(text: str, size: int) -> bool:
@@ -129,6 +129,7 @@ def next_chunk(
 ) -> tuple[Cut, Cut, int]:
     """The start and the end of the chunk whose new text begins at `cut`, and its tokens.
 
+    `previous`: the start of the chunk before it, after which its overlap begins.
     `planned`: the place where it should end, or 0. The overlap gives way to it, and to a sentence
     or line that fits only without it.
     """
@@ -151,11 +152,12 @@ def next_chunk(
     if needed <= figures.size and (found := _unit_cut(units, cut, cut, figures, any_unit=True)):
         return cut, *found
     start = overlap_start(units, previous, cut, figures.overlap)
-    end, tokens = _inner_cut(units, start, cut, figures.size)
-    if end.at <= cut.at:  # the overlap leaves no room for a single character
+    place, tokens = _inner_cut(units, start, cut, figures.size)
+    if place <= cut.at:  # the overlap leaves no room for a single character
         start = cut
-        end, tokens = _inner_cut(units, start, cut, figures.size)
-    return start, end, tokens
+        place, tokens = _inner_cut(units, start, cut, figures.size)
+    place, tokens = units.encoded.before_last_word(start.at, cut.at, place, tokens, figures.size)
+    return start, cut_at(units, place), tokens
 
 
 def _overlaps(needed: int, cut: Cut, figures: Limits) -> Iterator[int]:
@@ -198,8 +200,9 @@ def _unit_cut(
     return None
 
 
-def _inner_cut(units: Units, start: Cut, cut: Cut, size: int) -> tuple[Cut, int]:
-    """The end inside a unit that is too long; `cut` if not one character fits after the overlap."""
+def _inner_cut(units: Units, start: Cut, cut: Cut, size: int) -> tuple[int, int]:
+    """The end inside a unit that is too long, and the tokens; the place of `cut` if not one
+    character fits after the overlap."""
     encoded = units.encoded
     high = encoded.reach_of(start.tokens_before_end + size)
     if high > cut.at:
@@ -207,9 +210,8 @@ def _inner_cut(units: Units, start: Cut, cut: Cut, size: int) -> tuple[Cut, int]
         end = last_cut(encoded.text, cut.at, high, ends, encoded.is_clean_end)
         tokens = encoded.count_alone(start.at, end)
         if tokens <= size:
-            return cut_at(units, end), tokens
-    end, tokens = encoded.fill(start.at, cut.at, size)
-    return cut_at(units, end), tokens
+            return end, tokens
+    return encoded.fill(start.at, cut.at, size)
 
 
 def cut_at(units: Units, place: int) -> Cut:
@@ -304,9 +306,10 @@ def _starts(units: Units, indices: Sequence[int]) -> Iterator[int]:
     text = units.encoded.text
     later = []
     for index in indices:
-        is_line = SENTENCE < units.level[index] < FREE or units.level[index] == RUN_ON
+        level = units.level[index]
         before = text[max(0, units.at[index] - 8) : units.at[index]].rstrip()[-1:]
-        if is_line and (before.isalnum() or before in "-–—,，、"):
+        goes_on = before.isalnum() or before in "-–—,，、"
+        if level == RUN_ON or (SENTENCE < level < FREE and goes_on):
             later.append(index)
         else:
             yield index

@@ -13,6 +13,8 @@ from unicodedata import category
 CASED_CHARS = 200
 """A text whose last characters, this many, have a capital distinguishes cases: there a lower-case
 letter begins no sentence."""
+NEAR = 1024
+"""Characters in which the list item before is looked for: fewer than the context of a segment."""
 TAIL_CHARS = 16
 """Characters after a point that decide."""
 
@@ -70,11 +72,12 @@ _AFTER_ORDINALS = re.compile(
     r"|Sept?(?:ember)?|Okt(?:ober)?|Nov(?:ember)?|Dez(?:ember)?|Jh|Jhd?t?|Jahrhunderts?"
     r"|Jahrtausends?)\b"
 )
+_BREAK = re.compile(r"\r\n|[\n\r\x0b\x0c\x85\u2028\u2029]")
 _WORD = re.compile(r"(?:[^\W\d_]{1,12}|\d{1,9})\Z")
 _LINE_START = re.compile(r"(?:\A|[\n\r\x0b\x0c\x85\u2028\u2029])[ \t\u00a0\u3000]*(?:\d{1,3}\.)*\Z")
-_LETTER_BEFORE = re.compile(r"(?:\A|[^\w])[^\W\d_]\.[ \u00a0\u202f]?\Z")
+_LETTER_BEFORE = re.compile(r"(?:\A|[^\w])[^\W\d_]\.\s{0,4}\Z")
 _SHORT_DOTTED = re.compile(r"(?:\A|[^\w])[^\W\d_]{1,2}\.\Z")
-_LAST_WORD = re.compile(r"([^\W\d_]+)[ \u00a0]\Z")
+_LAST_WORD = re.compile(r"([^\W\d_]+)\s{1,4}\Z")
 _ROMAN = re.compile(r"[IVXLC]{2,7}\Z")
 _ROMAN_NEXT = re.compile(r"[IVXLC]+\b")
 _HEAD_CHARS = 24
@@ -111,7 +114,7 @@ def ends_sentence(text: str, stop: int, after: int) -> bool:
         return True  # a script without capitals has no points within a sentence
     word, before = match[0], head[: match.start()]
     if word.isdecimal():
-        return _number_ends(word, before, tail)
+        return _number_ends(word, before, tail, text[max(0, stop - NEAR) : stop])
     if before[-1:] == "." and (len(word) == 1 or (len(word) <= 3 and _SHORT_DOTTED.search(before))):
         return False
     if len(word) == 1:
@@ -133,16 +136,27 @@ def _allowed(word: str, tail: str) -> bool:
     return bool(bits & (LOWER_CASE if first.islower() else ANY))
 
 
-def _number_ends(number: str, before: str, tail: str) -> bool:
-    if len(number) > 3 or (before[-1:] in (".", ",") and not _LINE_START.search(before)):
+def _number_ends(number: str, before: str, tail: str, near: str) -> bool:
+    at_start = _LINE_START.search(before) is not None
+    if len(number) > 3 or (before[-1:] in (".", ",") and not at_start):
         return True
-    if _LINE_START.search(before):
+    if at_start and _begins_item(number, near):
         return False
     if tail[:1].isdigit():
         return len(number) > 2  # else a date: 3. 5. 2020
     if _AFTER_ORDINALS.match(tail):
         return False
     return not (tail[:1].isupper() and _after_article(before))
+
+
+def _begins_item(number: str, near: str) -> bool:
+    """Whether this number, at the start of a line and the end of `near`, is that of a list: the
+    first one, one after a blank line, or one after its predecessor."""
+    lines = _BREAK.split(near)
+    if int(number) <= 1 or len(lines) < 2 or not lines[-2].strip():
+        return True
+    item = re.compile(rf"\s*(?:\d+\.)*{int(number) - 1}[.)、）．]")
+    return any(map(item.match, lines[:-1]))
 
 
 def _after_article(before: str) -> bool:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from chunkers.boundaries.abbreviations import NEAR
 from chunkers.boundaries.characters import (
     BLANK,
     DIGIT,
@@ -162,7 +163,7 @@ def mark_lines(
     if fence.any():
         _clear_fences(strength, opens, fence)
     inner = np.flatnonzero(strength == SENTENCE)
-    run_on = run_ons(classes, opens, breaks, lines.first, empty, marked, inner)
+    run_on = run_ons(classes, opens, breaks, lines.first, empty, marked, inner, ended)
     level[(level == LINE) & run_on] = RUN_ON
     belongs = joined(text, low, characters, opens, lines.first, lines.lead, empty, indent)
     belongs[answers] = True
@@ -374,7 +375,3 @@ def _numbered(characters: Characters, lines: Lines, candidates: Array) -> Flags:
     fresh = lines.empty.take(before) | (candidates.take(chosen) == 0)
     closed[chosen] = (value == 1) | follows | fresh
     return closed
-
-
-NEAR = 1024
-"""Characters in which the item before is looked for: fewer than the context of a segment."""

@@ -79,13 +79,10 @@ def _mark_line(
     state: Inside,
 ) -> Inside:  # fmt: skip
     points = characters.points[PAD + begin : PAD + stop]
-    after = characters.points[PAD + begin + 1 : PAD + stop + 1]
+    after = np.minimum(characters.points[PAD + begin + 1 : PAD + stop + 1], 127)
     if state.kind == MARKUP:
-        place = np.flatnonzero((points == ord(">")) & (after == ord("<")))
-        following = characters.points.take(place + (PAD + begin + 2))
-        level = np.where(following == ord("/"), nested(2), nested(1)).astype(np.uint8)
-        _write(strength, begin + 1 + place, level)
-        return state
+        depth = _mark_tags(characters.points, strength, begin, stop, state.depth)
+        return state._replace(depth=depth)
     if state.kind == JSON:
         in_string, quote = _in_json_strings(characters.points, begin, stop, bool(state.quote))
     else:
@@ -93,13 +90,43 @@ def _mark_line(
     marks = np.flatnonzero(_TABLE[np.minimum(points, 127)])
     marks = marks[~in_string[marks]]
     kinds = _TABLE[points.take(marks)]
-    depth = state.depth + np.cumsum((kinds == _OPEN).astype(np.int64) - (kinds & _CLOSE > 0))
-    depth = np.maximum(depth, 0)
+    depths = state.depth + np.cumsum((kinds == _OPEN).astype(np.int64) - (kinds & _CLOSE > 0))
+    depths = np.maximum(depths, 0)
     # Not between two closing brackets, or a bracket and its comma.
-    ends = (kinds & _END > 0) & (_TABLE[np.minimum(after.take(marks), 127)] & _LATE == 0)
-    level = _LEVELS[np.minimum(depth[ends], DEEPEST) * 2 + (kinds[ends] & _STRONG > 0)]
+    late = _TABLE[after.take(marks)] & _LATE
+    late[(kinds & _STRONG > 0) & (after.take(marks) == ord("."))] = 0  # a class of a style sheet
+    ends = (kinds & _END > 0) & (late == 0)
+    level = _LEVELS[np.minimum(depths[ends], DEEPEST) * 2 + (kinds[ends] & _STRONG > 0)]
     _write(strength, begin + 1 + marks[ends], level)
-    return Inside(state.kind, int(depth[-1]) if len(depth) else state.depth, quote)
+    return Inside(state.kind, int(depths[-1]) if len(depths) else state.depth, quote)
+
+
+_VOID = "area base br col embed hr img input link meta source track wbr".split()  # noqa: SIM905
+"""Tags without an end."""
+
+
+def _mark_tags(points: Array, strength: Array, begin: int, stop: int, depth: int) -> int:
+    """Write the strength of the places between two tags. Returns: the depth at the end."""
+    line = points[PAD + begin : PAD + stop]
+    tags = np.flatnonzero(line == ord("<"))
+    if not len(tags):
+        return depth
+    name = np.zeros(len(tags), np.int64)
+    going_on = np.ones(len(tags), bool)
+    for offset in range(1, 7):
+        letter = points.take(tags + (PAD + begin + offset)).astype(np.int64) | 32
+        going_on &= (letter >= ord("a")) & (letter <= ord("z"))
+        name = np.where(going_on, name << 8 | letter, name)
+    closed = np.append(tags[1:], stop - begin) - 1  # the bracket, where a tag follows at once
+    between = line.take(closed) == ord(">")
+    closes = points.take(tags + (PAD + begin + 1)) == ord("/")
+    alone = between & (points.take(closed + (PAD + begin - 1)) == ord("/"))
+    opens = (name > 0) & ~np.isin(name, [int.from_bytes(tag.encode()) for tag in _VOID]) & ~alone
+    depths = np.maximum(depth + np.cumsum(opens.astype(np.int64) - closes), 0)
+    place = np.flatnonzero(between[:-1] & (closed[:-1] > tags[:-1]))
+    level = _LEVELS[np.minimum(depths[place], DEEPEST) * 2 + ~closes[place + 1]]
+    _write(strength, begin + 1 + closed[place], level)
+    return int(depths[-1])
 
 
 def _write(strength: Array, place: Array, level: Array) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from chunkers.boundaries.characters import PAD, classify, is_clean, marks
+from chunkers.boundaries.characters import NEWLINE, PAD, classify, is_clean, marks
 from chunkers.boundaries.levels import BLANK_LINE, HEADING, LINE, ROW, SENTENCE
 from chunkers.boundaries.lines import State, mark_lines
 from chunkers.boundaries.sentences import sentence_ends
@@ -68,10 +68,19 @@ def scan(text: str, start: int, end: int, state: State = START) -> Boundaries:
         strength[size] = BLANK_LINE
     inside = strength[start - low + 1 : end - low + 1]
     at = np.flatnonzero(inside != 0)
+    level = inside.take(at)
+    before_blank = characters.classes.take(at[:-1] + (start - low + 1 + PAD)) <= NEWLINE
+    last = np.flatnonzero(before_blank & (level[1:] > level[:-1]))
+    blank = [index for index in last.tolist()
+             if text[at[index] + start + 1 : at[index + 1] + start + 1].isspace()]  # fmt: skip
+    if not start and len(at) > 1 and text[: at[0] + 1].isspace():
+        blank.append(0)
+    if blank:  # no unit is blank
+        at, level = np.delete(at, blank), np.delete(level, blank)
     place = at + (start - low + 1 + PAD)
     return Boundaries(
         at + (start + 1),
-        inside.take(at),
+        level,
         is_clean(characters, place),
         marks(characters.points, place),
         headings,

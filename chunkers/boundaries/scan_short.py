@@ -12,7 +12,7 @@ from bisect import bisect_left
 from functools import lru_cache
 from itertools import pairwise
 
-from chunkers.boundaries.abbreviations import CASED_CHARS, ends_sentence
+from chunkers.boundaries.abbreviations import CASED_CHARS, NEAR, ends_sentence
 from chunkers.boundaries.characters import (
     BLANK,
     CJK,
@@ -43,7 +43,7 @@ from chunkers.boundaries.levels import (
     SENTENCE,
     nested,
 )
-from chunkers.boundaries.lines import NEAR, NUMBERED, SETEXT, WIKI
+from chunkers.boundaries.lines import NUMBERED, SETEXT, WIKI
 from chunkers.boundaries.nesting import (
     BODY,
     CLOSING,
@@ -112,6 +112,12 @@ def scan_short(text: str, *, with_sentences: bool) -> ShortBoundaries | None:
             ends = [end for end in ends if not lines[_owner(lines, end)].fence]
         strength |= dict.fromkeys(ends, SENTENCE)
     strength[len(text)] = BLANK_LINE
+    places = sorted(strength)
+    for one, two in pairwise(places):
+        if strength[one] < strength[two] and text[one:two].isspace():
+            del strength[one]  # no unit is blank
+    if places[0] < len(text) and text[: places[0]].isspace():
+        strength.pop(places[0], None)
     places = sorted(strength)
     headings = [line.at for line in lines if line.heading and not line.fence]
     return places, bytes(map(strength.__getitem__, places)), headings

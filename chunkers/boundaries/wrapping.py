@@ -13,10 +13,12 @@ from chunkers.boundaries.characters import (
     CLASSES,
     COMMA,
     COMMA_CJK,
+    DIGIT,
     LETTER,
     LOWER,
     NEWLINE,
     PAD,
+    POINT,
     UPPER,
     Array,
     Flags,
@@ -84,21 +86,24 @@ def _fresh(empty: Flags, marked: Flags) -> Flags:
 
 def run_ons(
     classes: Array, opens: Array, breaks: Array, first: Array, empty: Flags, marked: Flags,
-    ends: Array,
+    inner: Array, ended: Flags,
 ) -> Flags:  # fmt: skip
     """Which line breaks are inside a sentence, in blocks whose lines are not full.
 
-    Such a block has sentences that end inside its lines: `ends`, their places. Verse, lists and
-    code have none.
+    Such a block has sentences that end inside its lines: `inner`, their places. Verse, lists and
+    code have none. `ended`: the breaks after the end of a sentence.
     """
     flags = np.zeros(len(breaks), bool)
-    if not len(breaks) or not len(ends):
+    if not len(breaks) or not len(inner):
         return flags
     kinds = classes.take(breaks + (PAD - 1)) * np.int64(CLASSES) + classes.take(first[1:])
-    flags = pairs_inside().take(kinds) & (breaks - opens[:-1] >= NARROWEST) & ~marked[1:]
+    flags = (pairs_inside().take(kinds) & ~ended) & (breaks - opens[:-1] >= NARROWEST) & ~marked[1:]
+    # In a log every line begins with a number.
+    numbers = classes.take(first) == DIGIT
+    flags &= ~(numbers[1:] & numbers[:-1])
     if flags.any():
         block = _fresh(empty, marked).cumsum()
-        owner = block.take(breaks.searchsorted(ends))
+        owner = block.take(breaks.searchsorted(inner))
         flags &= np.bincount(owner, minlength=int(block[-1]) + 1).take(block[1:]) > 0
     return flags
 
@@ -177,6 +182,8 @@ def pairs() -> NDArray[np.bool_]:
 def pairs_inside() -> NDArray[np.bool_]:
     """The same as `pairs`, only where nothing but a sentence that runs over has these two."""
     table = np.zeros((CLASSES, CLASSES), bool)
-    table[COMMA : LETTER + 1, LOWER] = True
+    table[COMMA : LETTER + 1, [DIGIT, LOWER]] = True
     table[[CJK, COMMA_CJK], CJK] = True
+    # After an abbreviation.
+    table[POINT, [DIGIT, LOWER, UPPER]] = True
     return table.ravel()

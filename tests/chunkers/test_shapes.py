@@ -66,13 +66,15 @@ def test_an_overlap_begins_at_a_sentence_where_one_fits(name: str) -> None:
             fitting = [
                 start
                 for start in starts
-                if one.start_char < start < one.end_char
+                if one.start_char + 1 < start < one.end_char
                 and count(text[start - 1 : one.end_char]) <= size // 4
-                and count(text[start:one.end_char]) + two.tokens + 2 <= size
+                and count(text[start : one.end_char]) + two.tokens + 2 <= size
             ]
             if fitting and two.start_char < one.end_char:
-                first = two.start_char + len(text[two.start_char :]) - len(
-                    text[two.start_char :].lstrip()
+                first = (
+                    two.start_char
+                    + len(text[two.start_char :])
+                    - len(text[two.start_char :].lstrip())
                 )
                 assert first in starts, text[two.start_char : one.end_char]
 
