@@ -5,6 +5,7 @@ Pauses, silence and room are read from the endpoints; `policy` compares them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from pipeline.dispatch.endpoint_state import EndpointState
@@ -45,23 +46,27 @@ class Choice:
                 return False
         return False
 
-    def may_sleep(
+    def wake_in(
         self, state: EndpointState, route: Route, requests: Sequence[Request], now: float
-    ) -> bool:
-        """True if another endpoint is chosen that has not polled since: choices change with time.
+    ) -> float:
+        """Seconds until another endpoint that is chosen, but asleep, should be woken; infinity:
+        there is none. Choices change with time, and it may sleep since it was not chosen.
 
         Only for the chosen one, and not again at once: two that are not chosen would wake each
         other for ever.
         """
-        return state.admission.has_room and any(
-            each.is_asleep
-            and each.polled_at < now - AWAKE_SECONDS
+        if not state.admission.has_room:
+            return math.inf
+        asleep = (
+            each.polled_at + AWAKE_SECONDS - now
+            for each in (self._states[position] for position in route.positions)
+            if each is not state
+            and each.is_asleep
             and each.admission.has_room
             and not each.admission.is_paused(now)
             and self.is_chosen(each, route, requests, now)
-            for each in (self._states[position] for position in route.positions)
-            if each is not state
         )
+        return max(0.0, min(asleep, default=math.inf))
 
     def count(self, state: EndpointState, requests: int, now: float) -> None:
         """Count a call with this number of requests towards the share of its endpoint."""

@@ -237,9 +237,10 @@ class Dispatch:
             while (call := queue.next(now, state.endpoint, state.batch_size)) is not None:
                 requests = [entry.request for entry in call.entries]
                 if not self._choice.is_chosen(state, queue.route, requests, now):
-                    wait = min(wait, _RECHECK_SECONDS)
-                    if self._choice.may_sleep(state, queue.route, requests, now):
+                    wake_in = self._choice.wake_in(state, queue.route, requests, now)
+                    if not wake_in:
                         self._wake_workers()
+                    wait = min(wait, wake_in or _RECHECK_SECONDS, _RECHECK_SECONDS)
                     break
                 if self._table.follow(call.entries, state.position):
                     continue

@@ -158,3 +158,13 @@ def test_a_configuration_error_takes_at_most_8_calls_and_is_never_routed_around(
     # What was in flight elsewhere is drained: it is paid for, and kept.
     assert len(other.calls) == len(other.answered) == (0 if has_fallback else 2)
     assert ended.dispatch.usage.requests == len(other.answered)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_two_rate_limited_endpoints_are_both_used_to_their_limits(tmp_path, policy):
+    one, two = Service("one", 0.03), Service("two", 0.03)
+    same = {"model": "m", "requests_per_minute": 1_200.0, "concurrency": 2}
+    ended = run(tmp_path, [(endpoint("one", **same), one), (endpoint("two", **same), two)], rows(60),
+                policy=policy)  # fmt: skip
+    assert ended.error is None
+    assert ended.seconds < 1.7  # 1.5 at both limits; nobody sleeps while it is chosen
