@@ -247,9 +247,9 @@ class Settling:
         if final:
             await self._writer.journal(final)
             self._table.failures.update(final)
-        standing = {entry: stored.get(key, outcome) for key, outcome, entry in kept}
+        final_outcomes = {entry: stored.get(key, outcome) for key, outcome, entry in kept}
         for entry, settled in outcomes:
-            outcome = standing.get(entry, settled)
+            outcome = final_outcomes.get(entry, settled)
             self._release(entry, outcome)
             if entry.twins and not isinstance(outcome, Failure):
                 self._settle_twins(entry, self._keys.under(state.position, entry.request), outcome)
