@@ -45,7 +45,7 @@ class Stretch(NamedTuple):
         """Variance of the mean latency, relative to its square."""
         if self.answers < 2 or not self.seconds:
             return 0.0
-        spread = self.squares * self.answers / self.seconds**2 - 1
+        spread = self.squares / self.seconds * (self.answers / self.seconds) - 1
         return max(0.0, spread) / (self.answers - 1)
 
     @property

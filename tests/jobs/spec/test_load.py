@@ -294,11 +294,11 @@ def test_defaults_follow_task_and_kind() -> None:
         endpoint = job.endpoints[0]
         return endpoint.url, endpoint.concurrency, endpoint.batch_size, job.aggregate.method
 
-    assert chosen() == ("https://api.openai.com/v1", 16, 32, "rows")
+    assert chosen() == ("https://api.openai.com/v1", 256, 32, "rows")
     assert chosen(endpoint__kind="local") == ("", 2, 64, "rows")
     assert chosen(endpoint__kind="local", task="summarization") == ("", 2, 1, "text")
     hub = "https://router.huggingface.co"
-    assert chosen(endpoint__kind="hf", endpoint__model="o/m", task="summarization") == (hub, 16, 1, "text")
+    assert chosen(endpoint__kind="hf", endpoint__model="o/m", task="summarization") == (hub, 256, 1, "text")
 
 
 def test_set_wins_over_flags_and_flags_over_the_file() -> None:
