@@ -35,15 +35,6 @@ class Kept(NamedTuple):
     answer: Answer
 
 
-def kept_answers(requests: Sequence[Request], stored: Mapping[bytes, CachedOutcome]) -> list[Kept]:
-    """The answers among these outcomes of the cache."""
-    return [
-        Kept(request, hit.position, hit.settled)
-        for request in requests
-        if (hit := stored.get(request.dedup_key)) and isinstance(hit.settled, Answer)
-    ]
-
-
 class Comparison(NamedTuple):
     """How answers are compared: with at most `max_texts` texts; 0: they cannot be compared.
 
@@ -78,6 +69,8 @@ class Origins:
         by_known = {id(each): _Used(each) for each in known}
         self._used = [by_known[id(each)] for each in known]
         """By position; endpoints with one prefix share it."""
+        self._accepted: list[set[int]] = [set() for _ in endpoints]
+        """By position: the origins whose answers serve for the endpoint at once."""
         self._ready: set[int] = set()
         """Endpoints whose answers may be kept at once."""
         self.shared: list[events.AnswersShared] = []
@@ -101,11 +94,28 @@ class Origins:
             return replace(outcome, origin=number) if isinstance(outcome, Answer) else outcome
         return outcome
 
+    async def use_cached(
+        self, requests: Sequence[Request], stored: Mapping[bytes, CachedOutcome]
+    ) -> None:
+        """The same as `use` for outcomes of the cache, by `dedup_key`."""
+        has_others = len(self._endpoints) > 1
+        kept: list[Kept] = []
+        for request in requests:
+            if (hit := stored.get(request.dedup_key)) is None:
+                continue
+            outcome, _, position = hit
+            if isinstance(outcome, Answer) and (
+                has_others or outcome.origin not in self._accepted[position]
+            ):
+                kept.append(Kept(request, position, outcome))
+        if kept:
+            await self.use(kept)
+
     async def use(self, kept: Sequence[Kept]) -> None:
         """Return once these kept answers may be used. Raises: TextmillError if they may not."""
         others: dict[tuple[int, int], list[Kept]] = {}
         for each in kept:
-            if each.answer.origin not in self._used[each.position].numbers:
+            if each.answer.origin not in self._accepted[each.position]:
                 others.setdefault((each.position, each.answer.origin), []).append(each)
         for (position, number), group in others.items():
             async with self._lock:
@@ -140,6 +150,7 @@ class Origins:
         if used.numbers:
             await self._match(position, max(used.numbers), used.known_to(position))
         used.numbers |= {number, own}
+        self._accepted[position] |= used.numbers
 
     async def _match(self, position: int, number: int, known: KnownAnswers) -> None:
         """Return once the endpoint is known to serve the model of this origin, or it was reported
