@@ -13,7 +13,8 @@ import numpy as np
 from chunkers.boundaries.characters import Array, Flags
 from chunkers.boundaries.levels import PAGE, SENTENCE
 from chunkers.boundaries.scan import START, Boundaries, scan
-from chunkers.boundaries.scan_short import SHORT_CHARS, clean_at, mark_at, scan_short
+from chunkers.boundaries.scan_short import SHORT_CHARS, scan_short
+from chunkers.boundaries.short_sentences import clean_at, mark_at
 from chunkers.boundaries.wholes import NONE, Ends, unit_tokens, unit_tokens_short
 from chunkers.tokens.encoded import Encoded
 

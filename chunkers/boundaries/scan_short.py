@@ -9,27 +9,18 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from functools import lru_cache
 from itertools import pairwise
 
-from chunkers.boundaries.abbreviations import CASED_CHARS, NEAR, ends_sentence
+from chunkers.boundaries.abbreviations import NEAR
 from chunkers.boundaries.characters import (
     BLANK,
     CJK,
     CLASSES,
-    CLOSER,
     DIGIT,
-    ELLIPSIS,
     LOWER,
-    MARK_OFFSETS,
     NAMED,
     NEWLINE,
-    PAD,
-    POINT,
-    STOP,
-    STOP_CJK,
     UPPER,
-    class_table,
 )
 from chunkers.boundaries.levels import (
     BLANK_LINE,
@@ -58,8 +49,8 @@ from chunkers.boundaries.nesting import (
     joins,
 )
 from chunkers.boundaries.packed import MIN_CHARS, kind_of
-from chunkers.boundaries.sentences import HIRAGANA, LATIN, NO, decisions
-from chunkers.boundaries.wrapping import NARROWEST, pairs, pairs_inside
+from chunkers.boundaries.short_sentences import sentence_ends, tables
+from chunkers.boundaries.wrapping import NARROWEST
 
 SHORT_CHARS, SHORT_LINES = 4096, 64
 """Above either of these numpy is faster."""
@@ -67,7 +58,6 @@ SHORT_CHARS, SHORT_LINES = 4096, 64
 _DEEP = 200
 _TITLE_CHARS, _UNDER_CHARS = 40, 100
 _BREAK = re.compile(f"\r\n|[{NAMED[NEWLINE]}]")
-_STOPS = re.compile(f"[{NAMED[POINT]}{NAMED[STOP]}{NAMED[STOP_CJK]}{NAMED[ELLIPSIS]}]+")
 _HEADING = re.compile(f"#{{1,6}}(?:[{NAMED[BLANK]}{NAMED[NEWLINE]}]|\\Z)")
 _BULLETS, _NUMERALS, _CIRCLED = "-*+•·‣◦>", "一二三四五六七八九十", "①②③④⑤⑥⑦⑧⑨⑩"
 _AFTER_NUMBER = ".)、）．"
@@ -104,7 +94,7 @@ def scan_short(text: str, *, with_sentences: bool) -> ShortBoundaries | None:
     if lines is None:
         return None
     strength = _levels(text, lines)
-    ends = _sentence_ends(text) if with_sentences or len(lines) > 1 else []
+    ends = sentence_ends(text) if with_sentences or len(lines) > 1 else []
     if _may_run_on(text, lines, ends):
         return None
     if with_sentences:
@@ -128,7 +118,7 @@ def _lines(text: str) -> list[Line] | None:
     opens = [0, *(match.end() for match in _BREAK.finditer(text))]
     if len(opens) > SHORT_LINES:
         return None
-    kinds = _tables()[0]
+    kinds = tables()[0]
     blanks = NAMED[BLANK]
     if "\f" in text:
         return None
@@ -211,7 +201,7 @@ def _levels(text: str, lines: list[Line]) -> dict[int, int]:
 
 def _nest(text: str, lines: list[Line]) -> None:
     """The same as `nesting.depths`, `joined` and `turns`, and which lines begin an item."""
-    kinds = _tables()[0]
+    kinds = tables()[0]
     filled = lines[0]
     for last, line, after in zip([None, *lines], lines, [*lines[1:], None], strict=False):
         if line.empty:
@@ -246,7 +236,7 @@ def _may_run_on(text: str, lines: list[Line], ends: list[int]) -> bool:
     """Whether a sentence that runs over a line break might be in a block with other sentences."""
     if not ends:
         return False
-    kinds, *_, inside = _tables()
+    kinds, *_, inside = tables()
     for line, after in pairwise(lines):
         if line.empty or after.empty or line.stop - line.at <= NARROWEST:
             continue
@@ -318,7 +308,7 @@ def _may_be_wrapped(text: str, block: list[Line], kinds: bytes) -> bool:
     stops = [line.stop - (line.body[-1] in NAMED[NEWLINE]) for line in block]
     if max(stop - line.at for line, stop in zip(block, stops, strict=True)) < NARROWEST:
         return False
-    table = _tables()[3]
+    table = tables()[3]
     runs_over = steady = 0
     for line, following, stop in zip(block, block[1:], stops, strict=False):
         last = kinds[ord(text[stop - 1])]
@@ -327,99 +317,3 @@ def _may_be_wrapped(text: str, block: list[Line], kinds: bytes) -> bool:
         steady += indent == following.stop - following.at - len(following.body)
     inner = len(block) - 1
     return runs_over >= 0.3 * inner and steady >= 0.6 * inner
-
-
-def _sentence_ends(text: str) -> list[int]:
-    """The same as `sentences.sentence_ends`, without those before a line break, which are line
-    ends."""
-    kinds, first, verdict, *_ = _tables()
-    padding = "\x0b" * PAD
-    padded = f"{padding}{text}{padding}"
-    ends = []
-    for match in _STOPS.finditer(padded):
-        after = match.end()
-        stop = after - 1
-        kind = kinds[ord(padded[stop])] - POINT
-        following = kinds[ord(padded[after])]
-        if not first[kind * CLASSES + following]:
-            continue
-        closed = following == CLOSER
-        while following == CLOSER and after < stop + 6:
-            after += 1
-            following = kinds[ord(padded[after])]
-        before = kinds[ord(padded[stop - 1])]
-        decided = verdict[(before * 4 + kind) * CLASSES + following]
-        if decided == NO or after > PAD + len(text):
-            continue
-        if closed and HIRAGANA[0] <= ord(padded[after]) <= HIRAGANA[1]:
-            continue
-        if decided == LATIN and not _ends_latin(padded, stop, after, closed, kinds):
-            continue
-        # Before a line break?
-        place = after
-        while place < after + 8 and place < PAD + len(text):
-            following = kinds[ord(padded[place])]
-            if following == NEWLINE and padded[place : place + 2] != "\r\n":
-                break
-            if following not in (BLANK, NEWLINE):
-                ends.append(after - PAD)
-                break
-            place += 1
-        else:
-            ends.append(after - PAD)
-    return ends
-
-
-def _ends_latin(padded: str, stop: int, after: int, closed: bool, kinds: bytes) -> bool:
-    """The same as `sentences._ends_latin`, for one stop."""
-    for ahead in range(after + 1, min(after + 5, len(padded))):
-        following = kinds[ord(padded[ahead])]
-        if following not in (BLANK, NEWLINE):
-            break
-    mark = kinds[ord(padded[stop])]
-    before = kinds[ord(padded[stop - 1])]
-    point = mark == POINT and before != POINT
-    if following == LOWER and (closed or mark == ELLIPSIS or (mark == POINT and not point)):
-        return False
-    if not point:
-        return True
-    if following == LOWER and any(
-        kinds[ord(letter)] == UPPER for letter in padded[max(0, stop - CASED_CHARS) : stop]
-    ):
-        return False
-    return ends_sentence(padded, stop, after)
-
-
-def clean_at(text: str, place: int) -> bool:
-    """The same as `characters.is_clean`, for one place."""
-    kinds = _tables()[0]
-    point, next_point = ord(text[place - 1]), ord(text[place]) if place < len(text) else 0
-    before, following = kinds[point], kinds[next_point] if place < len(text) else NEWLINE
-    if before != CLOSER and (
-        (LOWER <= following <= UPPER and next_point < 0x250)
-        or (following == CJK and 0x3041 <= next_point < 0xA000)
-    ):
-        return True
-    if point in (10, 13) and following != NEWLINE and next_point != ord("/"):
-        return True
-    return following == BLANK and before != BLANK and before != NEWLINE
-
-
-def mark_at(text: str, place: int) -> int:
-    """The same as `characters.marks`, for one place."""
-    mark = 0
-    for offset in MARK_OFFSETS:
-        if 0 <= place + offset < len(text):
-            mark += ord(text[place + offset])
-        mark = mark * 0x9E3779B1 & 0xFFFFFFFF
-        mark ^= mark >> 15
-    return mark
-
-
-@lru_cache(maxsize=1)
-def _tables() -> tuple[bytes, bytes, bytes, bytes, bytes]:
-    """The classes of characters, both decisions at stops, and pairs, as bytes: indexing is
-    faster."""
-    tables = class_table(), *decisions(), pairs(), pairs_inside()
-    classes, first, verdict, over, inside = (table.tobytes() for table in tables)
-    return classes, first, verdict, over, inside

@@ -116,8 +116,15 @@ class Moment:
         self.project.turn, self.project.dimension = 0.0, 4
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("fault", FAULTS)
+TABLE = [
+    pytest.param(fault, shape, marks=() if (row - column) % len(SHAPES) == 0 else pytest.mark.slow)
+    for row, fault in enumerate(FAULTS)
+    for column, shape in enumerate(SHAPES)
+]
+"""Each fault with one shape in the short form, with every shape in the slow one: 100 whole runs."""
+
+
+@pytest.mark.parametrize(("fault", "shape"), TABLE)
 def test_the_guards_never_go_silent(new_project, tmp_path, fault, shape):
     project = new_project(**SHAPES[shape], guard__max_removed=0.25, guard__drift_texts=3)
     project.rows(rows(*range(60)))
@@ -145,8 +152,7 @@ def test_the_guards_never_go_silent(new_project, tmp_path, fault, shape):
     assert project.content() == content
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(("fault", "shape"), TABLE)
 def test_the_changes_hold_every_deletion(new_project, tmp_path, fault, shape):
     project = new_project(**SHAPES[shape])
     changes = tmp_path / "changes.jsonl"
