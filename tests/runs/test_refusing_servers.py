@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs.mock.faults import Fault
 from tests.support.simulations import simulated
 
 SERVER = "workers=10 latency=200ms"  # 50 calls a second
@@ -65,11 +66,25 @@ def test_a_model_that_loads_is_probed_and_then_used():
     assert seen.answers(35, 40) >= 45
 
 
+def unknown(message):
+    return Fault("status", status=400, body={"error": {"message": message}})
+
+
 @pytest.mark.parametrize("batch_size", [1, 32])
-def test_an_error_of_the_configuration_costs_at_most_8_calls(batch_size):
-    seen = simulated(SERVER, script=["401"], count=5_000, concurrency=256, batch_size=batch_size)
-    assert len(seen.calls) == 8
-    assert seen.error.exit_code == 7
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        ("401", 7),
+        ("404", 2),
+        (unknown("the model `mock` is unknown to this gateway"), 2),
+        (unknown("模型 mock 不存在"), 2),
+    ],
+    ids=["key", "no-path", "no-model", "no-model-zh"],
+)
+def test_an_error_of_the_configuration_costs_at_most_8_calls(batch_size, fault, code):
+    seen = simulated(SERVER, script=[fault], count=5_000, concurrency=256, batch_size=batch_size)
+    assert len(seen.calls) <= 8
+    assert seen.error.exit_code == code
 
 
 @pytest.mark.parametrize("slots", [10, 100])
