@@ -137,6 +137,11 @@ class Keys:
             self._others[route] = models
         return models
 
+    def position(self, request: Request, key: bytes) -> int:
+        """The first endpoint of the request's route under which it has this key."""
+        positions = request.route.positions
+        return next(at for at in positions if self.under(at, request) == key)
+
     def under(self, position: int, request: Request) -> bytes:
         """The request's key under the endpoint at this position."""
         key = self._of[position]

@@ -26,7 +26,7 @@ from pipeline.dispatch.bounds import Bounds
 from pipeline.dispatch.check import Check, CheckQueue
 from pipeline.dispatch.choice import Choice
 from pipeline.dispatch.endpoint_state import EndpointState, Send
-from pipeline.dispatch.origins import Comparison, Origins, kept_answers
+from pipeline.dispatch.origins import Comparison, Origins
 from pipeline.dispatch.outage import outage, outage_start
 from pipeline.dispatch.queue import Group, InFlight, InFlightTable, PendingCall, RouteQueue
 from pipeline.dispatch.settling import Settling
@@ -276,7 +276,7 @@ class Dispatch:
             if hit is not None and hit.is_first and isinstance(hit.settled, Answer):
                 # A cached answer shows that the configuration works, and which model runs.
                 self._states[request.route.positions[0]].note_cached(hit.settled)
-        await self.origins.use(kept_answers(requests, stored))
+        await self.origins.use_cached(requests, stored)
         return {dedup_key: hit.settled for dedup_key, hit in stored.items()}
 
     async def _compare(self, position: int, check: Check) -> None:

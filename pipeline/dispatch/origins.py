@@ -35,15 +35,6 @@ class Kept(NamedTuple):
     answer: Answer
 
 
-def kept_answers(requests: Sequence[Request], stored: Mapping[bytes, CachedOutcome]) -> list[Kept]:
-    """The answers among these outcomes of the cache."""
-    return [
-        Kept(request, hit.position, hit.settled)
-        for request in requests
-        if (hit := stored.get(request.dedup_key)) and isinstance(hit.settled, Answer)
-    ]
-
-
 class Comparison(NamedTuple):
     """How answers are compared: with at most `max_texts` texts; 0: they cannot be compared.
 
@@ -78,8 +69,10 @@ class Origins:
         by_known = {id(each): _Used(each) for each in known}
         self._used = [by_known[id(each)] for each in known]
         """By position; endpoints with one prefix share it."""
+        self._accepted: list[set[int]] = [set() for _ in endpoints]
+        """By position: the origins whose answers serve for the endpoint at once."""
         self._ready: set[int] = set()
-        """Endpoints whose answers may be kept at once."""
+        """Endpoints whose origin is named in the cache."""
         self.shared: list[events.AnswersShared] = []
         """What could not be compared, as it was reported."""
 
@@ -93,7 +86,7 @@ class Origins:
 
     def is_foreign(self, position: int, answer: Answer) -> bool:
         """True if the answer is of an origin not known to serve the model of this endpoint."""
-        return not self._used[position].known.are_same(answer.origin, self._numbers[position])
+        return not self._is_own(position, answer.origin)
 
     def marked(self, position: int, outcome: Answer | Split) -> Answer | Split:
         """The outcome with the number of the endpoint that gave it."""
@@ -101,28 +94,54 @@ class Origins:
             return replace(outcome, origin=number) if isinstance(outcome, Answer) else outcome
         return outcome
 
+    async def use_cached(
+        self, requests: Sequence[Request], stored: Mapping[bytes, CachedOutcome]
+    ) -> None:
+        """The same as `use` for outcomes of the cache, by `dedup_key`."""
+        has_others = len(self._endpoints) > 1
+        kept: list[Kept] = []
+        for request in requests:
+            if (hit := stored.get(request.dedup_key)) is None:
+                continue
+            outcome, _, position = hit
+            if isinstance(outcome, Answer) and (
+                has_others or outcome.origin not in self._accepted[position]
+            ):
+                kept.append(Kept(request, position, outcome))
+        if kept:
+            await self.use(kept)
+
     async def use(self, kept: Sequence[Kept]) -> None:
         """Return once these kept answers may be used. Raises: TextmillError if they may not."""
         others: dict[tuple[int, int], list[Kept]] = {}
         for each in kept:
-            if each.answer.origin not in self._used[each.position].numbers:
+            if not self._accepts(each.position, each.answer.origin):
                 others.setdefault((each.position, each.answer.origin), []).append(each)
         for (position, number), group in others.items():
-            async with self._lock:
-                known = [(each.request, each.answer) for each in group]
-                await self._join(position, number, known)
+            await self._join(position, number, [(each.request, each.answer) for each in group])
         self._remember(kept)
 
     async def answered(self, position: int, answers: KnownAnswers) -> None:
         """Return once these new answers of the endpoint may be kept. Raises: as `use`."""
-        used, origin = self._used[position], self._origins[position]
-        if position not in self._ready:
-            async with self._lock:
-                await self._join(position, self._numbers[position], [])
-                if origin is not None:
-                    await run_sync(used.known.record, origin)
-                self._ready.add(position)
+        used, origin, own = self._used[position], self._origins[position], self._numbers[position]
+        if not self._accepts(position, own):
+            await self._join(position, own, [])
+        if origin is not None and position not in self._ready:
+            await run_sync(used.known.record, origin)
+            self._ready.add(position)
         self._remember(Kept(request, position, answer) for request, answer in answers)
+
+    def _accepts(self, position: int, number: int) -> bool:
+        """True if answers of this origin serve for the endpoint without a comparison; they and the
+        endpoint are then part of what the run uses."""
+        if number in self._accepted[position]:
+            return True
+        used, own = self._used[position], self._numbers[position]
+        if not all(self._is_own(position, each) for each in (number, *used.numbers)):
+            return False
+        used.numbers |= {number, own}
+        self._accepted[position] |= used.numbers
+        return True
 
     def _remember(self, kept: Iterable[Kept]) -> None:
         """Keep a few answers: another endpoint of this run may have to be compared with them."""
@@ -135,11 +154,15 @@ class Origins:
 
     async def _join(self, position: int, number: int, known: KnownAnswers) -> None:
         """Bring an origin, and that of the endpoint that it serves for, into what the run uses."""
-        used, own = self._used[position], self._numbers[position]
-        await self._match(position, number, known)
-        if used.numbers:
-            await self._match(position, max(used.numbers), used.known_to(position))
-        used.numbers |= {number, own}
+        used = self._used[position]
+        async with self._lock:
+            await self._match(position, number, known)
+            while not self._accepts(position, number):
+                other = next(each for each in used.numbers if not self._is_own(position, each))
+                await self._match(position, other, used.known_to(position))
+
+    def _is_own(self, position: int, number: int) -> bool:
+        return self._used[position].known.are_same(number, self._numbers[position])
 
     async def _match(self, position: int, number: int, known: KnownAnswers) -> None:
         """Return once the endpoint is known to serve the model of this origin, or it was reported

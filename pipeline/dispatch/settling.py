@@ -237,27 +237,36 @@ class Settling:
             if not isinstance(outcome, Failure)
         ]
         stored = await self._writer.keep(kept) if kept else {}
-        await self._origins.use(
-            [
-                KeptAnswer(entry.request, state.position, answer)
-                for key, _, entry in kept
-                if stored and isinstance(answer := stored.get(key), Answer)
-            ]
-        )
+        if stored:
+            await self._origins.use(
+                [
+                    KeptAnswer(entry.request, state.position, answer)
+                    for key, _, entry in kept
+                    if isinstance(answer := stored.get(key), Answer)
+                ]
+            )
         if final:
             await self._writer.journal(final)
             self._table.failures.update(final)
-        final_outcomes = {entry: stored.get(key, outcome) for key, outcome, entry in kept}
-        for entry, settled in outcomes:
-            outcome = final_outcomes.get(entry, settled)
-            self._release(entry, outcome)
-            if entry.twins and not isinstance(outcome, Failure):
-                self._settle_twins(entry, self._keys.under(state.position, entry.request), outcome)
+        settled = {entry: stored.get(key, outcome) for key, outcome, entry in kept}
+        for entry, given in outcomes:
+            self._release(entry, settled.get(entry, given))
+        for key, _, entry in kept:
+            if entry.twins:
+                await self._settle_twins(entry, key, settled[entry])
 
-    def _settle_twins(self, entry: InFlight, key: bytes, outcome: Answer | Split) -> None:
+    async def _settle_twins(self, entry: InFlight, key: bytes, outcome: Answer | Split) -> None:
         """Settle the rows with the same text and another route that have this key, too."""
+        twins = self._table.settled_with(entry, key)
+        if isinstance(outcome, Answer):  # it may not serve for the endpoints of their routes
+            await self._origins.use(
+                [
+                    KeptAnswer(each.request, self._keys.position(each.request, key), outcome)
+                    for each in twins
+                ]
+            )
         for twin in self._table.settled_with(entry, key):
-            if isinstance(outcome, Split) and not self.can_split(twin):
+            if twin not in twins or (isinstance(outcome, Split) and not self.can_split(twin)):
                 continue
             if twin.sent_to is not None:
                 twin.outcome = outcome  # its own call may bring an answer of another model

@@ -32,6 +32,8 @@ def remote(kind, **flags):
      "hf/hf-inference/BAAI/bge-small-zh-v1.5"),
     (remote("tei"), ("tei", "", "http://127.0.0.1:8080"), "tei"),
     (remote("openai", endpoint__revision="v2"), ("openai", "", "m", "v2"), "openai/m@v2"),
+    (remote("openai", endpoint__identity="b"), ("openai", "", "m", "main", "b"), "openai/m#b"),
+    (remote("tei", endpoint__identity="b"), ("tei", "", "", "main", "b"), "tei#b"),
 ])
 def test_the_identity_of_the_model_and_its_name(made, identity, name):
     pipeline = build(made, with_secret=False)

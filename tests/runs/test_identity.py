@@ -194,6 +194,18 @@ def test_a_comparison_sends_no_text_to_an_endpoint_that_must_not_read_it(workdir
         assert inputs(out) > 0 and not any(out.bill.has_received(f"Row <{n}>") for n in range(10))
 
 
+def test_an_answer_to_an_equal_text_of_another_route_is_compared_too(workdir, textmill):
+    given(workdir, [{"id": n, "text": "One text.", "site": "in" if n % 2 else "out"} for n in range(8)])
+    rules = [{"column": "site", "equals": "in", "endpoints": ["inside"]},
+             {"column": "site", "equals": "out", "endpoints": ["outside"]}]  # fmt: skip
+    with served() as out, served(weights="other") as inside:
+        path = job(workdir, at(out, "outside", model="emb"), at(inside, "inside", model="emb"),
+                   rules=rules)  # fmt: skip
+        ran = textmill("run", path)
+        assert ran.code == 14
+        assert f"{out.url}/v1" in ran.err and f"{inside.url}/v1" in ran.err
+
+
 def test_a_server_that_is_away_is_an_outage_and_nothing_is_taken(workdir, textmill):
     given(workdir, rows(9))
     with served() as one, served() as two:
