@@ -21,13 +21,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from msgspec import Struct
 
+from pipeline.disk.output_path import output_suffix
 from pipeline.disk.spill import Packed
 from pipeline.errors import GuardError
 from pipeline.parts.layout import OutputLayout
 from pipeline.parts.schema import dimension_of
 from pipeline.source.identity import of_id
 from pipeline.source.survey import Survey
-from pipeline.source.values import identity_values, is_text
+from pipeline.source.types.values import identity_values, is_text
 from pipeline.text import many, reason, shown
 
 HASH = np.dtype([("hash", "V16")])
@@ -139,7 +140,7 @@ def read_published(files: Sequence[Path], id_field: Any) -> Published:
 
 def _described(path: Path) -> tuple[int | None, tuple[str, str] | None]:
     """The dimension of its vectors and what made it. Raises: UnreadableOutputError."""
-    if path.suffix == ".jsonl":
+    if output_suffix(path) == ".jsonl":
         return _dimension_of_lines(path), None
     schema = pq.read_schema(path)
     metadata = schema.metadata or {}
@@ -186,7 +187,7 @@ def _of_hash(value: Any) -> bytes:
 def _values(path: Path, name: str, id_field: Any) -> Iterator[list[Any]]:
     """The values of the id column, in batches, as identities are computed from them."""
     missing = UnreadableOutputError(f"{path.name} has no column `{name}`")
-    if path.suffix != ".jsonl":
+    if output_suffix(path) != ".jsonl":
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             if name not in file.schema_arrow.names:
                 raise missing

@@ -23,7 +23,7 @@ from pipeline.source.diagnosis import HEAD_BYTES, diagnose_parquet
 from pipeline.source.files import InputFile, InputSpec, is_s3, seekable, unchanged, unreadable
 from pipeline.source.jsonl import BATCH_BYTES, BATCH_ROWS
 from pipeline.source.types.plain import plain_batch, plain_schema
-from pipeline.source.values import identity_values, is_text
+from pipeline.source.types.values import identity_values, is_text
 from pipeline.text import inflect, many, reason
 
 UNREADABLE = identity.of_bytes(sha256(b"a row in a damaged part of a Parquet file").digest())
