@@ -14,8 +14,8 @@ from chunkers.boundaries.characters import Array, Flags
 from chunkers.boundaries.levels import PAGE, SENTENCE
 from chunkers.boundaries.packed import MIN_CHARS
 from chunkers.boundaries.scan import START, Boundaries, scan
-from chunkers.boundaries.scan_short import clean_at, mark_at, scan_short
-from chunkers.boundaries.short_lines import SHORT_CHARS
+from chunkers.boundaries.short.characters import clean_at, mark_at
+from chunkers.boundaries.short.scan import SHORT_CHARS, scan_short
 from chunkers.boundaries.wholes import NONE, Ends, unit_tokens, unit_tokens_short
 from chunkers.tokens.encoded import Encoded
 

@@ -13,8 +13,9 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from pipeline.disk.json_lines import JsonLines
+from pipeline.disk.output_path import output_suffix
 from pipeline.errors import InputError, UsageError
-from pipeline.source.values import python_values
+from pipeline.source.types.values import python_values
 from pipeline.text import reason, shown
 
 Batch = tuple[NDArray[np.float32], Callable[[int], dict[str, Any]]]
@@ -49,7 +50,7 @@ def chunk_ids(path: str, column: str, matches: Callable[[Any], bool]) -> set[str
     try:
         rows = (
             _json_chunk_ids(path, column)
-            if path.endswith(".jsonl")
+            if output_suffix(path) == ".jsonl"
             else _parquet_chunk_ids(path, column)
         )
         chunks = [chunk for row_id, chunk in rows if matches(row_id)]

@@ -14,10 +14,11 @@ import msgspec
 from msgspec.structs import replace
 
 from jobs.cli.job_options import GroupedCommand, JobSettings, job_options
-from jobs.cli.shell import command, print_message, run_interruptibly
+from jobs.cli.shell import command, print_json, print_message, run_interruptibly
 from jobs.display.chunks_page import ChunkedDocument, ChunkSettings, page
 from jobs.spec.job import KEYS
-from pipeline.errors import StorageError, UsageError
+from pipeline.disk.durable import storage_errors
+from pipeline.errors import UsageError
 from pipeline.source.files import JSONL, PARQUET, is_s3
 from pipeline.text import many, printable
 
@@ -75,12 +76,11 @@ def chunks(
 
 def _write_page(path: str, html: str) -> None:
     if path == "-":
-        sys.stdout.write(html)
+        sys.stdout.flush()
+        sys.stdout.buffer.write(html.encode())  # the page names its encoding
         return
-    try:
+    with storage_errors(Path(path)):
         Path(path).write_text(html, "utf-8")
-    except OSError as error:
-        raise StorageError(f"{printable(path)}: cannot be written: {error.strerror}") from None
     print_message(f"{printable(path)}: {len(html.encode()):,} bytes, for any browser")
 
 
@@ -118,7 +118,7 @@ def _print_json(documents: Iterator[ChunkedDocument]) -> Iterator[str]:
         for chunk in document.chunks:
             record = {"id": document.name, **msgspec.structs.asdict(chunk)}
             record["text"] = document.text[chunk.start_char : chunk.end_char]
-            print(msgspec.json.encode(record).decode())
+            print_json(record)
 
 
 def _print_text(console: Console, documents: Iterator[ChunkedDocument]) -> Iterator[str]:

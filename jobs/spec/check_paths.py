@@ -6,14 +6,17 @@ A path on the command line may be anywhere.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.spec.keys import NOT_YET, KeyLocations, shown
 from pipeline.disk.durable import temporary_path
 from pipeline.disk.output_path import (
+    FILES,
     is_in_run_folder,
     is_within,
     output_fault,
@@ -47,8 +50,20 @@ def check_paths(job: Job, output_as_typed: str, locations: KeyLocations) -> None
         return
     try:
         _check_output(job, output_as_typed, locations)
+        _check_name(Path(written))
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise locations.wrong(key, "the name is too long for its files", "shorten it") from None
         raise locations.wrong(key, f"cannot be checked: {error.strerror}") from None
+
+
+def _check_name(output: Path) -> None:
+    """Raises: OSError where a file beside the output would have a name that is too long: before
+    anything is paid."""
+    folder = next(parent for parent in output.absolute().parents if parent.exists())
+    for name in (temporary_path(output).name, run_folder(output).name):
+        with suppress(FileNotFoundError):
+            (folder / name).lstat()
 
 
 def check_changes(job: Job, path: str) -> None:
@@ -57,7 +72,7 @@ def check_changes(job: Job, path: str) -> None:
     if written == "-":
         raise UsageError("--changes: output `-` has no last commit", hint="use -o PATH")
     real, output = os.path.realpath(path), os.path.realpath(written)
-    if not path.endswith(".jsonl"):
+    if output_suffix(path) != ".jsonl":
         raise UsageError(f"--changes: must be a file ending in .jsonl, got {shown(path)}")
     folders = [os.path.realpath(run_folder(written))]
     folders += [output] if job.output.format == "directory" else []
@@ -87,7 +102,7 @@ def _check_output(job: Job, output_as_typed: str, locations: KeyLocations) -> No
     output, got = Path(written), f"got {shown(output_as_typed)}"
     data = output_suffix(output)
     slash = output_as_typed.endswith("/")
-    if output.name in ("", "..", ".parquet", ".jsonl"):
+    if output.name in ("", "..", *FILES):
         raise locations.wrong(key, f"must end in a name, {got}")
     if (data and slash) or (output.suffix and not data and not slash):
         hint = None if data else "a directory with a dot in its name needs a slash at its end"

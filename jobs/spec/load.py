@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from jobs.home import expanded
 from jobs.secrets import Reference, mask
 from jobs.spec.check_endpoints import check_replicas, check_routing
 from jobs.spec.check_job import check_relations, check_secrets, served_url
@@ -25,7 +26,7 @@ from jobs.spec.overrides import Names, by_name, override, prefixes, spread
 from jobs.spec.table import Key, assemble
 from pipeline.endpoints.kinds import KINDS
 from pipeline.errors import UsageError
-from pipeline.source.files import is_s3
+from pipeline.source.files import family, is_s3
 from pipeline.tasks import TASKS
 from pipeline.text import printable
 
@@ -100,7 +101,7 @@ def _read_source(path: str | Path) -> tuple[str, str, str, str]:
     """Text, address, base folder and default name of a job file or a template."""
     typed = os.fspath(path)
     address = printable(mask(typed))
-    if typed.endswith((".jsonl", ".gz", ".zst", ".parquet")):
+    if family(typed) is not None:
         hint = "pass rows with -i: textmill run embed -i ROWS -o OUTPUT"
         raise UsageError(f"{address}: is not a job file", hint=hint)
     try:
@@ -192,7 +193,7 @@ def _endpoint_defaults(
     }
     api_key = value("api_key")
     if api_key and api_key.file and locations.on_command_line(f"{prefix}.api_key.file"):
-        defaults["api_key"] = Reference(file=str(Path(api_key.file).expanduser().absolute()))
+        defaults["api_key"] = Reference(file=str(expanded(api_key.file, f"{prefix}.api_key.file")))
     origin = f"endpoint.{value('replica_of')}"
     if origin in prefixes("endpoint", names) and not kind.models:
         for last in ("model", "revision"):

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 
-def matches(parts: Sequence[str], pattern: Sequence[str], *, or_folder: bool = False) -> bool:
-    """Whether a path matches a glob pattern, both as parts; with `or_folder` also whether a folder
-    above it does.
+def matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a path matches a glob pattern, both as parts.
 
     The rules are those of `glob`: `**` matches any number of folders, also none, and at the end of
     a pattern everything below them; a name that begins with a dot matches only a part that does.
@@ -25,8 +24,6 @@ def matches(parts: Sequence[str], pattern: Sequence[str], *, or_folder: bool = F
 
     reached = skip_stars({0})
     for part in parts:
-        if or_folder and len(pattern) in reached:
-            return True
         after = set()
         for at in reached - {len(pattern)}:
             is_hidden = part[:1] == "." and pattern[at][:1] != "."

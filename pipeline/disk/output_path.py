@@ -15,7 +15,14 @@ from typing import Literal, NamedTuple
 
 from pipeline.disk.globbing import matches
 
-_FILES = (".parquet", ".jsonl")
+_FORMATS: dict[str, Literal[".parquet", ".jsonl"]] = {
+    ".parquet": ".parquet",
+    ".jsonl": ".jsonl",
+    ".ndjson": ".jsonl",
+    ".jsonlines": ".jsonl",
+}
+FILES = tuple(_FORMATS)
+"""The suffixes of output files."""
 
 
 class Fault(NamedTuple):
@@ -26,14 +33,12 @@ class Fault(NamedTuple):
 
 
 def output_suffix(path: str | Path) -> Literal[".parquet", ".jsonl", ""]:
-    """The suffix of an output file; empty for a directory."""
-    match Path(path).suffix:
-        case ".parquet":
-            return ".parquet"
-        case ".jsonl":
-            return ".jsonl"
-        case _:
-            return ""
+    """The format of an output file, as the usual suffix of it; empty for a directory."""
+    return _FORMATS.get(Path(path).suffix, "")
+
+
+FIRST_PART = "part-00000.parquet"
+"""The name of the first file of a directory output."""
 
 
 def run_folder(output: str | Path) -> Path:
@@ -45,7 +50,10 @@ def is_in_run_folder(path: Path) -> bool:
     """Whether a folder above the path is a run folder."""
     return any(
         folder.suffix == ".run"
-        and (folder.stem.endswith(_FILES) or any((folder / n).exists() for n in ("runs", "lock")))
+        and (
+            output_suffix(folder.stem) != ""
+            or any((folder / name).exists() for name in ("runs", "lock"))
+        )
         for folder in path.parents
     )
 
@@ -87,7 +95,7 @@ def output_fault(
         inputs = map(os.path.realpath, (*matched, *files))
         if any(is_within(path, folder) for path in inputs for folder in folders):
             return Fault(f"is a directory that holds the input, {shown}", concerns_input=True)
-    if _would_be_read(Path(real), source):
+    if _would_be_read(Path(real) if is_file else Path(real, FIRST_PART), source):
         problem = f"is where input.path = {shown} would read it the next time{got}"
         return Fault(problem, concerns_input=True)
     return None
@@ -105,20 +113,20 @@ def _input_files(path: str, output: Path) -> Iterator[str]:
         yield from _glob(path)
 
 
-def _would_be_read(output: Path, path: str) -> bool:
-    """Whether a resolved `output`, which need not exist, would be among the inputs."""
+def _would_be_read(file: Path, path: str) -> bool:
+    """Whether a resolved file of the output, which need not exist, would be among the inputs."""
     if _is_folder(path):
-        return is_within(str(output), os.path.realpath(path))
+        return is_within(str(file), os.path.realpath(path))
     if not glob.has_magic(path):
         return False
     parts = Path(path).parts
     fixed = next(at for at, part in enumerate(parts) if glob.has_magic(part))
     base = os.path.realpath(Path(*parts[:fixed]))
-    below = Path(os.path.relpath(output, base)).parts
-    # Links below the fixed part lead elsewhere, so compare the folders that match now, too.
-    return matches(below, parts[fixed:], or_folder=True) or (
-        matches([output.name], [parts[-1]])
-        and str(output.parent) in map(os.path.realpath, _glob(str(Path(path).parent)))
+    if is_within(str(file), base) and matches(file.relative_to(base).parts, parts[fixed:]):
+        return True
+    # Links and `..` below the fixed part lead elsewhere: compare the folders that match now, too.
+    return matches([file.name], [parts[-1]]) and str(file.parent) in map(
+        os.path.realpath, _glob(str(Path(path).parent))
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.records import Price
-from pipeline.tasks import TASKS
+from pipeline.tasks import OUTPUT_LIMITS, TASKS
 
 
 def cost(
@@ -30,6 +30,19 @@ def cost(
     )
 
 
+def is_believable(reported: int, counted: int, characters: int, requests: int) -> bool:
+    """True if a server can have read this number of tokens, by our own count of the same inputs.
+
+    Tokenizers differ by a factor of 2, and a chat template or a system prompt of the service adds
+    tokens to each request. A count of characters is not one of tokens. 0: nothing was reported.
+    """
+    if reported == 0:
+        return True
+    if reported > 2 * counted and abs(reported - characters) <= characters // 50 + requests:
+        return False
+    return counted // 4 <= reported <= 3 * counted + 300 * requests
+
+
 def rent(price: Price | None, seconds: float) -> float:
     """USD for this wall time of an endpoint that is paid by the hour."""
     return price.hour * seconds / 3_600 if price else 0.0
@@ -40,7 +53,7 @@ def output_tokens_bound(task: str, parameters: Mapping[str, Any]) -> int:
     default_tokens = TASKS[task].output_tokens
     if not default_tokens:
         return 0
-    for name in ("max_completion_tokens", "max_tokens", "max_new_tokens", "max_length"):
+    for name in OUTPUT_LIMITS:
         value = parameters.get(name)
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
             return value

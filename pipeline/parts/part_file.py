@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.disk.durable import rename, storage_errors, temporary_path
+from pipeline.disk.output_path import output_suffix
 from pipeline.parts.json_lines import PIECE_ROWS, json_lines
 from pipeline.parts.schema import row_weights
 
@@ -97,7 +98,7 @@ class PartFile:
         self.path = path
         self._for_hub = for_hub
         self.temporary = temporary or temporary_path(path)
-        self._is_json = path.suffix.lower() == ".jsonl"
+        self._is_json = output_suffix(path) == ".jsonl"
         self._open(self.temporary, schema)
 
     def write(self, group: pa.Table) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.disk.output_path import output_suffix
 from pipeline.errors import StateError
 from pipeline.parts.json_lines import PIECE_ROWS, json_lines
 from pipeline.text import reason, shown
@@ -42,7 +43,7 @@ class PartRows:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._is_json = path.suffix == ".jsonl"
+        self._is_json = output_suffix(path) == ".jsonl"
         self._file: Any = None
         self._starts = np.zeros(1, np.int64)
         self._at = -1
@@ -115,7 +116,7 @@ def _decode_dictionaries(table: pa.Table) -> pa.Table:
 
 def is_whole(path: Path, rows: int) -> bool:
     """Whether a finished part has this number of rows and a valid end; reads only the end."""
-    if path.suffix == ".jsonl":
+    if output_suffix(path) == ".jsonl":
         with path.open("rb") as file:
             if not rows or not file.seek(0, os.SEEK_END):
                 return not rows and not file.tell()
@@ -127,10 +128,22 @@ def is_whole(path: Path, rows: int) -> bool:
         return False
 
 
+def is_blank(path: Path, column: str) -> bool:
+    """Whether a column of a Parquet file with statistics has no value; reads only the footer."""
+    metadata = pq.read_metadata(path)
+    leaves = [
+        group.column(at)
+        for group in map(metadata.row_group, range(metadata.num_row_groups))
+        for at in range(metadata.num_columns)
+        if group.column(at).path_in_schema.split(".")[0] == column
+    ]
+    return all(leaf.statistics is not None and leaf.statistics.num_values == 0 for leaf in leaves)
+
+
 def row_count(path: Path) -> int:
     """The number of rows of an output file; for JSON lines, and where it is unreadable, 1 means
     'not empty'."""
-    if path.suffix == ".jsonl":
+    if output_suffix(path) == ".jsonl":
         return int(path.stat().st_size > 0)
     try:
         return int(pq.read_metadata(path).num_rows)

@@ -123,6 +123,8 @@ def row_weights(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:
     kind = column.type
     if isinstance(column, pa.ChunkedArray):
         return np.concatenate([row_weights(chunk) for chunk in column.chunks] or [np.zeros(0)])
+    if isinstance(column, pa.ExtensionArray):
+        return row_weights(column.storage)
     if pa.types.is_fixed_size_list(kind):
         # A null has the weight that it has before the size is known, so that row groups do not
         # depend on when the first vector appears.

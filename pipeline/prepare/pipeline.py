@@ -49,6 +49,8 @@ class Output(Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] = {}
     changes: str | None = None
     """Path of the file of changes."""
+    answered_only: bool = False
+    """Leaves out rows without a result."""
 
 
 class Pipeline(Struct, frozen=True, kw_only=True):

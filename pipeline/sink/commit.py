@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from msgspec.structs import replace
 
 from pipeline.disk.durable import storage_errors
+from pipeline.disk.output_path import output_suffix
 from pipeline.errors import StateError, StorageError
 from pipeline.parts.index import PartIndex, sha256_of, stamp_of, write_index
 from pipeline.parts.layout import OutputLayout
@@ -152,7 +153,7 @@ def _rebuild(layout: OutputLayout, part: PartIndex, schema: pa.Schema) -> PartIn
 
 def _assemble(file: PartFile, parts: Sequence[PartIndex], schema: pa.Schema) -> None:
     """Writes one file of these parts, in row groups that do not depend on the parts."""
-    if file.path.suffix.lower() == ".jsonl":
+    if output_suffix(file.path) == ".jsonl":
         for part in parts:
             file.append(part.path)
     else:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from pipeline.source.diagnosis import Diagnosis
 from pipeline.source.files import InputFile, family
 
 T = TypeVar("T")
@@ -40,6 +41,8 @@ class Block(NamedTuple):
     errors: list[str | None]
     rows: Any
     """A list of objects (None: malformed), or an Arrow record batch."""
+    diagnosis: Diagnosis | None = None
+    """What the file is, where its first line shows that it is not JSONL."""
 
     def address(self, at: int) -> str:
         separator = ": row " if family(self.file.path) == "parquet" else ":"

@@ -10,9 +10,11 @@ from msgspec.structs import replace
 
 from pipeline.errors import InputError, UsageError
 from pipeline.source.files import InputFile, InputSpec
-from pipeline.source.json_types import JsonType
-from pipeline.source.parquet import open_parquet
-from pipeline.source.values import arrow_type, is_text
+from pipeline.source.parquet import file_schema, open_parquet
+from pipeline.source.types.json_columns import arrow_schema
+from pipeline.source.types.json_types import JsonType
+from pipeline.source.types.plain import plain_schema
+from pipeline.source.types.values import is_text
 from pipeline.text import printable, reason, shown
 
 
@@ -23,14 +25,14 @@ def json_schema(spec: InputSpec, types: dict[str, JsonType], keys: set[str]) -> 
     used_names = [spec.text, *([] if spec.id is None else [spec.id]), *needed, *(spec.keep or ())]
     for name in used_names:
         types.setdefault(name, None)
-    return pa.schema([(name, arrow_type(json_type)) for name, json_type in types.items()])
+    return arrow_schema(types, for_json=spec.for_json)
 
 
 def parquet_schema(spec: InputSpec, files: tuple[InputFile, ...]) -> pa.Schema:
     schemas = []
     for file in files:
         with open_parquet(file) as parquet:
-            schemas.append(parquet.schema_arrow)
+            schemas.append(file_schema(file, parquet))
         names = schemas[-1].names
         if len(set(names)) < len(names):
             duplicate = next(name for name in names if names.count(name) > 1)
@@ -48,7 +50,7 @@ def parquet_schema(spec: InputSpec, files: tuple[InputFile, ...]) -> pa.Schema:
     if spec.id is not None and pa.types.is_nested(unified.field(spec.id).type):
         kind = unified.field(spec.id).type
         raise UsageError(f"{place}: input.id = `{spec.id}` is {kind}, which cannot identify rows")
-    return pa.schema([_storable(field) for field in unified])
+    return plain_schema(unified)
 
 
 def _unifiable(schemas: Sequence[pa.Schema]) -> list[pa.Schema]:
@@ -66,27 +68,6 @@ def _unifiable(schemas: Sequence[pa.Schema]) -> list[pa.Schema]:
         )
         for schema in schemas
     ]
-
-
-def _storable(field: pa.Field) -> pa.Field:
-    """The field with dictionary indices wide enough for the values of all files, and with plain
-    types for views: Arrow cannot take rows from a view, and Parquet has no views."""
-    return field.with_type(_storable_type(field.type))
-
-
-def _storable_type(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_dictionary(kind):
-        return pa.dictionary(pa.int32(), _storable_type(kind.value_type), kind.ordered)
-    if pa.types.is_string_view(kind):
-        return pa.string()
-    if pa.types.is_binary_view(kind):
-        return pa.binary()
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        make = pa.list_ if pa.types.is_list(kind) else pa.large_list
-        return make(_storable(kind.value_field))
-    if pa.types.is_struct(kind):
-        return pa.struct([_storable(kind.field(at)) for at in range(kind.num_fields)])
-    return kind
 
 
 FLAGS = {"input.text": "--text COLUMN", "input.id": "--id COLUMN", "input.keep": "--keep COLUMN"}

@@ -19,10 +19,11 @@ from pipeline.errors import InputError
 from pipeline.records import Document, RowRef
 from pipeline.source import identity
 from pipeline.source.blocks import Block, RowSelection
-from pipeline.source.json_types import JsonType, Misfit, type_changes, widen
 from pipeline.source.jsonl import BATCH_BYTES, ID_KINDS
 from pipeline.source.readers import blocks
-from pipeline.source.values import identity_values, is_valid_utf8, json_array, python_values
+from pipeline.source.types.json_columns import json_array
+from pipeline.source.types.json_types import JsonType, Misfit, type_changes, widen
+from pipeline.source.types.values import identity_values, is_valid_utf8, python_values
 from pipeline.text import printable, reason, shown
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def _jsonl_rows(block: Block, survey: Survey) -> Rows:
         except Misfit as misfit:
             errors[at] = printable(str(misfit))
         objects.append(row if errors[at] is None else _only_id(block, at, spec.id, types))
-    arrays = [json_array(types.get(n), [r.get(n) for r in objects]) for n in survey.schema.names]
+    arrays = [json_array(f.type, [row.get(f.name) for row in objects]) for f in survey.schema]
     batch = pa.RecordBatch.from_arrays(arrays, schema=survey.schema)
     texts = (
         [row.get(spec.text) for row in objects]

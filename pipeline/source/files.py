@@ -17,11 +17,20 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from msgspec import Struct
 
-from pipeline.errors import InputError, TextmillError, UsageError
+from pipeline.disk.output_path import is_in_run_folder
+from pipeline.errors import DescriptorError, InputError, TextmillError, UsageError
+from pipeline.source.partitions import Partition, is_partition, partitions
 from pipeline.text import reason, shown
 
-JSONL = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+_PACKED = ("", ".gz", ".zst")
+_JSON = tuple(f".json{packed}" for packed in _PACKED)
+JSONL = (
+    *(f"{name}{packed}" for name in (".jsonl", ".ndjson", ".jsonlines") for packed in _PACKED),
+    *_JSON,
+)
 PARQUET = (".parquet",)
+_KINDS = ".jsonl, .ndjson, .jsonlines, .json (plain, .gz or .zst) or .parquet"
+_OTHER_PACKINGS = (".bz2", ".xz", ".zip", ".7z", ".lz4", ".br", ".snappy", ".tar", ".tgz")
 PIECE_BYTES = 1 << 20
 
 
@@ -41,6 +50,9 @@ class InputSpec(Struct, frozen=True):
     max_row_bytes: int = 1_000_000_000
     salvage: bool = False
     """Isolate the rows in a damaged part of a Parquet file instead of rejecting the input."""
+    for_json: bool = False
+    """The output is JSON: nested JSON values come out as they came in, and what JSON lacks is
+    counted."""
 
 
 class Fingerprint(NamedTuple):
@@ -57,6 +69,8 @@ class Fingerprint(NamedTuple):
 class InputFile(NamedTuple):
     path: str
     fingerprint: Fingerprint
+    partition: Partition = ()
+    """Columns of all its rows, from the folders above it; a column of the file itself wins."""
 
     @property
     def name(self) -> str:
@@ -77,24 +91,30 @@ def find(path: str) -> tuple[InputFile, ...]:
     paths, is_folder = _s3_module().list_objects(path) if is_s3(path) else _local_paths(path)
     if is_folder:
         paths = [path for path in paths if path.rpartition("/")[2][:1] not in ("", ".", "_")]
-        paths = [path for path in paths if family(path)]
+        # A .json file in a folder mostly describes the rows; it is read where it is named.
+        paths = [path for path in paths if family(path) and not path.lower().endswith(_JSON)]
     if not paths:
-        raise UsageError(f"{shown(path)}: no .jsonl, .jsonl.gz, .jsonl.zst or .parquet file found")
+        raise UsageError(f"{shown(path)}: no {_KINDS} file found")
     families = {family(name) for name in paths}
     if None in families:
         unknown = next(name for name in paths if family(name) is None)
         raise UsageError(
-            f"{shown(unknown)}: unknown kind of file, not .jsonl, .jsonl.gz, .jsonl.zst or .parquet"
+            f"{shown(unknown)}: unknown kind of file, not {_KINDS}",
+            hint="decompress it first" if unknown.lower().endswith(_OTHER_PACKINGS) else None,
         )
     if len(families) > 1:
         raise UsageError(f"{shown(path)}: JSONL and Parquet files cannot be read as one input")
+    found = partitions(path, paths, is_folder=is_folder)
     if not is_s3(path):
-        return tuple(InputFile(name, fingerprint(name)) for name in paths)
+        return tuple(
+            InputFile(name, fingerprint(name), columns)
+            for name, columns in zip(paths, found, strict=True)
+        )
     files = []
-    for name, figures in zip(paths, _s3_module().stats(paths), strict=True):
+    for name, figures, columns in zip(paths, _s3_module().stats(paths), found, strict=True):
         if (current := _object_fingerprint(figures)) is None:
             raise UsageError(f"{shown(name)}: no such object")
-        files.append(InputFile(name, current))
+        files.append(InputFile(name, current, columns))
     return tuple(files)
 
 
@@ -102,10 +122,22 @@ def _local_paths(path: str) -> tuple[list[str], bool]:
     """The paths, sorted, and whether they are the files of a folder."""
     local = Path(path)
     if local.is_dir():
-        return sorted(str(file) for file in local.iterdir()), True
+        return sorted(f"{path.rstrip('/')}/{below}" for below in _below(local)), True
     if local.exists() or not glob.has_magic(path):
         return [path], False
-    return sorted(name for name in _glob(path) if not Path(name).is_dir()), False
+    found = (name for name in _glob(path) if not Path(name).is_dir())
+    if ".run/" not in path:  # what runs leave beside their outputs is no input, unless it is named
+        found = (n for n in found if ".run/" not in n or not is_in_run_folder(Path(n)))
+    return sorted(found), False
+
+
+def _below(folder: Path) -> Iterator[str]:
+    """The names in a folder, and those in its partitions."""
+    for entry in folder.iterdir():
+        if is_partition(entry.name) and entry.is_dir():
+            yield from (f"{entry.name}/{below}" for below in _below(entry))
+        else:
+            yield entry.name
 
 
 def is_s3(path: str) -> bool:
@@ -185,6 +217,8 @@ def unreadable(file: InputFile, error: BaseException, section: str = "") -> Text
     if is_s3(file.path):
         refusal: TextmillError = _s3_module().refusal(file.path, error, section)
         return refusal
+    if isinstance(error, OSError) and error.errno in DescriptorError.errnos:
+        return DescriptorError(file.name)
     place = f"{file.name}: {section} " if section else f"{file.name}: "
     return InputError(f"{place}cannot be read ({reason(error)})")
 
@@ -209,7 +243,7 @@ def _object_fingerprint(figures: tuple[int, int, str] | None) -> Fingerprint | N
     return figures and Fingerprint(figures[0], figures[1], etag=figures[2])
 
 
-def buffered(raw: BinaryIO) -> BinaryIO:
+def buffered(raw: BinaryIO) -> io.BufferedReader:
     """`raw` with a buffer, so that reading a line costs no system call."""
     return io.BufferedReader(cast("io.RawIOBase", raw), PIECE_BYTES)
 

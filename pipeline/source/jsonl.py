@@ -12,14 +12,17 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from hashlib import sha256
+from io import BufferedReader
 from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 
 from pipeline.source import identity
 from pipeline.source.blocks import Block, RowSelection, drain
+from pipeline.source.diagnosis import HEAD_BYTES, Diagnosis, diagnose
 from pipeline.source.files import InputFile, InputSpec
 from pipeline.source.long_lines import LONG_BYTES, LongLine
+from pipeline.source.types.json_types import INTEGERS
 from pipeline.text import printable
 
 MAX_DEPTH = 64
@@ -169,9 +172,9 @@ def _json_error(raw: bytes, error: Exception) -> str:
     return printable(str(error).removeprefix("JSON is malformed: "), 120)
 
 
-Opener = Callable[[InputFile], AbstractContextManager[BinaryIO]]
+Opener = Callable[[InputFile], AbstractContextManager[BufferedReader]]
 _ID_KINDS: dict[type, type] = {str: str, int: float, float: float, bool: bool}
-ID_KINDS = {"string": str, "integer": float, "float": float, "boolean": bool}
+ID_KINDS = {"string": str, "boolean": bool, **dict.fromkeys(("float", *INTEGERS), float)}
 """The `id_kind` of later passes, by the type of the id column in the survey."""
 
 
@@ -189,8 +192,9 @@ def jsonl_blocks(
         if selection is not None and selection.is_done:
             return
         with open_file(file) as stream:
+            builder.begin(file, stream.peek(HEAD_BYTES)[:HEAD_BYTES])
             for group in _batches(_select(lines(stream, spec.max_row_bytes), selection)):
-                block = builder.block(file, group)
+                block = builder.block(group)
                 yield block
                 block.rows.clear()  # the caller still holds the block while the next one is read
 
@@ -201,21 +205,37 @@ class _BlockBuilder:
     def __init__(self, spec: InputSpec, id_kind: type | None) -> None:
         self._spec, self._id_kind = spec, id_kind
 
-    def block(self, file: InputFile, group: list[Line]) -> Block:
+    def begin(self, file: InputFile, head: bytes) -> None:
+        """Begins a file with these first bytes."""
+        self._file, self._head = file, head
+        self._diagnosis: Diagnosis | None = None
+
+    def block(self, group: list[Line]) -> Block:
         """The block of these lines; the list is emptied."""
-        block = Block(file, [line.number for line in group], [], [], [], [], [])
+        block = Block(self._file, [line.number for line in group], [], [], [], [], [])
         for hashed, value, error, row in map(self._row, drain(group)):
             block.hashes.append(hashed)
             block.unique.append(value is not None)
             block.ids.append(value)
             block.errors.append(error)
             block.rows.append(row)
-        return block
+        return block._replace(diagnosis=self._diagnosis)
+
+    def _explained(self, error: str) -> str:
+        """The error of a line that is no object, with what the file is, if it is not JSONL."""
+        if self._head:
+            self._diagnosis, self._head = diagnose(self._head), b""
+        return error if self._diagnosis is None else f"{error} ({self._diagnosis})"
 
     def _row(self, line: Line) -> tuple[bytes, Any, str | None, dict[str, Any] | None]:
         """Hash, id, error and object of a line."""
         spec = self._spec
         row, error = decode_line(line, spec.max_row_bytes)
+        if row is None and error is not None:
+            error = self._explained(error)
+        elif row is not None:
+            for name, text in self._file.partition:
+                row.setdefault(name, text)
         value = None
         if row is not None and spec.id is not None:
             value, problem = _row_id(row, spec.id, self._id_kind)
@@ -267,7 +287,7 @@ def _row_id(row: dict[str, Any], name: str, kind: type | None) -> tuple[Any, str
     if value is None:
         return None, f"`{name}` is {'null' if name in row else 'missing'}"
     value_kind = _ID_KINDS.get(type(value))
-    if value_kind is None or (type(value) is int and not -(2**63) <= value < 2**63):
+    if value_kind is None or (type(value) is int and not -(2**63) <= value < 2**64):
         problem = "an integer beyond 64 bits" if value_kind else json_name(value)
         return None, f"`{name}` must be a string or a number, got {problem}"
     if kind is not None and value_kind is not kind:

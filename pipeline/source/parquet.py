@@ -8,7 +8,9 @@ its row group are isolated.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from hashlib import sha256
+from math import isfinite
 from typing import Any
 
 import pyarrow as pa
@@ -17,9 +19,11 @@ import pyarrow.parquet as pq
 from pipeline.errors import InputError
 from pipeline.source import identity
 from pipeline.source.blocks import Block, RowSelection, drain
+from pipeline.source.diagnosis import HEAD_BYTES, diagnose_parquet
 from pipeline.source.files import InputFile, InputSpec, is_s3, seekable, unchanged, unreadable
 from pipeline.source.jsonl import BATCH_BYTES, BATCH_ROWS
-from pipeline.source.values import identity_values, is_text
+from pipeline.source.types.plain import plain_batch, plain_schema
+from pipeline.source.types.values import identity_values, is_text
 from pipeline.text import inflect, many, reason
 
 UNREADABLE = identity.of_bytes(sha256(b"a row in a damaged part of a Parquet file").digest())
@@ -42,7 +46,19 @@ def open_parquet(file: InputFile) -> pq.ParquetFile:
         problem = unreadable(file, error)
         if not isinstance(problem, InputError):
             raise problem from None
-        raise InputError(f"{file.name}: not a whole Parquet file ({reason(error)})") from None
+        with unchanged(file) as stream:
+            what = diagnose_parquet(stream.read(HEAD_BYTES))
+        fault = what or f"not a whole Parquet file ({reason(error)})"
+        raise InputError(f"{file.name}: {fault}") from None
+
+
+def file_schema(file: InputFile, parquet: pq.ParquetFile) -> pa.Schema:
+    """The columns of a file in their plain types, and those of its partition."""
+    schema = plain_schema(parquet.schema_arrow)
+    for name, _ in file.partition:
+        if name not in schema.names:
+            schema = schema.append(pa.field(name, pa.string()))
+    return schema
 
 
 def parquet_blocks(
@@ -138,7 +154,7 @@ def _read_group(
             raise
         problem = reason(error.__cause__ or error)
     damage = f"row group {group} is damaged ({problem})"
-    schema = parquet.schema_arrow
+    schema = file_schema(file, parquet)
     names = schema.names if columns is None else [n for n in schema.names if n in columns]
     ids = _ids_from(file, parquet, group, spec.id, done) if spec.id else iter(())
     while done < rows:
@@ -180,15 +196,26 @@ def _batches(
     rows = max(1, min(BATCH_ROWS, BATCH_BYTES // row_bytes))
     present = parquet.schema_arrow.names
     names = present if columns is None else [name for name in present if name in columns]
+    constants = [
+        (name, text)
+        for name, text in file.partition
+        if name not in present and (columns is None or name in columns)
+    ]
     left = metadata.num_rows
 
     def selected(batch: pa.RecordBatch) -> pa.RecordBatch:
         nonlocal left
         left -= len(batch)
-        return batch.select(names)
+        own = plain_batch(batch.select(names))
+        if not constants:
+            return own
+        added = [pa.repeat(pa.scalar(text, pa.string()), len(batch)) for _, text in constants]
+        return pa.RecordBatch.from_arrays([*own.columns, *added], [*names, *dict(constants)])
 
     try:
-        batches = parquet.iter_batches(rows, row_groups=[group], columns=names, use_threads=False)
+        batches = parquet.iter_batches(
+            rows, row_groups=[group], columns=names or present[:1], use_threads=False
+        )
         if metadata.num_rows <= rows:
             # This ends the reader, which frees the pages that it decompressed.
             batches = drain(list(batches))
@@ -224,7 +251,9 @@ def _parquet_ids(batch: pa.RecordBatch, name: str | None) -> tuple[list[Any], li
     values = identity_values(column)
     problems: list[str | None] = []
     for value in values:
-        problem = "is null" if value is None else "is not a number" if value != value else None
+        problem = "is null" if value is None else None
+        if isinstance(value, float | Decimal) and not isfinite(value):
+            problem = "is not a number" if value != value else "is infinite"
         if isinstance(value, bytes) and is_text(column.type):
             problem = "is not valid UTF-8"
         problems.append(f"`{name}` {problem}" if problem else None)

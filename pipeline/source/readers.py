@@ -6,6 +6,7 @@ import gzip
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BufferedReader
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -34,13 +35,13 @@ def blocks(
 
 
 @contextmanager
-def _open_lines(file: InputFile) -> Iterator[BinaryIO]:
+def _open_lines(file: InputFile) -> Iterator[BufferedReader]:
     """The file's decompressed bytes."""
     with unchanged(file) as raw:
         yield from _decompress(file, raw)
 
 
-def _decompress(file: InputFile, raw: BinaryIO) -> Iterator[BinaryIO]:
+def _decompress(file: InputFile, raw: BinaryIO) -> Iterator[BufferedReader]:
     name = file.path.lower()
     try:
         if name.endswith(".gz"):

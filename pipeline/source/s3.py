@@ -23,6 +23,7 @@ import pyarrow.fs as pafs
 
 from pipeline.disk.globbing import matches
 from pipeline.errors import InputError, OutageError, TextmillError, UsageError
+from pipeline.source.partitions import is_partition
 from pipeline.text import is_loopback, printable
 
 SCHEME = "s3://"
@@ -71,8 +72,7 @@ def list_objects(path: str) -> tuple[list[str], bool]:
         if glob.has_magic(name):
             bucket, _, pattern = name.partition("/")
             return sorted(SCHEME + key for key in _glob(bucket, pattern.split("/"))), False
-        objects = _list_prefix(name.rstrip("/"))
-        return sorted(SCHEME + info.path for info in objects if info.is_file), True
+        return sorted(SCHEME + key for key in _below(name.rstrip("/"))), True
 
 
 def stats(paths: Sequence[str]) -> list[tuple[int, int, str] | None]:
@@ -172,6 +172,15 @@ def _glob(base: str, pattern: Sequence[str]) -> Iterator[str]:
             yield info.path
         elif rest and info.type == pafs.FileType.Directory:
             yield from _glob(info.path, rest)
+
+
+def _below(prefix: str) -> Iterator[str]:
+    """The objects of a prefix, and those of its partitions."""
+    for info in _list_prefix(prefix):
+        if info.is_file:
+            yield info.path
+        elif is_partition(info.base_name):
+            yield from _below(info.path)
 
 
 def _list_prefix(base: str, *, deep: bool = False) -> list[Any]:

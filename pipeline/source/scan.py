@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from hashlib import sha256
@@ -23,11 +24,11 @@ from pipeline.source.blocks import Block
 from pipeline.source.columns import carried_schema, json_schema, parquet_schema
 from pipeline.source.files import InputFile, InputSpec, family, find
 from pipeline.source.identity import digest_of, encode
-from pipeline.source.json_types import MAX_KEYS, JsonType, Misfit, type_changes, widens
 from pipeline.source.readers import blocks
 from pipeline.source.survey import MARK, Occurrences, Survey
-from pipeline.source.values import identity_values
-from pipeline.text import printable
+from pipeline.source.types.json_types import MAX_KEYS, JsonType, Misfit, type_changes, widens
+from pipeline.source.types.values import identity_values, lost_in_json
+from pipeline.text import many, printable, shown
 
 __all__ = ["InputSpec", "Occurrences", "Survey", "survey"]
 
@@ -51,8 +52,14 @@ def survey(spec: InputSpec) -> Survey:
     part_rows, size = array("I"), 0
     keys: set[str] = set()
     marks, widened, names = Packed(MARK), set[str](), used_columns(spec)
+    warnings: dict[str, str] = {}
+    lost: Counter[str] = Counter()
     for block in blocks(spec, files, None if spec.id is None else names):
+        if block.diagnosis is not None:
+            warnings[block.file.path] = block.diagnosis.line(block.file.name)
         uses = used_hashes(block, names, has_id=spec.id is not None)
+        if spec.for_json and described is not None:
+            _count_lost(spec, block, lost)
         for at, (hashed, unique) in enumerate(zip(block.hashes, block.unique, strict=True)):
             if size == MAX_PART_ROWS or (size >= MIN_PART_ROWS and _is_border(hashed)):
                 part_rows.append(size)
@@ -79,7 +86,10 @@ def survey(spec: InputSpec) -> Survey:
     if described is None:
         described = json_schema(spec, types, keys)
     schema = carried_schema(spec, described)
-    stamps = (f"{file.path.rpartition(os.sep)[2]}\n{tuple(file.fingerprint)}" for file in files)
+    stamps = (
+        f"{file.path.rpartition(os.sep)[2]}\n{tuple(file.fingerprint)}\n{file.partition}"
+        for file in files
+    )
     return Survey(
         spec=spec,
         files=files,
@@ -91,7 +101,24 @@ def survey(spec: InputSpec) -> Survey:
         types=types if family(files[0].path) == "jsonl" else None,
         marks=marks,
         widened=frozenset(widened),
+        warnings=(*warnings.values(), *(_lost_line(spec, each, lost[each]) for each in lost)),
         absent=tuple(name for name in spec.optional if name not in {*described.names, *keys}),
+    )
+
+
+def _count_lost(spec: InputSpec, block: Block, lost: Counter[str]) -> None:
+    """Counts, for each column that is carried, the rows with a value that JSON lacks."""
+    for name in block.rows.schema.names:
+        is_carried = spec.keep is None or name in spec.keep or name == spec.id
+        rows = int(lost_in_json(block.rows.column(name)).sum()) if is_carried else 0
+        if rows:
+            lost[name] += rows
+
+
+def _lost_line(spec: InputSpec, column: str, rows: int) -> str:
+    return (
+        f"{shown(spec.path)}: `{printable(column)}` holds values in {many(rows, 'row')} that JSON "
+        "lacks: NaN and infinity become null, of a repeated key of a map the last value stays"
     )
 
 

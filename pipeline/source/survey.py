@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from pipeline.disk.spill import PACKED_ROWS, Packed, Records, Spill
 from pipeline.source.files import InputFile, InputSpec
-from pipeline.source.json_types import JsonType
+from pipeline.source.types.json_types import JsonType
 
 MARK = np.dtype([("hash", "V16"), ("unique", "?"), ("used", "V16")])
 ROW = np.dtype([("hash", "V16"), ("nth", "<u8"), ("unique", "?"), ("used", "V16")])
@@ -40,6 +40,9 @@ class Survey(Struct, frozen=True):
     """JSON keys in which floats followed integers; an earlier row may then be isolated."""
     absent: tuple[str, ...] = ()
     """Columns of rules that are missing from every row."""
+    warnings: tuple[str, ...] = ()
+    """Lines about the input that the user should read before anything is paid, such as
+    `a.jsonl: the file is a JSON array, not JSONL (jq -c '.[]' FILE > FILE.jsonl)`."""
 
     def rows_by_part(self) -> Iterator[Records]:
         """The identities of the rows, in order: one array of `ROW` for each part."""

@@ -278,3 +278,11 @@ def test_a_signal_leaves_a_bucket_that_does_not_answer(bucket, command):
             _, said = run.communicate(timeout=60)
     assert run.returncode == 130
     assert "Traceback" not in said
+
+
+def test_partitions_of_a_prefix_and_of_a_glob_are_columns(bucket):
+    bucket.put("in/lang=en/a.jsonl", lines(ROWS[:1]))
+    bucket.put("in/lang=z%68/b.jsonl", lines(ROWS[1:2]))
+    for key in ("in/", "in/*/*.jsonl", "in/**/*.jsonl"):
+        surveyed = survey(InputSpec(bucket.url(key), "text", "id", ("lang",), ("lang",)))
+        assert [d.fields for batch in read(surveyed) for d in batch] == [{"lang": "en"}, {"lang": "zh"}]

@@ -192,7 +192,7 @@ def test_chunks_needs_no_home_and_writes_nothing(rows, textmill, stdin, monkeypa
     (["in.jsonl", "--html", "in.jsonl"], 2, "--html = in.jsonl must end in .html, or be -"),
     (["in.jsonl", "--html", "-", "--json"], 2, "--html and --json cannot be combined"),
     (["in.jsonl", "--html", "none/x.html"], 13,
-     "none/x.html: cannot be written: No such file or directory"),
+     "none/x.html: cannot be written (No such file or directory)"),
 ])
 def test_errors_are_one_line(rows, textmill, arguments, code, line):
     (rows / "latin.txt").write_bytes(b"x\xff")

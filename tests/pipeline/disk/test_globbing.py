@@ -46,13 +46,6 @@ def test_it_matches_exactly_what_glob_finds(tree, pattern):
     assert {path for path in every if matches(path.relative_to(tree).parts, pattern)} == found
 
 
-@given(st.lists(st.sampled_from(NAMES), max_size=5), st.lists(PARTS, max_size=5))
-def test_with_or_folder_a_match_of_a_folder_above_is_enough(path, pattern):
-    around = [path[:length] for length in range(len(path) + 1)]
-    fits = any(matches(above, pattern) for above in around)
-    assert matches(path, pattern, or_folder=True) == fits
-
-
 def test_many_double_stars_cost_no_more_than_their_number():
     assert not matches(["a"] * 200, ["**", "a"] * 100 + ["b"])
     assert matches(["a"] * 200, ["**", "a"] * 100)

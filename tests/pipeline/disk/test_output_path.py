@@ -25,7 +25,7 @@ def fault(output, source="in.jsonl", *files, got=""):
 
 
 @pytest.mark.parametrize(("path", "suffix"), [
-    ("o.parquet", ".parquet"), ("o.jsonl", ".jsonl"), ("o", ""), ("o.csv", ""), ("v1.2/", ""),
+    ("o.parquet", ".parquet"), ("o.jsonl", ".jsonl"), ("o.ndjson", ".jsonl"), ("o.jsonlines", ".jsonl"), ("o", ""), ("o.csv", ""), ("v1.2/", ""),
     ("a.parquet/b", ""), ("o.PARQUET", ""), (".jsonl", ""), ("o.jsonl.gz", ""),
 ])  # fmt: skip
 def test_the_suffix_decides_the_format(path, suffix):
@@ -81,6 +81,35 @@ def test_what_the_next_run_would_read_is_refused():
         assert fault("data/o.jsonl", source, got="got x") == Fault(problem, concerns_input=True)
     assert fault("data/.hidden.jsonl", "data/*.jsonl") is None
     assert fault("data/o.parquet", "data/*.jsonl") is None
+
+
+@pytest.mark.parametrize(("output", "source"), [
+    ("elsewhere/o.jsonl", "in/**/*.jsonl"), ("elsewhere/o.jsonl", "in/*/*.jsonl"),
+    ("elsewhere/o.jsonl", "./in/../in/**/*.jsonl"), ("in/o.jsonl", "in/*/*.jsonl"),
+    ("in/a/deep/o.jsonl", "in/*/*.jsonl"), ("in/a/o.jsonl", "in/*"), ("o.jsonl", "in/**/*.jsonl"),
+    ("in/vectors", "in/*.parquet"), ("in/a/vectors", "in/*/*.parquet"), ("in-2/o.jsonl", "in/**/*.jsonl"),
+    ("../elsewhere/o.jsonl", "in/**/*.jsonl"), ("in/.hidden/o.jsonl", "in/**/*.jsonl"),
+])  # fmt: skip
+def test_an_output_that_the_glob_does_not_read_is_free(output, source):
+    Path("in/a").mkdir(parents=True)
+    Path("elsewhere").mkdir()
+    assert fault(output, source) is None
+    assert fault(str(Path(output).absolute()), str(Path(source).absolute())) is None
+
+
+@pytest.mark.parametrize(("output", "source"), [
+    ("in/a/o.jsonl", "in/**/*.jsonl"), ("in/new/o.jsonl", "in/*/*.jsonl"), ("in/o.jsonl", "in/**/*.jsonl"),
+    ("in/a/../o.jsonl", "in/*.jsonl"), ("link/o.jsonl", "in/**/*.jsonl"), ("in/a/o.jsonl", "link/*.jsonl"),
+    ("elsewhere/o.jsonl", "in/outside/*.jsonl"), ("elsewhere/o.jsonl", "in/*/*.jsonl"),
+    ("in/vectors", "in/*/*.parquet"), ("in/vectors", "in/**/*.parquet"), ("in/vectors", "in/v*/part-*"),
+    ("o.jsonl", "in/*/../../*.jsonl"),
+])  # fmt: skip
+def test_an_output_that_the_glob_reads_is_refused(output, source):
+    Path("in/a").mkdir(parents=True)
+    Path("elsewhere").mkdir()
+    Path("link").symlink_to("in/a")
+    Path("in/outside").symlink_to(Path("elsewhere").absolute())
+    assert "would read it the next time" in fault(output, source).problem
 
 
 @pytest.mark.parametrize("mark", ["runs", "lock"])

@@ -320,7 +320,7 @@ def test_another_size_rebuilds_and_another_pyarrow_sends_nothing(new_project, mo
     summary = project.run()
     assert (summary.unchanged, summary.requests, project.new_calls()) == (20, 40, 0)
     assert project.parts().keys() == before.keys()
-    monkeypatch.setattr(sink_module, "WRITER_REVISION", 2)
+    monkeypatch.setattr(sink_module, "WRITER_REVISION", "another")
     summary = project.run()
     assert (summary.unchanged, summary.requests, project.new_calls()) == (20, 40, 0)
 
@@ -546,7 +546,7 @@ def test_a_changed_model_is_detected_before_its_vectors_mix(new_project):
     assert summary.usage.tokens == 4
     project.turn = 2.0
     summary = night(project, rows, code=14)
-    assert (summary.exit, project.new_calls()) == (14, 3)
+    assert (summary.exit, project.new_calls()) == (14, 6)  # the three texts, and once more
     assert "the model answers other vectors than before" in str(project.error)
     assert project.content() != content
     content = project.content()

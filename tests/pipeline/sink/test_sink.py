@@ -25,6 +25,7 @@ from pipeline.sink.sink import Sink
 from pipeline.source.documents import read
 from pipeline.source.files import InputSpec
 from pipeline.source.scan import survey
+from pipeline.source.types.values import python_values
 
 FEW = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -251,7 +252,7 @@ def test_bytes_do_not_depend_on_arrival(tmp_path_factory, pieces, piece_bytes, r
 JSON = st.recursive(
     st.none()
     | st.booleans()
-    | st.integers(-(2**63), 2**63 - 1)
+    | st.integers(-(2**63), 2**64 - 1)
     | st.text(max_size=8)
     | st.floats(allow_nan=False, allow_infinity=False),
     lambda inner: (
@@ -262,7 +263,7 @@ JSON = st.recursive(
 
 
 def missing_as_null(value):
-    """A value without nulls, empty objects and the difference of 1 and 1.0."""
+    """A value without nulls and empty objects."""
     if isinstance(value, dict):
         kept = {k: missing_as_null(v) for k, v in value.items()}
         return {k: v for k, v in kept.items() if v is not None} or None
@@ -277,19 +278,32 @@ def test_any_json_row_that_fits_survives_in_both_formats(tmp_path_factory, rows)
     folder = tmp_path_factory.mktemp("json")
     rows = [{"text": "t", **row} for row in rows]
     (folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    surveyed = survey(InputSpec(str(folder / "in.jsonl"), "text"))
-    errors = [d.error for batch in read(surveyed) for d in batch]
-    write_output(surveyed, folder / "o.parquet")
-    write_output(surveyed, folder / "o.jsonl")
-    names = surveyed.schema.names
+    tables, lines = (
+        survey(InputSpec(str(folder / "in.jsonl"), "text", for_json=each)) for each in (False, True)
+    )
+    errors = [d.error for batch in read(tables) for d in batch]
+    names = tables.schema.names
+    write_output(lines, folder / "o.jsonl")
+    write_output(tables, folder / "o.parquet")
+    again = survey(InputSpec(str(folder / "o.parquet"), "text", keep=tuple(names), for_json=True))
+    write_output(again, folder / "again.jsonl")
+    table = pq.read_table(folder / "o.parquet")
+    in_parquet = zip(*(python_values(table[name]) for name in names), strict=True)
+    expected = [row if error is None else {} for row, error in zip(rows, errors, strict=True)]
+    # The same values; a key that is missing from a row is null in a line.
+    assert [{name: row[name] for name in names} for row in json_rows(folder / "o.jsonl")] == [
+        {name: row.get(name) for name in names} for row in expected
+    ]
+    # In Parquet, an object has all keys of its column.
     for found in (
-        pq.read_table(folder / "o.parquet").to_pylist(),
-        [json.loads(x) for x in (folder / "o.jsonl").read_text("utf-8").strip("\n").split("\n")],
+        [dict(zip(names, row, strict=True)) for row in in_parquet],
+        [{name: row[name] for name in names} for row in json_rows(folder / "again.jsonl")],
     ):
-        assert len(found) == len(rows)
-        for row, given_row, error in zip(found, rows, errors, strict=True):
-            carried = missing_as_null({name: row[name] for name in names})
-            assert carried == (missing_as_null(given_row) if error is None else None)
+        assert list(map(missing_as_null, found)) == list(map(missing_as_null, expected))
+
+
+def json_rows(path):
+    return [json.loads(line) for line in path.read_text("utf-8").strip("\n").split("\n")]
 
 
 def test_a_directory_output_is_a_link_to_a_version(tmp_path):

@@ -38,7 +38,7 @@ BAD = {
     b'{"text": ' + b"[" * 70 + b"]" * 70 + b"}": "malformed JSON: nested deeper than 64 levels",
     b'{"id": 1, "text": ["a"]}': "`text` must be a string, got array",
     b'{"id": 1, "text": 5}': "`text` must be a string, got integer",
-    b'{"id": 1, "text": "a", "n": 9223372036854775808}': "`n` is an integer beyond 64 bits",
+    b'{"id": 1, "text": "a", "n": 18446744073709551616}': "`n` is an integer beyond 64 bits",
     b'{"id": 1, "o": {"n": [18446744073709551616]}}': "`o.n.[]` is an integer beyond 64 bits",
 }
 
@@ -118,7 +118,7 @@ def test_parquet_columns_keep_their_types_and_values(tmp_path):
     assert surveyed.schema.equals(EXACT.schema)
     batch = found[0].row_ref.batch
     assert pa.table(batch).equals(EXACT)
-    assert found[0].fields == {"kind": "x", "day": dt.date(2024, 1, 2)}
+    assert found[0].fields == {"kind": "x", "day": "2024-01-02"}
     assert found[1].address == f"{tmp_path}/a.parquet: row 1"
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pipeline.source import identity
 from pipeline.source.files import InputSpec
 from pipeline.source.identity import Moment, encode
-from pipeline.source.json_types import ListOf, ObjectOf, widens
 from pipeline.source.scan import survey
+from pipeline.source.types.json_types import ListOf, ObjectOf, widens
 
 
 def uses(tmp_path, rows, name="in.jsonl", **spec):

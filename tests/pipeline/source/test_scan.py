@@ -14,6 +14,7 @@ from pipeline.errors import InputError, UsageError
 from pipeline.source import scan as survey_module
 from pipeline.source.documents import read
 from pipeline.source.files import InputSpec
+from pipeline.source.identity import of_id
 from pipeline.source.scan import survey
 
 FEW = settings(
@@ -157,6 +158,17 @@ def test_an_id_that_cannot_be_read_isolates_its_row_and_no_other(tmp_path):
     ]
 
 
+def test_a_float_id_that_is_no_number_is_isolated(tmp_path):
+    ids = pa.array([1.0, float("nan"), float("inf"), -0.0, 0.0, None, 2.5])
+    pq.write_table(pa.table({"key": ids, "text": ["t"] * 7}), tmp_path / "a.parquet")
+    found = documents(tmp_path / "a.parquet", id="key")[1]
+    assert [d.error for d in found] == [
+        None, "`key` is not a number", "`key` is infinite", None, None, "`key` is null", None]  # fmt: skip
+    assert [d.id for d in found] == [1.0, None, None, 0.0, 0.0, None, 2.5]
+    assert found[0].identity == of_id(1)  # a whole float is the integer
+    assert found[3].identity != found[4].identity  # but -0.0 is not 0
+
+
 def test_a_parquet_row_without_id_is_named_by_its_values(tmp_path):
     table = pa.table({"id": [1, None, None, None], "text": ["a", "b", "b", "c"]})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=2)
@@ -213,17 +225,44 @@ def test_a_truncated_gzip_file_is_refused(tmp_path):
         survey(InputSpec(str(path), "text"))
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz", "jsonl.zst"])
+@pytest.mark.parametrize("suffix", [
+    "jsonl", "jsonl.gz", "jsonl.zst", "ndjson", "jsonlines.gz", "json", "json.zst", "JSONL", "NdJson.GZ",
+])  # fmt: skip
 def test_packed_files_give_the_same_rows(tmp_path, suffix):
     raw = b"".join(b'{"id": "r-%d", "text": "t"}\n' % n for n in range(1000))
+    packing = suffix.lower().partition(".")[2]
     packed = {
-        "jsonl": lambda b: b,
-        "jsonl.gz": gzip.compress,
-        "jsonl.zst": lambda b: pa.compress(b, codec="zstd", asbytes=True),
+        "": lambda b: b,
+        "gz": gzip.compress,
+        "zst": lambda b: pa.compress(b, codec="zstd", asbytes=True),
     }
-    (tmp_path / f"a.{suffix}").write_bytes(packed[suffix](raw))
+    (tmp_path / f"a.{suffix}").write_bytes(packed[packing](raw))
     found = documents(tmp_path / f"a.{suffix}", id="id")[1]
     assert [document.id for document in found] == [f"r-{n}" for n in range(1000)]
+
+
+def test_a_json_file_in_a_folder_is_read_only_where_it_is_named(tmp_path):
+    (tmp_path / "a.ndjson").write_text('{"text": "a"}')
+    (tmp_path / "info.json").write_text('{"description": "the rows beside it"}')
+    assert survey(InputSpec(str(tmp_path), "text")).rows == 1
+    with pytest.raises(UsageError, match=r"column `text` \(input.text\) not found"):
+        survey(InputSpec(str(tmp_path / "info.json"), "text"))
+
+
+def test_a_glob_takes_no_file_that_a_run_left(tmp_path):
+    runs = tmp_path / "in" / "o.parquet.run" / "runs" / "1"
+    runs.mkdir(parents=True)
+    for path in (tmp_path / "in" / "a.jsonl", runs / "events.jsonl"):
+        path.write_text('{"text": "a"}\n')
+    assert survey(InputSpec(str(tmp_path / "in/**/*.jsonl"), "text")).rows == 1
+    assert survey(InputSpec(str(runs / "*.jsonl"), "text")).rows == 1
+
+
+def test_a_packing_that_is_not_read_is_named(tmp_path):
+    (tmp_path / "a.jsonl.bz2").write_bytes(b"BZh")
+    with pytest.raises(UsageError, match="unknown kind of file") as caught:
+        survey(InputSpec(str(tmp_path / "a.jsonl.bz2"), "text"))
+    assert caught.value.hint == "decompress it first"
 
 
 def test_the_columns_of_jsonl_are_all_keys_with_the_types_of_their_first_values(tmp_path):
@@ -244,7 +283,7 @@ def test_the_columns_of_jsonl_are_all_keys_with_the_types_of_their_first_values(
             ("o", pa.struct([("x", pa.int64()), ("y", element(pa.float64()))])),
             ("l", element(pa.struct([("z", pa.bool_())]))),
             ("none", pa.string()),
-            ("bare", pa.string()),
+            ("bare", pa.json_(pa.string())),
             ("late", pa.int64()),
         ]
     )

@@ -25,6 +25,8 @@ class ObjectOf(NamedTuple):
 JsonType = str | ListOf | ObjectOf | None  # a name out of _SCALARS; None: only nulls so far
 
 _SCALARS: dict[type, str] = {bool: "boolean", int: "integer", float: "float", str: "string"}
+INTEGERS = ("integer", "signed", "unsigned")
+"""Of 63 bits and none negative; some negative; some of 64 bits and none negative."""
 
 
 class Misfit(Exception):
@@ -42,23 +44,20 @@ def widen(current: JsonType, value: Any) -> JsonType:
     """The type that holds `value` and all that `current` holds; `current` itself where nothing
     changes.
 
-    Invariant: a type changes only from integer to float; keys and element types are merged.
+    Invariant: a type changes only among integers and from them to float; keys and element types
+    are merged.
     Raises: Misfit.
     """
     if value is None:
         return current
     kind = _SCALARS.get(type(value))
     if kind is not None:
-        if kind == "integer" and not -(2**63) <= value < 2**63:
-            raise Misfit("is an integer beyond 64 bits")
+        if kind == "integer":
+            return _widen_integer(current, value)
         if current is None or current == kind:
             return kind if current is None else current
-        if kind == "float" and current == "integer":
+        if kind == "float" and current in INTEGERS:
             return kind
-        if kind == "integer" and current == "float":
-            if abs(value) > 2**53:  # where floats have gaps
-                raise Misfit("is an integer that its column of floats cannot hold exactly")
-            return current
         raise Misfit(f"must be {_name(current)}, as in the rows before, got {kind}")
     if isinstance(value, list):
         if current is not None and not isinstance(current, ListOf):
@@ -76,6 +75,24 @@ def widen(current: JsonType, value: Any) -> JsonType:
     fields = current.fields if current is not None else {}
     changes = type_changes(fields, value)
     return current if current is not None and not changes else ObjectOf({**fields, **changes})
+
+
+def _widen_integer(current: JsonType, value: int) -> JsonType:
+    if not -(2**63) <= value < 2**64:
+        raise Misfit("is an integer beyond 64 bits")
+    kind = "signed" if value < 0 else "unsigned" if value >= 2**63 else "integer"
+    if current is None or current == kind:
+        return kind if current is None else current
+    if current == "float":
+        if abs(value) > 2**53:  # where floats have gaps
+            raise Misfit("is an integer that its column of floats cannot hold exactly")
+        return current
+    if current not in INTEGERS:
+        raise Misfit(f"must be {_name(current)}, as in the rows before, got integer")
+    if "integer" not in (current, kind):
+        raise Misfit("does not fit 64 bits together with the rows before: some are negative, some "
+                     "above 2^63")  # fmt: skip
+    return current if kind == "integer" else kind
 
 
 def type_changes(fields: Mapping[str, JsonType], row: dict[str, Any]) -> dict[str, JsonType]:
@@ -105,10 +122,10 @@ def widens(before: JsonType, after: JsonType) -> bool:
         return widens(before.element, after.element)
     if isinstance(before, ObjectOf) and isinstance(after, ObjectOf):
         return any(widens(field, after.fields[key]) for key, field in before.fields.items())
-    return before == "integer" and after == "float"
+    return before in INTEGERS and after == "float"
 
 
 def _name(current: JsonType) -> str:
-    return (
-        current if isinstance(current, str) else "list" if isinstance(current, ListOf) else "object"
-    )
+    if isinstance(current, str):
+        return "integer" if current in INTEGERS else current
+    return "list" if isinstance(current, ListOf) else "object"

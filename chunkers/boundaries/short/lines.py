@@ -1,9 +1,10 @@
-"""The lines of a short text and the strength of their ends, in plain Python; see `scan_short`."""
+"""The lines of a short text and the strength of their ends in plain Python."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
+from itertools import pairwise
 
 from chunkers.boundaries.abbreviations import NEAR
 from chunkers.boundaries.characters import (
@@ -15,7 +16,6 @@ from chunkers.boundaries.characters import (
     NAMED,
     NEWLINE,
     UPPER,
-    class_table,
 )
 from chunkers.boundaries.levels import (
     BLANK_LINE,
@@ -44,12 +44,11 @@ from chunkers.boundaries.nesting import (
     joins,
 )
 from chunkers.boundaries.packed import MIN_CHARS, kind_of
-from chunkers.boundaries.sentences import decisions
+from chunkers.boundaries.short.characters import class_bytes
 from chunkers.boundaries.wrapping import NARROWEST, pairs, pairs_inside
 
-SHORT_CHARS, SHORT_LINES = 4096, 64
-"""Above either of these numpy is faster."""
-
+_MAX_LINES = 64
+"""Above it numpy is faster."""
 _DEEP = 200
 _TITLE_CHARS, _UNDER_CHARS = 40, 100
 _BREAK = re.compile(f"\r\n|[{NAMED[NEWLINE]}]")
@@ -78,11 +77,11 @@ class Line:
 
 
 def short_lines(text: str) -> list[Line] | None:
-    """The lines of a text; None if there are too many, or they look hard-wrapped."""
+    """The lines of a text; None if there are too many, or they look packed or hard-wrapped."""
     opens = [0, *(match.end() for match in _BREAK.finditer(text))]
-    if len(opens) > SHORT_LINES:
+    if len(opens) > _MAX_LINES:
         return None
-    kinds = tables()[0]
+    kinds = class_bytes()
     blanks = NAMED[BLANK]
     if "\f" in text:
         return None
@@ -165,7 +164,7 @@ def levels_of(text: str, lines: list[Line]) -> dict[int, int]:
 
 def _nest(text: str, lines: list[Line]) -> None:
     """The same as `nesting.depths`, `joined` and `turns`, and which lines begin an item."""
-    kinds = tables()[0]
+    kinds = class_bytes()
     filled = lines[0]
     for last, line, after in zip([None, *lines], lines, [*lines[1:], None], strict=False):
         if line.empty:
@@ -253,7 +252,7 @@ def _may_be_wrapped(text: str, block: list[Line], kinds: bytes) -> bool:
     stops = [line.stop - (line.body[-1] in NAMED[NEWLINE]) for line in block]
     if max(stop - line.at for line, stop in zip(block, stops, strict=True)) < NARROWEST:
         return False
-    table = tables()[3]
+    table = _pairs()[0]
     runs_over = steady = 0
     for line, following, stop in zip(block, block[1:], stops, strict=False):
         last = kinds[ord(text[stop - 1])]
@@ -264,10 +263,19 @@ def _may_be_wrapped(text: str, block: list[Line], kinds: bytes) -> bool:
     return runs_over >= 0.3 * inner and steady >= 0.6 * inner
 
 
+def may_run_on(text: str, lines: list[Line]) -> bool:
+    """Whether a sentence may run over a line break in a block with other sentences."""
+    kinds, inside = class_bytes(), _pairs()[1]
+    for line, after in pairwise(lines):
+        if line.empty or after.empty or line.stop - line.at <= NARROWEST:
+            continue
+        stop = line.stop - 1
+        if inside[kinds[ord(text[stop - 1])] * CLASSES + kinds[ord(after.body[0])]]:
+            return True
+    return False
+
+
 @lru_cache(maxsize=1)
-def tables() -> tuple[bytes, bytes, bytes, bytes, bytes]:
-    """The classes of characters, both decisions at stops, and pairs, as bytes: indexing is
-    faster."""
-    tables = class_table(), *decisions(), pairs(), pairs_inside()
-    classes, first, verdict, over, inside = (table.tobytes() for table in tables)
-    return classes, first, verdict, over, inside
+def _pairs() -> tuple[bytes, bytes]:
+    """The same as `wrapping.pairs` and `wrapping.pairs_inside`."""
+    return pairs().tobytes(), pairs_inside().tobytes()

@@ -7,7 +7,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chunkers.boundaries.scan import SENTENCE, scan
-from chunkers.boundaries.scan_short import clean_at, mark_at, scan_short
+from chunkers.boundaries.short.characters import clean_at, mark_at
+from chunkers.boundaries.short.scan import scan_short
 from tests.support.chunk_texts import TEXTS
 
 LINES = st.sampled_from(
