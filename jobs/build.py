@@ -70,7 +70,12 @@ def build(job: Job, *, with_secret: bool = True, changes: str | None = None) -> 
         endpoints=tuple(endpoint(job, spec, with_secret=with_secret) for spec in job.endpoints),
         routing=Routing(policy=job.route, rules=job.rules),
         aggregator=aggregator,
-        output=Output(path=job.output.path, metadata=_metadata(job), changes=changes),
+        output=Output(
+            path=job.output.path,
+            metadata=_metadata(job),
+            changes=changes,
+            replaces_nul=job.output.nul == "replace",
+        ),
         dimension=_dimension(job),
         answers=answers_folder(),
         fingerprint=_fingerprint(job),

@@ -147,6 +147,7 @@ class _Run(NamedTuple):
             metadata=pipeline.output.metadata | {"textmill.model": model},
             dimension=pipeline.dimension,
             fingerprint=parts_fingerprint(pipeline, factory.endpoints),
+            replaces_nul=pipeline.output.replaces_nul,
         )
         return sink
 

@@ -166,6 +166,8 @@ class OutputSpec(Struct, frozen=True):
         ".parquet, .jsonl (also .ndjson, .jsonlines), a directory, or - (-o)",
         flag="--output", short="-o", metavar="PATH",
         help="Output: .parquet, .jsonl, directory or -.")]
+    nul: Annotated[Literal["keep", "replace"], Key(
+        "U+0000 in texts: keep, or replace it by U+FFFD for a database that refuses it")] = "keep"
 
     @property
     def format(self) -> Literal["parquet", "jsonl", "directory", "stream"]:

@@ -20,6 +20,7 @@ from pipeline.errors import GuardError
 from pipeline.parts.index import FIRST, OUTCOMES, REUSABLE, PartIndex, read_index
 from pipeline.parts.json_lines import PIECE_ROWS
 from pipeline.parts.layout import OutputLayout
+from pipeline.parts.nul import without_nul
 from pipeline.parts.part_rows import PartRows, part_errors, row_count
 from pipeline.parts.reuse import OPEN_PARTS, CopiedRows, Reuse, readable
 from pipeline.parts.schema import output_schema, row_weights, vector_array, with_vectors
@@ -68,6 +69,7 @@ class Sink:
         metadata: Mapping[str, str] | None = None,
         dimension: int | None = None,
         fingerprint: str = "",
+        replaces_nul: bool = False,
     ) -> None:
         spec = survey.spec
         self.counts = Counts()
@@ -81,6 +83,7 @@ class Sink:
             metadata=metadata,
         )
         self._survey, self._columns, self._per_chunk = survey, columns, per_chunk
+        self._replaces_nul = replaces_nul
         self.layout = OutputLayout(output, run_id)
         self.fingerprint = _fingerprint(fingerprint, survey, self.schema, self.layout.part_suffix)
         """Of everything that the bytes of a part depend on, except its rows and their answers."""
@@ -308,7 +311,8 @@ class Sink:
             else:
                 arrays.append(pa.array(self._own_values[field.name], field.type))
         self._clear()
-        self._parts.add(pa.Table.from_arrays(arrays, self.schema.names))
+        table = pa.Table.from_arrays(arrays, self.schema.names)
+        self._parts.add(without_nul(table) if self._replaces_nul else table)
 
     def _start_part(self, part: int) -> None:
         if part != self._part:
