@@ -34,6 +34,7 @@ from pipeline.dispatch.dispatch import Dispatch
 from pipeline.endpoints.connect import Connections, connect
 from pipeline.errors import BudgetError, StorageError, TextmillError
 from pipeline.loop import Loop
+from pipeline.parts.retyped import retyped_ids_named
 from pipeline.parts.reuse import Reuse, check_removed, plan_reuse
 from pipeline.plan import plan_requests
 from pipeline.prepare.factory import RequestFactory
@@ -162,7 +163,8 @@ class _Run(NamedTuple):
             abandon_on_cancel=True,
         )
         if surveyed.rows:  # `Sink.refuse_empty_output` reports an empty input
-            check_removed(reuse, self.pipeline.guard.max_removed, self.pipeline.output.path)
+            with retyped_ids_named(sink.layout, surveyed):
+                check_removed(reuse, self.pipeline.guard.max_removed, self.pipeline.output.path)
         sink.use_plan(reuse)
         return reuse
 
