@@ -8,7 +8,6 @@ its row group are isolated.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
 from hashlib import sha256
 from math import isfinite
 from typing import Any
@@ -233,11 +232,14 @@ def _batches(
         if name not in present and (columns is None or name in columns)
     ]
     left = metadata.num_rows
+    is_plain = plain_schema(parquet.schema_arrow).equals(parquet.schema_arrow)
 
     def selected(batch: pa.RecordBatch) -> pa.RecordBatch:
         nonlocal left
         left -= len(batch)
-        own = plain_batch(batch.select(names))
+        own = batch.select(names)
+        if not is_plain:
+            own = plain_batch(own)
         if not constants:
             return own
         added = [pa.repeat(pa.scalar(text, pa.string()), len(batch)) for _, text in constants]
@@ -283,7 +285,7 @@ def _parquet_ids(batch: pa.RecordBatch, name: str | None) -> tuple[list[Any], li
     problems: list[str | None] = []
     for value in values:
         problem = "is null" if value is None else None
-        if isinstance(value, float | Decimal) and not isfinite(value):
+        if value.__class__ is float and not isfinite(value):
             problem = "is not a number" if value != value else "is infinite"
         if isinstance(value, bytes) and is_text(column.type):
             problem = "is not valid UTF-8"
