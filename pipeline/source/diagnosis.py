@@ -63,7 +63,7 @@ class Diagnosis(NamedTuple):
         return f"the file is {self.what}, not JSONL"
 
     def line(self, file: str) -> str:
-        """One line for a message about this file, with the command that mends it."""
+        """One line for a message about this file, with the command that converts it."""
         return f"{file}: {self}" + (f" ({self.hint})" if self.hint else "")
 
 
