@@ -261,7 +261,7 @@ def test_fault_21_an_input_that_vanishes_during_the_run_is_not_published(workdir
 def test_faults_8_and_9_in_kept_and_nested_columns(workdir, textmill):
     good = [{"id": n, "text": text_of(n), "n": 1, "o": {"x": [1]}} for n in range(3)]
     odd = [
-        b'{"id": 10, "text": "a", "n": 9223372036854775808}',
+        b'{"id": 10, "text": "a", "n": 18446744073709551616}',
         b'{"id": 11, "text": "a", "o": {"x": [-9223372036854775809]}}',
         b'{"id": 12, "text": "a", "n": -Infinity}',
         b'{"id": 13, "text": "a", "o": {"x": [NaN]}}',
