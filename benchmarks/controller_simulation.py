@@ -225,11 +225,12 @@ class Ours:
         self.draw, self.header = draw, header
         calls = None if per_second is None else limits.bucket(per_second * 60, 0.0)
         self.limits = limits.Limits(calls)
-        self.room = concurrency.concurrency(IN_FLIGHT, 0.0)
+        self.room = concurrency.concurrency(IN_FLIGHT)
 
     def wait(self, now: float) -> float:
+        self.room = concurrency.at(self.room, now)
         if not concurrency.has_room(self.room):
-            return math.inf
+            return concurrency.release_seconds(self.room, now)
         # Asked and not yet taken: `sent` takes.
         self.leased, wait = limits.lease_all(self.limits, now, 0)
         if wait:
@@ -239,7 +240,7 @@ class Ours:
     def sent(self, now: float) -> Any:
         self.limits = self.leased
         self.room = concurrency.sent(self.room)
-        return self.room.round
+        return self.room.calls, self.room.in_flight
 
     def back(self, now: float, note: Any, started: float, refused: float | None) -> None:
         came: concurrency.CallResult = "answered"
@@ -254,10 +255,10 @@ class Ours:
                 names_wait=not math.isnan(refused),
                 calls_per_second=concurrency.calls_per_second(self.room),
             )
-            came = "else" if is_explained else "refused"
+            came = "limited" if is_explained else "refused"
             # Every wait that is named is honoured, up to 10 % longer; none named is no pause.
             self.limits = limits.pause(self.limits, now, refused * self.draw.uniform(1, 1.1))
-        self.room = concurrency.returned(self.room, now, note, now - started, came)
+        self.room = concurrency.returned(self.room, now, *note, now - started, came)
 
 
 CONTROLLERS: dict[str, Callable[[random.Random], Any]] = {

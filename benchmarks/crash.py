@@ -36,6 +36,7 @@ from tests.support.crashing import (
     chain,
     strike,
 )
+from tests.support.served import KEY
 
 LATENCY_SECONDS = 0.01
 BLOWS = (
@@ -61,7 +62,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         closing(Processes()) as made,
-        serving(SCRIPT, key="secret-7f3a9c51d2") as mock,
+        serving(SCRIPT, key=KEY) as mock,
     ):
         for row, problems in _measured(made, mock, Path(folder), options):
             rows.append(row)

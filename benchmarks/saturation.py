@@ -64,8 +64,11 @@ class Memory:
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Answer]:
         return {key: self.answers[key] for key in keys if key in self.answers}
 
-    def put_many(self, answers: Sequence[tuple[bytes, Answer]]) -> None:
+    def put_many(
+        self, answers: Sequence[tuple[bytes, Answer]], can_use: object
+    ) -> dict[bytes, Answer]:
         self.answers.update(answers)
+        return {}
 
 
 def request(number: int) -> Request:

@@ -34,10 +34,10 @@ class Method(Struct, frozen=True):
 
 
 CHUNKERS = {
-    "structure": Method("structure:chunk_structure", revision=1),
-    "fixed": Method("fixed:chunk_fixed", revision=1),
-    "markdown": Method("markdown:chunk_markdown", revision=1),
-    "semantic": Method("semantic:chunk_semantic", revision=1),
+    "structure": Method("structure:chunk_structure", revision=2),
+    "fixed": Method("fixed:chunk_fixed", revision=2),
+    "markdown": Method("markdown:chunk_markdown", revision=2),
+    "semantic": Method("semantic:chunk_semantic", revision=2),
 }
 """The chunkers of this package, by the value of `chunk.method` in a job file."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from chunkers.boundaries.graphemes import is_break
+from chunkers.boundaries.graphemes import in_short_word, is_break
 from chunkers.tokens.encoded import Encoded, check_sizes
 from chunkers.tokens.tokenizers import Tokenizer
 from chunkers.tokens.tokenizers import tokenizer as tokenizer_by_name
@@ -38,6 +38,7 @@ def _windows(text: str, tokenizer: Tokenizer, size: int, overlap: int) -> Iterat
             if end <= cut:
                 start = cut
                 end, tokens = encoded.fill(start, cut, size)
+            end, tokens = encoded.before_last_word(start, cut, end, tokens, size)
             yield Chunk(start, end, tokens)
             previous, cut = cut, end
             start = _overlap_start(encoded, previous, cut, overlap) if overlap else cut
@@ -48,7 +49,11 @@ def _overlap_start(encoded: Encoded, previous: int, cut: int, overlap: int) -> i
     """The first place after `previous` with at most `overlap` tokens from there to `cut`."""
     place = max(previous + 1, encoded.place(encoded.locate(cut)[0] - overlap))
     while place < cut:
-        if is_break(encoded.text, place) and encoded.count_alone(place, cut) <= overlap:
+        if _begins(encoded.text, place) and encoded.count_alone(place, cut) <= overlap:
             return place
         place += 1
     return cut
+
+
+def _begins(text: str, place: int) -> bool:
+    return is_break(text, place) and not in_short_word(text, place)

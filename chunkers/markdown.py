@@ -12,10 +12,8 @@ from chunkers.structure import (
     CUT_FROM,
     Cut,
     Limits,
-    cut_at,
     limits,
-    next_cut,
-    overlap_start,
+    next_chunk,
 )
 from chunkers.tokens.encoded import Encoded
 from chunkers.tokens.tokenizers import Tokenizer
@@ -59,7 +57,7 @@ def _chunks(text: str, tokenizer: Tokenizer, figures: Limits) -> Iterator[Chunk]
     if not text or text.isspace():
         return
     with Encoded(text, tokenizer) as encoded:
-        units = Units(encoded)
+        units = Units(encoded, figures.size)
         small = max(1, int(figures.size * SMALL))
         path: list[tuple[int, str]] = []
         heading = 0
@@ -71,34 +69,23 @@ def _chunks(text: str, tokenizer: Tokenizer, figures: Limits) -> Iterator[Chunk]
                 path = [parent for parent in path if parent[0] < level]
                 path.append((level, title))
                 heading += 1
-            start = cut
-            if figures.overlap and cut.at:
-                start = overlap_start(units, previous, cut, figures.overlap)
-            end, tokens = _section_end(units, start, cut, figures.size, small)
-            if not tokens:
-                end, tokens = next_cut(units, start, cut, figures)
-            if end.at <= cut.at:
-                start = cut
-                end, tokens = next_cut(units, start, cut, figures)
+            planned = _section_end(units, cut, figures, small)
+            start, end, tokens = next_chunk(units, previous, cut, figures, planned)
             yield Chunk(
                 start.at, end.at, tokens, SEPARATOR.join(title for _, title in path) or None
             )
-            previous, cut = cut, end
+            previous, cut = start, end
 
 
-def _section_end(units: Units, start: Cut, cut: Cut, size: int, small: int) -> tuple[Cut, int]:
-    """The end of the section that begins at `cut`, and its tokens: 0 if it is small or too long."""
-    encoded = units.encoded
+def _section_end(units: Units, cut: Cut, figures: Limits, small: int) -> int:
+    """The end of the section that begins at `cut`: 0 if it is small or too long."""
     index = bisect_left(units.tokens_before_start, cut.tokens_before_end + small)
-    while (
-        index < len(units.at) and units.tokens_before_start[index] <= start.tokens_before_end + size
-    ):
-        end = units.at[index]
-        if end > cut.at and units.level[index] == HEADING:
-            tokens = encoded.count_alone(start.at, end)
-            return cut_at(units, end), tokens * (tokens <= size)
+    full = cut.tokens_before_end + figures.size
+    while index < len(units.at) and units.tokens_before_start[index] <= full:
+        if units.at[index] > cut.at and units.level[index] >= HEADING:
+            return units.at[index]
         index += 1
-    return cut, 0
+    return 0
 
 
 def read_heading(text: str, place: int) -> tuple[int, str]:

@@ -16,17 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from chunkers.boundaries.scan import BLANK_LINE, HEADING, LINE, ROW, SENTENCE
-from chunkers.structure import (
-    CLOSE_AT,
-    CUT_FROM,
-    Cut,
-    Limits,
-    cut_at,
-    limits,
-    next_cut,
-    overlap_start,
-)
+from chunkers.boundaries.levels import BLANK_LINE, HEADING, LINE, PAGE, RUN_ON, SENTENCE
+from chunkers.structure import CLOSE_AT, CUT_FROM, Cut, Limits, limits, next_chunk
 from chunkers.tokens.encoded import Encoded
 from chunkers.tokens.tokenizers import Tokenizer
 from chunkers.tokens.tokenizers import tokenizer as tokenizer_by_name
@@ -58,7 +49,8 @@ LENGTH = 0.1
 """Penalty for a chunk that is e times longer or shorter than its target."""
 PRICE = 0.3
 """Price of each chunk at focus 0."""
-ENDS = {SENTENCE: -0.4, ROW: -0.3, LINE: 0.0, BLANK_LINE: 0.1, HEADING: 0.2}
+ENDS = {RUN_ON: -0.5, SENTENCE: -0.4, **dict.fromkeys(range(SENTENCE + 1, LINE), -0.3)}
+ENDS |= {BLANK_LINE: 0.1, HEADING: 0.2, PAGE: 0.2}
 """Worth of a chunk's end, by its level."""
 NUDGE = 0.02
 """Largest bonus of an end from the characters around it, so that the same one of several equal cuts
@@ -139,30 +131,20 @@ def _chunks(
     if not text or text.isspace():
         return
     with Encoded(text, tokenizer) as encoded:
-        units = Units(encoded)
+        units = Units(encoded, figures.size)
         previous = cut = Cut(0, 0, True, tokenizer.additive, 0)
         planned: list[int] = []
         ahead = (WINDOW + 2) * figures.size + 64
-        overlap = figures.overlap
         while cut.at < len(text):
             if not planned:
                 units.reach(cut.tokens_before_end + ahead, previous.at)
                 planned = plan(units, cut, figures, embed, aim)[::-1]
-            start = overlap_start(units, previous, cut, overlap) if overlap and cut.at else cut
-            end, tokens = cut, 0
-            if planned:
-                end = cut_at(units, planned.pop())
-                tokens = encoded.count_alone(start.at, end.at, start.clean)
-            if not 0 < tokens <= figures.size:
-                # The sentence is too long, or the chunk has more tokens alone than in place.
+            aimed = planned.pop() if planned else 0
+            start, end, tokens = next_chunk(units, previous, cut, figures, aimed)
+            if end.at != aimed:
                 planned = []
-                units.reach(cut.tokens_before_end + 2 * figures.size + 64, previous.at)
-                end, tokens = next_cut(units, start, cut, figures)
-            if end.at <= cut.at:
-                start = cut
-                end, tokens = next_cut(units, start, cut, figures)
             yield Chunk(start.at, end.at, tokens)
-            previous, cut = cut, end
+            previous, cut = start, end
 
 
 def plan(units: Units, cut: Cut, figures: Limits, embed: Embed, aim: Aim) -> list[int]:
@@ -170,7 +152,7 @@ def plan(units: Units, cut: Cut, figures: Limits, embed: Embed, aim: Aim) -> lis
 
     Empty if even the sentence at `cut` alone does not fit.
     """
-    room = figures.size - (figures.overlap if cut.at else 0)
+    room = figures.size - figures.overlap
     pieces, complete = join(units, cut, room, WINDOW * figures.size, figures.size)
     if not pieces.unit:
         return []

@@ -8,13 +8,13 @@ last cut, so that after an edit the cuts realign within a few chunks.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from msgspec import Struct
 
 from chunkers.boundaries.graphemes import TOKENS_BACK, first_cut, last_cut
-from chunkers.boundaries.scan import ROW
+from chunkers.boundaries.levels import FREE, RUN_ON, SENTENCE
 from chunkers.tokens.encoded import Encoded, check_sizes
 from chunkers.tokens.tokenizers import Tokenizer
 from chunkers.tokens.tokenizers import tokenizer as tokenizer_by_name
@@ -28,6 +28,11 @@ it. The minimum chunk is small against this range, so cuts realign soon after an
 
 CUT_FROM = 0.5
 """Share of `size` from which a chunk may close at the end of a sentence, if no line ends there."""
+
+
+TRIED = 4
+"""Sentences with which an overlap is tried to begin; more are needed only for a text that has
+more tokens alone."""
 
 
 class Limits(NamedTuple):
@@ -102,20 +107,15 @@ def _chunks(text: str, tokenizer: Tokenizer, figures: Limits) -> Iterator[Chunk]
             yield Chunk(0, len(text), tokens)
             return
     with Encoded(text, tokenizer) as encoded:
-        units = Units(encoded, whole_to=0 if figures.overlap else figures.size)
+        units = Units(encoded, figures.size, whole_to=0 if figures.overlap else figures.size)
         previous = cut = Cut(0, 0, True, tokenizer.additive, 0)
         ahead = 2 * figures.size + 64
-        overlap = figures.overlap
         while cut.at < len(text):
             if units.tokens_read < cut.tokens_before_end + ahead:
                 units.reach(cut.tokens_before_end + ahead, previous.at)
-            start = overlap_start(units, previous, cut, overlap) if overlap and cut.at else cut
-            end, tokens = next_cut(units, start, cut, figures)
-            if end.at <= cut.at:  # the overlap leaves no room for a single character
-                start = cut
-                end, tokens = next_cut(units, start, cut, figures)
+            start, end, tokens = next_chunk(units, previous, cut, figures)
             yield Chunk(start.at, end.at, tokens)
-            previous, cut = cut, end
+            previous, cut = start, end
 
 
 def _is_one_line(text: str, size: int) -> bool:
@@ -124,17 +124,68 @@ def _is_one_line(text: str, size: int) -> bool:
     return len(text) <= (3 * size if text.isascii() else size) and len(text.splitlines()) == 1
 
 
-def next_cut(units: Units, start: Cut, cut: Cut, figures: Limits) -> tuple[Cut, int]:
-    """The end of the chunk that begins at `start` and has new text from `cut` on, and its tokens.
+def next_chunk(
+    units: Units, previous: Cut, cut: Cut, figures: Limits, planned: int = 0
+) -> tuple[Cut, Cut, int]:
+    """The start and the end of the chunk whose new text begins at `cut`, and its tokens.
 
-    Invariant: the end is `cut` only if `start` is before it and not one character fits.
+    `previous`: the start of the chunk before it, after which its overlap begins.
+    `planned`: the place where it should end, or 0. The overlap gives way to it, and to a sentence
+    or line that fits only without it.
+    """
+    if planned:
+        end = cut_at(units, planned)
+        for overlap in _overlaps(end.tokens_before_end - cut.tokens_before_end, cut, figures):
+            start = overlap_start(units, previous, cut, overlap)
+            tokens = units.encoded.count_alone(start.at, end.at, start.clean)
+            if tokens <= figures.size:
+                return start, end, tokens
+    first = bisect_left(units.ends, cut.unit - units.dropped)
+    needed = figures.size + 1
+    if first < len(units.ends):
+        needed = units.ends_before_start[first] - cut.tokens_before_end
+    for overlap in _overlaps(needed, cut, figures):
+        start = overlap_start(units, previous, cut, overlap)
+        found = _unit_cut(units, start, cut, figures)
+        if found:
+            return start, *found
+    if needed <= figures.size and (found := _unit_cut(units, cut, cut, figures, any_unit=True)):
+        return cut, *found
+    start = overlap_start(units, previous, cut, figures.overlap)
+    place, tokens = _inner_cut(units, start, cut, figures.size)
+    if place <= cut.at:  # the overlap leaves no room for a single character
+        start = cut
+        place, tokens = _inner_cut(units, start, cut, figures.size)
+    place, tokens = units.encoded.before_last_word(start.at, cut.at, place, tokens, figures.size)
+    return start, cut_at(units, place), tokens
+
+
+def _overlaps(needed: int, cut: Cut, figures: Limits) -> Iterator[int]:
+    """The overlap, then what is left of it by a unit of `needed` tokens, then none."""
+    if cut.at and figures.overlap:
+        yield figures.overlap
+        left = figures.size - needed
+        if 0 < left < figures.overlap:
+            yield left
+    yield 0
+
+
+def _unit_cut(
+    units: Units, start: Cut, cut: Cut, figures: Limits, *, any_unit: bool = False
+) -> tuple[Cut, int] | None:
+    """The end of a chunk from `start` at one of the units after `cut`, and its tokens.
+
+    `any_unit`: also one that splits a larger unit. That one fits by its tokens in place, but it
+    has more of them alone.
     """
     encoded = units.encoded
     room = figures.size
     while room > 0:
         index = choose(units, start.tokens_before_end, cut, room, figures)
+        if index < 0 and any_unit:
+            index = _last_fitting(units, start.tokens_before_end + room, cut)
         if index < 0:
-            break
+            return None
         end, before_end = units.at[index], units.tokens_before_end[index]
         whole = before_end == units.tokens_before_start[index]
         if start.clean and whole and not encoded.non_seams:
@@ -146,11 +197,12 @@ def next_cut(units: Units, start: Cut, cut: Cut, figures: Limits) -> tuple[Cut, 
             return Cut(end, before_end, whole, units.clean[index] == 1, unit), tokens
         # It has more tokens alone than in place: reduce the room by at least the difference.
         room -= tokens - figures.size
-    return _inner_cut(units, start, cut, figures.size)
+    return None
 
 
-def _inner_cut(units: Units, start: Cut, cut: Cut, size: int) -> tuple[Cut, int]:
-    """The same as `next_cut`, inside a unit that is too long."""
+def _inner_cut(units: Units, start: Cut, cut: Cut, size: int) -> tuple[int, int]:
+    """The end inside a unit that is too long, and the tokens; the place of `cut` if not one
+    character fits after the overlap."""
     encoded = units.encoded
     high = encoded.reach_of(start.tokens_before_end + size)
     if high > cut.at:
@@ -158,9 +210,8 @@ def _inner_cut(units: Units, start: Cut, cut: Cut, size: int) -> tuple[Cut, int]
         end = last_cut(encoded.text, cut.at, high, ends, encoded.is_clean_end)
         tokens = encoded.count_alone(start.at, end)
         if tokens <= size:
-            return cut_at(units, end), tokens
-    end, tokens = encoded.fill(start.at, cut.at, size)
-    return cut_at(units, end), tokens
+            return end, tokens
+    return encoded.fill(start.at, cut.at, size)
 
 
 def cut_at(units: Units, place: int) -> Cut:
@@ -183,49 +234,44 @@ def choose(units: Units, base: int, cut: Cut, room: int, figures: Limits) -> int
         and units.encoded.complete
     ):
         return len(before_start) - 1
-    strong = units.strong_tokens_before_start
+    first = cut.unit - units.dropped
+    strong = units.strong_before_start
     near, far = cut.tokens_before_end + figures.close_from, cut.tokens_before_end + figures.close_to
     low = bisect_left(strong, near if near < full else full)
     high = bisect_right(strong, far if far < full else full, low)
-    if low < high and units.at[units.strong[low]] <= cut.at:
+    if low < high and units.strong[low] < first:
         low += 1
-    if high - low == 1:
-        return units.strong[low]
     if low < high:
-        return min(units.strong[low:high], key=units.preference.__getitem__)
-    if high < len(strong) and strong[high] <= full and units.at[units.strong[high]] > cut.at:
+        return _preferred(units, units.strong[low:high])
+    if high < len(strong) and strong[high] <= full and units.strong[high] >= first:
         return units.strong[high]
-    first = cut.unit - units.dropped
-    last = bisect_right(before_start, full, first)
-    if last == first:
-        return -1
-    if before_start[-1] <= full and units.encoded.complete and not strong[high:]:
-        return len(before_start) - 1  # the rest fits, so that no sentence is left over
-    before = _before_block(units, high, first, figures.size)
-    if before >= 0:
-        return before
-    low = bisect_left(
-        before_start,
-        min(cut.tokens_before_end + figures.cut_from, before_start[last - 1]),
-        first,
-        last,
-    )
-    return units.best(low, last)
-
-
-def _before_block(units: Units, high: int, first: int, size: int) -> int:
-    """The unit before a table or code fence that fits into a chunk of its own; or -1."""
-    if not 0 < high < len(units.strong) or units.strong[high - 1] < first:
-        return -1
-    before, after = units.strong[high - 1], units.strong[high]
-    whole = units.tokens_before_start[after] - units.tokens_before_end[before] <= size
-    if whole and ROW in units.level[before + 1 : after]:
-        return before
+    ends = units.ends_before_start
+    begin = bisect_left(units.ends, first)
+    stop = bisect_right(ends, full, begin)
+    if begin < stop:
+        low = bisect_left(
+            ends, min(cut.tokens_before_end + figures.cut_from, ends[stop - 1]), begin, stop
+        )
+        return _preferred(units, units.ends[low:stop])
     return -1
+
+
+def _last_fitting(units: Units, full: int, cut: Cut) -> int:
+    """The last of the strongest units that end within `full` tokens; or -1."""
+    first = cut.unit - units.dropped
+    last = bisect_right(units.tokens_before_start, full, first)
+    strength = max(units.level[first:last], default=0)
+    return units.level.rindex(strength, first, last) if first < last else -1
+
+
+def _preferred(units: Units, indices: Sequence[int]) -> int:
+    return indices[0] if len(indices) == 1 else min(indices, key=units.preference.__getitem__)
 
 
 def overlap_start(units: Units, previous: Cut, cut: Cut, overlap: int) -> Cut:
     """The start of the overlap before `cut`: after `previous`, at a sentence if one fits."""
+    if not overlap or not cut.at:
+        return cut
     encoded = units.encoded
     floor = cut.tokens_before_end - overlap
     at, before_end = units.at, units.tokens_before_end
@@ -233,7 +279,7 @@ def overlap_start(units: Units, previous: Cut, cut: Cut, overlap: int) -> Cut:
     if last and at[last - 1] == cut.at:
         last -= 1
     first = bisect_left(before_end, floor, previous.unit - units.dropped, last)
-    for index in range(first, min(last, first + 4)):
+    for index in _starts(units, range(first, min(last, first + TRIED))):
         clean = units.clean[index] == 1
         if (clean and cut.whole and not encoded.non_seams) or (
             encoded.count_alone(at[index], cut.at, clean) <= overlap
@@ -250,3 +296,21 @@ def overlap_start(units: Units, previous: Cut, cut: Cut, overlap: int) -> Cut:
             return cut_at(units, place)
         begin = max(place + 1, encoded.place(encoded.locate(place)[0] + tokens - overlap))
     return cut
+
+
+def _starts(units: Units, indices: Sequence[int]) -> Iterator[int]:
+    """The units after which an overlap may begin: first those after which a sentence begins.
+
+    A line that is not full may end inside a sentence.
+    """
+    text = units.encoded.text
+    later = []
+    for index in indices:
+        level = units.level[index]
+        before = text[max(0, units.at[index] - 8) : units.at[index]].rstrip()[-1:]
+        goes_on = before.isalnum() or before in "-–—,，、"
+        if level == RUN_ON or (SENTENCE < level < FREE and goes_on):
+            later.append(index)
+        else:
+            yield index
+    yield from later

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from jobs.__main__ import cli
+from jobs.commands import cli
 from jobs.spec.load import reference
 
 HERE = Path(__file__).parent

@@ -1,7 +1,6 @@
-"""The command line: the name, module and summary of every command.
+"""The console script: standard streams, signals and exit codes, outside of any command.
 
-Only click is imported here, so that `textmill --help` is as fast as click. A command's module in
-`jobs/cli/` is imported when the command runs or shows its own help.
+Nothing slow is imported at the top: until `main` runs, ctrl-C would print a traceback.
 """
 
 from __future__ import annotations
@@ -9,89 +8,45 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from importlib import import_module
-from typing import Any
 
-import click
+from jobs import stdio
 
-# fmt: off
-COMMANDS = {
-    "cache": ("cli.cache:cache",
-              "Count, verify, prune, export and import the cached answers."),
-    "chunks": ("cli.chunks:chunks",
-               "Show the chunks of the documents in FILE_OR_JOB (- for stdin)."),
-    "explain": ("cli.explain:explain",
-                "Explain why a row of JOB is cached, or is not."),
-    "mock": ("cli.mock:mock", "Serve every protocol with made-up answers, for tests."),
-    "plan": ("cli.plan:plan", "Estimate the calls and the cost of a run of JOB, offline."),
-    "report": ("cli.report:report", "Report what a run did and what to do next."),
-    "run": ("cli.run:run", "Run JOB, a job file or the name of a template."),
-    "schedule": ("cli.schedule:schedule", "Run a job every day at a fixed time."),
-    "search": ("cli.search:search",
-               "Find the chunks of an output OUT that are nearest to QUESTION."),
-    "status": ("cli.status:status",
-               "List the runs: start, ending, rows, cost, and how to resume."),
-    "templates": ("cli.templates:templates", "List the templates, or print the template NAME."),
-}
-# fmt: on
-"""By name: `module:command`, relative to this package, which may be installed under another name;
-and the first sentence of the command's help (a test compares them)."""
-
-
-class LazyGroup(click.Group):
-    """A group whose `commands` hold only names and summaries; the command itself is imported."""
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of this name."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, name = COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(import_module(f"{__package__}.{module}"), name)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Lists the commands without importing any."""
-        click.Group(commands=self.commands).format_commands(ctx, formatter)
-
-
-@click.group(
-    cls=LazyGroup,
-    commands=[click.Command(name, help=about) for name, (_, about) in COMMANDS.items()],
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-@click.version_option(package_name="textmill", message="%(prog)s %(version)s")
-def cli() -> None:
-    """Job runner for long texts: rows in, chunks to inference endpoints, ordered results out."""
+SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+"""End the process with 143; while a run works, `pipeline.runs.interrupts` receives them instead."""
 
 
 def main() -> None:
-    """The console script: standard streams, signals and exit codes, outside of any command."""
-    # Arrow reads this once, at import. Its own allocator keeps the memory of a large page.
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    for descriptor in (0, 1, 2):  # a closed one would be reused for the next opened file
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
-    signal.signal(signal.SIGTERM, _exit_terminated)
-    code: Any = 0
+    """Runs one command and ends the process with a code of the table in docs/errors.md."""
+    code = 1
     try:
-        code = cli.main(prog_name="textmill", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+        # Arrow reads this once, at import. Its own allocator keeps the memory of a large page.
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+        stdio.use_utf8()
+        stdio.open_streams()
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+                signal.signal(number, _exit_terminated)
+        code = _exit_code()
+    except KeyboardInterrupt:
         code = 130
     except SystemExit as exit_:
-        code = exit_.code
+        code = exit_.code if isinstance(exit_.code, int) else 1
+    code = stdio.close(code)
     if code in (130, 143):
         # Threads may still read a long input; their results are not needed any more.
-        sys.stdout.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _exit_code() -> int:
+    from jobs.commands import start
+
+    try:
+        return start()
+    except Exception as error:  # outside of every command, such as a module that cannot be read
+        from jobs.cli.shell import report
+
+        return report(error)
 
 
 def _exit_terminated(*_: object) -> None:

@@ -17,21 +17,24 @@ from aggregators import AGGREGATORS
 from aggregators import REVISIONS as AGGREGATOR_REVISIONS
 from chunkers.boundaries.scan import sentences
 from chunkers.tokens.tokenizers import check_tokenizer, tokenizer
-from jobs.home import answers_folder
+from jobs.home import home, home_to_read
 from jobs.secrets import resolve
 from jobs.spec.check_job import max_own_tokens
 from jobs.spec.fingerprint import fingerprint, input_settings
 from jobs.spec.job import EndpointSpec, Job
+from pipeline.endpoints.kinds import KINDS
 from pipeline.errors import UsageError
+from pipeline.limits.descriptors import allow, bounds
 from pipeline.prepare.pipeline import Chunking, Output, Pipeline, Prompt, Routing
 from pipeline.prepare.prompts import columns_of, renderer
-from pipeline.records import Budget, Chunk, Chunker, Endpoint, Guard, Stop
+from pipeline.records import Budget, Chunk, Chunker, Endpoint, Guard, Price, Stop
 from pipeline.source.files import InputSpec
 from pipeline.tasks import TASKS
+from pipeline.text import canonical_url, many
 
 
 def build(job: Job, *, with_secret: bool = True, changes: str | None = None) -> Pipeline:
-    """The pipeline of this job. Without the secret it can plan, but not run.
+    """The pipeline of this job. Without the secret, and without a home, it can plan, but not run.
 
     `changes`: path of the file of changes.
     Raises: UsageError, also if an extra or a credential is missing.
@@ -74,10 +77,11 @@ def build(job: Job, *, with_secret: bool = True, changes: str | None = None) -> 
             path=job.output.path,
             metadata=_metadata(job),
             changes=changes,
+            answered_only=job.output.rows == "answered",
             replaces_nul=job.output.nul == "replace",
         ),
         dimension=_dimension(job),
-        answers=answers_folder(),
+        answers=(home() if with_secret else home_to_read()) / "answers",
         fingerprint=_fingerprint(job),
         input_settings=input_settings(job, tokenizer_name(job)),
         guard=Guard(
@@ -92,6 +96,26 @@ def build(job: Job, *, with_secret: bool = True, changes: str | None = None) -> 
             until=job.run.until,
         ),
         budget=Budget(max_cost_usd=job.budget.max_cost_usd, stop_at_cap=job.budget.stop_at_cap),
+    )
+
+
+def within_descriptors(pipeline: Pipeline) -> tuple[Pipeline, str]:
+    """The pipeline with no more calls at a time than this process can open connections, and a line
+    that says so; empty where all fit. Raises: UsageError."""
+    remote = [each for each in pipeline.endpoints if not KINDS[each.kind].is_embedded]
+    wanted = sum(each.concurrency for each in remote)
+    fitted = allow(wanted)
+    if fitted.calls >= wanted:
+        return pipeline, ""
+    ceilings = bounds([each.concurrency for each in remote], fitted.calls)
+    lowered = {each.name: ceiling for each, ceiling in zip(remote, ceilings, strict=True)}
+    endpoints = tuple(
+        replace(each, concurrency=lowered.get(each.name, each.concurrency))
+        for each in pipeline.endpoints
+    )
+    return replace(pipeline, endpoints=endpoints), (
+        f"the limit of {fitted.soft:,} open files allows {many(fitted.calls, 'call')} at a time of "
+        f"the {wanted:,} of the job; `ulimit -n` raises it"
     )
 
 
@@ -153,12 +177,13 @@ def endpoint(job: Job, spec: EndpointSpec, *, with_secret: bool) -> Endpoint:
         batch_tokens=spec.batch_tokens,
         requests_per_minute=spec.requests_per_minute,
         tokens_per_minute=spec.tokens_per_minute,
-        price=spec.price,
+        price=Price() if spec.facts.is_embedded else spec.price,
         deadline=spec.deadline,
         allow_model_change=spec.allow_model_change,
         weight=1.0 if spec.weight is None else spec.weight,
         is_fallback=spec.fallback,
         replica_of=spec.replica_of or "",
+        origin=_origin(job, spec),
     )
 
 
@@ -170,9 +195,21 @@ def _identity(job: Job, spec: EndpointSpec) -> tuple[str, ...]:
     spec = job.origin(spec)
     if local_model := spec.facts.models.get(job.task):
         return (spec.kind, local_model)
+    if spec.identity:
+        return (spec.kind, spec.provider or "", spec.model or "", spec.revision, spec.identity)
     if spec.model is None:
-        return (spec.kind, "", spec.url)
+        return (spec.kind, "", canonical_url(spec.url))
     return (spec.kind, spec.provider or "", spec.model, spec.revision)
+
+
+def _origin(job: Job, spec: EndpointSpec) -> str:
+    """What its answers come from, until its server names its model; empty where the key says it:
+    an embedded model, a declared identity, a URL in the key."""
+    named = job.origin(spec)
+    is_named = named.model or named.facts.names_itself
+    if spec.facts.is_embedded or named.identity or not is_named:
+        return ""
+    return canonical_url(spec.url)
 
 
 def _metadata(job: Job) -> dict[str, str]:

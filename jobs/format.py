@@ -1,4 +1,4 @@
-"""Numbers as people read and type them: durations, counts, sizes, costs, shares.
+"""Numbers and times as people read and type them: durations, counts, sizes, costs, shares.
 
 `pipeline.text.many` counts nouns; it is there because messages of the engine use it, too.
 """
@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from datetime import UTC, datetime
+
+from pipeline.records import Usage
 
 SECONDS = {
     "": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3_600.0,
@@ -64,11 +67,11 @@ def compact_count(number: int) -> str:
     return f"{number / size:.{0 if number >= 100 * size else 1}f}{unit}"
 
 
-def cost(usd: float, *, is_known: bool = True) -> str:
+def cost(usage: Usage) -> str:
     """`$0.41`; with calls that have no price `cost unknown`, or `at least $0.41`."""
-    if is_known:
-        return f"${usd:,.2f}"
-    return f"at least ${usd:,.2f}" if usd else "cost unknown"
+    if not usage.unpriced_calls:
+        return f"${usage.cost_usd:,.2f}"
+    return f"at least ${usage.cost_usd:,.2f}" if usage.cost_usd else "cost unknown"
 
 
 def cached_share(cached: int, requests: int) -> list[str]:
@@ -85,3 +88,17 @@ def byte_size(n_bytes: float) -> str:
             return f"{n_bytes:,.1f} {unit}"
         n_bytes /= 1_000
     return f"{n_bytes:,.1f} TB"
+
+
+def local(at: datetime) -> datetime:
+    """A moment, or the local time without a zone, in local time; in UTC where TZ names an
+    impossible zone, such as `UTC-99:99`."""
+    try:
+        return at.astimezone()
+    except (ValueError, OverflowError):
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def local_now() -> datetime:
+    """The current local time."""
+    return local(datetime.now(UTC))

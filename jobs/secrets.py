@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -64,7 +65,9 @@ def resolve(
         if text is None:
             raise UsageError(f"{key}: {name} is not set", hint=hint)
     else:
-        path = Path(base_folder, api_key.file or "").expanduser()
+        path = Path(base_folder, api_key.file or "")
+        with suppress(RuntimeError):  # there is no such home folder: reading the path names it
+            path = path.expanduser()
         name, hint = (
             f"file `{printable(mask(str(path)))}`",
             "put only the key into it",

@@ -9,9 +9,10 @@ a new row.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 
 class TextmillError(Exception):
@@ -71,6 +72,12 @@ class BudgetError(TextmillError):
     resumable = True
 
 
+class PlanOverBudget(BudgetError):
+    """The plan of a run costs more than its budget: the same command is refused again."""
+
+    resumable = False
+
+
 class TimeLimit(TextmillError):
     """`run.until` was reached: calls in flight were drained, the next run resumes."""
 
@@ -101,6 +108,18 @@ class StorageError(TextmillError):
     exit_code = 13
     exit_class = "storage"
     resumable = True
+
+
+class DescriptorError(StorageError):
+    """The process, or the machine, has too many open files."""
+
+    errnos = frozenset({errno.EMFILE, errno.ENFILE})
+
+    def __init__(self, address: str) -> None:
+        super().__init__(
+            f"{address}: too many open files",
+            hint="raise the limit with `ulimit -n 4096`, or lower endpoint.concurrency",
+        )
 
 
 class GuardError(TextmillError):
@@ -157,6 +176,7 @@ ErrorKind = Literal[
     "transient",
     "ambiguous",
     "invalid",
+    "truncated",
 ]
 
 
@@ -277,6 +297,8 @@ ERRORS: dict[ErrorKind, ErrorFacts] = {
     ),
     # 200, but not a valid answer to the request.
     "invalid": ErrorFacts(may_be_billed=True, attempts=3, retry_cost=_RETRY),
+    # 200, but the token limit ran out before the text began: another try costs the same.
+    "truncated": ErrorFacts(may_be_billed=True),
 }
 """The consequences of each class of error; `docs/errors.md` describes how each is recognised."""
 
@@ -306,6 +328,9 @@ class EndpointError(Exception):
         self.status = status
         self.retry_after = retry_after
         self.headers: Mapping[str, str] = {}
+        self.ask_with: Mapping[str, Any] = {}
+        """Parameters that the endpoint asks with instead from now on: the server refuses the way of
+        asking, not the request. The call is sent again at once, and uses up no attempt."""
 
     @property
     def facts(self) -> ErrorFacts:

@@ -36,6 +36,17 @@ class RuleColumnMissing(Struct, frozen=True, tag_field="event", tag="rule_column
     column: str
 
 
+class AnswersShared(Struct, frozen=True, tag_field="event", tag="answers_shared"):
+    """Answers of another server serve for this endpoint, because both give the model one name. They
+    were not compared: only vectors can be."""
+
+    endpoint: str
+    url: str
+    """Its URL."""
+    answered_by: str
+    """The URL of the server that gave the answers."""
+
+
 class Warned(Struct, frozen=True, tag_field="event", tag="warned"):
     """What the user should know, in one line; the run continues."""
 
@@ -61,24 +72,37 @@ class CallEnded(Struct, frozen=True, tag_field="event", tag="call_ended"):
     seconds: float
     input_tokens: int = 0
     output_tokens: int = 0
-    cost_usd: float = 0.0
+    cost_usd: float | None = 0.0
+    """None: the endpoint has no price."""
     error: ErrorKind | None = None
     message: str | None = None
 
     @property
     def usage(self) -> Usage:
         """The usage of the call."""
+        calls = int(self.error is None or ERRORS[self.error].is_sent)
         return Usage(
-            calls=int(self.error is None or ERRORS[self.error].is_sent),
+            calls=calls,
             # The requests of a failed call are sent again: a request is counted once.
             requests=self.requests if self.error is None else 0,
             errors=int(self.error is not None),
             input_tokens=self.input_tokens,
             output_tokens=self.output_tokens,
-            cost_usd=self.cost_usd,
+            cost_usd=self.cost_usd or 0.0,
             seconds=self.seconds,
             slowest_seconds=self.seconds,
+            unpriced_calls=calls if self.cost_usd is None else 0,
+            ambiguous=int(self.error is not None and ERRORS[self.error].may_be_billed),
         )
+
+
+class UsageDoubted(Struct, frozen=True, tag_field="event", tag="usage_doubted"):
+    """The endpoint reports a usage that is far from the counted tokens of the same call, for the
+    first time in this run: costs are estimated from the counted ones. Units: tokens."""
+
+    endpoint: str
+    reported: int
+    counted: int
 
 
 class Paused(Struct, frozen=True, tag_field="event", tag="paused"):
@@ -121,8 +145,10 @@ Event = (
     | RuleColumnMissing
     | Warned
     | Started
+    | AnswersShared
     | Admitted
     | CallEnded
+    | UsageDoubted
     | Paused
     | Written
     | Draining
@@ -151,9 +177,20 @@ class RunStats(Struct, frozen=True, kw_only=True):
 def flatten(stats: RunStats) -> dict[str, Any]:
     """The record as a flat dict for programs; the fields of a subclass come first."""
     fields: dict[str, Any] = msgspec.to_builtins(stats)
+    match getattr(stats, "endpoints", None):
+        case dict() as by_name:
+            fields["endpoints"] = {name: usage_fields(usage) for name, usage in by_name.items()}
+        case tuple() as listed:
+            fields["endpoints"] = [usage_fields(usage) for usage in listed]
     counts: dict[str, Any] = {name: fields.pop(name) for name in RunStats.__struct_fields__}
     del counts["usage"], counts["seconds"]
     return fields | counts | stats.usage.totals | {"seconds": stats.seconds}
+
+
+def usage_fields(usage: Usage) -> dict[str, Any]:
+    """The usage as a dict for programs: an unknown cost is None."""
+    fields: dict[str, Any] = msgspec.to_builtins(usage.rounded())
+    return fields | {"cost_usd": usage.known_cost_usd}
 
 
 class Summary(RunStats, frozen=True, kw_only=True, rename={"class_": "class"}):
@@ -164,13 +201,15 @@ class Summary(RunStats, frozen=True, kw_only=True, rename={"class_": "class"}):
     resumable: bool
     endpoints: tuple[EndpointStats, ...] = ()
     """The statistics of each endpoint, in job-file order."""
+    answers_shared: tuple[AnswersShared, ...] = ()
+    """Endpoints for which answers of other servers serve."""
     added: int = 0
     """Rows compared with the last commit: added + changed + unchanged + retried = documents."""
     changed: int = 0
     removed: int = 0
     unchanged: int = 0
     retried: int = 0
-    """Unchanged, but failed or partial the last time."""
+    """Unchanged, but failed or partial the last time; without rows that are at fault themselves."""
 
 
 class EndpointStats(Usage, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from msgspec import Struct
 from pipeline.cache.keys import key_function, parts_of, prefix
 from pipeline.cache.lookup import look_up
 from pipeline.cache.store import AnswerCache
+from pipeline.comparisons import ForeignAnswers
 from pipeline.plan import with_cached_identities
 from pipeline.prepare.factory import RequestFactory
 from pipeline.prepare.long_documents import PreparedDocument
@@ -55,6 +56,8 @@ class ChunkReport(Struct, frozen=True):
     why: str | None = None
     differs: list[Difference] = []
     failure: dict[str, Any] | None = None
+    answered_by: str | None = None
+    """The server that gave the cached answer; None if the key alone names its model."""
 
 
 class RowReport(Struct, frozen=True):
@@ -96,7 +99,7 @@ def explain(
     factory = RequestFactory(pipeline, with_cached_identities(pipeline, cache))
     keys, endpoints = factory.keys, factory.endpoints
     whole = _with_pieces(factory, prepare_document(factory, document), cache)
-    prefixes = _prefix_summaries(endpoints, cache)
+    prefixes, foreign = _prefix_summaries(endpoints, cache), ForeignAnswers(factory, cache)
     changed = _changed_settings(pipeline, endpoints, last.manifest)
     failed = {(f.get("start_char"), f.get("end_char")): dict(f) for f in last.failures}
     occurrences: Counter[str] = Counter()
@@ -114,7 +117,10 @@ def explain(
             failure = failed.get(span)
             state: State = "cached" if request.dedup_key in stored else "missing"
             differs: list[Difference] = []
-            why = None
+            why, answered_by = None, ""
+            if state == "cached":
+                answered_by, is_foreign = foreign.server(stored[request.dedup_key])
+                why = f"answered by {answered_by}, not by this endpoint" if is_foreign else None
             if state == "missing" and cache is not None and cache.contains(request.key):
                 state, why = "damaged", "it will be requested again"
             elif state == "missing" and failure is not None:
@@ -124,7 +130,8 @@ def explain(
                 differs = hit[0] if hit else []
                 why = hit[1] if hit else _reason_new(changed, last, chunk_id)
             key = request.key.hex()[:12]
-            chunks.append(ChunkReport(at, *span, request.tokens, key, state, why, differs, failure))
+            figures = (*span, request.tokens, key, state, why, differs, failure)
+            chunks.append(ChunkReport(at, *figures, answered_by or None))
     return RowReport(
         document.id,
         document.identity.hex(),

@@ -20,6 +20,7 @@ from pipeline import events
 from pipeline.cache.lookup import Outcomes
 from pipeline.cache.store import AnswerCache
 from pipeline.dispatch.dispatch import Dispatch
+from pipeline.dispatch.origins import Kept
 from pipeline.dispatch.queue import Group
 from pipeline.dispatch.settling import TOO_SHORT
 from pipeline.errors import TextmillError, TooManyFailed
@@ -34,7 +35,7 @@ from pipeline.sink.sink import Sink
 from pipeline.text import many
 
 MIN_FAILED_ROWS = 20
-"""`guard.max_failed` never allows fewer rows than this: two failed rows of five prove nothing."""
+"""`guard.max_failed` always allows this number of rows: two failed rows of five prove nothing."""
 
 MAX_OPEN_BYTES = 48 << 20
 
@@ -42,7 +43,8 @@ OpenGroup = tuple[list[WorkItem], Group, int, int]
 
 
 class Loop:
-    """Processes all rows; publishing is left to the caller."""
+    """Processes all rows; publishing is left to the caller. `reused`: answers in rows that are
+    copied, which must be allowed like those of the cache."""
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class Loop:
         aggregator: Aggregator,
         groups: Iterator[list[WorkItem]],
         *,
+        reused: Sequence[Kept] = (),
         rows: int,
         cache: AnswerCache,
         dispatch: Dispatch,
@@ -60,7 +63,7 @@ class Loop:
     ) -> None:
         self._factory, self._aggregator, self._groups = factory, aggregator, groups
         self._max_failed = max(MIN_FAILED_ROWS, int(factory.guard.max_failed * rows))
-        self._rows = rows
+        self._rows, self._reused = rows, reused
         self._cache, self._dispatch = cache, dispatch
         self._sink, self._record = sink, record
         self._interrupts, self._emit = interrupts, emit
@@ -93,6 +96,7 @@ class Loop:
     async def _feed(self, put: MemoryObjectSendStream[OpenGroup]) -> None:
         dispatch = self._dispatch
         with put:
+            await dispatch.origins.use(self._reused)
             while dispatch.stopped_by is None:
                 opened = await run_sync(next, self._groups, None, abandon_on_cancel=True)
                 if opened is None:
@@ -126,9 +130,15 @@ class Loop:
                 )
             )
             if counts.failed > self._max_failed:
+                bound = (
+                    f"{self._max_failed:,}"
+                    if self._max_failed > MIN_FAILED_ROWS
+                    else f"{MIN_FAILED_ROWS} rows, which may always fail"
+                )
                 raise TooManyFailed(
                     f"{counts.failed:,} of {many(self._rows, 'document')} failed, more than "
-                    f"guard.max_failed allows ({self._max_failed:,}): nothing was published",
+                    f"guard.max_failed allows ({bound}): nothing was published; most often: "
+                    f"{self._record.commonest_failure}",
                     hint=f"see {self._record.failures_path}; answers so far are kept",
                 )
         self._dispatch.close()

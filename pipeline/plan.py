@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from itertools import compress
+from typing import NamedTuple
 
 import numpy as np
 from msgspec import Struct
@@ -12,24 +13,33 @@ from msgspec.structs import replace
 
 from pipeline.cache.lookup import look_up
 from pipeline.cache.store import AnswerCache
+from pipeline.comparisons import ForeignAnswers, PlannedComparison
 from pipeline.endpoints.kinds import KINDS
 from pipeline.endpoints.server_info import identity_from_cache
 from pipeline.limits.prices import cost, output_tokens_bound, rent
 from pipeline.parts.reuse import Reuse
+from pipeline.parts.schema import output_schema
 from pipeline.prepare.factory import RequestFactory
 from pipeline.prepare.pipeline import Pipeline
 from pipeline.prepare.requests import prepare, requests_of
 from pipeline.records import Endpoint, Request
 from pipeline.source.survey import Survey
 
-ASSUMED_CALL_SECONDS = 0.5
+
+class CallTime(NamedTuple):
+    """What a call of an endpoint took in an earlier run, on average. Units: seconds."""
+
+    seconds: float
+    """From its start to its end."""
+    run_seconds: float
+    """Its share of the run, which makes several calls at once."""
 
 
 class Plan(Struct, frozen=True):
     """The remaining work. `requests` counts all; `calls`, `tokens`, cost and time only new ones.
 
     Units: tokens of the chunker's tokenizer, input only; USD, with the upper bound of output
-    tokens; seconds, an estimate from assumed speeds. All other figures are exact.
+    tokens; seconds, an estimate from measured speeds. All other figures are exact.
     """
 
     documents: int
@@ -38,17 +48,35 @@ class Plan(Struct, frozen=True):
     cached: int
     calls: int
     tokens: int
-    cost_usd: float
-    seconds: float
+    cost_usd: float | None
+    """The known part of it; None if nothing is known."""
+    seconds: float | None
+    """None: an endpoint with planned calls was never measured."""
     unpriced: tuple[str, ...] = ()
-    """Endpoints with planned calls and no price: they make the cost unknown."""
+    """Endpoints whose planned calls cost an unknown amount: without a price, or priced by time and
+    never measured."""
+    compared: tuple[PlannedComparison, ...] = ()
+    """What has to be compared first; its calls are not part of the figures."""
 
 
-def plan(pipeline: Pipeline, survey: Survey, cache: AnswerCache | None) -> Plan:
+def plan(
+    pipeline: Pipeline,
+    survey: Survey,
+    cache: AnswerCache | None,
+    call_times: Mapping[str, CallTime] = {},
+) -> Plan:
     """The plan of this job against the answers in this cache, with the last known identities of its
-    servers. Blocks: run it in a thread."""
+    servers; `call_times`: what calls of the endpoints took so far, by name. Blocks: run it in a
+    thread."""
+    output_schema(  # a run refuses the same columns
+        survey.schema,
+        pipeline.aggregator.columns,
+        per_chunk=pipeline.aggregator.per_chunk,
+        id=survey.spec.id,
+        text=survey.spec.text,
+    )
     factory = RequestFactory(pipeline, with_cached_identities(pipeline, cache))
-    return plan_requests(factory, pipeline.routing.policy, survey, cache)
+    return plan_requests(factory, pipeline.routing.policy, survey, cache, call_times=call_times)
 
 
 def plan_requests(
@@ -57,11 +85,15 @@ def plan_requests(
     survey: Survey,
     cache: AnswerCache | None,
     reuse: Reuse | None = None,
+    call_times: Mapping[str, CallTime] = {},
 ) -> Plan:
     """The plan of these requests; with `reuse`, rows that are copied from the last output are left
     out. Blocks: run it in a thread."""
-    keys, loads = factory.keys, [_Load(endpoint) for endpoint in factory.endpoints]
-    known_keys = KnownKeys()
+    keys, loads = (
+        factory.keys,
+        [_Load(endpoint, call_times.get(endpoint.name)) for endpoint in factory.endpoints],
+    )
+    known_keys, foreign = KnownKeys(), ForeignAnswers(factory, cache)
     total = cached = 0
     for group in prepare(factory, survey, reuse):
         requests = requests_of(group)
@@ -70,9 +102,13 @@ def plan_requests(
         new = list(compress(requests, are_new))
         stored = look_up(cache, keys, new) if cache and new else {}
         cached += len(stored)
+        foreign.add(stored.values())
         for request in new:
             if request.dedup_key not in stored:
                 _first_choice(policy, loads, request).add(request)
+    unpriced = tuple(load.endpoint.name for load in loads if load.is_unpriced)
+    cost_usd = sum(load.cost_usd for load in loads)
+    seconds = [load.seconds for load in loads if load.calls]
     return Plan(
         documents=survey.rows,
         chunks=total,
@@ -81,9 +117,10 @@ def plan_requests(
         cached=cached + total - len(known_keys),
         calls=sum(load.calls for load in loads),
         tokens=sum(load.tokens for load in loads),
-        cost_usd=sum(load.cost_usd for load in loads),
-        seconds=round(max(load.seconds for load in loads), 1),
-        unpriced=tuple(load.endpoint.name for load in loads if load.is_unpriced),
+        cost_usd=None if unpriced and not cost_usd else cost_usd,
+        seconds=_longest(seconds),
+        unpriced=unpriced,
+        compared=foreign.comparisons,
     )
 
 
@@ -100,11 +137,18 @@ def with_cached_identities(pipeline: Pipeline, cache: AnswerCache | None) -> tup
     )
 
 
+def _longest(seconds: Sequence[float | None]) -> float | None:
+    """The time of endpoints that work at once; None if one is unknown."""
+    known = [each for each in seconds if each is not None]
+    return round(max(known, default=0.0), 1) if len(known) == len(seconds) else None
+
+
 class _Load:
     """The planned work of one endpoint."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, call_time: CallTime | None) -> None:
         self.endpoint = endpoint
+        self.call_time = call_time
         self.requests = self.calls = self.tokens = 0
         self._batched = self._batched_tokens = 0
 
@@ -122,9 +166,10 @@ class _Load:
     @property
     def is_unpriced(self) -> bool:
         """True if its calls cost an unknown amount."""
-        endpoint = self.endpoint
-        is_free = KINDS[endpoint.kind].is_embedded
-        return self.calls > 0 and endpoint.price is None and not is_free
+        price = self.endpoint.price
+        if price is None or not self.calls:
+            return self.calls > 0
+        return bool(price.second or price.hour) and self.seconds is None
 
     @property
     def share(self) -> float:
@@ -137,11 +182,10 @@ class _Load:
         return cost(endpoint.price, requests=1, input_tokens=request.tokens, output_tokens=bound)
 
     @property
-    def seconds(self) -> float:
+    def seconds(self) -> float | None:
         if speed := KINDS[self.endpoint.kind].tokens_per_second:
             return self.tokens / speed
-        parallel = max(1, min(self.endpoint.concurrency, self.calls))
-        return self.calls * ASSUMED_CALL_SECONDS / parallel
+        return self.calls * self.call_time.run_seconds if self.call_time else None
 
     @property
     def cost_usd(self) -> float:
@@ -152,8 +196,8 @@ class _Load:
             requests=self.requests,
             input_tokens=self.tokens,
             output_tokens=self.requests * bound,
-            seconds=self.calls * ASSUMED_CALL_SECONDS,
-        ) + rent(endpoint.price, self.seconds)
+            seconds=self.calls * self.call_time.seconds if self.call_time else 0.0,
+        ) + rent(endpoint.price, self.seconds or 0.0)
 
 
 def _first_choice(policy: str, loads: Sequence[_Load], request: Request) -> _Load:

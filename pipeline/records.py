@@ -123,6 +123,8 @@ class Answer(Struct, frozen=True, array_like=True):
     """The endpoint stopped at a length limit: the text may end in mid-sentence."""
     model: str = ""
     """The model name as the endpoint reported it; never part of a key."""
+    origin: int = 0
+    """The number of the server that gave it (`pipeline.cache.origins`); 0 if the key says it."""
 
 
 class Answered(NamedTuple):
@@ -204,11 +206,15 @@ class Usage(Struct, frozen=True):
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float = 0.0
-    """Includes the estimated cost of errors that may be billed."""
+    """Includes the estimated cost of errors that may be billed, and nothing for unpriced calls."""
     seconds: float = 0.0
     """Sum over all calls."""
     slowest_seconds: float = 0.0
     """Duration of the slowest call."""
+    unpriced_calls: int = 0
+    """Calls of endpoints without a price: what they cost is unknown."""
+    ambiguous: int = 0
+    """Calls that brought no usable answer and may have been billed all the same."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -220,6 +226,8 @@ class Usage(Struct, frozen=True):
             self.cost_usd + other.cost_usd,
             self.seconds + other.seconds,
             max(self.slowest_seconds, other.slowest_seconds),
+            self.unpriced_calls + other.unpriced_calls,
+            self.ambiguous + other.ambiguous,
         )
 
     @property
@@ -228,9 +236,20 @@ class Usage(Struct, frozen=True):
         return self.input_tokens + self.output_tokens
 
     @property
-    def totals(self) -> dict[str, int | float]:
+    def totals(self) -> dict[str, int | float | None]:
         """The figures for a line about a whole run or a day."""
-        return {"calls": self.calls, "tokens": self.tokens, "cost_usd": round(self.cost_usd, 6)}
+        return {
+            "calls": self.calls,
+            "tokens": self.tokens,
+            "cost_usd": self.known_cost_usd,
+            "unpriced_calls": self.unpriced_calls,
+            "ambiguous": self.ambiguous,
+        }
+
+    @property
+    def known_cost_usd(self) -> float | None:
+        """At least this much; None if nothing is known about the cost of any call."""
+        return round(self.cost_usd, 6) if self.cost_usd or not self.unpriced_calls else None
 
     def rounded(self) -> Usage:
         """The usage with rounded figures, for output: sums of floats have rounding errors."""
@@ -274,7 +293,7 @@ class Endpoint(Struct, frozen=True):
     parameters: dict[str, Any] = {}
     """Parameters of the task, in the names of the service; sent unchanged."""
     secret: Secret | None = None
-    concurrency: int = 16
+    concurrency: int = 256
     is_adaptive: bool = True
     """False: `concurrency` calls may be in flight, whatever their latency."""
     batch_size: int = 32
@@ -282,6 +301,7 @@ class Endpoint(Struct, frozen=True):
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     price: Price | None = None
+    """None: unknown. An embedded model costs nothing."""
     deadline: Deadline = Deadline()
     allow_model_change: bool = False
     weight: float = 1.0
@@ -290,6 +310,9 @@ class Endpoint(Struct, frozen=True):
     """True: it gets a request only after the others failed it or while they are paused."""
     replica_of: str = ""
     """The endpoint that serves the same model: they share keys and load."""
+    origin: str = ""
+    """What its answers come from: the model and revision as its server names them, else its URL;
+    empty if the identity needs no further evidence. Answers of two origins are compared."""
 
 
 class Rule(Struct, frozen=True):

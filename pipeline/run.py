@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,24 +33,28 @@ from pipeline.disk.memory import return_freed_memory
 from pipeline.disk.output_path import run_folder
 from pipeline.dispatch.dispatch import Dispatch
 from pipeline.endpoints.connect import Connections, connect
-from pipeline.errors import BudgetError, StorageError, TextmillError
+from pipeline.errors import PlanOverBudget, StorageError, TextmillError
+from pipeline.limits import awake
 from pipeline.loop import Loop
+from pipeline.parts.guards import check_dimension, check_removed
 from pipeline.parts.retyped import retyped_ids_named
-from pipeline.parts.reuse import Reuse, check_removed, plan_reuse
+from pipeline.parts.reuse import Reuse, plan_reuse
 from pipeline.plan import plan_requests
 from pipeline.prepare.factory import RequestFactory
 from pipeline.prepare.pipeline import Pipeline, parts_fingerprint
 from pipeline.prepare.requests import MIN_SPLIT_TOKENS, prepare
-from pipeline.runs.drift import drift_checks
+from pipeline.runs.drift import comparison, references
 from pipeline.runs.folder import RunRecord, runs_of
 from pipeline.runs.interrupts import Interrupts
 from pipeline.runs.manifest import planned_manifest, this_run
 from pipeline.runs.run_id import new_run_id
 from pipeline.runs.summary import Ended, Stages, end_of_run, first_error
+from pipeline.sink.counts import refuse_empty_output
 from pipeline.sink.sink import Sink
 from pipeline.source.files import recheck
 from pipeline.source.scan import survey
 from pipeline.source.survey import Survey
+from pipeline.text import shown
 
 
 class Target(NamedTuple):
@@ -61,14 +66,20 @@ class Target(NamedTuple):
     dimension: int | None
 
 
-async def run(pipeline: Pipeline, emit: events.Emit, retry_failed: str | None = None) -> Ended:
+async def run(
+    pipeline: Pipeline,
+    emit: events.Emit,
+    retry_failed: str | None = None,
+    accept_unknown: bool = False,
+) -> Ended:
     """Runs the job to its commit. Never raises a TextmillError: the result holds it.
 
-    `retry_failed`: the class of failures that an open run retries, or `all`.
+    `retry_failed`: the class of failures that an open run retries, or `all`. `accept_unknown`:
+    replaces an output whose rows are unknown.
     """
     return_freed_memory()
     started, error = time.monotonic(), None
-    execution = _Run(pipeline, emit, retry_failed, Interrupts(), Stages())
+    execution = _Run(pipeline, emit, retry_failed, accept_unknown, Interrupts(), Stages())
     try:
         async with anyio.create_task_group() as group:
             if threading.current_thread() is threading.main_thread():
@@ -88,6 +99,7 @@ class _Run(NamedTuple):
     pipeline: Pipeline
     emit: events.Emit
     retry_failed: str | None
+    accept_unknown: bool
     interrupts: Interrupts
     stages: Stages
 
@@ -95,6 +107,7 @@ class _Run(NamedTuple):
         """The run from its lock to its commit."""
         pipeline = self.pipeline
         async with AsyncExitStack() as stack:
+            stack.enter_context(awake.heartbeat())
             stack.enter_context(lock_run_folder(run_folder(pipeline.output.path)))
             surveyed = await self.survey_input()
             cache = await run_sync(AnswerCache, pipeline.answers)
@@ -110,7 +123,7 @@ class _Run(NamedTuple):
             )
             factory = RequestFactory(pipeline, connections.endpoints)
             sink = stack.enter_context(closing(self.open_sink(surveyed, factory)))
-            reuse = await self.find_reuse(surveyed, sink)
+            reuse = await self.find_reuse(surveyed, factory, sink)
             target = Target(sink, reuse, pipeline.dimension or reuse.dimension)
             record = stack.enter_context(closing(self.open_record(surveyed, factory, sink)))
             with _closing(record):
@@ -118,8 +131,16 @@ class _Run(NamedTuple):
                 await self.check_budget(surveyed, factory, cache, reuse)
                 await self.process(surveyed, factory, cache, connections, target, record)
                 recheck(surveyed.files)
-                sink.refuse_empty_output()
                 record.close()
+                if not self.accept_unknown:
+                    check_dimension(reuse, sink.dimension, pipeline.output.path)
+                refuse_empty_output(
+                    sink.layout,
+                    sink.counts,
+                    surveyed.rows,
+                    commonest_failure=record.commonest_failure,
+                    failures=str(record.failures_path),
+                )
             await self.commit(target, record)
 
     async def survey_input(self) -> Survey:
@@ -148,24 +169,36 @@ class _Run(NamedTuple):
             metadata=pipeline.output.metadata | {"textmill.model": model},
             dimension=pipeline.dimension,
             fingerprint=parts_fingerprint(pipeline, factory.endpoints),
+            answered_only=pipeline.output.answered_only,
+            changes=Path(pipeline.output.changes) if pipeline.output.changes else None,
             replaces_nul=pipeline.output.replaces_nul,
         )
         return sink
 
-    async def find_reuse(self, surveyed: Survey, sink: Sink) -> Reuse:
+    async def find_reuse(self, surveyed: Survey, factory: RequestFactory, sink: Sink) -> Reuse:
         """Compares the input with the last commit; the guards check it before anything is paid."""
-        reuse = self.stages.reuse = await run_sync(
+        compare = partial(
             plan_reuse,
             surveyed,
             sink.layout,
             sink.fingerprint,
             sink.snapshot,
-            abandon_on_cancel=True,
+            fault=sink.fault,
+            has_changes=sink.has_changes,
+            accept_unknown=self.accept_unknown,
         )
-        if surveyed.rows:  # `Sink.refuse_empty_output` reports an empty input
+        reuse = self.stages.reuse = await run_sync(compare, abandon_on_cancel=True)
+        reuse.expect_dimension(
+            model_name(factory.endpoints[0]), self.pipeline.output.metadata.get("textmill.job", "")
+        )
+        if reuse.note:
+            self.emit(events.Warned(reuse.note))
+        if surveyed.rows:  # `refuse_empty_output` reports an empty input
             with retyped_ids_named(sink.layout, surveyed):
                 check_removed(reuse, self.pipeline.guard.max_removed, self.pipeline.output.path)
         sink.use_plan(reuse)
+        await run_sync(partial(sink.find_former, reuse, accept_unknown=self.accept_unknown))
+        await run_sync(sink.sweep, reuse)
         return reuse
 
     def open_record(self, surveyed: Survey, factory: RequestFactory, sink: Sink) -> RunRecord:
@@ -196,9 +229,9 @@ class _Run(NamedTuple):
         left = await run_sync(
             plan_requests, factory, policy, surveyed, cache, reuse, abandon_on_cancel=True
         )
-        if left.cost_usd > budget.max_cost_usd:
-            raise BudgetError(
-                f"the plan costs up to ${math.ceil(left.cost_usd * 1e4) / 1e4:.4f}, over "
+        if (cost_usd := left.cost_usd or 0.0) > budget.max_cost_usd:
+            raise PlanOverBudget(
+                f"the plan costs up to ${math.ceil(cost_usd * 1e4) / 1e4:.4f}, over "
                 f"budget.max_cost_usd = {budget.max_cost_usd:g}",
                 hint="raise the budget, or stop at it with --stop-at-cap",
             )
@@ -215,7 +248,6 @@ class _Run(NamedTuple):
         """Processes every row; returns when all of them are in the sink."""
         pipeline, stop = self.pipeline, self.pipeline.stop
         marker = run_folder(pipeline.output.path) / "drift-check"
-        checks = await run_sync(drift_checks, factory, surveyed, target.reuse, cache, marker)
         dispatch = self.stages.dispatch = Dispatch(
             [(each.endpoint, each.answer) for each in connections.connections],
             cache,
@@ -225,18 +257,24 @@ class _Run(NamedTuple):
             dimension=target.dimension,
             failures=await run_sync(record.journal.load),
             journal=record.journal.put_many,
+            comparison=comparison(pipeline.guard.drift_texts, factory.endpoints[0].task),
             grace_seconds=stop.grace_seconds,
             free_bytes=lambda: shutil.disk_usage(cache.folder).free,
             max_outage_seconds=stop.max_outage_seconds,
             max_cost_usd=pipeline.budget.max_cost_usd,
+            clock=awake.now,
             min_split_tokens=MIN_SPLIT_TOKENS,
         )
-        for position, check in enumerate(checks):
+        known = await run_sync(
+            references, factory, surveyed, target.reuse, cache, marker, dispatch.origins
+        )
+        for position, check in known.checks.items():
             dispatch.guard(position, check)
         loop = Loop(
             factory,
             pipeline.aggregator,
             prepare(factory, surveyed, target.reuse),
+            reused=known.foreign,
             rows=surveyed.rows,
             cache=cache,
             dispatch=dispatch,
@@ -251,9 +289,11 @@ class _Run(NamedTuple):
         """Publishes the output. Signals and `run.until` do not interrupt it."""
         self.interrupts.is_committing = True
         output, counts = self.pipeline.output, target.sink.counts
-        changes = Path(output.changes) if output.changes else None
-        rows = await run_sync(target.sink.commit, changes)
+        rows = await run_sync(target.sink.commit)
         self.emit(events.Committed(output.path, rows))
+        if await run_sync(lambda: target.sink.became_blank):
+            problem = "no row has a vector any more; the table keeps the columns of the last commit"
+            self.emit(events.Warned(f"{shown(output.path)}: {problem}"))
         record.manifest = replace(
             record.manifest,
             accounting=asdict(target.reuse.accounting),

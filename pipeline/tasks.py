@@ -7,13 +7,22 @@ table. A new task is one row of `TASKS`, its name in the rows of the kinds that 
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from msgspec import Struct
 
 from pipeline.records import Column
 
 Value = Literal["vector", "text"]
+
+WIRE_PARAMETERS = frozenset({"encoding_format", "stream"})
+"""Parameters that change how an answer is written, not the answer: no part of a key."""
+
+
+def answer_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that may change an answer."""
+    return {name: value for name, value in parameters.items() if name not in WIRE_PARAMETERS}
 
 
 class Task(Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 from hypothesis import HealthCheck, settings
 
-from jobs.__main__ import cli
+from jobs.commands import cli
 from tests.support import IS_CI
 from tests.support.crashing import Processes
 from tests.support.served import KEY

@@ -37,18 +37,20 @@ LAYERS = {
     "aggregators": set(),
     "jobs.format": set(),
     "jobs.home": set(),
+    "jobs.stdio": set(),
     "jobs.secrets": set(),
     "jobs.spec": {
         "jobs.format", "jobs.home", "jobs.secrets", "chunkers", "pipeline.source",
         "pipeline.endpoints.kinds",
     },
     "jobs.history": {"jobs.spec", "pipeline.runs"},
-    "jobs.display": {"jobs.history"},
+    "jobs.display": {"jobs.history", "jobs.stdio"},
     "jobs.build": {"jobs.spec", "chunkers", "aggregators", "pipeline"},
-    "jobs.schedule": {"jobs.format", "pipeline.disk"},
+    "jobs.schedule": {"jobs.format", "jobs.home", "pipeline.disk"},
     "jobs.mock": {"jobs.format", "pipeline.endpoints"},
-    "jobs.cli": {"jobs.build", "jobs.display", "jobs.schedule", "jobs.mock"},
-    "jobs.__main__": {"jobs.cli"},
+    "jobs.cli": {"jobs.build", "jobs.display", "jobs.schedule", "jobs.mock", "jobs.stdio"},
+    "jobs.commands": set(),
+    "jobs.__main__": {"jobs.cli", "jobs.commands", "jobs.stdio"},
 }  # fmt: skip
 """What each room may import, beside itself, the words, and what those rooms may import.
 
@@ -67,7 +69,7 @@ HOMES = {
         "pipeline/source/", "pipeline/parts/", "pipeline/sink/", "pipeline/cache/portable.py",
         "pipeline/disk/memory.py", "pipeline/search.py",
     ),
-    "click": ("jobs/cli/", "jobs/__main__.py", "jobs/mock/__init__.py"),
+    "click": ("jobs/cli/", "jobs/commands.py", "jobs/mock/__init__.py"),
     "rich": ("jobs/display/", "jobs/cli/"),
     "wordllama": ("pipeline/endpoints/local.py",),
 }  # fmt: skip

@@ -15,6 +15,8 @@ from zlib import crc32
 # Each pattern begins with one set of characters: the engine skips to the next member of it.
 _CLAUSE = re.compile(r"[,;:–—،؛，、：；](?:(?=\s)|(?<=[，、：；—])(?=[^\s\"'”’」』）]))")
 _GAP = re.compile(r"\s+")
+# In rows and lists without blanks; not inside `1,000`.
+_SEPARATOR = re.compile(r"[,;|}\]>](?!(?<=\d,)\d{3}(?!\d))(?=[^\s,;|}\])])")
 
 TOKENS_BACK = 32
 """Token ends to try for the end of a word; if none is one, the text has no words."""
@@ -146,17 +148,37 @@ def in_word(text: str, position: int) -> bool:
     before, after = text[position - 1], text[position]
     if not (_is_word_character(before) and _is_word_character(after)):
         return False
-    return not (_is_cjk(before) or _is_cjk(after))
+    return not (_is_unspaced(before) or _is_unspaced(after))
+
+
+LONGEST_WORD = 64
+"""A longer run of letters and digits is no word that a reader would miss."""
+
+
+def in_short_word(text: str, position: int) -> bool:
+    """The same as `in_word`, for words of at most `LONGEST_WORD` characters."""
+    if not in_word(text, position):
+        return False
+    low, high = position, position
+    while position - low <= LONGEST_WORD and in_word(text, low):
+        low -= 1
+    while high - low <= LONGEST_WORD and in_word(text, high):
+        high += 1
+    return high - low <= LONGEST_WORD
 
 
 def _is_word_character(character: str) -> bool:
     return character.isalnum() or character in "_'’" or unicodedata.category(character)[0] == "M"
 
 
-def _is_cjk(character: str) -> bool:
+def _is_unspaced(character: str) -> bool:
+    """Chinese and Japanese, and Thai, Lao, Burmese and Khmer."""
     point = ord(character)
     return (
-        0x2E80 <= point <= 0x31FF
+        0x0E00 <= point <= 0x0EFF
+        or 0x1000 <= point <= 0x109F
+        or 0x1780 <= point <= 0x17FF
+        or 0x2E80 <= point <= 0x31FF
         or 0x3400 <= point <= 0x9FFF
         or 0xF900 <= point <= 0xFAFF
         or 0xFF66 <= point <= 0xFF9D
@@ -174,6 +196,10 @@ def _words(text: str, low: int, high: int) -> Iterator[int]:
         yield match.end() if "\n" in match[0] else match.start()
 
 
+def _separators(text: str, low: int, high: int) -> Iterator[int]:
+    return (match.end() for match in _SEPARATOR.finditer(text, low, high))
+
+
 Clean = Callable[[int], bool]
 """Whether a text that starts at a place is encoded alone as in place; such cuts cost nothing."""
 
@@ -185,7 +211,7 @@ def last_cut(text: str, low: int, high: int, ends: list[int], clean: Clean) -> i
     that an earlier edit does not move them; else a late token end that splits no grapheme cluster.
     """
     middle = low + (high - low) // 2
-    for places in (_clauses, _words):
+    for places in (_clauses, _separators, _words):
         candidates = [
             place
             for place in places(text, middle, high)
@@ -220,14 +246,15 @@ def cluster_cut(text: str, low: int, high: int, ends: list[int], clean: Clean) -
 
 
 def first_cut(text: str, low: int, high: int, clean: Clean) -> int:
-    """The best place in [low, high) to begin an overlap: a clause, a word, else a cluster."""
+    """The best place in [low, high) to begin an overlap: a clause, a word, else a cluster that is
+    not inside a word; or `high`."""
     for places in (_clauses, _words):
         for place in places(text, max(low - 1, 0), high):
             if low <= place < high and is_break(text, place) and not text[place:high].isspace():
                 return place
     whole = high
     for place in range(low, high):
-        if is_break(text, place):
+        if is_break(text, place) and not in_short_word(text, place):
             if clean(place):
                 return place
             whole = min(whole, place)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from chunkers.boundaries.abbreviations import NEAR
 from chunkers.boundaries.characters import (
     BLANK,
     DIGIT,
@@ -23,15 +24,43 @@ from chunkers.boundaries.characters import (
     eight_byte_windows,
     leading_false_counts,
 )
-from chunkers.boundaries.wrapping import soft_breaks
-
-SENTENCE, ROW, LINE, BLANK_LINE, HEADING = 2, 3, 4, 5, 6
-"""Strengths, ascending. ROW is that of breaks inside a table or a code fence, which are kept whole
-where they fit."""
+from chunkers.boundaries.levels import (
+    BLANK_LINE,
+    HEADING,
+    JOINED,
+    LINE,
+    PAGE,
+    PARAGRAPH,
+    PARAGRAPH_CHARS,
+    ROW,
+    RUN_ON,
+    SENTENCE,
+)
+from chunkers.boundaries.nesting import (
+    STEP,
+    after_page,
+    columns,
+    depths,
+    joined,
+    strengths,
+    turns,
+)
+from chunkers.boundaries.packed import Inside, mark_packed
+from chunkers.boundaries.wrapping import run_ons, soft_breaks
 
 SETEXT = re.compile(r"(?:=+|-{2,})[ \t]*(?:\r?\n|\r|\Z)")
 WIKI = re.compile(r"=[^\r\n]{3,}=[ \t]*$", re.MULTILINE)
 NUMBERED = re.compile(r"第[0-9零〇一二三四五六七八九十百千两]{1,8}[章节回部篇卷编]")
+
+
+class State(NamedTuple):
+    """What a segment must know of those before it."""
+
+    in_fence: bool = False
+    """Whether the lines after the one that the border cuts are in a code fence."""
+    cut_fence: bool = False
+    """Whether the line that the border cuts is in one, or is one of its marks."""
+    inside: Inside = Inside()
 
 
 class Lines(NamedTuple):
@@ -92,42 +121,69 @@ def mark_lines(
     strength: Array,
     start: int,
     end: int,
-    in_fence: bool,
-) -> tuple[Array, bool]:
-    """Write the strength of every line break. Returns: the starts of headings, and whether a code
-    fence is open at `end`.
+    state: State,
+    *,
+    is_cut: bool,
+) -> tuple[Array, State]:
+    """Write the strength of every line break. Returns: the starts of headings, and the state at
+    `end`.
 
     The segment is [start, end) of this window, which begins at `low` of the text.
     """
     classes = characters.classes
     lines = split(characters)
+    if is_cut:
+        lines.lead[0] = 0  # the line begins before the window: how it does is unknown
     breaks, opens, empty = lines.breaks, lines.opens, lines.empty
-    heading, title = _headings(text, low, characters, lines)
-    fence, in_fence = _fences(characters, lines, start, end, in_fence)
+    indent = columns(characters, opens, lines.first)
+    indent[empty] = 0
+    heading, title = _headings(text, low, characters, lines, indent)
+    fence, after = _fences(characters, lines, start, end, state)
     heading &= ~fence
     rows = np.zeros(len(opens), bool)
     if text.find("|", low, low + len(strength) - 1) >= 0:
         rows = _table_rows(classes, lines)
-    marked = _items(characters, lines) | heading | rows | fence
+    items = _items(characters, lines)
+    marked = items | heading | rows | fence
+    items &= lines.lead != ord(">")
     soft = soft_breaks(classes, opens, breaks, lines.first, empty, marked)
+    depth = depths(indent, opens, empty, soft)
 
     # The break before each line except the first.
-    level = np.where(empty[:-1], np.uint8(BLANK_LINE), np.uint8(LINE))
-    level[heading[1:]] = HEADING
-    level[soft] = 0
-    # A heading stays with the following line; a fence and a table stay whole.
-    if title.any():
-        filled = np.maximum.accumulate(np.where(empty, 0, np.arange(len(empty))))
-        level[title.take(filled[:-1]) & ~fence[1:]] = 0
-    level[(fence[1:] & fence[:-1]) | (rows[1:] & rows[:-1])] = ROW
+    blank = empty[:-1].astype(np.uint8)
+    inside = strengths().ravel().take(2 * depth[1:] + blank)
+    turn, answers = turns(text, low, characters, breaks, lines.first)
+    items[turn] = True
+    level = np.where(empty[:-1], np.uint8(BLANK_LINE), LINE + items[1:].view(np.uint8))
+    level[(np.diff(opens) >= PARAGRAPH_CHARS) & ~empty[:-1]] = PARAGRAPH
+    nested = np.flatnonzero(depth[1:])
+    level[nested] = inside.take(nested)
     # A sentence that ends before a line break is cut after the break.
     ended = _take_out_sentence_ends(classes, strength, breaks)
     if fence.any():
         _clear_fences(strength, opens, fence)
+    inner = np.flatnonzero(strength == SENTENCE)
+    run_on = run_ons(classes, opens, breaks, lines.first, empty, marked, inner, ended)
+    level[(level == LINE) & run_on] = RUN_ON
+    belongs = joined(text, low, characters, opens, lines.first, lines.lead, empty, indent)
+    belongs[answers] = True
+    level[belongs[1:]] = JOINED
+    level[heading[1:]] = HEADING
+    level[soft] = 0
+    if text.find("\f", low, low + len(strength) - 1) >= 0:
+        level[after_page(characters, breaks, opens, empty)[1:]] = PAGE
+    # A heading stays with the following line; a fence and a table stay whole.
+    if title.any():
+        filled = np.maximum.accumulate(np.where(empty, 0, np.arange(len(empty))))
+        level[title.take(filled[:-1]) & ~fence[1:]] = 0
+    fenced = fence[1:] & fence[:-1]
+    level[fenced] = inside[fenced]
+    level[rows[1:] & rows[:-1] & ~belongs[1:] & ~fenced] = ROW
     level[soft & ended] = SENTENCE
     level[empty[1:]] = 0
     strength[opens[1:]] = level
-    return opens[heading], in_fence
+    inside_line = mark_packed(text, low, characters, strength, opens, start, end, state.inside)
+    return opens[heading], after._replace(inside=inside_line)
 
 
 def _take_out_sentence_ends(classes: Array, strength: Array, breaks: Array) -> Flags:
@@ -149,7 +205,9 @@ def _take_out_sentence_ends(classes: Array, strength: Array, breaks: Array) -> F
     return follows
 
 
-def _headings(text: str, low: int, characters: Characters, lines: Lines) -> tuple[Flags, Flags]:
+def _headings(
+    text: str, low: int, characters: Characters, lines: Lines, indent: Array
+) -> tuple[Flags, Flags]:
     """Which lines begin a heading, and which are part of one.
 
     Headings are `# x`, `= x =`, underlined lines, and `第三章`.
@@ -158,7 +216,7 @@ def _headings(text: str, low: int, characters: Characters, lines: Lines) -> tupl
     opens, first, lead = lines.opens, lines.first, lines.lead
     heading = np.zeros(len(opens), bool)
     under = np.zeros(len(opens), bool)
-    hashes = np.flatnonzero(lead == ord("#"))
+    hashes = np.flatnonzero((lead == ord("#")) & (indent < STEP))
     if len(hashes):
         place = first[hashes].copy()
         for _ in range(6):
@@ -192,9 +250,9 @@ def _short(opens: Array, index: int, chars: int = 100) -> bool:
 
 
 def _fences(
-    characters: Characters, lines: Lines, start: int, end: int, in_fence: bool
-) -> tuple[Flags, bool]:
-    """Which lines are in a code fence, including its marks, and whether one is open at `end`."""
+    characters: Characters, lines: Lines, start: int, end: int, state: State
+) -> tuple[Flags, State]:
+    """Which lines are in a code fence, including its marks, and the state at `end`."""
     points, classes, _ = characters
     fence = np.zeros(len(lines.opens), bool)
     # The line in which the segment begins.
@@ -203,10 +261,12 @@ def _fences(
     if len(marks):
         place, lead = lines.first.take(marks), lines.lead.take(marks)
         marks = marks[(points.take(place + 1) == lead) & (points.take(place + 2) == lead)]
-        # Also where it ends a fence: `in_fence` is the state after it.
-        fence[first] = first in marks
+        fence[marks] = True
         marks = marks[lines.opens.take(marks) >= start]  # counted by the segment before
-    inside, last = in_fence, first
+    if lines.opens[first] < start:
+        fence[first] = state.cut_fence
+    inside = in_fence = state.in_fence
+    last = first
     opens = lines.opens.take(marks).tolist()
     has_language = (
         classes.take(lines.first.take(marks) + 3) - np.uint8(LOWER) <= UPPER - LOWER
@@ -221,7 +281,8 @@ def _fences(
             in_fence = inside
     if inside:
         fence[last:] = True
-    return fence, in_fence
+    cut = int(np.searchsorted(lines.opens, end, "left")) - 1
+    return fence, State(in_fence, bool(fence[cut]))
 
 
 def _clear_fences(strength: Array, opens: Array, fence: Flags) -> None:
@@ -264,14 +325,53 @@ def _items(characters: Characters, lines: Lines) -> Flags:
     if len(candidates):
         second = first.take(candidates) + 1
         following, point = classes.take(second), points.take(second)
-        number = (following == DIGIT) | (table.take(point, mode="clip") == _NUMERAL)
         item[candidates] = np.choose(
-            kind.take(candidates) - 1, (following == BLANK, number, point == ord("、"))
+            kind.take(candidates) - 1,
+            (following == BLANK, _in_brackets(characters, second), point == ord("、")),
         )
-    candidates = np.flatnonzero(classes.take(first) == DIGIT)
+    candidates = np.flatnonzero((classes.take(first) == DIGIT) & (lines.lead > 0) & (kind == 0))
     if len(candidates):
-        place = first.take(candidates) + 1
-        for _ in range(2):
-            place += classes.take(place) == DIGIT
-        item[candidates] |= table.take(points.take(place), mode="clip") >= _CLOSING
+        item[candidates] = _numbered(characters, lines, candidates)
     return item
+
+
+def _in_brackets(characters: Characters, place: Array) -> Flags:
+    """Whether a number of at most three digits and its closing bracket begin at each place."""
+    points, classes, _ = characters
+    stop = place.copy()
+    for _ in range(3):
+        number = classes.take(stop) == DIGIT
+        stop += number | (_item_table().take(points.take(stop), mode="clip") == _NUMERAL)
+    wide = points.take(stop) == ord("）")
+    blank = classes.take(stop + 1) - np.uint8(BLANK) <= NEWLINE - BLANK
+    closed: Flags = wide | ((points.take(stop) == ord(")")) & blank)
+    return closed & (stop > place)
+
+
+def _numbered(characters: Characters, lines: Lines, candidates: Array) -> Flags:
+    """Which of these lines, each with a digit first, begin with a number and its mark.
+
+    In the middle of a paragraph only 1 begins a list, or the number after the last one: wrapped
+    prose has lines that begin with the end of a sentence, such as `7. For`.
+    """
+    points, classes, low = characters
+    place = lines.first.take(candidates)
+    value = low.take(place).astype(np.int64) - ord("0")
+    place = place + 1
+    for _ in range(2):
+        digit = classes.take(place) == DIGIT
+        value = np.where(digit, value * 10 + low.take(place) - ord("0"), value)
+        place += digit
+    mark = points.take(place)
+    blank = classes.take(place + 1) - np.uint8(BLANK) <= NEWLINE - BLANK
+    closed = _item_table().take(mark, mode="clip") >= _CLOSING
+    closed &= blank | (mark > 0x7F)
+    chosen = np.flatnonzero(closed)
+    opens = lines.opens.take(candidates.take(chosen))
+    value = value.take(chosen)
+    follows = np.zeros(len(chosen), bool)
+    follows[1:] = (np.diff(value) == 1) & (np.diff(opens) <= NEAR)
+    before = np.maximum(candidates.take(chosen) - 1, 0)
+    fresh = lines.empty.take(before) | (candidates.take(chosen) == 0)
+    closed[chosen] = (value == 1) | follows | fresh
+    return closed

@@ -7,17 +7,21 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from chunkers.boundaries.characters import PAD, classify, is_clean, marks
-from chunkers.boundaries.lines import BLANK_LINE, HEADING, LINE, ROW, SENTENCE, mark_lines
+from chunkers.boundaries.characters import NEWLINE, PAD, classify, is_clean, marks
+from chunkers.boundaries.levels import BLANK_LINE, HEADING, LINE, ROW, SENTENCE
+from chunkers.boundaries.lines import State, mark_lines
 from chunkers.boundaries.sentences import sentence_ends
 
 __all__ = [
-    "BLANK_LINE", "HEADING", "LINE", "ROW", "SENTENCE", "Boundaries", "scan", "sentences",
+    "BLANK_LINE", "HEADING", "LINE", "ROW", "SENTENCE", "Boundaries", "State", "scan", "sentences",
 ]  # fmt: skip
 
 MARGIN = 2048
 """Code points of context before and after a segment, so that its edges are treated like its
 middle."""
+
+
+START = State()
 
 
 class Boundaries(NamedTuple):
@@ -34,11 +38,11 @@ class Boundaries(NamedTuple):
     """A hash of only the characters around the place."""
     headings: NDArray[np.int64]
     """The start of each heading, also at 0 and directly after another heading."""
-    in_fence: bool
-    """Whether the segment ends inside a code fence."""
+    state: State
+    """What the next segment must know."""
 
 
-def scan(text: str, start: int, end: int, *, in_fence: bool = False) -> Boundaries:
+def scan(text: str, start: int, end: int, state: State = START) -> Boundaries:
     """The boundaries in (start, end], with context on both sides.
 
     Invariant: a boundary is before the blanks that follow a sentence and after the line breaks
@@ -46,15 +50,17 @@ def scan(text: str, start: int, end: int, *, in_fence: bool = False) -> Boundari
     Cost: O(end - start), a few nanoseconds a code point.
     """
     low = max(0, start - MARGIN)
+    is_cut = False
     if low:
-        low = max(text.rfind("\n", low, start) + 1, low)
+        after_break = text.find("\n", low, low + MARGIN // 2) + 1
+        low, is_cut = after_break or low, not after_break
     high = min(len(text), end + MARGIN)
     characters = classify(text[low:high])
     size = high - low
     strength = np.zeros(size + 1, np.uint8)
-    strength[sentence_ends(characters)] = SENTENCE
-    headings, in_fence = mark_lines(
-        text, low, characters, strength, start - low, end - low, in_fence
+    strength[sentence_ends(text, low, characters)] = SENTENCE
+    headings, state = mark_lines(
+        text, low, characters, strength, start - low, end - low, state, is_cut=is_cut
     )
     headings = headings[(headings >= start - low) & (headings < end - low)] + low
     strength[size] = 0
@@ -62,14 +68,23 @@ def scan(text: str, start: int, end: int, *, in_fence: bool = False) -> Boundari
         strength[size] = BLANK_LINE
     inside = strength[start - low + 1 : end - low + 1]
     at = np.flatnonzero(inside != 0)
+    level = inside.take(at)
+    before_blank = characters.classes.take(at[:-1] + (start - low + 1 + PAD)) <= NEWLINE
+    last = np.flatnonzero(before_blank & (level[1:] > level[:-1]))
+    blank = [index for index in last.tolist()
+             if text[at[index] + start + 1 : at[index + 1] + start + 1].isspace()]  # fmt: skip
+    if not start and len(at) > 1 and text[: at[0] + 1].isspace():
+        blank.append(0)
+    if blank:  # no unit is blank
+        at, level = np.delete(at, blank), np.delete(level, blank)
     place = at + (start - low + 1 + PAD)
     return Boundaries(
         at + (start + 1),
-        inside.take(at),
+        level,
         is_clean(characters, place),
         marks(characters.points, place),
         headings,
-        in_fence,
+        state,
     )
 
 
@@ -80,7 +95,8 @@ def sentences(text: str) -> list[tuple[int, int]]:
     """
     spans: list[tuple[int, int]] = []
     last = 0
-    for stop in scan(text, 0, len(text)).at.tolist() if text else ():
+    found = scan(text, 0, len(text)) if text else None
+    for stop in found.at[found.level >= SENTENCE].tolist() if found else ():
         piece = text[last:stop]
         body = piece.strip()
         if body:

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from chunkers.boundaries.abbreviations import CASED_CHARS, STREET, abbreviations, ends_sentence
 from chunkers.boundaries.characters import (
     BLANK,
     CJK,
@@ -28,25 +29,17 @@ from chunkers.boundaries.characters import (
     repeat_byte,
 )
 
-# A point after these does not end a sentence: before anything, before a digit, before lower case.
-_TITLES = (
-    "mr mrs ms dr prof st rev hon gov sen rep capt lt col gen sgt messrs mme mlle vs cf viz approx "
-    "ca nr hr fr bzw vgl"
-)
-_BEFORE_DIGIT = (
-    "no nos fig figs vol vols p pp sec ch art eq ed para jan feb mar apr jun jul aug sep sept oct "
-    "nov dec tab"
-)
-_BEFORE_LOWER = "etc inc ltd co corp jr sr al est dept esp incl excl min max avg bros ed eds pl"
-WORD_CHARS = 6
-
-
 NO, YES, LATIN = range(3)
+HIRAGANA = 0x3041, 0x3096
+_STREET = np.uint64(int.from_bytes(STREET.upper().encode(), "little"))
 _BYTE, _LAST = np.uint64(8), np.uint64(56)
 
 
-def sentence_ends(characters: Characters) -> Array:
-    """The places where sentences end, before the following blanks; ascending."""
+def sentence_ends(text: str, low: int, characters: Characters) -> Array:
+    """The places where sentences end, before the following blanks; ascending.
+
+    The window of `characters` begins at `low` of the text.
+    """
     classes = characters.classes
     first, verdict = decisions()
     stops = np.flatnonzero((classes - np.uint8(POINT)) <= ELLIPSIS - POINT)
@@ -75,8 +68,13 @@ def sentence_ends(characters: Characters) -> Array:
     latin = np.flatnonzero(decided == LATIN)
     if len(latin):
         decided[latin] = _ends_latin(
-            characters, stops.take(latin), after.take(latin), closed.take(latin), kind.take(latin)
-        )
+            text, low, characters, stops.take(latin), after.take(latin), closed.take(latin),
+            kind.take(latin),
+        )  # fmt: skip
+    if closed.any():
+        # A quotation in Japanese goes on with a particle.
+        point = characters.points.take(after, mode="clip")
+        decided[closed & (point >= HIRAGANA[0]) & (point <= HIRAGANA[1])] = NO
     places = after[decided == YES] - PAD
     ends: Array = places[: places.searchsorted(len(classes) - 2 * PAD, "right")]
     return ends
@@ -104,14 +102,17 @@ def decisions() -> tuple[Array, Array]:
                 is_cjk = kind == STOP_CJK or (
                     kind != POINT and (CJK <= before <= MARK or following == CJK)
                 )
-                decided = (NO if joined else YES) if is_cjk else (LATIN if spaced else NO)
+                # A pause in the middle of a Chinese or Japanese sentence.
+                joined_here = joined or (kind == ELLIPSIS and following == CJK)
+                decided = (NO if joined_here else YES) if is_cjk else (LATIN if spaced else NO)
                 verdict[before, kind - POINT, following] = decided
     return first.ravel(), verdict.ravel()
 
 
 def _ends_latin(
-    characters: Characters, stops: Array, after: Array, closed: Array, kind: Array
-) -> Array:
+    text: str, low: int, characters: Characters, stops: Array, after: Array, closed: Array,
+    kind: Array,
+) -> Array:  # fmt: skip
     """Whether a sentence ends at a stop that is followed by a blank or a line break."""
     classes = characters.classes
     # The first character of the next word; a deeper indent counts as a new line, hence as upper
@@ -130,18 +131,27 @@ def _ends_latin(
     lower = following == LOWER
     ends = np.ones(len(stops), np.uint8)
     ends[lower & (closed | (kind == ELLIPSIS - POINT) | ((kind == 0) & ~point))] = NO
+    # Where the text has capitals, a sentence goes on with a lower-case letter.
+    going_on = np.flatnonzero(lower & point)
+    if len(going_on):
+        capitals = np.flatnonzero(classes == UPPER)
+        place = stops.take(going_on)
+        last = np.concatenate(([-CASED_CHARS - 1], capitals))[capitals.searchsorted(place)]
+        ends[going_on[place - last <= CASED_CHARS]] = NO
     word = np.flatnonzero(point & (ends == YES))
     if len(word):
-        ends[word[_non_ends(characters, stops.take(word), following.take(word))]] = NO
+        word = word[_doubtful(characters, stops.take(word))]
+        shift = low - PAD
+        for index in word.tolist():
+            if not ends_sentence(text, int(stops[index]) + shift, int(after[index]) + shift):
+                ends[index] = NO
     return ends
 
 
-def _non_ends(characters: Characters, stops: Array, following: Array) -> Array:
-    """Indices of the single points after a word that do not end a sentence.
-
-    These follow abbreviations, initials and list numbers.
-    """
-    points, classes, low = characters
+def _doubtful(characters: Characters, stops: Array) -> Array:
+    """Indices of the points that might not end a sentence: after a number, a single letter, a word
+    with a point before it or a capital at its end, a word like an abbreviation."""
+    _, classes, low = characters
     before = stops - 8
     kinds = eight_byte_windows(classes)[before]
     # Up to six letters before the point; the highest byte is the nearest.
@@ -152,54 +162,27 @@ def _non_ends(characters: Characters, stops: Array, following: Array) -> Array:
     rest |= rest >> np.uint64(16)
     rest |= rest >> np.uint64(32)
     letters = rest ^ repeat_byte(1)
-    length = (letters * repeat_byte(1)) >> _LAST
+    length = ((letters * repeat_byte(1)) >> _LAST).astype(np.int64)
     code = eight_byte_windows(low)[before] & repeat_byte(0x5F) & (letters * np.uint64(0xFF))
-    words, allowed = _abbreviation_codes()
+    words = _codes()
     index = words.searchsorted(code)
     index[index == len(words)] = 0
-    matches = np.flatnonzero(words.take(index) == code)
-    bit = np.full(len(matches), 1, np.uint8)
-    bit[following.take(matches) == DIGIT] = 2
-    bit[following.take(matches) == LOWER] = 4
-    non_ends = [matches[(allowed.take(index.take(matches)) & bit) != 0]]
-    # Initials, but "I" is a word.
-    single = np.flatnonzero(length == 1)
-    place = stops.take(single)
-    dotted = classes.take(place - 2) == POINT
-    capital = (classes.take(place - 1) == UPPER) & (points.take(place - 1) != ord("I"))
-    non_ends.append(single[dotted | capital])
-    # "3." at the start of a line is a list number.
-    numbered = np.flatnonzero(length == 0)
-    numbered = numbered[classes.take(stops.take(numbered) - 1) == DIGIT]
-    if len(numbered):
-        first = stops.take(numbered) - 2
-        for _ in range(2):
-            first -= classes.take(first) == DIGIT
-        opens = classes.take(first)
-        opens = np.where(opens == BLANK, classes.take(first - 1, mode="clip"), opens)
-        non_ends.append(numbered[opens == NEWLINE])
-    return np.concatenate(non_ends)
+    last = classes.take(stops - 1)
+    doubtful = (words.take(index) == code) | (length == 1) | (last == UPPER) | (last == DIGIT)
+    doubtful |= code >> np.uint64(40) == _STREET
+    doubtful |= (length <= 3) & (classes.take(stops - 1 - length) == POINT)
+    found: Array = np.flatnonzero(doubtful & (last != POINT))
+    return found
 
 
 @lru_cache(maxsize=1)
-def abbreviations() -> dict[str, int]:
-    """By abbreviation in capitals: the classes before which it does not end a sentence.
-
-    Bits: 1 before anything else, 2 before a digit, 4 before a lower-case letter.
-    """
-    bits_by_word: dict[str, int] = {}
-    for words, bits in ((_TITLES, 7), (_BEFORE_DIGIT, 2), (_BEFORE_LOWER, 6)):
-        for word in words.upper().split():
-            bits_by_word[word] = bits_by_word.get(word, 0) | bits
-    return bits_by_word
-
-
-@lru_cache(maxsize=1)
-def _abbreviation_codes() -> tuple[Array, Array]:
-    """The same as two arrays: the last eight bytes as a number, ascending, and the bits."""
-    codes = {
-        int.from_bytes(word.encode().rjust(8, b"\0"), "little"): bits
-        for word, bits in abbreviations().items()
+def _codes() -> Array:
+    """The abbreviations as `_doubtful` folds them: their low bytes as one number, ascending."""
+    folded = {
+        bytes(ord(letter) & 0x5F for letter in form)
+        for word in abbreviations()
+        for form in (word, word.capitalize(), word.upper())
     }
-    words = sorted(codes)
-    return np.array(words, np.uint64), np.array([codes[word] for word in words], np.uint8)
+    return np.array(
+        sorted({int.from_bytes(word.rjust(8, b"\0"), "little") for word in folded}), np.uint64
+    )

@@ -13,10 +13,12 @@ from chunkers.boundaries.characters import (
     CLASSES,
     COMMA,
     COMMA_CJK,
+    DIGIT,
     LETTER,
     LOWER,
     NEWLINE,
     PAD,
+    POINT,
     UPPER,
     Array,
     Flags,
@@ -39,10 +41,7 @@ def soft_breaks(
         return soft
     stops = np.append(breaks, len(classes) - 2 * PAD)
     length = stops - opens
-    # Blank lines and marked lines begin a new block.
-    fresh = empty | marked
-    fresh[1:] |= empty[:-1]
-    fresh[0] = True
+    fresh = _fresh(empty, marked)
     begins = np.flatnonzero(fresh)
     lines = np.diff(begins, append=len(fresh))
     width = np.maximum.reduceat(length, begins)
@@ -75,6 +74,38 @@ def soft_breaks(
     doubles = line[(inner == 1)[owner] & runs_over & (length[line] <= usual + 2)]
     soft[doubles] = _is_full(classes, first, length, doubles, np.full(len(doubles), usual))
     return soft
+
+
+def _fresh(empty: Flags, marked: Flags) -> Flags:
+    """Which lines begin a block: blank and marked ones, and those after a blank one."""
+    fresh = empty | marked
+    fresh[1:] |= empty[:-1]
+    fresh[0] = True
+    return fresh
+
+
+def run_ons(
+    classes: Array, opens: Array, breaks: Array, first: Array, empty: Flags, marked: Flags,
+    inner: Array, ended: Flags,
+) -> Flags:  # fmt: skip
+    """Which line breaks are inside a sentence, in blocks whose lines are not full.
+
+    Such a block has sentences that end inside its lines: `inner`, their places. Verse, lists and
+    code have none. `ended`: the breaks after the end of a sentence.
+    """
+    flags = np.zeros(len(breaks), bool)
+    if not len(breaks) or not len(inner):
+        return flags
+    kinds = classes.take(breaks + (PAD - 1)) * np.int64(CLASSES) + classes.take(first[1:])
+    flags = (pairs_inside().take(kinds) & ~ended) & (breaks - opens[:-1] >= NARROWEST) & ~marked[1:]
+    # In a log every line begins with a number.
+    numbers = classes.take(first) == DIGIT
+    flags &= ~(numbers[1:] & numbers[:-1])
+    if flags.any():
+        block = _fresh(empty, marked).cumsum()
+        owner = block.take(breaks.searchsorted(inner))
+        flags &= np.bincount(owner, minlength=int(block[-1]) + 1).take(block[1:]) > 0
+    return flags
 
 
 def _judge(
@@ -144,4 +175,15 @@ def pairs() -> NDArray[np.bool_]:
     table[:, LOWER] = True
     table[[CJK, COMMA_CJK], CJK] = True
     table[COMMA : LETTER + 1, UPPER:] = True
+    return table.ravel()
+
+
+@lru_cache(maxsize=1)
+def pairs_inside() -> NDArray[np.bool_]:
+    """The same as `pairs`, only where nothing but a sentence that runs over has these two."""
+    table = np.zeros((CLASSES, CLASSES), bool)
+    table[COMMA : LETTER + 1, [DIGIT, LOWER]] = True
+    table[[CJK, COMMA_CJK], CJK] = True
+    # After an abbreviation.
+    table[POINT, [DIGIT, LOWER, UPPER]] = True
     return table.ravel()

@@ -16,7 +16,7 @@ from typing import Self
 
 import numpy as np
 
-from chunkers.boundaries.graphemes import is_break
+from chunkers.boundaries.graphemes import in_short_word, is_break
 from chunkers.tokens.tokenizers import LETTER, SEAM, Ends, Tokenizer, merge_segments, segments
 from pipeline.errors import UsageError
 
@@ -230,6 +230,29 @@ class Encoded:
         if start == cut:  # one character alone: no tokenizer known needs more than seven
             return cut + 1, self.count_alone(cut, cut + 1)
         return cut, 0
+
+    def before_last_word(
+        self, start: int, cut: int, end: int, tokens: int, room: int
+    ) -> tuple[int, int]:
+        """The end and the tokens of a chunk so that what follows it is not blank.
+
+        They change only where nothing but blanks follows, and a last word can be left to them.
+        """
+        text = self.text
+        if end == len(text) or not text[end].isspace() or text[end:].lstrip():
+            return end, tokens
+        stop = len(text[:end].rstrip())
+        for is_place in (_begins_word, is_break):
+            for place in range(stop - 1, max(cut, stop - _REACH), -1):
+                if is_place(text, place) and text[cut:place].strip():
+                    count = self.count_alone(start, place)
+                    if count <= room:
+                        return place, count
+        return end, tokens
+
+
+def _begins_word(text: str, place: int) -> bool:
+    return is_break(text, place) and not in_short_word(text, place)
 
 
 def check_sizes(size: int, overlap: int, **shares: float) -> None:

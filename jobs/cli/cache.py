@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -14,9 +15,9 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 import msgspec
 
-from jobs.cli.shell import command, print_message
+from jobs.cli.shell import command, print_json, print_message
 from jobs.format import byte_size, parse_duration
-from jobs.home import answers_folder
+from jobs.home import home, home_to_read
 from pipeline.disk.durable import replaced, storage_errors
 from pipeline.errors import StateError, UsageError
 from pipeline.text import inflect, many, printable
@@ -37,12 +38,12 @@ def cache() -> None:
 def stats(as_json: bool) -> int:
     """Count the cached answers by model, with their size and age."""
     from pipeline.cache.maintenance import CacheStats, cache_stats
-    from pipeline.cache.store import AnswerCache
+    from pipeline.cache.read_only import open_to_read
 
-    folder = answers_folder()
+    folder = home_to_read() / "answers"
     totals = CacheStats()
-    if _has_answers(folder):
-        with closing(AnswerCache(folder)) as answers:
+    if (answers := open_to_read(folder)) is not None:
+        with closing(answers):
             totals = cache_stats(answers)
     if as_json:
         _print_json(totals, folder=str(folder))
@@ -66,6 +67,9 @@ def stats(as_json: bool) -> int:
         lines.append("requested so far:")
     for parts in totals.request_settings:
         lines.append(f"  {_request_line(parts)}")
+        origins = parts.get("origins")
+        for origin in origins if isinstance(origins, list) else ():
+            lines.append(f"    answered by {printable(str(origin), 200)}")
     if totals.damaged:
         lines.append(f"{_count_damaged(totals.damaged)}; check with: textmill cache verify")
     print("\n".join(lines))
@@ -74,7 +78,7 @@ def stats(as_json: bool) -> int:
 
 def _request_line(parts: dict[str, object]) -> str:
     """The task, the model and the parameters of cached requests."""
-    names = ("kind", "provider", "model", "url", "revision")
+    names = ("kind", "provider", "model", "url", "revision", "identity")
     model = "/".join(str(part) for name in names if (part := parts.get(f"endpoint.{name}")))
     parameters = [
         f"{name.removeprefix('parameters.')} = {msgspec.json.encode(value).decode()}"
@@ -97,7 +101,7 @@ def verify(repair: bool, as_json: bool) -> int:
     from pipeline.cache.salvage import salvage
     from pipeline.cache.store import AnswerCache
 
-    folder = answers_folder()
+    folder = home_to_read() / "answers"
     good = bad = removed = 0
     damaged: list[Damage] = []
     faults: list[str] = []
@@ -171,7 +175,7 @@ def prune(older_than: str, dry_run: bool, as_json: bool) -> int:
     from pipeline.cache.store import AnswerCache
 
     seconds = age_seconds(older_than)
-    folder = answers_folder()
+    folder = home_to_read() / "answers"
     count = size = freed = 0
     if _has_answers(folder):
         # Exclusive access: a run relies on every answer that it found in the cache.
@@ -213,7 +217,7 @@ def export_to(file: str, as_json: bool) -> int:
     from pipeline.cache.portable import export
     from pipeline.cache.store import AnswerCache
 
-    folder = answers_folder()
+    folder = home_to_read() / "answers"
     if not _has_answers(folder):
         raise UsageError(f"{printable(str(folder))}: the cache is empty")
     if file == "-" and (as_json or sys.stdout.isatty()):
@@ -285,7 +289,7 @@ def import_from(file: str, as_json: bool) -> int:
             with storage_errors(path), path.open("wb") as out:
                 shutil.copyfileobj(sys.stdin.buffer, out)
         check(path)
-        with closing(AnswerCache(answers_folder())) as answers:
+        with closing(AnswerCache(home() / "answers")) as answers:
             imported = import_answers(answers, path, report_line)
     code = 3 if imported.damaged else 0
     if messages > MAX_MESSAGES:
@@ -304,11 +308,11 @@ def import_from(file: str, as_json: bool) -> int:
 
 
 def _has_answers(folder: Path) -> bool:
-    return (folder / "cache.db").exists()
+    return os.path.exists(folder / "cache.db")  # noqa: PTH110 - False for an unreadable folder
 
 
 def _print_json(record: object, **more: object) -> None:
-    print(msgspec.json.encode(dict(msgspec.to_builtins(record)) | more).decode(), flush=True)
+    print_json(dict(msgspec.to_builtins(record)) | more)
 
 
 def _count_damaged(entries: int) -> str:

@@ -13,9 +13,10 @@ import msgspec
 from msgspec.structs import replace
 
 from jobs.cli.job_options import GroupedCommand, JobSettings, job_options
-from jobs.cli.shell import command, print_message, run_interruptibly
+from jobs.cli.shell import command, print_json, print_message, run_interruptibly
 from jobs.display.chunks_page import ChunkedDocument, ChunkSettings, page
-from pipeline.errors import StorageError, UsageError
+from pipeline.disk.durable import storage_errors
+from pipeline.errors import UsageError
 from pipeline.source.files import JSONL, PARQUET, is_s3
 from pipeline.text import many, printable
 
@@ -70,12 +71,11 @@ def chunks(
 
 def _write_page(path: str, html: str) -> None:
     if path == "-":
-        sys.stdout.write(html)
+        sys.stdout.flush()
+        sys.stdout.buffer.write(html.encode())  # the page names its encoding
         return
-    try:
+    with storage_errors(Path(path)):
         Path(path).write_text(html, "utf-8")
-    except OSError as error:
-        raise StorageError(f"{printable(path)}: cannot be written: {error.strerror}") from None
     print_message(f"{printable(path)}: {len(html.encode()):,} bytes, for any browser")
 
 
@@ -113,7 +113,7 @@ def _print_json(documents: Iterator[ChunkedDocument]) -> Iterator[str]:
         for chunk in document.chunks:
             record = {"id": document.name, **msgspec.structs.asdict(chunk)}
             record["text"] = document.text[chunk.start_char : chunk.end_char]
-            print(msgspec.json.encode(record).decode())
+            print_json(record)
 
 
 def _print_text(console: Console, documents: Iterator[ChunkedDocument]) -> Iterator[str]:
@@ -226,9 +226,9 @@ def _chunked_documents(
             1,
         )
         return
-    from jobs.cli.streams import with_files_for_streams
+    from jobs.cli.streams import with_input_file
 
-    with with_files_for_streams(job) as (job, _):
+    with with_input_file(job) as job:
         if source == "-" and _is_plain(Path(job.input.path)):
             text = _text(Path(job.input.path), chunking.source)
             yield chunking, iter([_chunk_document(job, chunking.source, text)]), 1

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from jobs.cli.job_options import FLAGGED, GroupedCommand, JobSettings, job_options
-from jobs.cli.shell import command
+from jobs.cli.shell import command, print_json
 from pipeline.errors import UsageError
 from pipeline.text import many, printable
 
@@ -31,26 +31,24 @@ MAX_IDS = 10_000
 def explain(source: str, name: str, settings: JobSettings, as_json: bool) -> int:
     """Explain why a row of JOB is cached, or is not."""
     from jobs.build import build
-    from jobs.cli.streams import with_files_for_streams
-    from pipeline.cache.store import AnswerCache
+    from jobs.cli.streams import with_input_file
+    from pipeline.cache.read_only import open_to_read
     from pipeline.explain import LastCommit, explain
     from pipeline.source.scan import survey
 
     job = settings.load(source, needs_output=False)
-    with with_files_for_streams(job) as (placed_job, _):
+    with with_input_file(job) as placed_job:
         pipeline = build(placed_job, with_secret=False)
         surveyed = survey(pipeline.input)
         document = _find_row(surveyed, name)
         past = LastCommit()
         if job.output.path != "-":
             past = _last_commit(pipeline, document)
-        if (pipeline.answers / "cache.db").exists():
-            with closing(AnswerCache(pipeline.answers)) as cache:
-                row = explain(pipeline, document, cache, past)
-        else:
-            row = explain(pipeline, document, None, past)
+        cache = open_to_read(pipeline.answers)
+        with closing(cache) if cache else nullcontext():
+            row = explain(pipeline, document, cache, past)
     if as_json:
-        print(msgspec.json.encode(row, enc_hook=str).decode())
+        print_json(row, enc_hook=str)
     else:
         _print(row)
     return 0

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
 from jobs.cli.job_options import GroupedCommand, JobSettings, job_options
-from jobs.cli.plan import show_plan, warn_missing_columns
-from jobs.cli.shell import command, print_error, print_message
+from jobs.cli.plan import shared_answers_line, show_plan, warn_missing_columns
+from jobs.cli.shell import command, print_error, print_json, print_message
 from jobs.secrets import mask
 from pipeline.errors import FINAL_KINDS, TextmillError, UsageError
 
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from pipeline.events import Emit, Event
     from pipeline.runs.summary import Ended
 
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 CLASSES = ("all", *FINAL_KINDS)
 """The values of --retry-failed: all, or one error kind that is final."""
@@ -61,12 +62,18 @@ class RunCommand(GroupedCommand):
     type=click.Choice(CLASSES),
     help="Retry the failed rows of an interrupted run, all or of one class.",
 )
+@click.option(
+    "--accept-unknown",
+    is_flag=True,
+    help="Allow replacing an output whose rows are unknown (exit 14).",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan, as `plan` does, and run nothing.")
 def run(
     source: str,
     settings: JobSettings,
     changes: str | None,
     retry_failed: str | None,
+    accept_unknown: bool,
     dry_run: bool,
     as_json: bool,
 ) -> int:
@@ -75,22 +82,23 @@ def run(
         return show_plan(source, settings, as_json=as_json)
     import anyio
 
-    from jobs.build import build
+    from jobs.build import build, within_descriptors
     from jobs.cli.streams import with_files_for_streams
     from jobs.display.report_page import write_page
-    from jobs.display.terminal import closing_line, display, endpoint_lines
+    from jobs.display.terminal import Harmless, closing_line, display, endpoint_lines
     from jobs.history.recorder import record_run
     from jobs.home import home
     from jobs.spec.check_paths import check_changes
     from pipeline import run as engine
     from pipeline.events import flatten
 
+    state = home()
     try:
         job = settings.load(source)
     except TextmillError:
         if not Path(source).is_file():
             raise
-        with record_run(home(), _record_of_unread_job(source), print_message):
+        with record_run(state, _record_of_unread_job(source), print_message):
             raise  # `status` and `report` show it
     if as_json and job.output.path == "-":
         raise UsageError("--json and output `-` both write to stdout", hint="use -o PATH")
@@ -99,41 +107,52 @@ def run(
     record = _record(job, source, settings)
     with (
         with_files_for_streams(job) as (job, publish),
-        record_run(home(), record, print_message, write_page) as recorder,
+        record_run(state, record, print_message, write_page) as recorder,
     ):
-        pipeline = build(job, changes=changes)
-        progress = display(as_json=as_json)
-        at_sigterm = signal.getsignal(signal.SIGTERM)
+        pipeline, note = within_descriptors(build(job, changes=changes))
+        if note:
+            print_message(note)
+        progress = Harmless(lambda: display(as_json=as_json))
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
         try:
             ended: Ended = anyio.run(
                 engine.run,
                 pipeline,
                 listener_of(progress.on, recorder.on, _warn),
                 retry_failed,
+                accept_unknown,
                 backend_options={"use_uvloop": _has_uvloop()},
             )
         finally:
             progress.close()
-            signal.signal(signal.SIGTERM, at_sigterm)  # the loop resets it to the default
+            for number, handler in handlers.items():  # the loop resets them to the default
+                signal.signal(number, handler)
         recorder.ended(ended)
         if ended.error is not None:
             print_error(ended.error)
         else:
             publish()
-            print_message(closing_line(ended, job.unpriced))
-        for line in endpoint_lines(ended.summary, job.unpriced):
+            print_message(closing_line(ended))
+        for line in endpoint_lines(ended.summary):
             print_message(line)
         if as_json:
-            print(msgspec.json.encode(flatten(ended.summary)).decode(), flush=True)
+            print_json(flatten(ended.summary))
         return ended.summary.exit
 
 
 def _warn(event: Event) -> None:
-    from pipeline.events import RuleColumnMissing, Warned
+    from pipeline.events import AnswersShared, RuleColumnMissing, UsageDoubted, Warned
 
     match event:
         case RuleColumnMissing():
             warn_missing_columns([event.column])
+        case UsageDoubted():
+            print_message(
+                f"endpoint `{event.endpoint}` reports {event.reported:,} input tokens where"
+                f" {event.counted:,} were counted: its usage is not used for costs"
+            )
+        case AnswersShared():
+            print_message(shared_answers_line(event.endpoint, event.url, event.answered_by))
         case Warned():
             print_message(event.message)
 
@@ -160,7 +179,7 @@ def _record(job: Job, source: str, settings: JobSettings) -> Run:
         file=str(Path(source).absolute()) if is_file else "",
         output=job.output.path if job.output.path == "-" else str(Path(job.output.path).absolute()),
         command=shlex.join(mask(word) for word in words),
-        unpriced=job.unpriced,
+        servers=job.servers,
     )
 
 

@@ -6,21 +6,19 @@ commands write its configuration, show it first, and remove it again.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import stat
 import sys
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
-from jobs.cli.shell import command, print_message
-from jobs.format import duration
+from jobs.cli.shell import command, print_json, print_message
+from jobs.format import duration, local_now
+from jobs.home import config_folder
 from jobs.schedule.backends import Scheduler, scheduler, schedulers
 from jobs.schedule.units import (
     Schedule,
@@ -109,7 +107,7 @@ def listed(as_json: bool) -> int:
     schedules = _all_schedules()
     for schedule, by in schedules:
         if as_json:
-            print(_json(schedule, by))
+            print_json(_record(schedule, by))
         else:
             missing = "" if Path(schedule.job).is_file() else "  (no such file)"
             print(
@@ -124,11 +122,11 @@ def listed(as_json: bool) -> int:
 @command("next", group=schedule)
 def upcoming(as_json: bool) -> int:
     """List the next start of each schedule."""
-    now = datetime.now().astimezone()
+    now = local_now()
     schedules = sorted(_all_schedules(), key=lambda pair: (next_time(pair[0], now), pair[0].name))
     for schedule, by in schedules:
         if as_json:
-            print(_json(schedule, by))
+            print_json(_record(schedule, by))
             continue
         due = next_time(schedule, now)
         left = duration((due - now).total_seconds())
@@ -199,8 +197,7 @@ def _variables(job: Job) -> list[str]:
 
 
 def _environment_file() -> Path:
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
-    return (config / "textmill" / "env").absolute()
+    return config_folder() / "textmill" / "env"
 
 
 def program() -> tuple[str, ...]:
@@ -268,7 +265,7 @@ def _show(texts: dict[str, str]) -> None:
 
 
 def _when(schedule: Schedule) -> str:
-    due = next_time(schedule, datetime.now().astimezone())
+    due = next_time(schedule, local_now())
     return f"daily at {schedule.at}{_spread(schedule)}, next on {due:%a %Y-%m-%d}"
 
 
@@ -279,8 +276,8 @@ def _spread(schedule: Schedule) -> str:
     return f" (within {delay.removesuffix(' 0 s').removesuffix(' 0 min')})"
 
 
-def _json(schedule: Schedule, by: Scheduler) -> str:
-    due = next_time(schedule, datetime.now().astimezone())
+def _record(schedule: Schedule, by: Scheduler) -> dict[str, object]:
+    due = next_time(schedule, local_now())
     record = {"name": schedule.name, "job": schedule.job, "at": schedule.at, "by": by.name}
     times = {"random_delay_seconds": schedule.delay_seconds, "next": due.isoformat()}
-    return msgspec.json.encode(record | times).decode()
+    return record | times

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 from msgspec.structs import replace
 
-from jobs.cli.job_options import GroupedCommand, JobSettings, job_options
-from jobs.cli.shell import command
+from jobs.cli.job_options import GroupedCommand, JobSettings, job_options, pairs
+from jobs.cli.shell import command, print_json
 from jobs.spec.job import KEY
+from pipeline.endpoints.kinds import KINDS
 from pipeline.errors import EndpointError, OutageError, RefusedError, UsageError
 from pipeline.records import Answer, Chunk, Endpoint, Failure, Request
 from pipeline.tasks import TASKS
@@ -72,6 +74,8 @@ def search(
         )
     job = None
     if job_path or settings != JobSettings():
+        if not job_path:
+            _check_flags(settings, model)
         # Only the endpoint of the job is used; the output is a valid input path.
         flags = {**settings.flags, "input.path": output, "output.path": "-"}
         job = replace(settings, flags=flags).load(job_path or "embed", needs_output=False)
@@ -81,7 +85,7 @@ def search(
     hits = nearest(output, vector, count)
     if as_json:
         for hit in hits:
-            print(msgspec.json.encode({"score": 0.0} | hit.row | {"score": hit.score}).decode())
+            print_json({"score": 0.0} | hit.row | {"score": hit.score})
         return 0
     from rich.console import Console
     from rich.text import Text
@@ -101,10 +105,24 @@ def search(
     return 0
 
 
+def _check_flags(settings: JobSettings, model: str) -> None:
+    """Raises: UsageError if the endpoint that the flags describe lacks its model or its URL."""
+    kind = KINDS.get(str(settings.flags.get("endpoint.kind")))
+    if kind is None or kind.is_embedded:
+        return
+    given = {*settings.flags, *(key for key, _ in pairs(settings.overrides))}
+    needed = {"model": kind.needs_model, "url": kind.url is None}
+    for name, is_needed in needed.items():
+        if is_needed and f"endpoint.{name}" not in given:
+            raise UsageError(
+                f"--kind {settings.flags['endpoint.kind']} needs --{name} as well",
+                hint=f"the output was embedded with {printable(model)}",
+            )
+
+
 def _embed_locally(question: str, model: str, task: str) -> NDArray[np.float32] | None:
     """The question's vector by a model in this process; None if the model is not embedded."""
     from chunkers.boundaries.scan import sentences
-    from pipeline.endpoints.kinds import KINDS
 
     for name, kind in KINDS.items():
         local_model = kind.models.get(task, "")
@@ -121,7 +139,6 @@ async def _embed(question: str, model: str, job: Job | None, output: str) -> NDA
     The first endpoint that has this model and is reachable answers.
     """
     from jobs.build import endpoint
-    from jobs.home import answers_folder
     from pipeline.cache.keys import model_name
     from pipeline.cache.store import AnswerCache
     from pipeline.endpoints.http import HttpEndpoint
@@ -145,7 +162,8 @@ async def _embed(question: str, model: str, job: Job | None, output: str) -> NDA
             continue
         try:
             reachable = endpoint(job, spec, with_secret=True)
-            with closing(AnswerCache(answers_folder())) as cache:
+            # For the identity of the server only: a search leaves nothing behind.
+            with TemporaryDirectory() as folder, closing(AnswerCache(Path(folder))) as cache:
                 async with HttpEndpoint(reachable) as http:
                     identified = await identify(reachable, http.get, cache, 0, 10.0)
                 models.append(model_name(identified.endpoint))

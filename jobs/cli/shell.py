@@ -3,7 +3,6 @@ blocking work that ctrl-C can interrupt."""
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import threading
@@ -11,14 +10,16 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NoReturn, TypeVar
 
 import click
-import msgspec
 
-from pipeline.errors import CLASSES, TextmillError
-from pipeline.text import printable
+from jobs import stdio
+from pipeline.disk.durable import system_error
+from pipeline.errors import CLASSES, TextmillError, UsageError
+from pipeline.text import printable, shown
 
 
 def command(
@@ -57,35 +58,51 @@ def exit_code_of(command: Callable[[], int], *, as_json: bool = False) -> int:
         code = command()
         sys.stdout.flush()
         return code
-    except BrokenPipeError:
-        # The reader closed the pipe, as `head` does. The buffered rest must not fail at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except TextmillError as error:
-        print_error(error)
-        code, is_resumable = error.exit_code, error.resumable
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            return _report_bug(as_json)
-        print(f"standard output: {error.strerror}", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 13
     except KeyboardInterrupt:
-        print("interrupted before anything was sent", file=sys.stderr)
+        print_message("interrupted")
         code, is_resumable = 130, True
-    except Exception:
-        return _report_bug(as_json)
-    if as_json:
+    except Exception as error:
+        code = report(error)
+        is_resumable = error.resumable if isinstance(error, TextmillError) else True
+    if as_json and code:
         _print_last_line(code, is_resumable)
     return code
 
 
-def _report_bug(as_json: bool) -> int:
-    traceback.print_exc()
-    print("this is a bug in textmill; the answers so far are kept", file=sys.stderr)
-    if as_json:
-        _print_last_line(1, True)
-    return 1
+def report(error: Exception) -> int:
+    """Prints an error that ends a command; its exit code."""
+    if error is stdio.stdout_error():
+        return 0  # `stdio.close` reports it and chooses the exit code
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, OSError) and error.errno is not None:
+        error = _of_system(error)
+    if isinstance(error, TextmillError):
+        print_error(error)
+        return error.exit_code
+    if isinstance(error, MemoryError | RecursionError):
+        # A traceback needs memory too, and that of a recursion has a thousand lines.
+        print_message(f"{_place(error)}: {type(error).__name__} {printable(str(error), 200)}")
+    else:
+        print_message("".join(traceback.format_exception(error)).rstrip())
+    print_message("this is a bug in textmill; the answers so far are kept")
+    return TextmillError.exit_code
+
+
+def _of_system(error: OSError) -> TextmillError:
+    """The error of a system call that no other place describes."""
+    if error.filename is not None:
+        return system_error(shown(os.fsdecode(error.filename)), error, "cannot be used")
+    with suppress(OSError):
+        Path.cwd()
+        return system_error("textmill", error, "a system call failed")
+    return UsageError("the current folder does not exist any more")
+
+
+def _place(error: BaseException) -> str:
+    """The file and line that raised an error."""
+    frames = traceback.extract_tb(error.__traceback__, -1)
+    return f"{shown(frames[-1].filename)}:{frames[-1].lineno}" if frames else "textmill"
 
 
 def _print_last_line(code: int, is_resumable: bool) -> None:
@@ -93,7 +110,12 @@ def _print_last_line(code: int, is_resumable: bool) -> None:
 
     summary = Summary(exit=code, class_=CLASSES[code], resumable=is_resumable)
     with suppress(OSError):
-        print(msgspec.json.encode(flatten(summary)).decode(), flush=True)
+        print_json(flatten(summary))
+
+
+def print_json(record: object, enc_hook: Callable[[Any], Any] | None = None) -> None:
+    """Prints a record on one line of stdout."""
+    print(stdio.json_line(record, sys.stdout, enc_hook))
 
 
 def print_error(error: TextmillError) -> None:

@@ -1,6 +1,6 @@
 """`textmill status`: the runs with start, ending, rows, cost and the command that resumes.
 
-Everything comes from the register. No process is contacted and nothing is written.
+Everything comes from the register. No process is contacted, and only --forget writes.
 """
 
 from __future__ import annotations
@@ -11,18 +11,25 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
-from jobs.cli.shell import command, print_message
+from jobs.cli.shell import command, print_json, print_message
 from jobs.display.terminal import PLAIN_EVERY_SECONDS
-from jobs.format import cached_share, clock_duration, compact_count, cost, duration
+from jobs.format import (
+    cached_share,
+    clock_duration,
+    compact_count,
+    cost,
+    duration,
+    local,
+    local_now,
+)
 from jobs.history.ledger import ledger
-from jobs.history.register import Run, is_running, moment, runs
-from jobs.history.status import choose, ending, open_lines, unfinished
-from jobs.home import home
+from jobs.history.register import Run, forget, forgotten, is_running, moment, runs
+from jobs.history.status import choose, ending, open_lines, unfinished, with_missing_output
+from jobs.home import home, home_to_read
 from pipeline.errors import UsageError
 from pipeline.events import flatten
-from pipeline.text import inflect, many, printable
+from pipeline.text import inflect, many, printable, shown
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -32,7 +39,25 @@ if TYPE_CHECKING:
 @click.argument("name", metavar="[JOB_OR_OUTPUT]", required=False)
 @click.option("--watch", is_flag=True, help="Follow the running jobs until they have ended.")
 @click.option("--limit", default=20, show_default=True, help="Number of runs to list.")
-def status(name: str | None, watch: bool, limit: int, as_json: bool) -> int:
+@click.option(
+    "--forget",
+    "is_forgetting",
+    is_flag=True,
+    help="Forget the runs of this job or output: lists show them no more; their cost stays.",
+)
+@click.option(
+    "--all-missing",
+    is_flag=True,
+    help="Name all runs whose output and run folder are gone, for --forget.",
+)
+def status(
+    name: str | None,
+    watch: bool,
+    limit: int,
+    is_forgetting: bool,
+    all_missing: bool,
+    as_json: bool,
+) -> int:
     """List the runs: start, ending, rows, cost, and how to resume."""
     if limit < 1:
         raise UsageError(f"--limit = {limit} must be at least 1")
@@ -42,26 +67,35 @@ def status(name: str | None, watch: bool, limit: int, as_json: bool) -> int:
             hint="programs read `textmill run --json`, or repeat `textmill status --json`",
         )
 
+    if all_missing and not is_forgetting:
+        raise UsageError("--all-missing needs --forget")
+    if is_forgetting:
+        return _forget(name, is_all_missing=all_missing)
+
     def read_runs() -> list[Run]:
-        all_runs, unread = runs(home())
+        all_runs, unread = runs(home_to_read())
         if unread:
             print_message(
-                f"{home()}/runs.jsonl: {many(unread, 'unreadable line')} "
+                f"{shown(str(home_to_read()))}/runs.jsonl: {many(unread, 'unreadable line')} "
                 f"{inflect(unread, 'is', 'are')} left out"
             )
         return choose(all_runs, name)
 
-    chosen = read_runs()
+    def listed() -> list[Run]:
+        left_out = forgotten(home_to_read())
+        return [run for run in read_runs() if run.entry not in left_out]
+
+    chosen = listed()
     if as_json:
         tables = {
             "runs": [flatten(run) for run in chosen[:limit]],
             "open": [flatten(run) for run in unfinished(chosen)],
-            "ledger": ledger(chosen),
+            "ledger": ledger(read_runs()),
         }
-        print(msgspec.json.encode(tables).decode())
+        print_json(tables)
         return 0
     if watch:
-        return _watch(read_runs, limit)
+        return _watch(listed, limit)
     if not chosen:
         print("no runs yet")
         return 0
@@ -72,9 +106,23 @@ def status(name: str | None, watch: bool, limit: int, as_json: bool) -> int:
     return 0
 
 
+def _forget(name: str | None, *, is_all_missing: bool) -> int:
+    """Forgets the runs of this name, or all whose output is gone."""
+    if (name is None) != is_all_missing:
+        raise UsageError(
+            "--forget takes a job, an output or a run, or --all-missing",
+            hint="textmill status out/vectors.parquet --forget",
+        )
+    all_runs, _ = runs(home())
+    chosen = with_missing_output(all_runs) if is_all_missing else choose(all_runs, name)
+    count = forget(home(), chosen)
+    print(f"{many(count, 'run')} forgotten; their cost stays in the ledger")
+    return 0
+
+
 def short_time(text: str, now: datetime) -> str:
     """A local time of day, with as much of the date as is needed."""
-    at = moment(text).astimezone()
+    at = local(moment(text))
     if at.date() == now.date():
         return at.strftime("%H:%M")
     return at.strftime("%m-%d %H:%M" if at.year == now.year else "%Y-%m-%d")
@@ -118,7 +166,7 @@ def _cells(run: Run, now: datetime, *, is_open: bool) -> tuple[str, ...]:
         compact_count(run.documents) if run.documents else "-",
         compact_count(run.failed + run.partial),
         compact_count(run.usage.calls),
-        cost(run.usage.cost_usd, is_known=run.has_known_cost).removeprefix("cost "),
+        cost(run.usage).removeprefix("cost "),
         clock_duration(seconds),
     )
 
@@ -134,7 +182,7 @@ def _since(run: Run, now: datetime) -> float:
 
 
 def _now() -> datetime:
-    return datetime.now().astimezone()
+    return local_now()
 
 
 def _console(*, to_stderr: bool = False) -> Console:
@@ -211,7 +259,7 @@ def statistics(run: Run) -> str:
     parts += cached_share(run.cached, run.requests)
     if run.failed or run.partial:
         parts.append(f"{run.failed + run.partial:,} failed")
-    return ", ".join([*parts, cost(run.usage.cost_usd, is_known=run.has_known_cost)])
+    return ", ".join([*parts, cost(run.usage)])
 
 
 def live_lines(run: Run, now: datetime) -> list[str]:

@@ -21,7 +21,9 @@ from msgspec.structs import replace
 from jobs.home import home
 from jobs.spec.job import Job
 from pipeline.disk import locks
-from pipeline.errors import StorageError
+from pipeline.disk.durable import storage_errors
+from pipeline.errors import InputError, TextmillError
+from pipeline.text import reason
 
 MAGIC = {b"PAR1": ".parquet", b"\x1f\x8b": ".jsonl.gz", b"\x28\xb5\x2f\xfd": ".jsonl.zst"}
 """The file type of standard input by its first bytes."""
@@ -35,15 +37,23 @@ _YOUNG_SECONDS = 3_600
 
 @contextmanager
 def with_files_for_streams(job: Job) -> Iterator[tuple[Job, Callable[[], None]]]:
-    """The job with files instead of `-`, and a function that copies the result to stdout."""
-    if job.input.path == "-":
-        with _private_folder(Path(tempfile.gettempdir())) as folder:
-            job = replace(job, input=replace(job.input, path=_spool(folder)))
-            with _with_output_file(job) as job_with_files:
-                yield job_with_files
-    else:
-        with _with_output_file(job) as job_with_files:
-            yield job_with_files
+    """The job with files instead of `-`, and a function that copies the result to stdout. Every run
+    removes what killed runs left of theirs."""
+    with suppress(OSError, TextmillError):
+        _sweep(Path(tempfile.gettempdir()))
+        _sweep(home() / "streams")
+    with with_input_file(job) as placed_job, _with_output_file(placed_job) as job_with_files:
+        yield job_with_files
+
+
+@contextmanager
+def with_input_file(job: Job) -> Iterator[Job]:
+    """The job with a file instead of input `-`: for commands that write no output."""
+    if job.input.path != "-":
+        yield job
+        return
+    with _private_folder(Path(tempfile.gettempdir())) as folder:
+        yield replace(job, input=replace(job.input, path=_spool(folder)))
 
 
 @contextmanager
@@ -52,10 +62,8 @@ def _with_output_file(job: Job) -> Iterator[tuple[Job, Callable[[], None]]]:
         yield job, _publish_nothing
         return
     streams = home() / "streams"
-    try:
+    with storage_errors(streams):
         streams.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise StorageError(f"{streams}: cannot be written: {error.strerror}") from None
     with _private_folder(streams) as folder:
         path = folder / "out.jsonl"
 
@@ -70,15 +78,12 @@ def _with_output_file(job: Job) -> Iterator[tuple[Job, Callable[[], None]]]:
 @contextmanager
 def _private_folder(parent: Path) -> Iterator[Path]:
     """A private folder of this process. At its end only files of failures are kept."""
-    _sweep(parent)
-    try:
+    with storage_errors(parent):
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         # Locked before it has its final name, so that no process takes it for a dead one.
         descriptor = os.open(folder / "new", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         locks.acquire(descriptor)
         (folder / "new").rename(folder / "lock")
-    except OSError as error:
-        raise StorageError(f"{parent}: cannot be written: {error.strerror}") from None
     try:
         yield folder
     finally:
@@ -135,15 +140,23 @@ def _publish_nothing() -> None:
     pass
 
 
+class _Input:
+    """Standard input, with its own errors: those of the copy concern the disk."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes. Raises: InputError."""
+        try:
+            return sys.stdin.buffer.read(size)
+        except OSError as error:
+            raise InputError(f"standard input: cannot be read ({reason(error)})") from None
+
+
 def _spool(folder: Path) -> str:
     """The path of a copy of standard input, which can be read twice."""
     temporary = folder / "stdin"
-    try:
-        with temporary.open("wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
-        with temporary.open("rb") as file:
-            start = file.read(4)
-    except OSError as error:
-        raise StorageError(f"{folder}: cannot spool standard input: {error.strerror}") from None
+    with storage_errors(folder), temporary.open("wb") as file:
+        shutil.copyfileobj(_Input(), file, 1 << 20)
+    with temporary.open("rb") as file:
+        start = file.read(4)
     suffix = next((end for magic, end in MAGIC.items() if start.startswith(magic)), ".jsonl")
     return str(temporary.rename(folder / f"stdin{suffix}"))

@@ -7,9 +7,8 @@ from importlib import resources
 from typing import Any
 
 import click
-import msgspec
 
-from jobs.cli.shell import command
+from jobs.cli.shell import command, print_json
 from pipeline.errors import UsageError
 from pipeline.text import printable
 
@@ -24,7 +23,7 @@ def templates(name: str | None, as_json: bool) -> int:
     if name is None:
         for template, purpose in purposes.items():
             if as_json:
-                print(msgspec.json.encode({"name": template, "purpose": purpose}).decode())
+                print_json({"name": template, "purpose": purpose})
             else:
                 print(f"{template:<10} {purpose}")
         return 0

@@ -5,18 +5,18 @@ All three only listen to the events of `pipeline.events`. Warnings are counted a
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, Protocol
-
-import msgspec
 
 from jobs.format import cached_share, cost, duration
 from jobs.history.progress import Progress
+from jobs.stdio import json_line
 from pipeline import events
-from pipeline.text import many, printable
+from pipeline.text import many, printable, reason
 
 if TYPE_CHECKING:
     from pipeline.runs.summary import Ended
@@ -39,11 +39,10 @@ class JsonLines:
 
     def __init__(self, out: IO[str] | None = None) -> None:
         self._out = out or sys.stdout
-        self._encode = msgspec.json.Encoder().encode
 
     def on(self, event: events.Event) -> None:
         with suppress(OSError):  # the last line reports a closed pipe
-            self._out.write(self._encode(event).decode() + "\n")
+            self._out.write(json_line(event, self._out) + "\n")
             self._out.flush()
 
     def close(self) -> None:
@@ -121,18 +120,45 @@ class Terminal:
         self._live.stop()
 
 
+class Harmless:
+    """A display whose first error ends it: it must not end a paid run."""
+
+    def __init__(self, make: Callable[[], Display]) -> None:
+        self._display: Display | None = None
+        with self._ending_at_an_error():
+            self._display = make()
+
+    def on(self, event: events.Event) -> None:
+        if self._display is not None:
+            with self._ending_at_an_error():
+                self._display.on(event)
+
+    def close(self) -> None:
+        if self._display is not None:
+            with self._ending_at_an_error():
+                self._display.close()
+
+    @contextmanager
+    def _ending_at_an_error(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._display = None
+            with suppress(Exception):
+                text = f"the display has ended: {type(error).__name__} {reason(error)}"
+                print(text, file=sys.stderr, flush=True)
+
+
 def display(*, as_json: bool) -> Display:
     """The display for the kind of output: JSON, terminal or plain lines."""
     if as_json:
         return JsonLines()
-    return Terminal() if sys.stderr.isatty() else Plain()
+    is_drawable = sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    return Terminal() if is_drawable else Plain()
 
 
-def closing_line(ended: Ended, unpriced: Collection[str] = ()) -> str:
-    """The last line of every published run: rows, requests, cost and duration.
-
-    `unpriced` names the endpoints whose calls cost an unknown amount.
-    """
+def closing_line(ended: Ended) -> str:
+    """The last line of every published run: rows, requests, cost and duration."""
     summary = ended.summary
     written = summary.documents - summary.failed - summary.partial
     parts = [f"{written:,} of {many(summary.documents, 'document')} written"]
@@ -141,15 +167,19 @@ def closing_line(ended: Ended, unpriced: Collection[str] = ()) -> str:
         counts = [f"{summary.failed:,} failed"] if summary.failed else []
         counts += [f"{summary.partial:,} partial"] if summary.partial else []
         parts.append(" and ".join(counts) + file)
-    is_known = not any(e.calls for e in summary.endpoints if e.name in unpriced)
     parts += [
         *_changes(summary),
         many(summary.requests, "request"),
         *cached_share(summary.cached, summary.requests),
-        cost(summary.usage.cost_usd, is_known=is_known),
+        *_ambiguous(summary.usage.ambiguous),
+        cost(summary.usage),
         duration(summary.seconds),
     ]
     return ", ".join(parts)
+
+
+def _ambiguous(calls: int) -> list[str]:
+    return [f"{many(calls, 'call')} without an answer may have been billed"] if calls else []
 
 
 def _changes(summary: events.Summary) -> list[str]:
@@ -166,7 +196,7 @@ def _changes(summary: events.Summary) -> list[str]:
     return [f"{count:,} {name}" for count, name in counts if count]
 
 
-def endpoint_lines(summary: events.Summary, unpriced: Collection[str] = ()) -> list[str]:
+def endpoint_lines(summary: events.Summary) -> list[str]:
     """The statistics of each endpoint, if there are several."""
     if len(summary.endpoints) < 2:
         return []
@@ -179,7 +209,6 @@ def endpoint_lines(summary: events.Summary, unpriced: Collection[str] = ()) -> l
         ]
         if endpoint.calls:
             parts.append(f"p50 {endpoint.p50_seconds:.2f} s, p95 {endpoint.p95_seconds:.2f} s")
-        is_known = endpoint.name not in unpriced or not endpoint.calls
-        parts.append(cost(endpoint.cost_usd, is_known=is_known))
+        parts.append(cost(endpoint))
         lines.append(f"  {endpoint.name:<{width}}  {', '.join(parts)}")
     return lines

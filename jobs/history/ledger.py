@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from jobs.format import local
+from pipeline.events import usage_fields
 from pipeline.records import Usage
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ def ledger(runs: Iterable[Run]) -> list[dict[str, object]]:
 
     days: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        day = moment(run.started_at).astimezone().strftime("%Y-%m-%d")
+        day = local(moment(run.started_at)).strftime("%Y-%m-%d")
         days.setdefault((day, run.job), []).append(run)
     return [
         {
@@ -36,9 +38,9 @@ def ledger(runs: Iterable[Run]) -> list[dict[str, object]]:
     ]
 
 
-def _usage_by_endpoint(runs: Iterable[Run]) -> dict[str, Usage]:
+def _usage_by_endpoint(runs: Iterable[Run]) -> dict[str, dict[str, Any]]:
     total: dict[str, Usage] = {}
     for run in runs:
         for name, usage in run.endpoints.items():
             total[name] = total.get(name, Usage()) + usage
-    return {name: usage.rounded() for name, usage in sorted(total.items())}
+    return {name: usage_fields(usage) for name, usage in sorted(total.items())}

@@ -86,7 +86,7 @@ class Progress:
         if failed:
             parts.append(f"{failed:,} failed")
         if usage.cost_usd:
-            parts.append(cost(usage.cost_usd))
+            parts.append(cost(usage))
         if usage.errors:
             parts.append(many(usage.errors, "error"))
         if self.draining:

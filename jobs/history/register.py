@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,13 +24,14 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from jobs.home import current_folder
 from pipeline.disk import locks
+from pipeline.disk.durable import storage_errors, system_error
 from pipeline.disk.json_lines import JsonLines
-from pipeline.errors import StorageError
 from pipeline.events import RunStats
 from pipeline.records import Usage
 from pipeline.runs.run_id import new_run_id
-from pipeline.text import reason
+from pipeline.text import reason, shown
 
 KILLED = 137
 """The exit code that a shell reports for kill -9; a killed program cannot report one itself."""
@@ -71,15 +72,10 @@ class Run(RunStats, frozen=True, kw_only=True, rename={"class_": "class"}):
     endpoints: dict[str, Usage] = msgspec.field(default_factory=dict)
     latency: dict[str, tuple[float, float]] = msgspec.field(default_factory=dict)
     """The median and the 95th percentile of each endpoint's calls, in seconds."""
-    unpriced: tuple[str, ...] = ()
-    """The endpoints whose calls cost an unknown amount, because the job gives no price."""
+    servers: dict[str, str] = msgspec.field(default_factory=dict)
+    """Who answered for each endpoint: `Job.servers`."""
     notes: tuple[str, ...] = ()
     live: RunProgress | None = None
-
-    @property
-    def has_known_cost(self) -> bool:
-        """False if an endpoint without a price was called."""
-        return not any(self.endpoints.get(name, Usage()).calls for name in self.unpriced)
 
 
 class RegisterEntry:
@@ -137,12 +133,9 @@ class RegisterEntry:
 
 
 def start_record(
-    job: str, *, file: str, output: str, command: str, unpriced: tuple[str, ...] = ()
+    job: str, *, file: str, output: str, command: str, servers: dict[str, str] | None = None
 ) -> Run:
     """The first line of a run that starts now, in this process."""
-    cwd = ""
-    with suppress(OSError):  # the current folder may have been deleted
-        cwd = str(Path.cwd())
     return Run(
         entry=new_run_id(),
         job=job,
@@ -150,8 +143,8 @@ def start_record(
         file=as_text(file),
         output=as_text(output),
         command=as_text(command),
-        unpriced=unpriced,
-        cwd=as_text(cwd),
+        servers=servers or {},
+        cwd=as_text(current_folder()),
         host=socket.gethostname(),
         pid=os.getpid(),
     )
@@ -182,16 +175,42 @@ def runs(home: Path) -> tuple[list[Run], int]:
     return sorted(later_first, key=lambda run: run.started_at, reverse=True), unread
 
 
+class _Forgotten(Struct, frozen=True):
+    entry: str
+
+
+def forget(home: Path, chosen: Iterable[Run]) -> int:
+    """Leaves these runs out of every later list; running ones stay. Their lines and so their cost
+    stay in the register. Returns: how many. Raises: StorageError."""
+    entries = {run.entry for run in chosen if not is_running(run)} - forgotten(home)
+    path = home / "forgotten.jsonl"
+    if not entries:
+        return 0
+    with storage_errors(path), private_umask(), path.open("ab") as file:
+        file.writelines(msgspec.json.encode(_Forgotten(entry)) + b"\n" for entry in sorted(entries))
+        file.flush()
+        os.fsync(file.fileno())
+    return len(entries)
+
+
+def forgotten(home: Path) -> set[str]:
+    """The entries of forgotten runs; none where the file is unreadable."""
+    found: set[str] = set()
+    with suppress(OSError):
+        found.update(each.entry for each in JsonLines(home / "forgotten.jsonl", _Forgotten))
+    return found
+
+
 def _lines(home: Path) -> tuple[dict[str, Run], int]:
     by_entry: dict[str, Run] = {}
     lines = JsonLines(_path(home), Run)
     try:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             for run in lines:
                 if run.entry not in by_entry or not by_entry[run.entry].ended_at:
                     by_entry[run.entry] = run
     except OSError as error:
-        raise StorageError(f"{_path(home)}: cannot be read ({reason(error)})") from None
+        raise system_error(shown(str(_path(home))), error, "cannot be read") from None
     return by_entry, lines.unreadable
 
 

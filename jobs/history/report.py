@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from jobs.format import cached_share, cost, duration
+from jobs.format import cached_share, cost, duration, local
 from jobs.history.register import KILLED, Run, is_running, moment
 from jobs.history.status import NOT_OPEN, ending, next_command
 from pipeline.disk.json_lines import JsonLines
@@ -89,9 +89,9 @@ def runs_of_the_night(newest_first: Sequence[Run], now: datetime, *, only_last: 
     return list(last.values()) or runs[:1]
 
 
-def encode(report: Report) -> bytes:
-    """The report as JSON."""
-    return msgspec.json.encode(msgspec.to_builtins(report) | {"run": flatten(report.run)})
+def as_record(report: Report) -> dict[str, Any]:
+    """The report for programs."""
+    return {**msgspec.to_builtins(report), "run": flatten(report.run)}
 
 
 def report_of(run: Run) -> Report:
@@ -163,10 +163,10 @@ def sections(report: Report) -> list[tuple[str, list[Line]]]:
 
 
 def _when(run: Run) -> str:
-    started = moment(run.started_at).astimezone()
+    started = local(moment(run.started_at))
     if is_running(run):
         return f"since {started:%a %Y-%m-%d %H:%M}"
-    ended = moment(run.ended_at).astimezone()
+    ended = local(moment(run.ended_at))
     day = "" if ended.date() == started.date() else "%a %Y-%m-%d "
     end = ended.strftime(f"{day}%H:%M")
     return f"{started:%a %Y-%m-%d %H:%M} to {end}, {duration(run.seconds)}"
@@ -186,7 +186,7 @@ def _row_lines(report: Report) -> list[Line]:
     usage, share = run.usage, cached_share(run.cached, run.requests)
     requests = many(run.requests, "request")
     texts.append(", ".join([requests, *share, many(usage.calls, "call")]))
-    paid = cost(usage.cost_usd, is_known=run.has_known_cost)
+    paid = cost(usage)
     texts.append(f"{many(usage.tokens, 'token')}, {paid}")
     return [(1, text) for text in texts]
 
@@ -219,8 +219,7 @@ def _endpoint_lines(report: Report) -> list[Line]:
         parts += [f"{latency}, slowest {usage.slowest_seconds:.2f} s"]
         if paused_seconds := report.paused.get(name):
             parts.append(f"paused for {duration(paused_seconds)}")
-        is_known = name not in run.unpriced or not usage.calls
-        parts.append(cost(usage.cost_usd, is_known=is_known))
+        parts.append(cost(usage))
         endpoint_lines.append((1, f"{printable(name)}: {', '.join(parts)}"))
     return endpoint_lines
 

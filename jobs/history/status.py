@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.history.register import KILLED, Run, is_running
+from jobs.home import current_folder
 from pipeline.disk.output_path import run_folder
 from pipeline.errors import COMPLETE, FAILED_ROWS, LockedError, UsageError
 from pipeline.text import printable
@@ -23,7 +25,7 @@ def choose(runs: Sequence[Run], name: str | None) -> list[Run]:
     """
     if name is None:
         return list(runs)
-    path = str(Path(name).absolute())
+    path = str(Path(current_folder(), name))
     chosen = [run for run in runs if name in (run.job, run.run, run.entry) or path in paths(run)]
     if not chosen:
         names = sorted({run.job for run in runs})
@@ -39,6 +41,18 @@ def paths(run: Run) -> tuple[str, ...]:
     own = run.output.rstrip("/")
     state = str(run_folder(own)) if own else ""
     return tuple(path for path in (run.file, own, state, run.folder) if path)
+
+
+def with_missing_output(runs: Sequence[Run]) -> list[Run]:
+    """The runs of this machine whose output is gone, with its run folder."""
+    return [
+        run
+        for run in runs
+        if run.output not in ("", "-")
+        and run.host == socket.gethostname()
+        and not os.path.lexists(run.output)
+        and not run_folder(run.output).exists()
+    ]
 
 
 def unfinished(runs: Sequence[Run]) -> list[Run]:
@@ -86,7 +100,7 @@ def next_command(run: Run) -> str:
 
 def command(run: Run) -> str:
     """The command that starts the same job again, from the current folder."""
-    if not run.cwd or run.cwd == os.getcwd() or (run.file and run.output == ""):  # noqa: PTH109
+    if not run.cwd or run.cwd == current_folder() or (run.file and run.output == ""):
         return run.command
     return f"cd {shlex.quote(run.cwd)} && {run.command}"
 

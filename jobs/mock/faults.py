@@ -83,7 +83,7 @@ class Fault(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     kind: Kind
     status: int | None = None
     body: Any = None
-    """Text as it is, any other value as JSON; None: the body of the service."""
+    """Text and bytes as they are, any other value as JSON; None: the body of the service."""
     headers: dict[str, str] = {}
     times: int | None = None
     """Maximal number of plays; None: unlimited."""

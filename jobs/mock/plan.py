@@ -200,6 +200,8 @@ def fault_reply(fault: Fault, service: Service, model: str) -> Reply:
             reply = refusals.refusal(service, fault.status or 500, model)
     if fault.body is None or fault.kind == "redirect":
         return reply
+    if isinstance(fault.body, bytes):
+        return Reply(reply.status, fault.body, refusals.TEXT, reply.headers)
     if not isinstance(fault.body, str):
         return refusals.json(reply.status, fault.body, reply.headers)
     looks_json = fault.body.lstrip()[:1] in ("{", "[")

@@ -60,6 +60,8 @@ class Mock:
         engine: Literal["tei", "tgi"] = "tei",
         models: Sequence[str] = ("mock-embedding", "mock-chat"),
         tasks: Mapping[str, str] | None = None,
+        revision: str | None = None,
+        weights: str = "",
         shuffle: bool = False,
         record: bool = False,
         seed: int = 0,
@@ -92,6 +94,8 @@ class Mock:
             engine,
             tuple(models),
             dict(tasks or {}),
+            revision=revision,
+            weights=weights,
         )
         self._permanent_faults = (Fault("shuffled_index"),) if shuffle else ()
         self.play(*script)
@@ -112,7 +116,7 @@ class Mock:
         """The vector that this server gives for the text."""
         digest = vectors.digest(text.encode("utf-8", "surrogatepass"))
         numbers: list[float] = vectors.vector(
-            digest, model, dimension or self.settings.dimension
+            digest, model + self.settings.weights, dimension or self.settings.dimension
         ).tolist()
         return numbers
 
@@ -226,7 +230,11 @@ class Mock:
         """The response, and its word on the bill."""
         self._charge(decided)
         seconds = decided.delay + (self._draw_latency() if decided.charged is not None else 0.0)
-        if seconds > 0:
+        if decided.charged is not None and self.gate is not None:
+            async with self.gate.workers.turn():
+                if seconds > 0:
+                    await self.sleep(seconds)
+        elif seconds > 0:
             await self.sleep(seconds)
         status = str(decided.reply.status)
         if decided.wire is None:

@@ -32,12 +32,14 @@ from jobs.mock.limits.limits import Limit
 from jobs.mock.plan import fault_reply
 from jobs.mock.protocols import texts, vectors
 from jobs.mock.protocols.calls import Reply, Service
-from pipeline.endpoints.responses import refusal
+from pipeline.endpoints.kinds import KINDS
+from pipeline.endpoints.refusals import refusal
 from pipeline.errors import EndpointError, UsageError
-from pipeline.records import Answer, Answered, Request
+from pipeline.records import Answer, Answered, Endpoint, Request
 
 # 1 January 2026: the date at time 0 of the virtual clock.
 EPOCH = 1_767_225_600.0
+JSON = Reply(200).content_type
 REFUSAL_SECONDS = 0.01
 
 
@@ -45,8 +47,9 @@ class SimulatedServer:
     """Answers requests like a service behind this limit; `gate` counts the traffic that passed.
 
     Create it inside the loop whose clock it uses. It supports the faults of the mock that end a
-    call before inference (`500 30%`, `422 match=poison`, `hang`, ...), `delay` and `headers`; all
-    others corrupt bytes, and there are none here.
+    call before inference (`500 30%`, `422 match=poison`, `hang`, ...), `delay` and `headers`; a
+    body with status 200 is decoded as one of the OpenAI protocol. All others corrupt bytes, and
+    there are none here.
 
     Raises: UsageError for an invalid limit or an unsupported fault.
     Units: `refusal_seconds` is the latency of a refusal; with 0, a client that retries at once
@@ -76,6 +79,8 @@ class SimulatedServer:
         self.max_in_flight = 0
         self._service = service
         self._dimension = dimension
+        task = "chat-completion" if dimension is None else "feature-extraction"
+        self._endpoint = Endpoint("mock", "openai", task, "mock", ("mock",))
         self._random = random.Random(seed)
         self._latency = limits.latency(self.limit)
         self._refusal_seconds = refusal_seconds
@@ -95,6 +100,10 @@ class SimulatedServer:
             refused = refusal(reply.status, headers, reply.body)
             refused.headers = headers
             raise refused
+        if reply.body or reply.content_type != JSON:  # of a fault: the protocol decides
+            protocol = KINDS[self._endpoint.kind].protocol()
+            settled = protocol.decode(self._endpoint, len(requests), 200, headers, reply.body)
+            return Answered(settled, headers)
         return Answered([self._answer(request) for request in requests], headers)
 
     async def reply(self, inputs: Sequence[str], tokens: float) -> Reply:
@@ -134,9 +143,15 @@ class SimulatedServer:
                     await anyio.sleep(self._refusal_seconds)
                     reply = fault_reply(fault, self._service, "mock")
                     return self._finish(
-                        Reply(reply.status, reply.body, headers=(*reply.headers, *extra))
+                        Reply(
+                            reply.status,
+                            reply.body,
+                            reply.content_type,
+                            (*reply.headers, *extra),
+                        )
                     )
-            await anyio.sleep(self._latency(self._random))
+            async with self.gate.workers.turn():
+                await anyio.sleep(self._latency(self._random))
             self.answered.update(inputs)
             return self._finish(Reply(200, headers=extra))
         finally:

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
+from jobs.home import NOWHERE, config_folder, data_folder
 from jobs.schedule.units import (
     Schedule,
     crontab_line,
@@ -59,10 +60,10 @@ class Systemd:
     name = "systemd"
 
     def __init__(self) -> None:
-        config = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
-        data = Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser()
-        self._folder = config / "systemd" / "user"
-        self._stamps = data / "systemd" / "timers"
+        self._folder = self._stamps = NOWHERE
+        with suppress(UsageError):  # without a home there are no schedules
+            self._folder = config_folder() / "systemd" / "user"
+            self._stamps = data_folder() / "systemd" / "timers"
         self.notes: list[str] = []
 
     @staticmethod

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 import msgspec
 from msgspec import Struct
 
-from jobs.format import parse_duration
+from jobs.format import local, parse_duration
 from pipeline.errors import UsageError
 from pipeline.text import printable
 
@@ -215,10 +215,10 @@ def next_time(schedule: Schedule, now: datetime) -> datetime:
     A time of day that a clock change skips is due an hour later by the clock.
     """
     hour, minute = map(int, schedule.at.split(":"))
-    local = now.astimezone()
+    today = local(now)
     for day in range(3):
-        date = (local + timedelta(days=day)).date()
-        due = datetime(date.year, date.month, date.day, hour, minute).astimezone()
+        date = (today + timedelta(days=day)).date()
+        due = local(datetime(date.year, date.month, date.day, hour, minute))
         if due > now:
             return due
     raise AssertionError("a day has every time of day")

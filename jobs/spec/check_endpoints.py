@@ -40,6 +40,7 @@ def check_replicas(job: Job, locations: KeyLocations) -> None:
         for last, value, origin_value in (
             ("model", replica.model, origin.model),
             ("revision", replica.revision, origin.revision),
+            ("identity", replica.identity or origin.identity, origin.identity),
         ):
             if value != origin_value:
                 expected = shown(origin_value) if origin_value else "none"
@@ -109,16 +110,19 @@ def _model_key(job: Job, endpoint: EndpointSpec) -> tuple[str, ...]:
     origin = job.origin(endpoint)
     if origin.facts.models:
         return (origin.kind,)
+    if origin.identity:
+        return (origin.model or "", origin.revision, origin.identity)
     return (origin.model, origin.revision) if origin.model else ("", origin.url, "")
 
 
 def _model_text(job: Job, endpoint: EndpointSpec) -> str:
     if endpoint.facts.models:
         return f"endpoint `{endpoint.name}` is {endpoint.kind}"
-    if endpoint.model is None:
+    if endpoint.model is None and endpoint.identity is None:
         return f"endpoint `{endpoint.name}` does not name its model"
     revision = "" if endpoint.revision == "main" else f", revision {shown(endpoint.revision)}"
-    return f"endpoint `{endpoint.name}` serves {shown(endpoint.model)}{revision}"
+    identity = f", identity {shown(endpoint.identity)}" if endpoint.identity else ""
+    return f"endpoint `{endpoint.name}` serves {shown(endpoint.model or '')}{revision}{identity}"
 
 
 def _check_rules(job: Job, locations: KeyLocations) -> None:

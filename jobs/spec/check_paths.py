@@ -6,8 +6,10 @@ A path on the command line may be anywhere.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,8 +50,20 @@ def check_paths(job: Job, output_as_typed: str, locations: KeyLocations) -> None
         return
     try:
         _check_output(job, output_as_typed, locations)
+        _check_name(Path(written))
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise locations.wrong(key, "the name is too long for its files", "shorten it") from None
         raise locations.wrong(key, f"cannot be checked: {error.strerror}") from None
+
+
+def _check_name(output: Path) -> None:
+    """Raises: OSError where a file beside the output would have a name that is too long: before
+    anything is paid."""
+    folder = next(parent for parent in output.absolute().parents if parent.exists())
+    for name in (temporary_path(output).name, run_folder(output).name):
+        with suppress(FileNotFoundError):
+            (folder / name).lstat()
 
 
 def check_changes(job: Job, path: str) -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 import chunkers
 from jobs.spec.job import EndpointSpec, Job
+from pipeline.tasks import answer_parameters
 
 if TYPE_CHECKING:
     from jobs.spec.job import Job
@@ -31,12 +32,14 @@ def fingerprint(job: Job, revisions: Mapping[str, int | str] = {}) -> str:
     """32 hex digits over the keys that affect answers, and the chunker and aggregator revisions.
 
     Invariant: equal for equal task, text column, chunk, parameters, prompt, aggregate, rules and
-    model identities in the order of use; the URL counts only if no model is named. Replicas,
-    names, route and weights do not count.
+    model identities in the order of use; the URL counts only if nothing else names the model.
+    Replicas, names, route and weights do not count.
     """
 
     def model(endpoint: EndpointSpec) -> tuple[str | None, ...]:
         e = job.origin(endpoint)
+        if e.identity:
+            return e.kind, e.provider, e.model, e.revision, None, e.identity
         return e.kind, e.provider, e.model, e.revision, e.url if e.model is None else None
 
     in_order = sorted(job.endpoints, key=lambda endpoint: endpoint.fallback)
@@ -44,7 +47,14 @@ def fingerprint(job: Job, revisions: Mapping[str, int | str] = {}) -> str:
     chunk = msgspec.to_builtins(job.chunk)
     if job.chunk.focus is None:  # added later; older fingerprints stay the same
         del chunk["focus"]
-    affecting: list[object] = [job.task, job.input.text, chunk, job.parameters, job.prompt, models]
+    affecting: list[object] = [
+        job.task,
+        job.input.text,
+        chunk,
+        answer_parameters(job.parameters),
+        job.prompt,
+        models,
+    ]
     if job.rules:  # a job without rules keeps its fingerprint from before there were rules
         models_by_name = {endpoint.name: model(endpoint) for endpoint in job.endpoints}
         allowed = [{models_by_name[name] for name in rule.endpoints} for rule in job.rules]

@@ -101,6 +101,10 @@ class EndpointSpec(Struct, frozen=True, kw_only=True):
         "model as the service names it; not needed for local and tei",
         flag="--model", metavar="NAME", help="Model as the service names it.")] = None
     revision: Annotated[str, Key("revision of the model, if the service has revisions")] = "main"
+    identity: Annotated[str | None, Key(
+        "name for what this endpoint serves, part of the cache key: other answers under another "
+        "name, the same ones under one name whatever the URL; needed where a model name such as "
+        "`default` means different models at different URLs", type="slug")] = None
     url: Annotated[str, Key(
         "base URL; default: the public service of openai and hf", is_filled_in=True,
         flag="--url", metavar="URL", help="Base URL of the service.")]
@@ -115,7 +119,7 @@ class EndpointSpec(Struct, frozen=True, kw_only=True):
     tokens_per_minute: Annotated[float | None, Key(
         "tokens per minute; default: learned from headers and 429 responses", least=1)] = None
     concurrency: Annotated[int, Key(
-        "maximum calls in flight; default: 16, local 2", least=1, most=10_000, is_filled_in=True,
+        "maximum calls in flight; default: 256, local 2", least=1, most=10_000, is_filled_in=True,
         flag="--concurrency", metavar="N", help="Maximum calls in flight.")]
     batch_size: Annotated[int, Key(
         "maximum requests per call; default: 32 for embeddings (local 64), 1 for text",
@@ -166,6 +170,9 @@ class OutputSpec(Struct, frozen=True):
         ".parquet, .jsonl (also .ndjson, .jsonlines), a directory, or - (-o)",
         flag="--output", short="-o", metavar="PATH",
         help="Output: .parquet, .jsonl, directory or -.")]
+    rows: Annotated[Literal["all", "answered"], Key(
+        "answered: rows without a result (failed, or with a blank text) are left out; they still "
+        "count, and the guards know them")] = "all"
     nul: Annotated[Literal["keep", "replace"], Key(
         "U+0000 in texts: keep, or replace it by U+FFFD for a database that refuses it")] = "keep"
 
@@ -198,7 +205,8 @@ class GuardSpec(Struct, frozen=True):
     """Limits above which nothing is published. Units: share of rows; texts; chunks; bytes."""
 
     max_failed: Annotated[float, Key(
-        "largest share of failed rows; above it nothing is published", most=1,
+        "largest share of failed rows (20 rows may always fail, but not all); above it nothing is "
+        "published", most=1,
         flag="--max-failed", metavar="SHARE",
         help="Largest share of failed rows; above it nothing is published (exit 4).")] = 0.1
     max_removed: Annotated[float, Key(
@@ -283,11 +291,12 @@ class Job(Struct, frozen=True, kw_only=True):
         return all(endpoint.facts.is_embedded for endpoint in self.endpoints)
 
     @property
-    def unpriced(self) -> tuple[str, ...]:
-        """The names of the endpoints whose calls cost an unknown amount."""
-        return tuple(
-            e.name for e in self.endpoints if e.price is None and not e.facts.is_embedded
-        )
+    def servers(self) -> dict[str, str]:
+        """Who answers for each endpoint, by its name: the measured times belong to it."""
+        return {
+            e.name: f"{self.task} {e.kind} {e.provider or ''} {e.url or ''} {e.model or ''}"
+            for e in self.endpoints
+        }
 
     @property
     def own_tokenizer(self) -> str | None:

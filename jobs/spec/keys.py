@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import difflib
+import json
 import math
 import re
 import tomllib
@@ -28,7 +29,9 @@ _LONGEST_STRING = 100_000
 _DEEPEST_PARAMETER = 10
 _SLUG = re.compile(r"[^\W_][\w-]{0,63}")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_OWNED = {"input", "inputs", "model", "messages", "stream", "encoding_format", "n"}
+_OWNED = {"input", "inputs", "model", "messages", "n"}
+_FIXED = {"stream": ("false",), "encoding_format": ('"base64"', '"float"')}
+"""Parameters of which only these values give answers that can be read."""
 _CREDENTIALS = {"api_key", "apikey", "api_token", "access_token", "authorization", "headers",
                 "password", "secret"}  # fmt: skip
 
@@ -110,6 +113,10 @@ def read_toml(text: str, address: str) -> dict[str, Any]:
         line = int(at[1]) if at else text.count("\n") + 1
         where = f"column {at[2]}" if at else "the end"
         problem = f"{address}:{line}: not TOML, at {where}"
+        if re.match("Cannot (overwrite|declare)|Duplicate", str(error)):
+            written = re.match(r"\s*\[*\s*([\w.-]+)", text.split("\n")[line - 1])
+            name = f"`{printable(mask(written[1]), 80)}`" if written else "a key"
+            problem = f"{address}:{line}: {name} is set twice"
     raise UsageError(problem)
 
 
@@ -255,6 +262,8 @@ def _check_string(key: Key, value: str, locations: KeyLocations) -> None:
     if len(value) > _LONGEST_STRING:
         raise locations.wrong(key.name, f"must be at most {_LONGEST_STRING:,} characters")
     text = re.sub(r"[\t\n\r]", "", value) if key.name == "parameters.prompt" else value
+    if re.search("[\ud800-\udfff]", text):  # half a pair stands for a byte of a file name
+        raise locations.wrong(key.name, f"must be UTF-8, got {_safe(key.name, value)}")
     if _CONTROL.search(text):
         raise locations.wrong(
             key.name, f"must not hold control characters, got {_safe(key.name, value)}"
@@ -307,6 +316,8 @@ def _check_parameters(table: dict[str, Any], prompt: Key, locations: KeyLocation
             )
         elif _CONTROL.search(name):
             raise locations.refuse(f"`{key_name(full)}` must not hold control characters", full)
+        elif name in _FIXED and (got := json.dumps(value, default=str)) not in _FIXED[name]:
+            raise locations.wrong(full, f"must be {' or '.join(_FIXED[name])}, got {got}")
         for where, problem in _not_json(full, value, _DEEPEST_PARAMETER):
             raise locations.wrong(where, problem)
 

@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from jobs.home import expanded
 from jobs.secrets import Reference, mask
 from jobs.spec.check_endpoints import check_replicas, check_routing
 from jobs.spec.check_job import check_relations, check_secrets, served_url
@@ -192,7 +193,7 @@ def _endpoint_defaults(
     }
     api_key = value("api_key")
     if api_key and api_key.file and locations.on_command_line(f"{prefix}.api_key.file"):
-        defaults["api_key"] = Reference(file=str(Path(api_key.file).expanduser().absolute()))
+        defaults["api_key"] = Reference(file=str(expanded(api_key.file, f"{prefix}.api_key.file")))
     origin = f"endpoint.{value('replica_of')}"
     if origin in prefixes("endpoint", names) and not kind.models:
         for last in ("model", "revision"):

@@ -13,8 +13,12 @@ from msgspec import Struct
 
 from pipeline.records import Answer, Split
 
-SERVER, PREFIX = b"server ", b"prefix "
+SERVER, PREFIX, ORIGIN, LINK = b"server ", b"prefix ", b"origin ", b"same model "
 """Prefixes of the keys that are names of other remembered values, not answers."""
+
+NAMES = (SERVER, PREFIX, ORIGIN, LINK)
+EXPORTED_NAMES = (PREFIX, ORIGIN, LINK)
+"""Those that say something about answers, and travel with them."""
 
 MARK = b"textmill"
 """The key written at every start, to check that the file is writable."""
@@ -22,9 +26,9 @@ MARK = b"textmill"
 RAW = 1
 """diskcache's mode for a value stored as raw bytes."""
 
-_SPLIT = (None, 0, 0, False, "")
+_SPLIT = (None, 0, 0, False, "", 0)
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[Any, int, int, bool, str]).decode
+_decode = msgspec.msgpack.Decoder(tuple[Any, int, int, bool, str, int]).decode
 
 
 def encode_entry(key: bytes, answer: Answer | Split) -> bytes:
@@ -39,14 +43,14 @@ def decode_entry(key: bytes, encoded: bytes) -> Answer | Split | None:
     if zlib.crc32(body, zlib.crc32(key)).to_bytes(4, "little") != encoded[:4]:
         return None
     try:
-        value, input_tokens, output_tokens, truncated, model = _decode(body)
+        value, input_tokens, output_tokens, truncated, model, origin = _decode(body)
     except msgspec.MsgspecError:
         return None
     if value is None:
         return Split()
     if not isinstance(value, bytes | str):
         return None
-    return Answer(value, input_tokens, output_tokens, truncated, model)
+    return Answer(value, input_tokens, output_tokens, truncated, model, origin)
 
 
 class Entry(Struct, frozen=True):
@@ -62,8 +66,8 @@ class Entry(Struct, frozen=True):
 
     @property
     def is_name(self) -> bool:
-        """Whether it is a server's identity or a key prefix rather than an answer."""
-        return self.key.startswith((SERVER, PREFIX))
+        """Whether it is a server's identity, a key prefix or an origin rather than an answer."""
+        return self.key.startswith(NAMES)
 
     @property
     def is_answer(self) -> bool:

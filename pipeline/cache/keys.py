@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from pipeline.records import Endpoint, Request, Route
+from pipeline.tasks import answer_parameters
 
 _Prefix = tuple[int, str, list[str], dict[str, Any]]
 
@@ -21,6 +22,7 @@ _IDENTITIES = {
     2: ("kind", "model"),
     3: ("kind", "provider", "url"),  # only the URL identifies the model
     4: ("kind", "provider", "model", "revision"),
+    5: ("kind", "provider", "model", "revision", "identity"),
 }
 
 REVISION = 1
@@ -29,21 +31,24 @@ REVISION = 1
 
 def model_name(endpoint: Endpoint) -> str:
     """The name of the model in an output: kind, provider, model, and the revision unless it is
-    main.
+    main; then the declared identity.
 
     For a server that reports no model it is the kind alone, since an output holds no host.
     """
     kind, *fields = endpoint.identity
+    declared = fields.pop() if len(fields) > 3 else ""
     *parts, revision = [*fields, ""] if len(fields) < 3 else fields
     name = "/".join([kind, *(part for part in parts if part and "://" not in part)])
-    return name if revision in ("", "main") else f"{name}@{revision}"
+    name += "" if revision in ("", "main") else f"@{revision}"
+    return f"{name}#{declared}" if declared else name
 
 
 def prefix(endpoint: Endpoint) -> bytes:
     """The part of the cache key that all requests of this endpoint share: JSON of key revision,
     task, model identity and parameters. It holds no secret, and a URL only if the identity does."""
     return msgspec.json.encode(
-        [REVISION, endpoint.task, endpoint.identity, endpoint.parameters], order="sorted"
+        [REVISION, endpoint.task, endpoint.identity, answer_parameters(endpoint.parameters)],
+        order="sorted",
     )
 
 
@@ -103,9 +108,10 @@ class Keys:
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         kinds: dict[bytes, Callable[[str], bytes]] = {}
         self._of = [kinds.setdefault((key := request_key(e))(""), key) for e in endpoints]
+        self.endpoints = len(endpoints)
         self.is_one = len(kinds) == 1
         """Whether all endpoints share one key."""
-        self._others: dict[Route, tuple[Callable[[str], bytes], ...]] = {}
+        self._others: dict[Route, dict[Callable[[str], bytes], int]] = {}
 
     def first(self, route: Route) -> Callable[[str], bytes]:
         """The key function of the first endpoint of the route, in job-file order."""
@@ -116,11 +122,25 @@ class Keys:
 
         An answer under any of its keys settles the request; the first one counts.
         """
-        route = request.route
-        if (keys := self._others.get(route)) is None:
-            all_keys = dict.fromkeys(self._of[position] for position in route.positions)
-            keys = self._others[route] = tuple(all_keys)[1:]
-        return [key(request.input) for key in keys]
+        return [key(request.input) for key in self._other_models(request.route)]
+
+    def other_positions(self, route: Route) -> list[int]:
+        """The first endpoint of each of these models."""
+        return list(self._other_models(route).values())
+
+    def _other_models(self, route: Route) -> dict[Callable[[str], bytes], int]:
+        if (models := self._others.get(route)) is None:
+            models = {}
+            for position in route.positions:
+                models.setdefault(self._of[position], position)
+            del models[self.first(route)]
+            self._others[route] = models
+        return models
+
+    def position(self, request: Request, key: bytes) -> int:
+        """The first endpoint of the request's route under which it has this key."""
+        positions = request.route.positions
+        return next(at for at in positions if self.under(at, request) == key)
 
     def under(self, position: int, request: Request) -> bytes:
         """The request's key under the endpoint at this position."""

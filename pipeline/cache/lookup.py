@@ -21,6 +21,8 @@ class CachedOutcome(NamedTuple):
     settled: Answer | Split
     is_first: bool
     """Whether it is an answer of the first model that may answer the request."""
+    position: int
+    """The first endpoint, in job-file order, whose key it has."""
 
 
 def look_up(
@@ -29,16 +31,20 @@ def look_up(
     """The cached outcomes, by `dedup_key`. Blocks on the cache."""
     stored = cache.get_many([request.key for request in requests])
     outcomes = {
-        e.dedup_key: CachedOutcome(stored[e.key], True) for e in requests if e.key in stored
+        e.dedup_key: CachedOutcome(stored[e.key], True, e.route.positions[0])
+        for e in requests
+        if e.key in stored
     }
     if keys.is_one:
         return outcomes
-    other_keys = {r.dedup_key: keys.others(r) for r in requests if r.dedup_key not in outcomes}
+    missing = {r.dedup_key: r for r in requests if r.dedup_key not in outcomes}
+    other_keys = {dedup_key: keys.others(request) for dedup_key, request in missing.items()}
     stored = cache.get_many([key for candidates in other_keys.values() for key in candidates])
     for dedup_key, candidates in other_keys.items():
-        settled = next((stored[key] for key in candidates if key in stored), None)
-        if settled is not None:
-            outcomes[dedup_key] = CachedOutcome(settled, False)
+        at = next((at for at, key in enumerate(candidates) if key in stored), None)
+        if at is not None:
+            position = keys.other_positions(missing[dedup_key].route)[at]
+            outcomes[dedup_key] = CachedOutcome(stored[candidates[at]], False, position)
     return outcomes
 
 

@@ -10,11 +10,11 @@ import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
-import msgspec
 from msgspec import Struct
 
-from pipeline.cache.entry import MARK, PREFIX, Entry
+from pipeline.cache.entry import MARK, Entry
 from pipeline.cache.keys import parts_of
+from pipeline.cache.origins import KnownOrigins, is_readable
 from pipeline.cache.store import AnswerCache
 from pipeline.records import Split
 
@@ -42,7 +42,8 @@ class CacheStats(Struct, frozen=True, rename={"request_settings": "asked"}):
     kinds: list[Kind] = []
     """Sorted by the number of answers, largest first."""
     request_settings: list[dict[str, object]] = []
-    """Task, model and parameters of every kind of request ever sent, the oldest first."""
+    """Task, model and parameters of every kind of request ever sent, the oldest first, with the
+    URLs of the servers whose answers serve for it (`origins`)."""
 
 
 class Damage(Struct, frozen=True):
@@ -84,7 +85,11 @@ def cache_stats(cache: AnswerCache) -> CacheStats:
         file_bytes=cache.file_bytes,
         free_bytes=shutil.disk_usage(cache.folder).free,
         kinds=sorted(kinds, key=lambda kind: (-kind.answers, kind.model, kind.dimension or 0)),
-        request_settings=[parts for prefix in cache.prefixes() if (parts := parts_of(prefix))],
+        request_settings=[
+            parts | {"origins": [str(each) for each in KnownOrigins(cache, prefix).origins]}
+            for prefix in cache.prefixes()
+            if (parts := parts_of(prefix))
+        ],
     )
 
 
@@ -121,16 +126,7 @@ def _damage(entry: Entry) -> str | None:
     if entry.key == MARK:
         return None
     if entry.is_name:
-        is_prefix = entry.key.startswith(PREFIX)
-        return None if (parts_of if is_prefix else _is_json)(entry.encoded) else "not readable"
+        return None if is_readable(entry) else "not readable"
     if not entry.is_answer:
         return "not a key of textmill"
     return None if entry.answer is not None else "its checksum does not match"
-
-
-def _is_json(value: bytes) -> bool:
-    try:
-        msgspec.json.decode(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return False
-    return True

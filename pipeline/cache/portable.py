@@ -1,6 +1,6 @@
 """Export and import of answers as one file, for another machine or as a backup.
 
-    textmill answers 1\n
+    textmill answers 2\n
     head   entries, packed bytes, unpacked bytes, CRC-32 of the packed bytes, CRC-32 of this head
     body   packed with zstd: MessagePack of [[key, stored, encoded], ...]
     ...
@@ -13,6 +13,7 @@ in the file is ever executed, and each value must match its checksum under its k
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import struct
@@ -27,15 +28,16 @@ import numpy as np
 import pyarrow as pa
 from msgspec import Struct
 
-from pipeline.cache.entry import PREFIX, Entry
-from pipeline.cache.keys import parts_of
+from pipeline.cache.entry import EXPORTED_NAMES, Entry
+from pipeline.cache.origins import is_readable
 from pipeline.cache.store import AnswerCache
+from pipeline.disk.durable import system_error
 from pipeline.errors import InputError
 from pipeline.records import Answer, Split
 from pipeline.text import many, reason, shown
 
 MAGIC = b"textmill answers "
-VERSION = b"1"
+VERSION = b"2"
 BLOCK_BYTES = 256 << 10
 LARGEST_BLOCK_BYTES = 64 << 20
 """An answer is never larger: a reply is rejected above a few MB for each of its requests."""
@@ -72,10 +74,10 @@ def export(cache: AnswerCache, file: BinaryIO) -> Exported:
     body: _Body = []
     for batch in cache.entries():
         for entry in batch:
-            is_prefix = entry.key.startswith(PREFIX) and bool(parts_of(entry.encoded or b""))
-            if not is_prefix and not entry.is_answer:
+            is_name = entry.key.startswith(EXPORTED_NAMES) and is_readable(entry)
+            if not is_name and not entry.is_answer:
                 continue
-            if entry.encoded is None or not (is_prefix or entry.answer):
+            if entry.encoded is None or not (is_name or entry.answer):
                 damaged += 1
                 continue
             if pending and pending + len(entry.encoded) > BLOCK_BYTES:
@@ -125,8 +127,8 @@ def import_answers(cache: AnswerCache, path: Path, warn: Callable[[str], None]) 
         good: list[Entry] = []
         for key, stored, encoded in rows:
             entry = Entry(0, key, _valid_time(stored), encoded)
-            if entry.key.startswith(PREFIX) and parts_of(encoded):
-                cache.remember_prefix(encoded)
+            if entry.key.startswith(EXPORTED_NAMES) and is_readable(entry):
+                cache.remember_name(key, encoded)
             elif entry.is_answer and is_sound(entry):
                 good.append(entry)
             else:
@@ -201,6 +203,8 @@ def _read_blocks(path: Path) -> Iterator[tuple[int, str, bytes | None]]:
                 total += entries
                 yield entries, place, _decompress(packed, plain_bytes) if is_whole else None
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise system_error(name, error) from None
         raise InputError(f"{name}: cannot be read ({reason(error)})") from None
 
 

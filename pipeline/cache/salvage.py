@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
-from pipeline.cache.entry import PREFIX, SERVER, Entry, entry_of
-from pipeline.cache.keys import parts_of
+from pipeline.cache.entry import Entry, entry_of
+from pipeline.cache.origins import is_readable
 from pipeline.cache.sql import READ
 from pipeline.cache.store import AnswerCache
 from pipeline.disk.durable import rename, storage_errors
@@ -78,13 +78,8 @@ def _salvage(folder: Path) -> tuple[int, Path]:
 
 
 def _remember(cache: AnswerCache, entry: Entry) -> None:
-    if entry.encoded is None:
-        return
-    if entry.key.startswith(PREFIX) and parts_of(entry.encoded):
-        cache.remember_prefix(entry.encoded)
-    elif entry.key.startswith(SERVER):
-        with suppress(UnicodeDecodeError):
-            cache.remember(entry.key[len(SERVER) :].decode(), entry.encoded)
+    if entry.encoded is not None and entry.is_name and is_readable(entry):
+        cache.remember_name(entry.key, entry.encoded)
 
 
 def _readable(damaged: sqlite3.Connection) -> Iterator[list[Entry]]:

@@ -20,6 +20,8 @@ READ_SIZES = """SELECT rowid, length(value) FROM Cache WHERE rowid > ? AND rowid
     ORDER BY rowid LIMIT ?"""
 READ = """SELECT rowid, key, raw, store_time, mode, filename, value FROM Cache
     WHERE rowid > ? AND rowid <= ? ORDER BY rowid"""
+NAMES_FROM = """SELECT key, value FROM Cache WHERE key >= ? AND key < ? AND raw = 1
+    ORDER BY rowid"""
 REMOVE = "DELETE FROM Cache WHERE rowid = ? AND (typeof(store_time) <> 'real' OR store_time = ?)"
 """A row that was stored again since it was read has another time, and is kept."""
 
@@ -38,8 +40,9 @@ def batches(rows: Sequence[_T], max_rows: int) -> Iterator[Sequence[_T]]:
 
 
 @cache
-def upsert(rows: int) -> str:
-    """The statement that does what `diskcache.Cache.set` does, for this number of rows.
+def insert(rows: int) -> str:
+    """The statement that stores this number of rows, except those whose key is in the file; its
+    `rowcount` is the number stored.
 
     Parameters: key, time, length and value of each row.
     """
@@ -49,7 +52,16 @@ def upsert(rows: int) -> str:
     )
     return (
         "INSERT INTO Cache(key, raw, store_time, expire_time, access_time, access_count, tag,"
-        f" size, mode, filename, value) VALUES {values} ON CONFLICT(key, raw) DO UPDATE SET"
+        f" size, mode, filename, value) VALUES {values} ON CONFLICT(key, raw) DO NOTHING"
+    )
+
+
+@cache
+def upsert(rows: int) -> str:
+    """The statement that does what `diskcache.Cache.set` does, for this number of rows: it replaces
+    those whose key is in the file. Parameters: as for `insert`."""
+    return insert(rows).removesuffix("NOTHING") + (
+        "UPDATE SET"
         " store_time = excluded.store_time, expire_time = NULL, access_time = excluded.access_time,"
         " access_count = 0, tag = NULL, size = excluded.size, mode = excluded.mode,"
         " filename = NULL, value = excluded.value"

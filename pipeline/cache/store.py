@@ -12,8 +12,8 @@ import hashlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,36 +29,29 @@ from pipeline.cache.entry import (
     encode_entry,
     entry_of,
 )
+from pipeline.cache.faults import BUSY_SECONDS, FORMAT, cache_error, cache_errors, check_schema
 from pipeline.cache.sql import (
     HOLDS,
     LOOK_UP_KEYS,
+    NAMES_FROM,
     READ,
     READ_SIZES,
     REMOVE,
     STORED_ROWS,
     batches,
+    insert,
     look_up,
     upsert,
 )
 from pipeline.disk.durable import sync_folder
 from pipeline.disk.locks import lock_cache_folder
-from pipeline.errors import StateError, StorageError, TextmillError
 from pipeline.records import Answer, Split
-
-BUSY_SECONDS = 60
-"""How long a look-up or commit waits for a writing process before it fails with StorageError."""
 
 ENTRIES_AT_ONCE = 256
 ENTRY_BYTES_AT_ONCE = 8 << 20
 
-
-@contextmanager
-def _storage_errors(folder: Path) -> Iterator[None]:
-    """Turns errors of SQLite and the system into StorageError or StateError."""
-    try:
-        yield
-    except (OSError, sqlite3.Error, diskcache.Timeout) as error:
-        raise _cache_error(folder, error) from error
+IsUsable = Callable[[bytes, Answer | Split], bool]
+"""Whether the answer that is stored under this key serves the caller."""
 
 
 class RawDisk(diskcache.Disk):  # type: ignore[misc]
@@ -104,6 +97,7 @@ class AnswerCache:
     def __init__(self, folder: Path, *, alone: bool = False) -> None:
         self.folder = folder
         self._lock: int | None = None
+        check_schema(folder)
         try:
             is_new = not folder.is_dir()
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -133,16 +127,16 @@ class AnswerCache:
                 for parent in (folder.parent, folder.parent.parent):
                     with suppress(PermissionError):
                         sync_folder(parent)
-            self._store.set(MARK, b"1")  # a read-only folder must fail before money is spent
+            self._store.set(MARK, FORMAT)  # a read-only folder must fail before money is spent
         except (OSError, sqlite3.Error, diskcache.Timeout) as error:
             self._release_lock()
-            raise _cache_error(folder, error) from error
+            raise cache_error(folder, error) from error
 
     def get_many(self, keys: Iterable[bytes]) -> dict[bytes, Answer | Split]:
         """The answers under these keys; a damaged entry counts as absent and is paid again."""
         answers: dict[bytes, Answer | Split] = {}
         all_keys = list(keys)
-        with _storage_errors(self.folder):
+        with cache_errors(self.folder):
             execute = self._store._sql
             for batch in batches(all_keys, LOOK_UP_KEYS):
                 (row,) = execute(look_up(len(batch)), [*batch, time.time()]).fetchall()
@@ -155,33 +149,60 @@ class AnswerCache:
 
     def contains(self, key: bytes) -> bool:
         """Whether any entry has this key, also a damaged one, which `get_many` skips."""
-        with _storage_errors(self.folder):
+        with cache_errors(self.folder):
             return bool(self._store._sql(HOLDS, (key,)).fetchall())
 
-    def put_many(self, answers: Sequence[tuple[bytes, Answer | Split]]) -> None:
-        """Store answers; all are durable when this returns. Cost: one transaction, one sync."""
+    def put_many(
+        self,
+        answers: Sequence[tuple[bytes, Answer | Split]],
+        is_usable: IsUsable = lambda key, stored: True,
+    ) -> dict[bytes, Answer | Split]:
+        """Store the answers whose key has none; all are durable when this returns.
+
+        The first answer stays: another process may have published it. Only an entry that is damaged
+        or not usable is replaced.
+        Returns: for each key that had an entry, the answer that is stored now.
+        Cost: one transaction, one sync.
+        """
         now = time.time()
         rows = [(key, now, encode_entry(key, answer)) for key, answer in answers]
-        with _storage_errors(self.folder), self._store.transact():
-            self._put(rows)
+        with cache_errors(self.folder), self._store.transact():
+            if self._put(rows, insert) == len(rows):
+                return {}
+            stored = self.get_many(key for key, _ in answers)
+            first = dict(reversed(answers))
+            replaced = {
+                key: answer
+                for key, answer in first.items()
+                if key not in stored or not is_usable(key, stored[key])
+            }
+            self._put([row for row in rows if row[0] in replaced][::-1], upsert)
+        return stored | replaced
 
     def add_many(self, entries: Sequence[Entry]) -> tuple[int, int]:
         """Add the answers that are missing, with their original times. Returns: the number added,
         and the number for which the cache holds, and keeps, a different answer."""
-        with _storage_errors(self.folder), self._store.transact():
+        with cache_errors(self.folder), self._store.transact():
             present = self.get_many(entry.key for entry in entries)
-            new = [entry for entry in entries if entry.key not in present]
-            self._put([(entry.key, entry.stored, entry.encoded or b"") for entry in new])
-        other = sum(e.key in present and present[e.key] != e.answer for e in entries)
-        return len({entry.key for entry in new}), other
+            new: dict[bytes, Entry] = {}
+            for entry in entries:
+                if entry.key not in present:
+                    new.setdefault(entry.key, entry)
+            self._put([(e.key, e.stored, e.encoded or b"") for e in new.values()], upsert)
+        other = sum(_differ(present.get(entry.key), entry.answer) for entry in entries)
+        return len(new), other
 
-    def _put(self, rows: Sequence[tuple[bytes, float, bytes]]) -> None:
-        execute = self._store._sql
+    def _put(
+        self, rows: Sequence[tuple[bytes, float, bytes]], statement: Callable[[int], str]
+    ) -> int:
+        """The number of rows that were stored."""
+        execute, stored = self._store._sql, 0
         for batch in batches(rows, STORED_ROWS):
             values: list[Any] = []
-            for key, stored, encoded in batch:
-                values += (key, stored, len(encoded), encoded)
-            execute(upsert(len(batch)), values)
+            for key, when, encoded in batch:
+                values += (key, when, len(encoded), encoded)
+            stored += execute(statement(len(batch)), values).rowcount
+        return stored
 
     def entries(self) -> Iterator[list[Entry]]:
         """All current rows, the oldest first, in batches of at most 256 rows and 8 MB.
@@ -189,7 +210,7 @@ class AnswerCache:
         Other processes may write meanwhile: no lock is held between batches.
         """
         execute = self._store._sql
-        with _storage_errors(self.folder):
+        with cache_errors(self.folder):
             ((last,),) = execute("SELECT max(rowid) FROM Cache").fetchall()
             row = -1
             while last is not None and row < last:
@@ -208,7 +229,7 @@ class AnswerCache:
     def remove(self, entries: Sequence[Entry]) -> int:
         """Remove these rows, except those stored again since they were read. Returns: the number
         removed."""
-        with _storage_errors(self.folder), self._store.transact():
+        with cache_errors(self.folder), self._store.transact():
             execute = self._store._sql
             return sum(execute(REMOVE, (e.row, e.stored)).rowcount for e in entries)
 
@@ -223,7 +244,7 @@ class AnswerCache:
 
     def shrink_file(self) -> None:
         """Return the space of removed rows to the file system, unless a reader still uses them."""
-        with _storage_errors(self.folder):
+        with cache_errors(self.folder):
             # diskcache's file truncates itself (auto_vacuum) when the log is written back.
             self._store._sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
@@ -234,28 +255,33 @@ class AnswerCache:
 
     def remember_prefix(self, prefix: bytes) -> None:
         """Keep the shared part of an endpoint's keys, so that a miss can be explained."""
-        name = PREFIX + hashlib.sha256(prefix).hexdigest()[:32].encode()
-        with _storage_errors(self.folder):
-            if self._store.get(name) != prefix:
-                self._store.set(name, prefix)
+        self.remember_name(PREFIX + digest(prefix), prefix)
 
     def prefixes(self) -> list[bytes]:
         """Every remembered prefix, the oldest first."""
-        with _storage_errors(self.folder):
-            rows = self._store._sql(
-                "SELECT value FROM Cache WHERE key >= ? AND key < ? AND raw = 1 ORDER BY rowid",
-                (PREFIX, PREFIX[:-1] + b"!"),
-            ).fetchall()
-        return [value for (value,) in rows if type(value) is bytes]
+        return [value for _, value in self.names(PREFIX)]
+
+    def names(self, start: bytes) -> list[tuple[bytes, bytes]]:
+        """The remembered values whose name starts so, with their names, the oldest first. `start`
+        ends with a blank."""
+        with cache_errors(self.folder):
+            rows = self._store._sql(NAMES_FROM, (start, start[:-1] + b"!")).fetchall()
+        return [(bytes(key), value) for key, value in rows if type(value) is bytes]
+
+    def remember_name(self, name: bytes, value: bytes) -> None:
+        """Keep a value that is no answer, durably; one that is kept already costs no write."""
+        with cache_errors(self.folder):
+            if self._store.get(name) != value:
+                self._store.set(name, value)
 
     def remember(self, name: str, value: bytes) -> None:
         """Keep a server's report about itself under this name."""
-        with _storage_errors(self.folder):
+        with cache_errors(self.folder):
             self._store.set(SERVER + name.encode(), value)
 
     def recall(self, name: str) -> bytes | None:
         """The value kept under this name; None where there is none."""
-        with _storage_errors(self.folder):
+        with cache_errors(self.folder):
             value: bytes | None = self._store.get(SERVER + name.encode())
         return value
 
@@ -269,15 +295,13 @@ class AnswerCache:
             self._lock = None
 
 
-def _cache_error(folder: Path, error: Exception) -> TextmillError:
-    if type(error) is sqlite3.DatabaseError:  # its subclasses have other causes
-        return StateError(
-            f"{folder}: the cache file is damaged: {error}",
-            hint="textmill cache verify --repair keeps what can be read",
-        )
-    is_busy = isinstance(error, diskcache.Timeout) or "is locked" in str(error)
-    reason = "busy for too long" if is_busy else str(error)
-    return StorageError(
-        f"{folder}: the answer cache cannot be used: {reason}",
-        hint="free space, or set TEXTMILL_HOME to a folder on another disk; no kept answer is lost",
-    )
+def _differ(present: Answer | Split | None, answer: Answer | Split | None) -> bool:
+    """True for another value than the present one; who gave it and what it cost does not count."""
+    if isinstance(present, Answer) and isinstance(answer, Answer):
+        return present.value != answer.value
+    return present is not None and type(present) is not type(answer)
+
+
+def digest(prefix: bytes) -> bytes:
+    """The name of a key prefix, 32 hex digits."""
+    return hashlib.sha256(prefix).hexdigest()[:32].encode()

@@ -1,4 +1,4 @@
-"""Durable writes: atomic replacement, synced folders, private files, errors as StorageError."""
+"""Durable writes: atomic replacement, synced folders, private files, errors on one line."""
 
 from __future__ import annotations
 
@@ -9,21 +9,39 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from pipeline.errors import StorageError
-from pipeline.text import reason, shown
+from pipeline.errors import DescriptorError, StorageError, TextmillError, UsageError
+from pipeline.text import printable, reason, shown
 
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turns an OSError into a StorageError that names the path."""
+    """Turns an OSError of a write into the error of `system_error`, with this path."""
     try:
         yield
     except OSError as error:
-        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise StorageError(
-            f"{shown(str(path))}: cannot be written ({reason(error)})",
-            hint="free space and run again; every answer so far is kept" if is_full else None,
-        ) from error
+        raise system_error(shown(str(path)), error) from error
+
+
+def system_error(address: str, error: OSError, problem: str = "cannot be written") -> TextmillError:
+    """The error of a path that the system refuses: StorageError, or UsageError for its name."""
+    if error.errno in DescriptorError.errnos:
+        return DescriptorError(address)
+    message = f"{address}: {problem} ({reason(error)})"
+    if error.errno == errno.ENAMETOOLONG:
+        # The whole of such a name helps nobody.
+        return UsageError(f"{printable(address, 100)}: the name is too long", hint="shorten it")
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    hint = "free space and run again; every answer so far is kept" if is_full else None
+    return StorageError(message, hint=hint)
+
+
+def descriptors_are_used_up() -> bool:
+    """Whether no file can be opened now: SQLite and name servers do not say why they fail."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno in DescriptorError.errnos
+    return False
 
 
 def temporary_path(path: Path) -> Path:

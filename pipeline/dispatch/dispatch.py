@@ -14,7 +14,6 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
 
 import anyio
 from anyio.to_thread import run_sync
@@ -23,18 +22,20 @@ from pipeline import events
 from pipeline.cache.keys import Keys
 from pipeline.cache.lookup import look_up
 from pipeline.cache.store import AnswerCache
-from pipeline.dispatch.endpoint_state import Check, EndpointState, Send
+from pipeline.dispatch.bounds import Bounds
+from pipeline.dispatch.check import Check, CheckQueue
+from pipeline.dispatch.choice import Choice
+from pipeline.dispatch.endpoint_state import EndpointState, Send
+from pipeline.dispatch.origins import Comparison, Origins
 from pipeline.dispatch.outage import outage, outage_start
-from pipeline.dispatch.policy import takes
-from pipeline.dispatch.queue import Group, InFlight, InFlightTable, PendingCall
+from pipeline.dispatch.queue import Group, InFlight, InFlightTable, PendingCall, RouteQueue
 from pipeline.dispatch.settling import Settling
 from pipeline.dispatch.writer import WriteFailures, Writer
-from pipeline.errors import BudgetError, EndpointError, StorageError, TextmillError
+from pipeline.errors import EndpointError, TextmillError
 from pipeline.events import EndpointStats
 from pipeline.limits.admission import Permit
-from pipeline.limits.free_space import FreeSpace, needed_bytes
 from pipeline.limits.prices import rent
-from pipeline.records import Answer, Answered, Endpoint, Failure, Request, Route, Split, Usage
+from pipeline.records import Answer, Answered, Endpoint, Failure, Request, Split, Usage
 
 Taken = tuple[PendingCall, Permit]
 _RECHECK_SECONDS = 1.0
@@ -42,7 +43,7 @@ _RECHECK_SECONDS = 1.0
 
 
 class Dispatch:
-    """Sends uncached requests through these endpoints, each with `concurrency` workers.
+    """Sends uncached requests through these endpoints, each with up to `concurrency` workers.
 
     `open_endpoints` is awaited once, before the first call. `failures` and `journal` carry final
     failures from one execution of an open run to the next. A chunk of fewer than `min_split_tokens`
@@ -61,6 +62,7 @@ class Dispatch:
         dimension: int | None = None,
         failures: Mapping[bytes, Failure] = {},
         journal: WriteFailures | None = None,
+        comparison: Comparison | None = None,
         max_outage_seconds: float = 1_800.0,
         grace_seconds: float = 30.0,
         max_cost_usd: float | None = None,
@@ -71,13 +73,10 @@ class Dispatch:
     ) -> None:
         self._cache = cache
         self._emit = emit
-        self._free_bytes = free_bytes
-        self._free_space = FreeSpace()
+        self._bounds = Bounds(cache.folder, free_bytes, max_cost_usd)
         self._open_endpoints = open_endpoints
         self._opening = anyio.Lock()
-        self._policy = policy
         self._max_outage_seconds = max_outage_seconds
-        self._max_cost_usd = max_cost_usd
         self._grace_seconds = grace_seconds
         self._clock = clock
         self._wall = wall
@@ -87,13 +86,18 @@ class Dispatch:
             EndpointState(position, endpoint, send, clock(), uniform)
             for position, (endpoint, send) in enumerate(endpoints)
         ]
-        self._table = InFlightTable(dict(failures))
-        self._writer = Writer(cache, journal)
+        self._choice = Choice(self._states, policy)
+        self._table = InFlightTable(dict(failures), self._keys)
+        self._writer = Writer(cache, lambda *kept: self._settling.can_use(*kept), journal)
+        self.origins = Origins(
+            cache, [endpoint for endpoint, _ in endpoints], emit, self._compare, comparison
+        )
         self._settling = Settling(
             self._states,
             self._table,
             self._writer,
             self._keys,
+            self.origins,
             emit,
             self.stop,
             dimension=dimension,
@@ -121,20 +125,21 @@ class Dispatch:
         missing: list[InFlight] = []
         stored = await self._look_up(new) if new else {}
         for entry in new:
+            if entry.is_settled:  # meanwhile, with an equal text of a row with another route
+                continue
             settled = stored.get(entry.request.dedup_key)
-            if isinstance(settled, Split) and self._settling.can_split(entry):
-                self._table.splits.add(entry.request.dedup_key)
-            elif (
-                not isinstance(settled, Answer)
-                or self._settling.wrong_dimension(settled) is not None
-            ):
+            if settled is None or not self._settling.can_use(entry, settled):
                 missing.append(entry)
                 continue
+            if isinstance(settled, Split):
+                self._table.splits.add(entry.request.dedup_key)
             self._table.settle(entry)
         if missing and self._open_endpoints is not None:
             await self._ensure_open(self._open_endpoints)
+            missing = [entry for entry in missing if not entry.is_settled]
         for entry in missing:
-            self._table.queue(entry.route).add(entry)
+            entry.is_queued = True
+            entry.queue.add(entry)
         self.tally.requests += len(requests)
         self.tally.cached += len(requests) - len(missing)
         if not group.unsettled:
@@ -148,9 +153,10 @@ class Dispatch:
         self._table.failures.update({request.dedup_key: why for request in requests})
 
     def guard(self, position: int, check: Check) -> None:
-        """Put a check before the calls of the endpoint at this position. Its own calls are paid for
-        like all others."""
-        self._states[position].check = check
+        """Put a check before the calls of the endpoint at this position. Its own calls go through
+        limits and budget like all others."""
+        if check.requests:
+            self._states[position].check = CheckQueue(position, check)
 
     @property
     def failures(self) -> Mapping[bytes, Failure]:
@@ -207,18 +213,18 @@ class Dispatch:
             with self._scope:
                 async with anyio.create_task_group() as workers:
                     for state in self._states:
-                        for _ in range(state.endpoint.concurrency):
-                            workers.start_soon(self._work, state)
+                        workers.start_soon(self._work, state, workers)
             storing.cancel_scope.cancel()
-        await (
-            self._writer.flush()
-        )  # answers that arrived, but were not durable before the grace ended
+        # Answers that arrived, but were not durable before the grace ended.
+        await self._writer.flush()
         if self._stopped_by is not None:
             raise self._stopped_by
 
-    def take(self, now: float, state: EndpointState) -> Taken | float | None:
-        """The next call of this endpoint and its permit; or the seconds to wait for one; or None:
-        there will be none.
+    def take(
+        self, now: float, state: EndpointState, queues: Sequence[RouteQueue] | None = None
+    ) -> Taken | float | None:
+        """The next call of this endpoint, or of these queues, and its permit; or the seconds to
+        wait for one; or None: there will be none.
 
         Serves the queue whose head is oldest. While that head waits for a rate limit, newer
         requests wait too, so that a large one cannot starve.
@@ -227,61 +233,32 @@ class Dispatch:
             return None
         wait = math.inf
         state.polled_at = now
-        for queue in self._table.waiting(state.position):
-            call = queue.next(now, state.endpoint, state.batch_size)
-            if call is None:
+        for queue in self._table.waiting(state.position) if queues is None else queues:
+            while (call := queue.next(now, state.endpoint, state.batch_size)) is not None:
+                requests = [entry.request for entry in call.entries]
+                if not self._choice.is_chosen(state, queue.route, requests, now):
+                    wake_in = self._choice.wake_in(state, queue.route, requests, now)
+                    if not wake_in:
+                        self._wake_workers()
+                    wait = min(wait, wake_in or _RECHECK_SECONDS, _RECHECK_SECONDS)
+                    break
+                if self._table.follow(call.entries, state.position):
+                    continue
+                if state.check is not None:  # its calls go first
+                    call = state.check.next(now, state.endpoint, state.batch_size)
+                    if call is None:
+                        return min(wait, state.check.ready_in(now))
+                    requests = [entry.request for entry in call.entries]
+                leased = state.admission.lease(now, state.tokens(requests), call.cost)
+                if isinstance(leased, float):
+                    # A waiting worker wakes when the outage reaches its bound.
+                    outage_ends = outage_start(self._states, queue) + self._max_outage_seconds
+                    return min(wait, leased, max(0.0, outage_ends - now) or leased)
+                call.entries[0].queue.mark_sent(call)
+                return call, leased
+            else:
                 wait = min(wait, queue.ready_in(now))
-                continue
-            requests = [entry.request for entry in call.entries]
-            if not self._is_chosen(state, queue.route, requests, now):
-                wait = min(wait, _RECHECK_SECONDS)
-                if state.admission.has_room and any(each.polled_at < now for each in self._states):
-                    self._wake_workers()  # the chosen endpoint may sleep since it was not chosen
-                continue
-            leased = state.admission.lease(now, state.tokens(requests), call.cost)
-            if isinstance(leased, float):
-                # A waiting worker wakes when the outage reaches its bound.
-                outage_ends = outage_start(self._states, queue) + self._max_outage_seconds
-                return min(wait, leased, max(0.0, outage_ends - now) or leased)
-            queue.mark_sent(call)
-            return call, leased
         return wait
-
-    def _is_chosen(
-        self, state: EndpointState, route: Route, requests: Sequence[Request], now: float
-    ) -> bool:
-        """True if this endpoint makes the call, and not another one of the route."""
-        if len(route.tiers) == 1 == len(route.tiers[0]):
-            return True
-        for tier in route.tiers:
-            candidates = [self._states[position] for position in tier]
-            active = [each for each in candidates if not each.admission.is_paused(now)]
-            if state.position in tier:
-                if state not in active:
-                    return True  # it waits for the end of its pause, and then sends a probe
-                views = [each.view(now, requests) for each in active]
-                return takes(self._policy, views, state.position)
-            if active:
-                return False
-        return False
-
-    def _forbids(self, state: EndpointState, requests: Sequence[Request]) -> TextmillError | None:
-        """The error that forbids this call: the disk is full, or the budget is used up."""
-        needed = needed_bytes(self._in_flight + len(requests))
-        self._free_space = self._free_space.at(self._clock(), self._free_bytes)
-        if (free := self._free_space.free_bytes) < needed:
-            return StorageError(
-                f"{self._cache.folder}: {free:,} bytes free, {needed:,} needed for a call",
-                hint="free space and run again; every answer so far is kept",
-            )
-        if self._max_cost_usd is not None:
-            spent = self.usage.cost_usd + self.rent_usd
-            if spent + self._estimated_usd + state.estimate(requests) > self._max_cost_usd:
-                return BudgetError(
-                    f"budget.max_cost_usd = {self._max_cost_usd:g} reached: ${spent:.4f} spent",
-                    hint="answers so far are kept; raise the budget or run again to continue",
-                )
-        return None
 
     async def _ensure_open(self, open_endpoints: Callable[[], Awaitable[None]]) -> None:
         """Wait until the endpoints are ready for calls."""
@@ -299,58 +276,81 @@ class Dispatch:
             if hit is not None and hit.is_first and isinstance(hit.settled, Answer):
                 # A cached answer shows that the configuration works, and which model runs.
                 self._states[request.route.positions[0]].note_cached(hit.settled)
+        await self.origins.use_cached(requests, stored)
         return {dedup_key: hit.settled for dedup_key, hit in stored.items()}
 
-    async def _work(self, state: EndpointState) -> None:
+    async def _compare(self, position: int, check: Check) -> None:
+        """Send the texts of a check, and return once none of the answers differs. Raises: the error
+        that ends the run."""
+        if self._open_endpoints is not None:
+            await self._ensure_open(self._open_endpoints)
+        state, queue = self._states[position], CheckQueue(position, check)
+        self._table.checks.append(queue)
+        while not queue.is_done and (taken := await self._next(state, [queue])) is not None:
+            await self._call(state, *taken)
+        self._table.checks.remove(queue)
+        if self._stopped_by is not None:
+            raise self._stopped_by
+
+    async def _work(self, state: EndpointState, workers: anyio.abc.TaskGroup) -> None:
+        state.workers += 1
         while True:
             # One worker polls and waits, the others queue for the lock: none wakes for nothing.
+            state.idle_workers += 1
             async with state.turn:
                 taken = await self._next(state)
+            state.idle_workers -= 1
             if taken is None:
                 return
+            # One more for the next call: 256 at once would cost a small job 10 ms.
+            if not state.idle_workers and state.workers < state.endpoint.concurrency:
+                workers.start_soon(self._work, state, workers)
             await self._call(state, *taken)
 
-    async def _next(self, state: EndpointState) -> Taken | None:
+    async def _next(
+        self, state: EndpointState, queues: Sequence[RouteQueue] | None = None
+    ) -> Taken | None:
         """The next call, once it may go; None: there will be none."""
         while True:
-            taken = self.take(self._clock(), state)
+            taken = self.take(self._clock(), state, queues)
             if isinstance(taken, float):
                 self._sleepers += 1
+                state.is_asleep = True
                 with anyio.move_on_after(taken):
                     await self._wake.wait()
+                state.is_asleep = False
                 self._check_outage()
                 continue
             if taken is None:
                 return None
             requests = [entry.request for entry in taken[0].entries]
-            if (forbidden := self._forbids(state, requests)) is not None:
-                self._table.queue(taken[0].entries[0].route).in_flight -= len(requests)
+            forbidden = self._bounds.forbids(
+                self._clock(),
+                self._in_flight + len(requests),
+                self.usage.cost_usd + self.rent_usd,
+                self._estimated_usd + state.estimate(requests),
+            )
+            if forbidden is not None:
+                taken[0].entries[0].queue.in_flight -= len(requests)
                 self._settling.requeue(taken[0].entries)
                 self.stop(forbidden)
                 continue
             if len(self._states) > 1:
-                self._count_share(state, len(requests))
+                self._choice.count(state, len(requests), self._clock())
+                self._wake_workers()  # the others poll again
             return taken
-
-    def _count_share(self, state: EndpointState, requests: int) -> None:
-        """Count the call towards the share of its endpoint, and let the others poll again."""
-        now, share = self._clock(), state.meter.share
-        for each in self._states:
-            if each.admission.is_paused(now):  # else it would catch up on all missed calls at once
-                each.meter.share = max(each.meter.share, share)
-        state.meter.share += requests / state.endpoint.weight
-        self._wake_workers()
 
     async def _call(self, state: EndpointState, call: PendingCall, permit: Permit) -> None:
         requests = [entry.request for entry in call.entries]
         expected = state.estimate(requests)
-        queue = self._table.queue(call.entries[0].route)
+        queue = call.entries[0].queue
+        state.began(permit.started)
+        for entry in call.entries:
+            entry.sent_to = state.position
         self._in_flight += len(requests)
         self._estimated_usd += expected
         try:
             try:
-                if state.check is not None:
-                    await state.check(partial(self._send_for_check, state))
                 settled = (await self._send(state, requests)).settled
             finally:
                 self._estimated_usd -= expected  # from here on the actual cost counts
@@ -362,6 +362,7 @@ class Dispatch:
             self._settling.requeue(call.entries)
             self.stop(error)
         finally:
+            state.ended()
             queue.in_flight -= len(requests)
             self._in_flight -= len(requests)
             self._wake_workers()
@@ -376,15 +377,8 @@ class Dispatch:
         state.admission.learn(answered.headers, self._clock(), self._wall())
         return answered
 
-    async def _send_for_check(self, state: EndpointState, requests: Sequence[Request]) -> Answered:
-        """Send the requests of a check, which are in no queue."""
-        started = self._clock()
-        answered = await self._send(state, requests)
-        self._settling.paid(state, len(requests), self._clock() - started, answered.settled)
-        return answered
-
     def _check_outage(self) -> None:
-        queues = self._table.queues.values()
+        queues = [*self._table.queues.values(), *self._table.checks]
         error = outage(self._states, queues, self._clock(), self._max_outage_seconds)
         if error is not None:
             self.stop(error, 0.0)

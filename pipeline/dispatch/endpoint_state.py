@@ -9,12 +9,14 @@ from typing import NamedTuple
 
 import anyio
 
+from pipeline.dispatch.check import CheckQueue
 from pipeline.dispatch.policy import View
 from pipeline.dispatch.queue import SplitBatch
 from pipeline.dispatch.stats import EndpointMeter
 from pipeline.errors import EndpointError, GuardError, UsageError
+from pipeline.events import UsageDoubted
 from pipeline.limits.admission import Admission, Pause, Permit
-from pipeline.limits.prices import cost, output_tokens_bound
+from pipeline.limits.prices import cost, is_believable, output_tokens_bound
 from pipeline.records import Answer, Answered, Endpoint, Failure, Request, Usage
 from pipeline.text import printable
 
@@ -22,10 +24,12 @@ EQUAL_REFUSALS = 20
 """This number of different requests rejected with one status, and none answered: the configuration
 is wrong."""
 
+PATIENCE_SECONDS = 5.0
+PATIENCE = 4.0
+"""An endpoint that sent nothing for this multiple of the usual time of a call, and at least for
+`PATIENCE_SECONDS`, is silent."""
+
 Send = Callable[[Sequence[Request]], Awaitable[Answered]]
-Check = Callable[[Send], Awaitable[None]]
-"""Awaited ahead of each call, with a way to send requests of its own. Raises: what that call then
-ends with."""
 
 
 class Refusal(NamedTuple):
@@ -52,17 +56,26 @@ class EndpointState:
         self.position = position
         self.endpoint = endpoint
         self.send = send
-        self.check: Check | None = None
+        self.check: CheckQueue | None = None
+        """What must be answered before anything else is sent."""
         self.admission = Admission(endpoint, now, uniform)
         self.meter = EndpointMeter()
         self.turn = anyio.Lock(fast_acquire=True)
+        self.workers = self.idle_workers = 0
         self.batch_size = endpoint.batch_size
         self.polled_at = -math.inf
         """The last time that one of its workers looked for a call."""
+        self.is_asleep = False
+        """One of its workers waits for a call."""
         self.failing_since = math.inf
         """Start of the earliest failed call since the last reply; used to measure an outage."""
         self._silent_since = math.inf
         """The same, but reset only by the reply to a call that began later than this."""
+        self._calls = 0
+        """In flight."""
+        self._busy_since = -math.inf
+        self._heard_at = -math.inf
+        """The last time that it sent a reply, of whatever status."""
         self._last_replied_start = -math.inf
         """Start of the latest call that brought a reply."""
         self.last_error = ""
@@ -70,6 +83,8 @@ class EndpointState:
         self.is_proven = False
         """The endpoint answered, in this run or an earlier one: the configuration works."""
         self._model = ""
+        self._doubt: UsageDoubted | None = None
+        self._doubt_taken = False
         self._refusals: Counter[int | None] = Counter()
         self._output_bound = output_tokens_bound(endpoint.task, endpoint.parameters)
 
@@ -109,32 +124,82 @@ class EndpointState:
             limit_seconds,
         )
 
+    def began(self, now: float) -> None:
+        """Record that a call goes out."""
+        if not self._calls:
+            self._busy_since = now
+        self._calls += 1
+
+    def ended(self) -> None:
+        """Record that a call returned, however it ended."""
+        self._calls -= 1
+
+    def is_silent(self, now: float, neighbours: Sequence[EndpointState]) -> bool:
+        """True if calls are in flight and nothing came back for far longer than usual, by its own
+        answers, or before the first of them by those of its neighbours."""
+        quiet_seconds = self._quiet_seconds(now)
+        if not self._calls or quiet_seconds < PATIENCE_SECONDS:
+            return False
+        usual = self.meter.usual_seconds or max(each.meter.usual_seconds for each in neighbours)
+        return 0 < PATIENCE * usual <= quiet_seconds
+
+    def _is_hung(self, now: float, seconds: float) -> bool:
+        """True if a call that took so long reached its deadline, and the others in flight are
+        silent."""
+        deadline = self.endpoint.deadline
+        bound = min(deadline.first_byte_seconds, deadline.call_seconds)
+        patience = max(PATIENCE_SECONDS, PATIENCE * self.meter.usual_seconds)
+        return seconds >= bound and self._quiet_seconds(now) >= min(patience, bound)
+
+    def _quiet_seconds(self, now: float) -> float:
+        """Seconds in which calls were in flight and nothing came back."""
+        return now - max(self._busy_since, self._heard_at)
+
     def answered(
         self,
         requests: Sequence[Request],
         settled: Sequence[Answer | Failure],
-        kept: Sequence[Answer],
+        valid: Sequence[Answer],
         permit: Permit,
         now: float,
+        *,
+        is_kept: bool = True,
     ) -> Usage:
-        """The usage of an answered call; `kept` holds those of its answers that go into the
-        cache."""
+        """The usage of an answered call; `valid` holds those of its answers that are right. Without
+        `is_kept` they do not go into the cache, and count as no answered requests."""
         seconds = now - permit.started
-        read = sum(answer.input_tokens for answer in kept)
-        read = read or sum(request.tokens for request in requests)
-        written = sum(answer.output_tokens for answer in kept)
+        reported = sum(answer.input_tokens for answer in valid)
+        counted = sum(request.tokens for request in requests)
+        characters = sum(len(request.input) for request in requests)
+        believes = is_believable(reported, counted, characters, len(requests))
+        if not believes and self._doubt is None:
+            self._doubt = UsageDoubted(self.name, reported, counted)
+        read = (reported if believes else 0) or counted
+        written = sum(answer.output_tokens for answer in valid)
         usd = cost(
             self.endpoint.price,
             requests=len(requests),
             input_tokens=read,
             # A request without an answer was written all the same, perhaps up to its bound.
-            output_tokens=written + (len(requests) - len(kept)) * self._output_bound,
+            output_tokens=written + (len(requests) - len(valid)) * self._output_bound,
             seconds=seconds,
         )
-        usage = Usage(1, len(kept), 0, read, written, usd, seconds, seconds)
+        usage = Usage(
+            1,
+            len(valid) if is_kept else 0,
+            0,
+            read,
+            written,
+            usd,
+            seconds,
+            seconds,
+            unpriced_calls=int(self.endpoint.price is None),
+        )
         used = sum(a.input_tokens + a.output_tokens for a in settled if isinstance(a, Answer))
+        used = used if believes else read + written
         self.meter.answered(permit.started, now, usage)
         self.admission.answered(permit, now, used)
+        self._heard_at = now
         self.replied(permit.started)
         return usage
 
@@ -149,14 +214,27 @@ class EndpointState:
             cost_usd=self.estimate(requests) if facts.may_be_billed else 0.0,
             seconds=seconds,
             slowest_seconds=seconds,
+            unpriced_calls=int(facts.is_sent and self.endpoint.price is None),
+            ambiguous=int(facts.may_be_billed),
         )
         self.meter.refused(permit.started, now, usage)
-        is_silent = False
+        is_silent = is_hung = False
+        if error.status is not None:
+            self._heard_at = now
         if facts.is_endpoints_fault:
             is_silent = self.failed(permit.started, str(error))
+            is_hung = self._is_hung(now, seconds)
         else:
             self.replied(permit.started)
-        return Refusal(usage, is_silent, self.admission.refused(permit, now, error))
+        return Refusal(
+            usage, is_silent, self.admission.refused(permit, now, error, is_hung=is_hung)
+        )
+
+    def take_doubt(self) -> UsageDoubted | None:
+        """The first usage that is not believed, once."""
+        doubt = None if self._doubt_taken else self._doubt
+        self._doubt_taken = self._doubt_taken or doubt is not None
+        return doubt
 
     def replied(self, started: float) -> None:
         """Record a reply to a call that began at `started`."""

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 import anyio
 
-from pipeline.records import Endpoint, Failure, Request, Route
+from pipeline.cache.keys import Keys
+from pipeline.records import Answer, Endpoint, Failure, Request, Route, Split
 
 
 class Group:
@@ -29,16 +30,38 @@ class Group:
 class InFlight:
     """A request in flight, the groups that wait for it, and the attempts that it used up."""
 
-    __slots__ = ("attempts", "groups", "order", "request", "route")
+    __slots__ = (
+        "attempts",
+        "followers",
+        "groups",
+        "is_queued",
+        "is_settled",
+        "order",
+        "outcome",
+        "queue",
+        "request",
+        "sent_to",
+        "twins",
+    )
 
-    def __init__(self, request: Request, group: Group, order: int) -> None:
+    def __init__(self, request: Request, group: Group, order: int, queue: RouteQueue) -> None:
         self.request = request
         self.groups = [group]
         self.order = order
-        self.route = request.route
-        """The remaining tiers of its route."""
+        self.queue = queue
+        """That of the remaining tiers of its route."""
         self.attempts = 0
         """In the current tier."""
+        self.is_queued = False
+        self.is_settled = False
+        self.sent_to: int | None = None
+        """The endpoint of the call that carries it now."""
+        self.outcome: Answer | Split | None = None
+        """What the call of a twin brought while this one was in a call itself."""
+        self.twins: list[InFlight] = []
+        """The requests in flight with its text, itself included: one for each route."""
+        self.followers: list[InFlight] = []
+        """Twins that wait for its call, because their answer would have the same key."""
 
 
 class SplitBatch:
@@ -132,6 +155,18 @@ class RouteQueue:
             for _ in call.entries:
                 self._new.popleft()
 
+    def discard(self, entry: InFlight) -> None:
+        """Remove this request, if it waits here."""
+        if entry in self._new:
+            self._new.remove(entry)
+            return
+        for call in self._retries:
+            if entry in call.entries:
+                call.entries.remove(entry)
+        if not all(call.entries for call in self._retries):
+            self._retries = [call for call in self._retries if call.entries]
+            heapq.heapify(self._retries)
+
     def ready_in(self, now: float) -> float:
         """Seconds until the next retry; infinity: there is none."""
         return max(0.0, self._retries[0].ready - now) if self._retries else float("inf")
@@ -145,15 +180,24 @@ class RouteQueue:
 
 
 class InFlightTable:
-    """The requests in flight by `dedup_key`, and the queues in which they wait."""
+    """The requests in flight by `dedup_key`, and the queues in which they wait.
 
-    def __init__(self, failures: dict[bytes, Failure]) -> None:
+    Invariant: no two calls in flight carry one key. Rows with equal texts and different routes are
+    twins: requests of their own that may have the same key under the endpoints that answer them.
+    """
+
+    def __init__(self, failures: dict[bytes, Failure], keys: Keys) -> None:
         self.failures = failures
         """Final failures of this run, by `dedup_key`: a later equal request is not sent again."""
         self.splits: set[bytes] = set()
         """Keys of requests that are too long for the model: admit their pieces instead."""
         self.queues: dict[Route, RouteQueue] = {}
+        self._keys = keys
+        self.checks: list[RouteQueue] = []
+        """Queues of checks that a caller waits for: it sends their calls itself."""
         self._open: dict[bytes, InFlight] = {}
+        self._twins: dict[bytes, list[InFlight]] = {}
+        """By the key of the text under the first endpoint of the job."""
         self._orders = itertools.count()
 
     def __len__(self) -> int:
@@ -168,9 +212,50 @@ class InFlightTable:
             return None
         if request.dedup_key in self.failures:
             return None
-        entry = self._open[request.dedup_key] = InFlight(request, group, next(self._orders))
+        entry = InFlight(request, group, next(self._orders), self.queue(request.route))
+        self._open[request.dedup_key] = entry
         group.unsettled += 1
+        if self._keys.endpoints > 1:
+            entry.twins = self._twins.setdefault(self._keys.under(0, request), [])
+            entry.twins.append(entry)
         return entry
+
+    def follow(self, entries: Sequence[InFlight], position: int) -> bool:
+        """Let those of a call to this endpoint wait whose key is on its way for a row with another
+        route; True if there is one. They leave their queue until that call returns."""
+        leaders: dict[bytes, InFlight] = {}
+        has_followers = False
+        for entry in list(entries):
+            if len(entry.twins) < 2:
+                continue
+            key = self._keys.under(position, entry.request)
+            leader = leaders.setdefault(key, entry)
+            for twin in entry.twins:
+                sent_to = twin.sent_to
+                if sent_to is not None and self._keys.under(sent_to, twin.request) == key:
+                    leader = twin
+            if leader is not entry:
+                entry.queue.discard(entry)
+                leader.followers.append(entry)
+                has_followers = True
+        return has_followers
+
+    def returned(self, entries: Sequence[InFlight]) -> None:
+        """Record that these are settled or will be sent again; what followed them is queued."""
+        for entry in entries:
+            entry.sent_to = None
+            followers, entry.followers = entry.followers, []
+            for follower in followers:
+                if not follower.is_settled:
+                    follower.queue.retry(PendingCall(0.0, [follower], 0.0))
+
+    def settled_with(self, entry: InFlight, key: bytes) -> list[InFlight]:
+        """The twins of a request that an outcome with this key settles, too."""
+        return [
+            twin
+            for twin in entry.twins
+            if twin is not entry and key in (twin.request.key, *self._keys.others(twin.request))
+        ]
 
     def queue(self, route: Route) -> RouteQueue:
         """The queue of this route."""
@@ -189,6 +274,12 @@ class InFlightTable:
     def settle(self, entry: InFlight) -> None:
         """Remove a settled request; groups that wait for nothing else are whole."""
         del self._open[entry.request.dedup_key]
+        entry.is_settled = True
+        if entry.twins:
+            self.returned([entry])
+            entry.twins.remove(entry)
+            if not entry.twins:
+                del self._twins[self._keys.under(0, entry.request)]
         for group in entry.groups:
             group.unsettled -= 1
             if not group.unsettled:

@@ -12,12 +12,14 @@ from collections.abc import Callable, Sequence
 
 from pipeline import events
 from pipeline.cache.keys import Keys
+from pipeline.dispatch.check import CheckQueue
 from pipeline.dispatch.endpoint_state import EndpointState
+from pipeline.dispatch.origins import Kept as KeptAnswer
+from pipeline.dispatch.origins import Origins
 from pipeline.dispatch.queue import InFlight, InFlightTable, PendingCall, SplitBatch
-from pipeline.dispatch.writer import Writer
+from pipeline.dispatch.writer import Kept, Writer
 from pipeline.errors import EndpointError, TextmillError
 from pipeline.limits.admission import Permit
-from pipeline.limits.prices import cost
 from pipeline.limits.retries import Fail, Halve, Retry, SplitRequest, Stop, Uniform, verdict
 from pipeline.records import Answer, Failure, Route, Split, Usage
 
@@ -44,6 +46,7 @@ class Settling:
         table: InFlightTable,
         writer: Writer,
         keys: Keys,
+        origins: Origins,
         emit: events.Emit,
         stop: Callable[[TextmillError], None],
         *,
@@ -54,7 +57,7 @@ class Settling:
     ) -> None:
         self.tally = Tally()
         self._states, self._table = states, table
-        self._writer, self._keys = writer, keys
+        self._writer, self._keys, self._origins = writer, keys, origins
         self._emit, self._stop = emit, stop
         self._vector_bytes = dimension * 4 if dimension else None
         self._min_split_tokens = min_split_tokens
@@ -70,11 +73,15 @@ class Settling:
         """Settle a call that brought an answer or a failure for each of its requests."""
         now = self._clock()
         model_error = state.changed_model(settled)
+        is_check = isinstance(call.entries[0].queue, CheckQueue)
         # Answers of another model are not kept: they would stay under this key for ever.
         good, bad = self._sort(call.entries, settled) if model_error is None else ([], [])
         requests = [entry.request for entry in call.entries]
-        usage = state.answered(requests, settled, [answer for _, answer in good], permit, now)
+        answers = [answer for _, answer in good]
+        usage = state.answered(requests, settled, answers, permit, now, is_kept=not is_check)
         self._report(state.name, usage)
+        if (doubt := state.take_doubt()) is not None:
+            self._emit(doubt)
         if model_error is not None:
             self.requeue(call.entries)
             self._stop(model_error)
@@ -82,6 +89,8 @@ class Settling:
         if good:
             if call.split_batch is not None:
                 self._states[call.split_batch.position].learn_batch_size(call.split_batch)
+            if not is_check:
+                await self._origins.answered(state.position, [(e.request, a) for e, a in good])
             await self._settle(state, good)
             state.is_proven = True
         final: list[tuple[InFlight, Settled]] = []
@@ -97,7 +106,10 @@ class Settling:
         good: list[tuple[InFlight, Answer]] = []
         bad: list[tuple[InFlight, Failure]] = []
         for entry, outcome in zip(entries, settled, strict=True):
-            problem = outcome if isinstance(outcome, Failure) else self.wrong_dimension(outcome)
+            problem = outcome if isinstance(outcome, Failure) else None
+            if problem is None and isinstance(outcome, Answer):
+                is_check = isinstance(entry.queue, CheckQueue)
+                problem = None if is_check else self.wrong_dimension(outcome)
             if problem is not None:
                 bad.append((entry, problem))
             elif isinstance(outcome, Answer):
@@ -122,28 +134,6 @@ class Settling:
             )
         await self._settle(state, self._outcomes(state, call.entries, error, now, is_silent))
 
-    def paid(
-        self,
-        state: EndpointState,
-        requests: int,
-        seconds: float,
-        settled: Sequence[Answer | Failure],
-    ) -> None:
-        """Count a call that is paid for but settles no request, such as one of a drift check."""
-        answers = [answer for answer in settled if isinstance(answer, Answer)]
-        read = sum(answer.input_tokens for answer in answers)
-        written = sum(answer.output_tokens for answer in answers)
-        usd = cost(
-            state.endpoint.price,
-            requests=requests,
-            input_tokens=read,
-            output_tokens=written,
-            seconds=seconds,
-        )
-        usage = Usage(1, 0, 0, read, written, usd, seconds, seconds)
-        state.meter.usage += usage
-        self._report(state.name, usage)
-
     def _report(
         self, name: str, usage: Usage, carried: int = 0, error: EndpointError | None = None
     ) -> None:
@@ -155,7 +145,7 @@ class Settling:
                 usage.seconds,
                 usage.input_tokens,
                 usage.output_tokens,
-                usage.cost_usd,
+                None if usage.unpriced_calls else usage.cost_usd,
                 error.kind if error else None,
                 str(error) if error else None,
             )
@@ -171,9 +161,16 @@ class Settling:
     ) -> list[tuple[InFlight, Settled]]:
         """Queue the requests again, here or in the next tier; returns the outcomes that are
         final."""
+        for entry in entries:
+            if entry.outcome is not None:  # a twin has it meanwhile: nothing is sent again
+                self.tally.cached += 1
+                self._release(entry, entry.outcome)
+        entries = [entry for entry in entries if not entry.is_settled]
+        if not entries:
+            return []
         facts = error.facts
         for entry in entries:
-            entry.attempts += not facts.is_pausing
+            entry.attempts += not (facts.is_pausing or error.ask_with)
         decided = verdict(
             error,
             max(entry.attempts for entry in entries),
@@ -207,40 +204,86 @@ class Settling:
 
     def _fall_back(self, state: EndpointState, entry: InFlight) -> bool:
         """Move the request to the next tier of its route; False if there is none."""
-        tiers = entry.route.tiers
+        tiers = entry.queue.route.tiers
         current = next(at for at, tier in enumerate(tiers) if state.position in tier)
         if not tiers[current + 1 :]:
             return False
-        entry.route, entry.attempts = Route(tiers[current + 1 :]), 0
-        self._table.queue(entry.route).add(entry)
+        self._table.returned([entry])
+        entry.queue, entry.attempts = self._table.queue(Route(tiers[current + 1 :])), 0
+        entry.queue.add(entry)
         return True
 
     async def _settle(
         self, state: EndpointState, outcomes: Sequence[tuple[InFlight, Settled]]
     ) -> None:
         """Release these requests, once their outcomes are durable."""
+        if outcomes and isinstance(queue := outcomes[0][0].queue, CheckQueue):
+            self._stop_if(queue.settle(outcomes))
+            if queue.is_done and state.check is queue:
+                state.check = None
+            return
         final = [
             (entry.request.dedup_key, outcome)
             for entry, outcome in outcomes
             if isinstance(outcome, Failure)
         ]
         kept = [
-            (self._keys.under(state.position, entry.request), outcome)
+            Kept(
+                self._keys.under(state.position, entry.request),
+                self._origins.marked(state.position, outcome),
+                entry,
+            )
             for entry, outcome in outcomes
             if not isinstance(outcome, Failure)
         ]
-        if kept:
-            await self._writer.keep(kept)
+        stored = await self._writer.keep(kept) if kept else {}
+        if stored:
+            await self._origins.use(
+                [
+                    KeptAnswer(entry.request, state.position, answer)
+                    for key, _, entry in kept
+                    if isinstance(answer := stored.get(key), Answer)
+                ]
+            )
         if final:
             await self._writer.journal(final)
             self._table.failures.update(final)
-        for entry, outcome in outcomes:
-            if isinstance(outcome, Split):
-                self._table.splits.add(entry.request.dedup_key)
-            self._table.settle(entry)
+        settled = {entry: stored.get(key, outcome) for key, outcome, entry in kept}
+        for entry, given in outcomes:
+            self._release(entry, settled.get(entry, given))
+        for key, _, entry in kept:
+            if entry.twins:
+                await self._settle_twins(entry, key, settled[entry])
+
+    async def _settle_twins(self, entry: InFlight, key: bytes, outcome: Answer | Split) -> None:
+        """Settle the rows with the same text and another route that have this key, too."""
+        twins = self._table.settled_with(entry, key)
+        if isinstance(outcome, Answer):  # it may not serve for the endpoints of their routes
+            await self._origins.use(
+                [
+                    KeptAnswer(each.request, self._keys.position(each.request, key), outcome)
+                    for each in twins
+                ]
+            )
+        for twin in self._table.settled_with(entry, key):
+            if twin not in twins or (isinstance(outcome, Split) and not self.can_split(twin)):
+                continue
+            if twin.sent_to is not None:
+                twin.outcome = outcome  # its own call may bring an answer of another model
+                continue
+            twin.queue.discard(twin)
+            self.tally.cached += twin.is_queued
+            self._release(twin, outcome)
+
+    def _release(self, entry: InFlight, outcome: Settled) -> None:
+        """Let the groups that wait for a settled request continue."""
+        if isinstance(outcome, Split):
+            self._table.splits.add(entry.request.dedup_key)
+        self._table.settle(entry)
 
     def _repeat(self, call: PendingCall) -> None:
-        self._table.queue(call.entries[0].route).retry(call)
+        self._table.returned(call.entries)
+        call.entries[0].queue.retry(call)
 
     def requeue(self, entries: list[InFlight]) -> None:
         """Keep these rows open: the error that stops a run is no outcome of a row."""
@@ -259,6 +302,12 @@ class Settling:
                 got, expected = len(answer.value) // 4, self._vector_bytes // 4
                 return Failure("invalid", f"a vector of {got} dimensions, expected {expected}")
         return None
+
+    def can_use(self, entry: InFlight, stored: Answer | Split) -> bool:
+        """True if an outcome of the cache settles this request."""
+        if isinstance(stored, Split):
+            return self.can_split(entry)
+        return self.wrong_dimension(stored) is None
 
     def can_split(self, entry: InFlight) -> bool:
         """True if the chunk has enough tokens to be split; a split without pieces would be a

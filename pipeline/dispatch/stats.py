@@ -35,6 +35,11 @@ class EndpointMeter:
         """Recent seconds per answered call, failed attempts included; 0 while unknown."""
         return self._seconds / max(0.05, self._success)
 
+    @property
+    def usual_seconds(self) -> float:
+        """The time within which 95 % of the answered calls returned; 0 while unknown."""
+        return self._quantile(0.95)
+
     def answered(self, started: float, now: float, usage: Usage) -> None:
         """Count a call that brought answers."""
         seconds = now - started

@@ -6,14 +6,13 @@ client takes 0.3 s of CPU, half of such a run.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Protocol
 
 import anyio
 from anyio.to_thread import run_sync
-from msgspec.structs import replace
 
 from pipeline.cache.store import AnswerCache
 from pipeline.endpoints.kinds import KINDS
@@ -26,6 +25,9 @@ from pipeline.endpoints.server_info import (
 from pipeline.records import Answer, Answered, Endpoint, Failure, Request
 
 Sentences = Callable[[str], list[tuple[int, int]]]
+
+HEAD_START_SECONDS = 2.0
+"""A server that does not reply holds the start no longer, if the job has another endpoint."""
 
 
 class Connection(Protocol):
@@ -99,29 +101,72 @@ async def connect(
     chunk_tokens: int,
     max_outage_seconds: float,
 ) -> AsyncIterator[Connections]:
-    """Identifies the endpoints in job-file order, and closes them at the end. A server is asked
-    only if it alone can name its model. A replica takes the identity of its origin."""
+    """Identifies the endpoints, and closes them at the end. A server is asked only if it alone can
+    name its model. A replica takes the identity of its origin.
+
+    A server that does not reply holds the start only as long as nobody else can stand in for it:
+    it is asked again before its first call, and until then its share of the work flows to others.
+    """
     identification = partial(_identification, cache, chunk_tokens, max_outage_seconds)
+    head_start = min(HEAD_START_SECONDS, max_outage_seconds / 2)
+    found: dict[str, Identification] = {}
+
+    async def identify_group(origin: Endpoint, replicas: Sequence[Endpoint]) -> None:
+        group = (origin, *replicas)
+        asked = [each for each in group if KINDS[each.kind].names_itself]
+        known = identify_offline(origin, cache, chunk_tokens)
+        if known is None and origin.model:
+            with anyio.move_on_after(head_start if len(endpoints) > 1 else None):
+                known = await identification(origin)
+            known = known or identify_later(origin, origin, cache)
+        first, known = (
+            (origin, known) if known else await _first_to_reply(asked, identification, head_start)
+        )
+        for each in group:
+            found[each.name] = (
+                known if each is first else identify_later(each, known.endpoint, cache, first.name)
+            )
+
     async with AsyncExitStack() as stack:
-        connections: dict[str, Connection] = {}
-        for endpoint in sorted(endpoints, key=lambda each: bool(each.replica_of)):
-            origin = connections.get(endpoint.replica_of)
-            if origin is not None:
-                endpoint = replace(endpoint, identity=origin.endpoint.identity)
-            if KINDS[endpoint.kind].is_embedded:
-                connections[endpoint.name] = _Local(endpoint, sentences)
-            elif origin is not None:
-                connections[endpoint.name] = _Remote(identify_later(endpoint, cache), stack)
-            else:
-                connections[endpoint.name] = _Remote(await identification(endpoint), stack)
-        yield Connections([connections[endpoint.name] for endpoint in endpoints])
+        async with anyio.create_task_group() as tasks:
+            for origin in endpoints:
+                if not origin.replica_of:
+                    replicas = [each for each in endpoints if each.replica_of == origin.name]
+                    tasks.start_soon(identify_group, origin, replicas)
+        yield Connections(
+            [
+                _Local(known.endpoint, sentences)
+                if KINDS[known.endpoint.kind].is_embedded
+                else _Remote(known, stack)
+                for known in (found[endpoint.name] for endpoint in endpoints)
+            ]
+        )
+
+
+async def _first_to_reply(
+    group: Sequence[Endpoint],
+    identification: Callable[[Endpoint], Awaitable[Identification]],
+    head_start: float,
+) -> tuple[Endpoint, Identification]:
+    """The first of an origin and its replicas that names the model of all of them. The origin has a
+    head start: while it replies, nobody else is asked."""
+    first: list[tuple[Endpoint, Identification]] = []
+    async with anyio.create_task_group() as tasks:
+
+        async def ask(endpoint: Endpoint, delay: float) -> None:
+            await anyio.sleep(delay)
+            first.append((endpoint, await identification(endpoint)))
+            tasks.cancel_scope.cancel()
+
+        for endpoint in group:
+            tasks.start_soon(ask, endpoint, 0.0 if endpoint is group[0] else head_start)
+    return first[0]
 
 
 async def _identification(
     cache: AnswerCache, chunk_tokens: int, max_outage_seconds: float, endpoint: Endpoint
 ) -> Identification:
-    if (known := identify_offline(endpoint, cache, chunk_tokens)) is not None:
-        return known
+    """The endpoint as its server names it. Waits for the server, up to the bound of an outage."""
     from pipeline.endpoints.http import HttpEndpoint
 
     async with HttpEndpoint(endpoint) as client:

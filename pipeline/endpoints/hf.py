@@ -14,7 +14,15 @@ from typing import Any
 import msgspec
 
 from pipeline.endpoints import openai
-from pipeline.endpoints.responses import parsed, refusal, text_answer, vector_answers, wrong_count
+from pipeline.endpoints.refusals import embedded_error, refusal
+from pipeline.endpoints.responses import (
+    ends_as,
+    out_of_budget,
+    parsed,
+    text_answer,
+    vector_answers,
+    wrong_count,
+)
 from pipeline.errors import EndpointError
 from pipeline.records import Answer, Call, Endpoint, Failure, Request
 from pipeline.tasks import TASKS
@@ -46,14 +54,25 @@ def decode(
     if status != 200:
         raise refusal(status, headers, body)
     if TASKS[endpoint.task].value == "vector":
-        return vector_answers(feature_rows(body, count), count)
+        return vector_answers(feature_rows(body, count), count, parameters=endpoint.parameters)
     field = _TEXT_FIELDS.get(endpoint.task)
     if field is None:
-        return [openai.chat_answer(body)]
+        return [openai.chat_answer(body, endpoint.parameters)]
     reply: list[dict[str, Any]] = parsed(body, list[dict[str, Any]])
+    if len(reply) == 1 and "error" in reply[0]:
+        raise embedded_error(reply)
     if len(reply) != count:
         raise EndpointError("invalid", wrong_count(len(reply), "text", count), status=200)
-    return [text_answer(entry.get(field), model=endpoint.model) for entry in reply]
+    return [_summary(endpoint, entry, entry.get(field)) for entry in reply]
+
+
+def _summary(endpoint: Endpoint, entry: Mapping[str, Any], text: Any) -> Answer | Failure:
+    details = entry.get("details")
+    reason = details.get("finish_reason") if isinstance(details, dict) else None
+    is_truncated = ends_as(reason) == "truncated"
+    if is_truncated and not str(text or "").strip():
+        return out_of_budget(endpoint.parameters, reason)
+    return text_answer(text, truncated=is_truncated, model=endpoint.model)
 
 
 def feature_rows(body: bytes, count: int) -> Sequence[list[float]]:
@@ -67,16 +86,12 @@ def feature_rows(body: bytes, count: int) -> Sequence[list[float]]:
         return rows
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         reply = parsed(body)
-    if isinstance(reply, dict) and "estimated_time" in reply:
-        seconds = reply["estimated_time"]
-        raise EndpointError(
-            "loading",
-            "the model is loading",
-            status=200,
-            retry_after=float(seconds) if isinstance(seconds, int | float) else None,
-        )
     if isinstance(reply, dict) and isinstance(reply.get("embeddings"), list):
         reply = reply["embeddings"]
+    if isinstance(reply, dict) or (
+        isinstance(reply, list) and isinstance(next(iter(reply), 0), dict)
+    ):
+        raise embedded_error(reply)
     if not isinstance(reply, list):
         raise EndpointError("invalid", "200 but no list of vectors", status=200)
     if reply and isinstance(reply[0], int | float):

@@ -16,13 +16,19 @@ from urllib.parse import quote, quote_plus
 
 import aiohttp
 import anyio
+from aiohttp.http_exceptions import ContentEncodingError
 from msgspec.structs import replace
 
+from pipeline.disk.durable import descriptors_are_used_up
+from pipeline.endpoints.error_bodies import without_echoes
 from pipeline.endpoints.kinds import KINDS
-from pipeline.errors import EndpointError
+from pipeline.errors import DescriptorError, EndpointError, ErrorKind
+from pipeline.limits import awake
 from pipeline.records import Answer, Answered, Endpoint, Failure, Request
 from pipeline.text import printable
 
+MAX_HEADER_BYTES = 64 << 10
+MAX_HEADERS = 1_000
 LARGE_BODY_BYTES = 512 << 10
 BASE_ANSWER_BYTES = 4 << 20
 ANSWER_BYTES_PER_REQUEST = 256 << 10
@@ -52,10 +58,16 @@ class HttpEndpoint:
         self.endpoint = endpoint
         self.protocol = KINDS[endpoint.kind].protocol()
         self._confirm = confirm
+        self._confirming = anyio.Lock()
+        self._speaks_http = False
         text = endpoint.secret.reveal() if endpoint.secret else ""
         forms = {text, json.dumps(text)[1:-1], quote(text, safe=""), quote_plus(text)}
         self._key_forms = [form for form in forms if form]
-        self._headers = {"content-type": "application/json", "accept": "*/*"}
+        self._headers = {
+            "content-type": "application/json",
+            "accept": "*/*",
+            "accept-encoding": "gzip, deflate",
+        }
         self._timeout = aiohttp.ClientTimeout(
             total=None, connect=endpoint.deadline.connect_seconds, sock_connect=None, sock_read=None
         )
@@ -66,6 +78,9 @@ class HttpEndpoint:
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=self._timeout,
             trust_env=False,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            max_headers=MAX_HEADERS,
             skip_auto_headers=("user-agent",),
             headers=self._headers | {"user-agent": "textmill"},
         )
@@ -76,19 +91,31 @@ class HttpEndpoint:
 
     async def answer(self, requests: Sequence[Request]) -> Answered:
         """One answer or failure per request. Raises: EndpointError for the call as a whole."""
-        call = self.protocol.encode(self.endpoint, requests)
+        async with self._confirming:
+            if self._confirm is not None:
+                await self._confirm(self.get)
+                self._confirm = None
+        endpoint = self.endpoint
+        try:
+            return await self._answer(endpoint, requests)
+        except EndpointError as error:
+            if error.ask_with and self.endpoint is endpoint:  # else another call has learned it
+                parameters = endpoint.parameters | dict(error.ask_with)
+                self.endpoint = replace(endpoint, parameters=parameters)
+            raise
+
+    async def _answer(self, endpoint: Endpoint, requests: Sequence[Request]) -> Answered:
+        call = self.protocol.encode(endpoint, requests)
         max_bytes = BASE_ANSWER_BYTES + ANSWER_BYTES_PER_REQUEST * len(requests)
-        if self._confirm is not None:
-            await self._confirm(self.get)
-            self._confirm = None
         headers: Mapping[str, str] = {}
         try:
             reply = await self._exchange(call.url, call.body, dict(call.headers), max_bytes)
             headers, body = reply.headers, reply.body
             if reply.status != 200:  # before a part of it is quoted
                 body = self._masked(body.decode("utf-8", "replace")).encode()
+                body = without_echoes(body, [request.input for request in requests])
             settled = self.protocol.decode(
-                self.endpoint, len(requests), reply.status, reply.headers, body
+                endpoint, len(requests), reply.status, reply.headers, body
             )
         except EndpointError as error:
             error.args = (self._masked(str(error)),)
@@ -114,12 +141,12 @@ class HttpEndpoint:
             headers["authorization"] = f"Bearer {self.endpoint.secret.reveal()}"
         # One scope for all the deadlines: entering three of them was a quarter of the loop's time.
         status: int | None = None
-        started = anyio.current_time()
+        started = awake.now()
         ends = started + deadline.call_seconds
         try:
-            with anyio.CancelScope() as scope:
+            with anyio.CancelScope() as scope, awake.Deadline(scope) as due:
                 first = deadline.connect_seconds + deadline.first_byte_seconds
-                scope.deadline = min(ends, started + first)
+                due.move(min(ends, started + first))
                 # aiohttp writes large bytes in one go, with a warning; it splits a stream.
                 large = body is not None and len(body) > LARGE_BODY_BYTES
                 response = await self._session.request(
@@ -131,12 +158,13 @@ class HttpEndpoint:
                 )
                 status = response.status
                 try:
-                    read = await self._read(response, scope, ends, max_bytes)
+                    read = await self._read(response, due, ends, max_bytes)
                 except BaseException:
                     response.close()
                     raise
+                self._speaks_http = True
                 return Reply(response.status, response.headers, read)
-            waited = anyio.current_time() - started
+            waited = awake.now() - started
             raise EndpointError(
                 "ambiguous", f"no complete answer within {waited:.0f} s", status=status
             )
@@ -149,6 +177,8 @@ class HttpEndpoint:
         except aiohttp.ClientConnectorSSLError as error:
             raise EndpointError("auth", f"no secure connection to {error.host}") from None
         except aiohttp.ClientConnectorError as error:
+            if error.os_error.errno in DescriptorError.errnos or descriptors_are_used_up():
+                raise DescriptorError(f"endpoint `{self.endpoint.name}`") from None
             # aiohttp's own text shows `ssl:default` for plain HTTP, and the reason at its end,
             # where lines are cut.
             why = _reason(error.os_error)
@@ -157,6 +187,10 @@ class HttpEndpoint:
                 "unreachable", f"cannot connect to {where} ({printable(why, 200)})"
             ) from None
         except (aiohttp.ClientError, OSError) as error:
+            if (problem := _unreadable(error)) is not None:
+                # A server that never gave a readable reply will not give one next time.
+                kind: ErrorKind = "ambiguous" if self._speaks_http else "config"
+                raise EndpointError(kind, problem, status=status) from None
             # Sent, or in part: the server may have answered and billed it.
             raise EndpointError(
                 "ambiguous",
@@ -176,7 +210,7 @@ class HttpEndpoint:
     async def _read(
         self,
         response: aiohttp.ClientResponse,
-        scope: anyio.CancelScope,
+        due: awake.Deadline,
         ends: float,
         max_bytes: int,
     ) -> bytes:
@@ -185,7 +219,7 @@ class HttpEndpoint:
         size = 0
         async with response:
             while True:
-                scope.deadline = min(ends, anyio.current_time() + idle_seconds)
+                due.move(min(ends, awake.now() + idle_seconds))
                 piece = await response.content.readany()
                 if not piece:
                     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -195,6 +229,26 @@ class HttpEndpoint:
                         "invalid", f"an answer of more than {max_bytes:,} bytes is too large"
                     )
                 pieces.append(piece)
+
+
+def _unreadable(error: Exception) -> str | None:
+    """The problem with a reply that no client of ours can read; None for a connection that
+    broke."""
+    is_encoded = isinstance(error.__cause__, ContentEncodingError)
+    if not isinstance(error, aiohttp.ClientResponseError) and not is_encoded:
+        return None
+    text = str(getattr(error, "message", "") or error.__cause__)
+    if "bytes when reading" in text:
+        return f"the reply has a header of more than {MAX_HEADER_BYTES:,} bytes"
+    if "oo many headers" in text:
+        return f"the reply has more than {MAX_HEADERS:,} headers"
+    if "content-encoding" in text:
+        name = text.split("content-encoding:")[-1].split(".")[0].strip()
+        return f"the reply is compressed with {name}, which was not asked for or is damaged"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    start = next((line for line in lines if line.startswith("b'")), "")
+    secure = " (TLS: does the URL need https?)" if start.startswith(r"b'\x15\x03") else ""
+    return f"the reply is not HTTP: {printable(start or ' '.join(lines), 80)}{secure}"
 
 
 def _reason(error: OSError) -> str:

@@ -67,6 +67,8 @@ class Kind(Struct, frozen=True, kw_only=True):
     """Returns the problem with the form of a model name; None: there is none."""
     names_itself: bool = False
     """True: the server serves one model, and `GET /info` names it."""
+    lists_models: bool = False
+    """True: `GET /models` may name the input limit of a model."""
     url: str | None = None
     """Base URL if the job names none. None: the job must name one."""
     providers: tuple[str, ...] = ()
@@ -74,7 +76,7 @@ class Kind(Struct, frozen=True, kw_only=True):
     accepts_prompt: bool = True
     default_parameters: dict[str, dict[str, Any]] = {}
     """Parameters by task that are sent, and are part of the key, unless the job sets them."""
-    concurrency: int = 16
+    concurrency: int = 256
     """Calls in flight if the job sets no number."""
     is_adaptive: bool = True
     """True: the number of calls in flight is lowered while latency shows a full endpoint."""
@@ -144,6 +146,7 @@ KINDS: dict[str, Kind] = {
     "openai": Kind(
         module="pipeline.endpoints.openai",
         tasks=("feature-extraction", "chat-completion"),
+        lists_models=True,
         url="https://api.openai.com/v1",
     ),
 }

@@ -1,170 +1,106 @@
-"""Checks vectors and texts and classifies errors, for the replies of every service.
+"""Checks the vectors and texts of a 200, for the replies of every service.
 
-The class of an error comes from the parsed body first, then from the status, because services
-disagree: vLLM reports too long as 400, serverless rate limits may be 503, loading may be a 200.
+A 200 is an answer only if what it holds is one: services report errors, loading models and broken
+generations with a 200, too. `refusals.py` finds the class of such an error.
 Source: the wire reference of August 2026, see `docs/protocols.md`.
 """
 
 from __future__ import annotations
 
 import math
-import re
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import EndpointError, ErrorKind
+from pipeline.endpoints.error_bodies import first_said, read_body
+from pipeline.endpoints.refusals import embedded_error
+from pipeline.endpoints.streams import document_of
+from pipeline.errors import EndpointError
 from pipeline.records import Answer, Failure
 from pipeline.text import many, printable
 
-_TOO_LONG = re.compile(
-    r"context[ _]length|must have less than|too (long|large)|batch size|longer than the max"
-    r"|maximum (input|sequence) length|inputs` tokens \+ `max_new_tokens|length limit exceeded",
-    re.IGNORECASE,
-)
-_CONFIG = re.compile(
-    r"model_not_found|model_not_supported|not supported by (any )?provider|does not exist"
-    r"|model is not an? |no longer supported|try pulling it first|unsupported_parameter"
-    r"|template not found|failed to deserialize|model_kwargs|unknown `?prompt_name",
-    re.IGNORECASE,
-)
-_LOADING = re.compile(r"is currently loading|model is loading", re.IGNORECASE)
-_STATUS_KINDS: dict[int, ErrorKind] = {
-    400: "poison",
-    401: "auth",
-    402: "quota",
-    403: "auth",
-    404: "poison",
-    408: "transient",
-    409: "transient",
-    410: "config",
-    413: "too_long",
-    415: "poison",
-    422: "poison",
-    424: "poison",
-    425: "transient",
-    429: "rate",
-    503: "overload",
-    529: "overload",
-}
-
-
-def refusal(status: int, headers: Mapping[str, str], body: bytes) -> EndpointError:
-    """The error for a reply other than 200."""
-    message, words, seconds = _parse_error(body)
-    if status in (301, 302, 303, 307, 308):
-        return EndpointError(
-            "config", "the server redirects; redirects are never followed", status=status
-        )
-    shown = f"{status} {printable(message)}".strip() if message else str(status)
-    kind = _STATUS_KINDS.get(status, "transient" if status >= 500 else "poison")
-    if "insufficient_quota" in words or "exceeded your monthly included credits" in message:
-        kind = "quota"
-    elif kind in ("poison", "config", "transient") and _CONFIG.search(words):
-        kind = "config"
-    elif kind in ("poison", "rate") and _TOO_LONG.search(words):
-        # "Request too large" is a 429 that waiting does not cure.
-        kind = "too_long" if kind == "poison" or "too large" in words.lower() else kind
-    elif kind in ("overload", "transient") and (seconds is not None or _LOADING.search(words)):
-        kind = "loading"
-    wait = requested_wait(headers)
-    return EndpointError(
-        kind, shown, status=status, retry_after=wait if wait is not None else seconds
-    )
-
-
-def requested_wait(headers: Mapping[str, str]) -> float | None:
-    """The wait that the server requests, in seconds, unchanged: the caller clamps it."""
-    milliseconds = headers.get("retry-after-ms")
-    if milliseconds is not None and (number := _number(milliseconds)) is not None:
-        return number / 1000
-    text = headers.get("retry-after")
-    if text is None:
-        return None
-    if (number := _number(text)) is not None:
-        return number
-    try:
-        until = parsedate_to_datetime(text).timestamp()
-        date = headers.get("date")
-        # The server's own clock if it sends the date: ours may be off by hours.
-        return until - (parsedate_to_datetime(date).timestamp() if date else time.time())
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
-def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if number == number and abs(number) != float("inf") else None
-
-
-def _parse_error(body: bytes) -> tuple[str, str, float | None]:
-    """The message, all words that identify the error, and `estimated_time`; for every known
-    shape."""
-    try:
-        parsed: Any = msgspec.json.decode(body[:1_000_000])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        text = body[:2_000].decode("utf-8", "replace").strip()
-        title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
-        if title:
-            text = title[1].strip()
-        elif text[:1] == "<":
-            text = "an HTML page"
-        return text, text, None
-    if isinstance(parsed, list) and parsed:
-        parsed = parsed[0]
-    if not isinstance(parsed, dict):
-        return str(parsed), str(parsed), None
-    inner = parsed.get("error")
-    source = inner if isinstance(inner, dict) else parsed
-    message: Any = (
-        source.get("message")
-        or (inner if not isinstance(inner, dict) else None)
-        or source.get("detail")
-        or source.get("title")
-        or ""
-    )
-    if isinstance(message, list):
-        message = "; ".join(
-            str(part.get("msg", part)) if isinstance(part, dict) else str(part) for part in message
-        )
-    codes = [source.get(name) for name in ("code", "type", "error_type", "param")]
-    seconds = parsed.get("estimated_time")
-    words = " ".join([str(message), *(str(code) for code in codes if code is not None)])
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        seconds = None
-    return str(message), words, seconds
+_LONGEST_NOTE = 500
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def parsed(body: bytes, type_: Any = Any) -> Any:
-    """The body of a 200 as JSON of this type.
+    """The body of a 200 as JSON of this type; an event stream is read as what it carries.
 
-    Raises: EndpointError `invalid` for anything else, `loading` for the loading body that some
-    gateways send with status 200.
+    Raises: EndpointError of the class that the body names, else `invalid`.
     """
     try:
         return msgspec.json.decode(body, type=type_)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        message, words, seconds = _parse_error(body)
-        if seconds is not None or _LOADING.search(words):
-            raise EndpointError("loading", message, status=200, retry_after=seconds) from None
-        text = message if b'"error"' in body[:200] else str(error)
-        reason = "an HTML page" if body.lstrip()[:1] == b"<" else printable(text, 120)
+    except _UNREADABLE as error:
+        unreadable = error
+    try:
+        value = msgspec.json.decode(body)
+    except _UNREADABLE:
+        document = document_of(body)
+        if document is not None:
+            return parsed(document, type_)
+        said = read_body(body)
+        # The text of a document that was cut is no evidence: it may be the answer.
+        if body[:1] not in (b"{", b"[") and not said.is_page and 0 < len(body) < _LONGEST_NOTE:
+            raise embedded_error(body) from None
+        reason = "an HTML page" if said.is_page else printable(str(unreadable), 120)
         raise EndpointError("invalid", f"200 but not an answer: {reason}", status=200) from None
+    if read_body(body).words.strip() and isinstance(value, dict | list):
+        raise embedded_error(value) from None
+    reason = printable(str(unreadable), 120)
+    raise EndpointError("invalid", f"200 but not an answer: {reason}", status=200) from None
+
+
+class Envelope(msgspec.Struct):
+    """The fields of any answer with which a service says that it is none."""
+
+    error: Any = None
+    errors: Any = None
+    status: Any = None
+    success: Any = None
+    base_resp: Any = None
+    """MiniMax: 0 in `status_code` is a success."""
+
+    def check(self) -> None:
+        """Raises: EndpointError if one of them says so, though values are beside it."""
+        inner = self.base_resp if isinstance(self.base_resp, dict) else {}
+        stated = first_said([self.error, self.errors])
+        if stated is None and inner.get("status_code") not in (None, 0, "0"):
+            stated = inner
+        is_failed = self.success is False or ends_as(self.status) == "failed"
+        if stated is not None or is_failed:
+            raise embedded_error(stated if stated is not None else {"message": str(self.status)})
+
+
+def ends_as(reason: Any) -> str | None:
+    """`failed`, `refused` or `truncated` for a reason that says so; else None: a whole answer."""
+    text = str(reason).lower() if isinstance(reason, str) else ""
+    for words, end in _ENDS.items():
+        if any(word in text for word in words):
+            return end
+    return None
+
+
+_ENDS = {
+    ("filter", "safety", "sensitive", "prohibited", "recitation", "blocklist", "moderation",
+     "refus"): "refused",
+    ("length", "max_tokens", "max_output", "context_window"): "truncated",
+    ("error", "fail", "abort", "cancel", "insufficient", "interrupt", "timeout", "malformed"):
+        "failed",
+}  # fmt: skip
+
+
+_MOST_TOKENS = 2**53 - 1
 
 
 def token_count(tokens: object) -> int:
     """A token count reported by a server; 0 for a value that cannot be one."""
-    is_count = isinstance(tokens, int | float) and not isinstance(tokens, bool)
-    return int(tokens) if is_count and 0 <= tokens < 2**53 else 0  # type: ignore[operator,call-overload]
+    if isinstance(tokens, bool) or not isinstance(tokens, int | float) or not tokens >= 0:
+        return 0
+    return int(min(tokens, _MOST_TOKENS))
 
 
 def wrong_count(got: int, noun: str, inputs: int) -> str:
@@ -172,17 +108,40 @@ def wrong_count(got: int, noun: str, inputs: int) -> str:
     return f"{many(got, noun)} for {many(inputs, 'input')}"
 
 
+class NoVectors(EndpointError):
+    """A 200 with no vectors at all, or with bytes that are none."""
+
+
+def as_failure(error: EndpointError) -> Failure:
+    """The failure of one item of an answer. Its neighbours have answers, so the endpoint does not
+    wait: the item is sent again."""
+    return Failure("transient" if error.facts.is_pausing else error.kind, str(error))
+
+
+_DIMENSIONS = ("dimensions", "output_dimension", "output_dimensionality", "dimension")
+
+
 def vector_answers(
-    vectors: Sequence[Any], count: int, *, input_tokens: int = 0, model: str = ""
+    vectors: Sequence[Any],
+    count: int,
+    *,
+    input_tokens: int = 0,
+    model: str = "",
+    parameters: Mapping[str, Any] = {},
 ) -> list[Answer | Failure]:
     """One answer per vector; a vector with NaN, infinity, only zeros or another length than the
     others is a failure of that request.
 
     Shape: `vectors` is one list of floats or float32 bytes per request, in their order.
-    Raises: EndpointError `invalid` if the count is wrong: answers are never shifted.
+    Raises: EndpointError `invalid` if the count is wrong: answers are never shifted; `config` if
+    the server ignores the dimension that `parameters` asks for.
     """
     if len(vectors) != count:
         raise EndpointError("invalid", wrong_count(len(vectors), "vector", count), status=200)
+    torn = next((v for v in vectors if isinstance(v, bytes) and len(v) % 4), None)
+    if torn is not None:
+        text = f"a vector of {many(len(torn), 'byte')}, not a multiple of 4"
+        raise NoVectors("invalid", text, status=200)
     try:
         lengths = [len(vector) for vector in vectors]
         length, same_length = Counter(lengths).most_common(1)[0]
@@ -198,6 +157,8 @@ def vector_answers(
         raise EndpointError(
             "invalid", "the vectors of one call differ in length or hold no numbers", status=200
         ) from None
+    if same_length == count:
+        _check_dimension(parameters, matrix.shape[1])
     share = input_tokens // count
     rows = iter(zip(matrix, _problems(matrix), strict=True))
     answers: list[Answer | Failure] = []
@@ -212,6 +173,17 @@ def vector_answers(
             else Answer(row.tobytes(), share, 0, False, model)
         )
     return answers
+
+
+def _check_dimension(parameters: Mapping[str, Any], dimension: int) -> None:
+    name = next((name for name in _DIMENSIONS if isinstance(parameters.get(name), int)), None)
+    if name is not None and parameters[name] != dimension:
+        raise EndpointError(
+            "config",
+            f"parameters.{name} = {parameters[name]}, but the server gives vectors of"
+            f" {dimension} dimensions",
+            status=200,
+        )
 
 
 def _problems(matrix: NDArray[np.float32]) -> list[str | None]:
@@ -237,3 +209,15 @@ def text_answer(
     except UnicodeEncodeError:
         return Failure("invalid", "200 with a lone surrogate in the text")
     return Answer(text, input_tokens, output_tokens, truncated, model)
+
+
+def out_of_budget(parameters: Mapping[str, Any], reason: Any, reasoning: str = "") -> Failure:
+    """The failure of a text whose budget ran out before it began: another try costs the same."""
+    names = ("max_completion_tokens", "max_tokens", "max_new_tokens", "max_length")
+    name = next((name for name in names if name in parameters), None)
+    budget = f"{name} = {parameters[name]}" if name else "the token limit (max_tokens)"
+    return Failure(
+        "truncated",
+        f"200 without a text: {budget} ran out first (finish_reason: "
+        f"{printable(str(reason), 40)}){reasoning}",
+    )

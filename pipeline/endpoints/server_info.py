@@ -25,12 +25,28 @@ from pipeline.errors import (
     OutageError,
     UsageError,
 )
+from pipeline.limits import awake
 from pipeline.limits.retries import backoff
 from pipeline.records import Endpoint
 from pipeline.text import printable
 
 if TYPE_CHECKING:  # the client loads when the first server is called
     from pipeline.endpoints.http import Confirm, Get
+
+
+_LIST_SECONDS = 5.0
+_LIMIT_NAMES = (
+    "max_model_len",
+    "max_input_length",
+    "max_input_tokens",
+    "max_context_length",
+    "max_context_tokens",
+    "max_seq_len",
+    "context_length",
+    "context_window",
+    "n_ctx",
+    "n_ctx_train",
+)
 
 
 class Info(msgspec.Struct):
@@ -59,7 +75,10 @@ def identify_offline(
     A model that the job names is in every key already. Its server only adds limits, and those of an
     earlier run are enough until the first call if they fit the job.
     """
-    if not KINDS[endpoint.kind].names_itself:
+    kind = KINDS[endpoint.kind]
+    if kind.lists_models:
+        return Identification(endpoint, partial(check_listed_limit, endpoint, chunk_tokens))
+    if not kind.names_itself:
         return Identification(endpoint)
     if not endpoint.model or cache.recall(endpoint.url) is None:
         return None
@@ -67,7 +86,7 @@ def identify_offline(
         found = identity_from_cache(endpoint, cache, chunk_tokens)
     except UsageError:  # it may run another model now
         return None
-    return Identification(found, partial(_confirm, cache, endpoint, found.identity))
+    return Identification(found, partial(_confirm, cache, endpoint, found, ""))
 
 
 async def identify(
@@ -82,14 +101,14 @@ async def identify(
     """
     if not KINDS[endpoint.kind].names_itself:
         return Identification(endpoint)
-    ends = anyio.current_time() + max_outage_seconds
+    ends = awake.now() + max_outage_seconds
     attempt = 0
     while not await _fetch_info(endpoint, get, cache):
         found = identity_from_cache(endpoint, cache, chunk_tokens)
-        if found is not endpoint or endpoint.model:
-            return Identification(found, partial(_confirm, cache, endpoint, found.identity))
+        if found is not endpoint or endpoint.model or not endpoint.origin:
+            return Identification(found, partial(_confirm, cache, endpoint, found, ""))
         wait = backoff(attempt, 0.25, random.random)
-        if anyio.current_time() + wait > ends:
+        if awake.now() + wait > ends:
             raise OutageError(
                 f"endpoint `{endpoint.name}`: {endpoint.url} did not say which model it serves "
                 f"for {max_outage_seconds:g} s",
@@ -100,27 +119,35 @@ async def identify(
     return Identification(identity_from_cache(endpoint, cache, chunk_tokens))
 
 
-def identify_later(endpoint: Endpoint, cache: AnswerCache) -> Identification:
-    """A replica with the identity of its origin, checked before its first call, so that a replica
-    that is down now does not delay the run."""
+def identify_later(
+    endpoint: Endpoint, like: Endpoint, cache: AnswerCache, name: str = ""
+) -> Identification:
+    """The endpoint with the identity of one that serves the same model, checked before its first
+    call, so that a server that is down now does not delay the run. `name`: of the other endpoint;
+    without it the job names the model."""
+    model = endpoint.model if endpoint.replica_of else like.model
+    found = replace(endpoint, identity=like.identity, model=model)
     if not KINDS[endpoint.kind].names_itself:
-        return Identification(endpoint)
-    return Identification(endpoint, partial(_confirm, cache, endpoint, endpoint.identity))
+        return Identification(found)
+    return Identification(found, partial(_confirm, cache, endpoint, found, name))
 
 
 async def _confirm(
-    cache: AnswerCache, endpoint: Endpoint, identity: tuple[str, ...], get: Get
+    cache: AnswerCache, endpoint: Endpoint, known: Endpoint, name: str, get: Get
 ) -> None:
-    """Raises: GuardError if the server no longer runs the stored model."""
+    """Raises: GuardError if the server no longer runs the stored model, or not that of the endpoint
+    with this name."""
     if not await _fetch_info(endpoint, get, cache):
         raise EndpointError("unreachable", "the server does not say which model it serves")
     found = identity_from_cache(endpoint, cache, 0)
-    if found.identity == identity:
+    # Only a revision that the server named before can have changed; a URL is none.
+    is_new = not endpoint.replica_of and "@" in known.origin and found.origin != known.origin
+    if found.identity == known.identity and not is_new:
         return
-    if endpoint.replica_of:
+    if name:
         raise GuardError(
             f"endpoint `{endpoint.name}`: its server runs `{printable(found.model, 100)}`, "
-            f"not what `{endpoint.replica_of}` serves",
+            f"not what `{name}` serves",
             hint="equal replicas have one model and revision; answers so far are kept",
         )
     raise GuardError(
@@ -132,14 +159,16 @@ async def _confirm(
 async def _fetch_info(endpoint: Endpoint, get: Get, cache: AnswerCache) -> bool:
     """Stores the reply of `/info`; False if the server cannot be reached."""
     try:
-        status, _, body = await get(f"{endpoint.url}/info")
+        status, headers, body = await get(f"{endpoint.url}/info")
     except EndpointError as error:
         if error.facts.is_endpoints_fault:
             return False
         stops_with = error.facts.stops_with or UsageError
         raise stops_with(f"endpoint `{endpoint.name}`: {error}") from None
-    if status >= 500 or status == 429:
-        return False
+    from pipeline.endpoints.refusals import refusal
+
+    if status != 200 and refusal(status, headers, body).facts.is_endpoints_fault:
+        return False  # else its answer is definite: it has no such route, or does not show it
     if status == 200 and _parsed(body) is not None:
         await run_sync(cache.remember, endpoint.url, body)
     return True
@@ -159,17 +188,64 @@ def identity_from_cache(
             f"endpoint `{endpoint.name}`: its server runs `{printable(info.model_id, 100)}`, "
             f"not endpoint.model = `{printable(endpoint.model, 100)}`"
         )
-    if info.max_input_length and chunk_tokens > info.max_input_length:
-        raise UsageError(
-            f"a chunk may have {chunk_tokens:,} tokens, more than "
-            f"`{printable(info.model_id, 100)}` reads ({info.max_input_length:,})",
-            hint="a smaller --size, or chunk.tokenizer: the model's tokenizer.json",
-        )
-    if not endpoint.model:
+    _check_limit(info.model_id, info.max_input_length, chunk_tokens)
+    if not endpoint.model and endpoint.origin:
         identity = (endpoint.kind, "", info.model_id, info.model_sha or "")
         endpoint = replace(endpoint, identity=identity, model=info.model_id)
+    if info.model_sha and endpoint.origin:
+        endpoint = replace(endpoint, origin=f"{info.model_id}@{info.model_sha}")
     max_batch = info.max_client_batch_size or endpoint.batch_size
     return replace(endpoint, batch_size=min(endpoint.batch_size, max_batch))
+
+
+def _check_limit(model: str, limit: int | None, chunk_tokens: int) -> None:
+    if limit and chunk_tokens > limit:
+        raise UsageError(
+            f"a chunk may have {chunk_tokens:,} tokens, more than "
+            f"`{printable(model, 100)}` reads ({limit:,})",
+            hint="a smaller --size, or chunk.tokenizer: the model's tokenizer.json",
+        )
+
+
+async def check_listed_limit(endpoint: Endpoint, chunk_tokens: int, get: Get) -> None:
+    """Compares a chunk with the input limit in the server's list of models, before it is paid.
+
+    The list is optional: a server that has none, or does not answer soon, names no limit.
+    Raises: UsageError if a chunk may be longer.
+    """
+    with anyio.move_on_after(_LIST_SECONDS):
+        try:
+            status, _, body = await get(f"{endpoint.url}/models")
+        except EndpointError:
+            return
+        if status == 200:
+            _check_limit(endpoint.model, listed_limit(body, endpoint.model), chunk_tokens)
+
+
+def listed_limit(body: bytes, model: str) -> int | None:
+    """The most tokens that this model reads, from a list of models; None if it does not say.
+
+    vLLM: `max_model_len`; llama.cpp: `meta.n_ctx_train`; others: `context_length` and the like.
+    """
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    listed = value.get("data") if isinstance(value, dict) else value
+    entries = (
+        [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    )
+    named = [each for each in entries if model in (each.get("id"), each.get("root"))]
+    if not named and len(entries) == 1:  # a server with one model may not check its name
+        named = entries
+    limits = [
+        number
+        for entry in named[:1]
+        for fields in (entry, *(inner for inner in entry.values() if isinstance(inner, dict)))
+        for name in _LIMIT_NAMES
+        if isinstance(number := fields.get(name), int) and not isinstance(number, bool)
+    ]
+    return min((number for number in limits if number > 0), default=None)
 
 
 def _parsed(body: bytes) -> Info | None:

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from pipeline.endpoints.hf import feature_rows
-from pipeline.endpoints.responses import refusal, vector_answers
+from pipeline.endpoints.refusals import refusal
+from pipeline.endpoints.responses import vector_answers
 from pipeline.records import Answer, Call, Endpoint, Failure, Request
 
 _encode = msgspec.json.Encoder().encode
@@ -33,4 +34,9 @@ def decode(
         raise refusal(status, headers, body)
     tokens = headers.get("x-compute-tokens", "")
     token_count = int(tokens) if tokens.isascii() and tokens.isdigit() and len(tokens) < 16 else 0
-    return vector_answers(feature_rows(body, count), count, input_tokens=token_count)
+    return vector_answers(
+        feature_rows(body, count),
+        count,
+        input_tokens=token_count,
+        parameters=endpoint.parameters,
+    )

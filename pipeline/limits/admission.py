@@ -29,8 +29,11 @@ class Permit(NamedTuple):
     """What a call carries until it returns. Units: seconds, tokens as they were leased."""
 
     started: float
-    round: int
     tokens: float
+    number: int = 1
+    """Of the calls to this endpoint."""
+    load: int = 1
+    """Calls in flight when it was sent, itself included."""
 
 
 class Pause(NamedTuple):
@@ -54,7 +57,7 @@ class Admission:
         self._health = Health()
         self._retries = RetryBudget()
         self._is_adaptive = endpoint.is_adaptive
-        self._slots = concurrency.concurrency(endpoint.concurrency, now)
+        self._slots = concurrency.concurrency(endpoint.concurrency)
         calls, tokens = endpoint.requests_per_minute, endpoint.tokens_per_minute
         self._limits = Limits(
             limits.bucket(calls, now) if calls else None,
@@ -69,8 +72,9 @@ class Admission:
         self._now = now
         if pause_seconds := breaker.wait(self._breaker, now):
             return pause_seconds
+        self._slots = concurrency.at(self._slots, now)
         if not self.has_room:
-            return math.inf
+            return concurrency.release_seconds(self._slots, now)
         retries = self._retries
         if retry_cost:
             retries, wait = retry_budget.spend(retries, now, retry_cost)
@@ -82,7 +86,7 @@ class Admission:
         self._retries = retries
         self._breaker = breaker.sent(self._breaker)
         self._slots = concurrency.sent(self._slots)
-        return Permit(now, self._slots.round, tokens)
+        return Permit(now, tokens, self._slots.calls, self._slots.in_flight)
 
     @property
     def has_room(self) -> bool:
@@ -97,7 +101,7 @@ class Admission:
     @property
     def state(self) -> str:
         """The state at the latest time that was passed in: `3 of 8 in flight, paused 4.2 s`."""
-        size = int(self._slots.size) if self._is_adaptive else self._slots.ceiling
+        size = concurrency.allowed(self._slots) if self._is_adaptive else self._slots.ceiling
         state = f"{self._slots.in_flight} of {size} in flight"
         wait = breaker.wait(self._breaker, self._now)
         if math.isinf(wait):
@@ -141,14 +145,27 @@ class Admission:
             self._limits = self._limits._replace(tokens=tokens)
         self._free_slot(permit, now, "answered")
 
-    def refused(self, permit: Permit, now: float, error: EndpointError) -> Pause | None:
-        """Record a call that brought an error; the pause that begins with it, if one begins."""
+    def refused(
+        self, permit: Permit, now: float, error: EndpointError, *, is_hung: bool = False
+    ) -> Pause | None:
+        """Record a call that brought an error; the pause that begins with it, if one begins.
+
+        `is_hung`: the call reached its deadline, and the endpoint sends nothing. One such call is
+        enough for a pause: the next twenty would wait as long.
+        """
         facts = error.facts
+        names_wait = error.retry_after is not None and error.retry_after > 0
         if facts.lowers == "rate limit":
-            return self._limited(permit, now, error)
-        self._free_slot(permit, now, "refused" if facts.lowers == "concurrency" else "else")
+            self._limited(permit, now, names_wait)
+            if names_wait:
+                return self._paused_by_limit(permit, now, error)
+            # Of a single call, or of a limit that was assumed too high, one refusal is no outage.
+            is_beside = self._slots.refused_rounds < 2
+        else:
+            self._free_slot(permit, now, "refused" if facts.lowers == "concurrency" else "else")
+            is_beside = facts.lowers is not None and not self._slots.refused_rounds
         before = self._breaker
-        if not facts.is_endpoints_fault:
+        if not facts.is_endpoints_fault or (is_beside and not names_wait):
             self._breaker = breaker.probe_failed(before, permit.started)
             return None
         if facts.is_pausing:
@@ -160,35 +177,40 @@ class Admission:
             seconds = pause(error, earlier, self._uniform)
         else:
             self._health = breaker.recorded(self._health, now, permit.started, failed=True)
-            if not before.failures_in_a_row and not breaker.should_open(self._health):
+            is_down = is_hung or breaker.should_open(self._health)
+            if not before.failures_in_a_row and not is_down:
                 return None
             seconds = breaker.open_seconds(before, permit.started)
+            if is_hung and not before.failures_in_a_row:
+                seconds = min(seconds, now - permit.started)
         self._breaker = breaker.paused(before, now, permit.started, seconds)
         is_new = self._breaker.failures_in_a_row > before.failures_in_a_row
         return Pause(seconds, error.retry_after is not None) if is_new else None
 
-    def _limited(self, permit: Permit, now: float, error: EndpointError) -> Pause | None:
-        """Record a 429: the limit is lower than assumed, or unknown. The breaker stays as it is."""
-        retry_after = error.retry_after if error.retry_after and error.retry_after > 0 else None
-        self._limits, is_explained = limits.refused(
+    def _limited(self, permit: Permit, now: float, names_wait: bool) -> None:
+        """Record a 429: the limit is lower than assumed, or unknown."""
+        refused_rounds = self._slots.refused_rounds
+        lowered, is_explained = limits.refused(
             self._limits,
             now,
             permit.started,
-            names_wait=retry_after is not None,
+            names_wait=names_wait,
             calls_per_second=concurrency.calls_per_second(self._slots),
         )
-        self._free_slot(permit, now, "else" if is_explained else "refused")
+        if names_wait or not refused_rounds:  # else nothing is answered, whatever the pace
+            self._limits = lowered
+        self._free_slot(permit, now, "limited" if is_explained else "refused")
+
+    def _paused_by_limit(self, permit: Permit, now: float, error: EndpointError) -> Pause | None:
+        """Wait for the time that a 429 names. The breaker stays as it is."""
         self._breaker = breaker.probe_failed(self._breaker, permit.started)
-        if retry_after is None:
-            return None
-        seconds = pause(error, 0, self._uniform)
         until = self._limits.until
-        self._limits = limits.pause(self._limits, now, seconds)
+        self._limits = limits.pause(self._limits, now, pause(error, 0, self._uniform))
         is_longer = self._limits.until > until
         return Pause(self._limits.until - now, True) if is_longer else None
 
     def _free_slot(self, permit: Permit, now: float, result: concurrency.CallResult) -> None:
         self._now = now
         self._slots = concurrency.returned(
-            self._slots, now, permit.round, now - permit.started, result
+            self._slots, now, permit.number, permit.load, now - permit.started, result
         )

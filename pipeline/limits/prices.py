@@ -30,6 +30,19 @@ def cost(
     )
 
 
+def is_believable(reported: int, counted: int, characters: int, requests: int) -> bool:
+    """True if a server can have read this number of tokens, by our own count of the same inputs.
+
+    Tokenizers differ by a factor of 2, and a chat template or a system prompt of the service adds
+    tokens to each request. A count of characters is not one of tokens. 0: nothing was reported.
+    """
+    if reported == 0:
+        return True
+    if reported > 2 * counted and abs(reported - characters) <= characters // 50 + requests:
+        return False
+    return counted // 4 <= reported <= 3 * counted + 300 * requests
+
+
 def rent(price: Price | None, seconds: float) -> float:
     """USD for this wall time of an endpoint that is paid by the hour."""
     return price.hour * seconds / 3_600 if price else 0.0

@@ -13,6 +13,8 @@ from typing import NamedTuple
 from pipeline.errors import EndpointError, TextmillError
 
 _CAP_SECONDS = 20.0
+_PAUSE_CAP_SECONDS = 5.0
+"""A server that answers again is noticed within this time: one probe in 2.5 s costs it little."""
 _BASE_SECONDS = 0.05
 
 
@@ -64,11 +66,14 @@ def verdict(
     run stops.
     """
     facts = error.facts
+    if error.ask_with:
+        return Retry(0.0)
     if facts.stops_with is not None:
         return Stop(facts.stops_with(f"endpoint `{endpoint}`: {error}", hint=facts.hint))
     if facts.is_pausing:
-        if facts.lowers == "rate limit" and not (error.retry_after and error.retry_after > 0):
-            # The server named no time, so the endpoint does not pause: only this call waits.
+        if facts.lowers is not None and not (error.retry_after and error.retry_after > 0):
+            # The server named no time, and may have answered other calls meanwhile: then the
+            # endpoint does not pause, and only this call waits.
             return Retry(backoff(0, facts.base_pause_seconds, uniform))
         return Retry(0.0)  # the endpoint's pause is the wait
     max_attempts = facts.attempts
@@ -83,9 +88,11 @@ def verdict(
     return SplitRequest() if facts.is_too_large and can_split else Fail()
 
 
-def backoff(attempts: int, base_seconds: float, uniform: Uniform) -> float:
+def backoff(
+    attempts: int, base_seconds: float, uniform: Uniform, cap_seconds: float = _CAP_SECONDS
+) -> float:
     """Full jitter: uniform between 0 and base * 2^attempts, capped at 20 s."""
-    return uniform() * min(_CAP_SECONDS, base_seconds * 2.0 ** min(attempts, 30))
+    return uniform() * min(cap_seconds, base_seconds * 2.0 ** min(attempts, 30))
 
 
 def pause(error: EndpointError, failures_in_a_row: int, uniform: Uniform) -> float:
@@ -98,4 +105,4 @@ def pause(error: EndpointError, failures_in_a_row: int, uniform: Uniform) -> flo
     if retry_after is not None and retry_after > 0:
         return min(retry_after, facts.max_pause_seconds) * (1 + 0.1 * uniform())
     base = facts.base_pause_seconds
-    return max(base / 4, backoff(failures_in_a_row, base, uniform))
+    return max(base / 4, backoff(failures_in_a_row, base, uniform, _PAUSE_CAP_SECONDS))

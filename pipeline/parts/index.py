@@ -28,6 +28,8 @@ ENTRY = np.dtype([*ROW.descr, ("rows", "<u8"), ("flags", "u1")])
 OUTCOMES = ("ok", "partial", "failed")
 FIRST = 4
 """Flag: every answer is from the first endpoint that the row may use."""
+ISOLATED = 8
+"""Flag: the row itself is at fault. Unchanged, it fails again: no retry could help."""
 REUSABLE = FIRST | OUTCOMES.index("ok")
 
 

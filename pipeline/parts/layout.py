@@ -67,10 +67,19 @@ class OutputLayout:
             if self.suffix == "":
                 self.run_folder.chmod(0o755)  # the target of the output's link must be readable
                 self.version.parent.mkdir(exist_ok=True)
+                self.sweep_versions()
 
     def exists(self) -> bool:
         """Whether the output exists."""
         return self.path.exists()
+
+    def is_published(self, *, is_first: bool) -> bool:
+        """Whether something is under the output's name that a commit would replace: also a link
+        that leads nowhere. Before the first commit an empty file or folder is none."""
+        path = self.path
+        if path.is_symlink() or (path.is_dir() and any(path.iterdir())):
+            return True
+        return path.is_file() and not (is_first and path.stat().st_size == 0)
 
     def linked_version(self) -> str | None:
         """The version that a directory output links to; None where there is no such link."""
@@ -113,8 +122,17 @@ class OutputLayout:
             for unfinished in self.parts.glob("*.tmp"):
                 unfinished.unlink(missing_ok=True)
 
+    def sweep_versions(self) -> None:
+        """Removes versions of a directory output that killed runs left: all but the linked one and
+        the newest other, which a reader may still have open."""
+        linked = self.linked_version()
+        with suppress(OSError):
+            others = [each for each in self.version.parent.iterdir() if each.name != linked]
+            for old in sorted(others, key=lambda each: each.stat().st_mtime_ns)[:-1]:
+                shutil.rmtree(old, ignore_errors=True)
+
     def sweep(self, names: Collection[str]) -> None:
-        """After a commit: removes all parts except those of these names (without suffix)."""
+        """Removes all parts except those of these names (without suffix)."""
         with suppress(OSError):
             for file in self.parts.iterdir():
                 if file.stem not in names:

@@ -128,6 +128,18 @@ def is_whole(path: Path, rows: int) -> bool:
         return False
 
 
+def is_blank(path: Path, column: str) -> bool:
+    """Whether a column of a Parquet file with statistics has no value; reads only the footer."""
+    metadata = pq.read_metadata(path)
+    leaves = [
+        group.column(at)
+        for group in map(metadata.row_group, range(metadata.num_row_groups))
+        for at in range(metadata.num_columns)
+        if group.column(at).path_in_schema.split(".")[0] == column
+    ]
+    return all(leaf.statistics is not None and leaf.statistics.num_values == 0 for leaf in leaves)
+
+
 def row_count(path: Path) -> int:
     """The number of rows of an output file; for JSON lines, and where it is unreadable, 1 means
     'not empty'."""

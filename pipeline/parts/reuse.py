@@ -14,19 +14,17 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pipeline.disk.spill import PACKED_ROWS, Packed, Records, Spill
-from pipeline.errors import GuardError, StateError
+from pipeline.errors import StateError
 from pipeline.parts.index import PartIndex, read_index, rows_digest
 from pipeline.parts.join import Accounting, Join
 from pipeline.parts.layout import OutputLayout
+from pipeline.parts.published import Published, read_output
 from pipeline.parts.snapshot import Snapshot, SnapshotPart
 from pipeline.source.survey import Survey
-from pipeline.text import shown
 
-MIN_REMOVED_ROWS = 20
-"""`guard.max_removed` never refuses fewer rows than this: five removed rows of eight prove
-nothing."""
 MAX_SOURCES = 8
 OPEN_PARTS = 2
 """Parts that are open for copying at a time; each holds a row group in memory."""
@@ -76,14 +74,34 @@ class Reuse:
         self.accounting = Accounting(added=survey.rows)
         self.has_ids = survey.spec.id is not None
         self.snapshot: Snapshot | None = None
+        self.published: Published | None = None
+        """The published output, read where the snapshot or an index does not show its rows."""
+        self.note = ""
+        """What the user should know about the comparison with the last commit."""
         self.dimension: int | None = None
         self.former: list[PartIndex] = []
         """The parts of the last commit with readable indexes."""
+        self.used: set[str] = set()
+        """Names of the parts that are kept or copied from."""
         self._kept: dict[int, PartIndex] = {}
         self._sources: Sequence[PartIndex] = ()
         self._origins = Packed(_ORIGIN)
         self._offsets: dict[int, int] = {}
         """For each part with copied rows, the position of its first row in `_origins`."""
+
+    @property
+    def commit(self) -> str | None:
+        """A name of the last commit; None: there is none, or nothing of it is known."""
+        if self.snapshot is not None:
+            return self.snapshot.run
+        return None if self.published is None else self.published.stamp
+
+    def expect_dimension(self, model: str, job: str) -> None:
+        """Where only the output itself shows the dimension of its vectors, expects the same of this
+        model and this job."""
+        published = self.published
+        if self.dimension is None and published and published.made_by == (model, job):
+            self.dimension = published.dimension
 
     def __contains__(self, part: int) -> bool:
         return part in self._kept
@@ -91,6 +109,14 @@ class Reuse:
     def keep(self, part: int, index: PartIndex) -> None:
         """Keeps this part of the output as it is."""
         self._kept[part] = index
+        self.used.add(index.path.name)
+
+    def count_removed(self, documents: int) -> None:
+        """Counts removed rows by the number of documents in the last commit: without ids, an output
+        does not show which of its rows changed."""
+        accounting = self.accounting
+        matched = sum(self.part_rows) - accounting.added
+        self.accounting = replace(accounting, removed=max(0, documents - matched))
 
     def copy(self, sources: Sequence[PartIndex], accounting: Accounting, matches: Spill) -> None:
         """Copies rows that match rows of these parts, if that is worth opening a part.
@@ -103,6 +129,8 @@ class Reuse:
             _drop_scattered(origins)
             if (origins["part"] >= 0).any():
                 self._origins.add(origins.tobytes())
+                parts = np.unique(origins["part"][origins["part"] >= 0]).tolist()
+                self.used |= {sources[part].path.name for part in parts}
                 self._offsets[number], offset = offset, offset + len(origins)
 
     def _matches_by_part(self, matches: Spill) -> Iterator[tuple[int, Records]]:
@@ -131,10 +159,13 @@ class Reuse:
         for number, start, count in self._parts():
             yield np.flatnonzero(~self._reused_mask(number, count)) + start
 
-    def reused_rows(self) -> Iterator[npt.NDArray[np.int64]]:
-        """For each part, the numbers of its other rows."""
+    def compared_rows(self) -> Iterator[npt.NDArray[np.int64]]:
+        """For each part, the numbers of rows that were probably in the last commit: its other rows,
+        and all rows where only the output itself is known."""
         for number, start, count in self._parts():
-            yield np.flatnonzero(self._reused_mask(number, count)) + start
+            reused = np.flatnonzero(self._reused_mask(number, count)) + start
+            is_enough = self.published is None or len(reused)
+            yield reused if is_enough else np.arange(start, start + count)
 
     def copied_runs(self) -> Iterator[CopiedRows]:
         """The reused rows, in runs and in order."""
@@ -191,10 +222,20 @@ class Reuse:
 
 
 def plan_reuse(
-    survey: Survey, layout: OutputLayout, fingerprint: str, snapshot: Snapshot | None
+    survey: Survey,
+    layout: OutputLayout,
+    fingerprint: str,
+    snapshot: Snapshot | None,
+    *,
+    fault: str = "",
+    has_changes: bool = False,
+    accept_unknown: bool = False,
 ) -> Reuse:
     """What a run over this input reuses. Blocks: run it in a thread.
 
+    `fault`: why there is an output and no snapshot of it; then the output itself is read, as where
+    an index is damaged. Changes need the indexes of kept parts too.
+    Raises: GuardError where the rows of the last commit are unknown, unless that is accepted.
     Cost: one header per part; if rows differ, one pass over the indexes of touched parts.
     """
     reuse = Reuse(survey)
@@ -203,61 +244,65 @@ def plan_reuse(
     found = list(read_index(layout.parts, layout.part_suffix))
     former = [each for each in found if _is_listed(each, listed)]
     usable = [each for each in found if each.header.fingerprint == fingerprint]
+    # The newest first: it holds most rows of the parts before it, which are then of no use.
+    usable.sort(key=lambda each: each.header.stamp.ctime_ns, reverse=True)
     reuse.former = former
     reuse.dimension = next((e.header.dimension for e in usable if e.header.dimension), None)
     names = {each.path.name for each in former}
     # Of two parts with the same rows, the published one is kept.
     whole = sorted(usable, key=lambda each: each.path.name in names)
     by_digest = {each.header.rows_digest: each for each in whole if each.header.is_reusable}
-    kept: set[str] = set()
-    unchanged = 0
-    join = Join()
-    start = 0
+    kept: dict[int, str] = {}
     for number, rows in enumerate(survey.rows_by_part()):
         part = by_digest.get(rows_digest(rows)) if by_digest else None
-        if part is not None and _is_sound(part, listed):
+        is_usable = part is not None and _is_sound(part, listed)
+        if part is not None and is_usable and not (has_changes and part.entries() is None):
             reuse.keep(number, part)
-            kept.add(part.path.name)
-        if part is not None and number in reuse and part.path.name in names:
+            kept[number] = part.path.name
+    kept_names = set(kept.values())
+    rest = [each for each in former if each.path.name not in kept_names]
+    if not fault and (listed.keys() - names or any(each.entries() is None for each in rest)):
+        fault = "an index of the last commit is missing or damaged"
+    if fault:
+        reuse.published, reuse.note = read_output(survey, layout, fault, accept=accept_unknown)
+    join = Join()
+    # Rows of the output itself are joined one by one: their parts are unknown.
+    settled = () if reuse.published else names
+    start = unchanged = 0
+    for number, rows in enumerate(survey.rows_by_part()):
+        if kept.get(number) in settled:
             unchanged += len(rows)
         else:
             join.add_new(rows, start)
         start += len(rows)
-    if snapshot is None and not usable:
+    if snapshot is None and not usable and reuse.published is None:
         return reuse
-    rest = [each for each in (*former, *usable) if each.path.name not in kept]
-    sources = list({each.path.name: each for each in rest}.values())
+    others = [
+        each
+        for each in (*former, *usable)
+        if reuse.published is not None or each.path.name not in kept_names
+    ]
+    sources = list({each.path.name: each for each in others}.values())
     for at, each in enumerate(sources):
         is_usable = each.header.fingerprint == fingerprint and _is_sound(each, listed)
         join.add_old(each, at, is_published=each.path.name in names, is_usable=is_usable)
+    if (published := reuse.published) is not None and reuse.has_ids:
+        for at in range(0, published.readable, PACKED_ROWS):
+            join.add_published(published.identities.slice(at, at + PACKED_ROWS))
     reuse.copy(sources, *join.result(unchanged))
+    if published is not None and not reuse.has_ids:
+        reuse.count_removed(published.documents)
     return reuse
 
 
 def readable(found: Iterable[PartIndex], snapshot: Snapshot | None) -> list[PartIndex]:
-    """The parts that belong to this commit and are undamaged."""
+    """The parts that belong to this commit and are undamaged, with their indexes."""
     listed = {part.name: part for part in snapshot.parts} if snapshot else {}
-    return [part for part in found if _is_listed(part, listed) and _is_sound(part, listed)]
-
-
-def check_removed(reuse: Reuse, max_removed: float, output: str) -> None:
-    """Raises: GuardError if more rows of the last commit are gone than allowed.
-
-    Half an input is no reason to delete the other half. In a small table a few rows are a large
-    share, so up to 20 rows may always be removed. Without ids, a changed row counts as removed and
-    as added, so there the number of rows decides.
-    """
-    before = reuse.snapshot.documents if reuse.snapshot else 0
-    max_rows = max(MIN_REMOVED_ROWS, int(max_removed * before))
-    gone = reuse.accounting.removed
-    if not reuse.has_ids:
-        gone -= reuse.accounting.added
-    if gone > max_rows:
-        raise GuardError(
-            f"{shown(output)}: {gone:,} of the {before:,} rows of the last "
-            f"commit are no longer in the input, more than guard.max_removed allows ({max_rows:,})",
-            hint="if they should be removed: --max-removed 1",
-        )
+    return [
+        part
+        for part in found
+        if _is_listed(part, listed) and _is_sound(part, listed) and part.entries() is not None
+    ]
 
 
 def _drop_scattered(origins: Records) -> None:

@@ -21,6 +21,7 @@ from pipeline.parts.index import Stamp
 from pipeline.parts.layout import OutputLayout
 
 REVISION = 1
+MISSING = "snapshot.json is missing"
 
 
 class SnapshotPart(Struct, frozen=True):
@@ -75,17 +76,41 @@ class SnapshotFile:
         """Changes of earlier commits that were not delivered yet."""
         self.last: Snapshot | None = None
         """The last commit, once read, also where its output was removed since."""
+        self.fault = ""
+        """Why there is an output and no valid snapshot of it, once read."""
+        self.is_lost = False
+        """Whether there was a commit whose snapshot is unreadable, once read."""
 
     def read(self) -> Snapshot | None:
         """The current snapshot; None where there is no output, or no valid snapshot of it."""
-        pending = _read_snapshot(self._pending_path)
+        pending, _ = _read_snapshot(self._pending_path)
         if pending is not None and self.is_published(pending):
             self.settle(pending)
         with storage_errors(self._pending_path):
             self._pending_path.unlink(missing_ok=True)
             self.pending_changes.unlink(missing_ok=True)
-        self.last = _read_snapshot(self._path)
-        return self.last if self._layout.exists() else None
+        self.last, fault = _read_snapshot(self._path)
+        self.is_lost = self.last is None and fault != MISSING
+        if not self._layout.is_published(is_first=self.last is None and fault == MISSING):
+            return None
+        if self.last is not None and not self._is_of_output(self.last):
+            fault = "the output is not the one of the last commit"
+        self.fault = fault
+        return None if self.fault else self.last
+
+    def _is_of_output(self, snapshot: Snapshot) -> bool:
+        """Whether the output is that of this snapshot. A copy counts, if it kept its time: an
+        output may be moved to another disk."""
+        if snapshot.file is None or not self._layout.suffix:
+            return self._layout.linked_version() == snapshot.run and self._layout.exists()
+        try:
+            found = file_stamp(self._layout.path)
+        except OSError:
+            return False
+        return (found.size_bytes, found.mtime_ns) == (
+            snapshot.file.size_bytes,
+            snapshot.file.mtime_ns,
+        )
 
     def is_published(self, snapshot: Snapshot) -> bool:
         """Whether the output is that of this snapshot, with all its files."""
@@ -132,12 +157,22 @@ def file_stamp(path: Path) -> FileStamp:
     return FileStamp(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _read_snapshot(path: Path) -> Snapshot | None:
+class _Revision(Struct):
+    revision: int = 0
+
+
+def _read_snapshot(path: Path) -> tuple[Snapshot | None, str]:
+    """The snapshot, or why there is none."""
     try:
-        snapshot = msgspec.json.decode(path.read_bytes(), type=Snapshot)
-    except (OSError, msgspec.MsgspecError):
-        return None
-    return snapshot if snapshot.revision == REVISION else None
+        raw = path.read_bytes()
+        revision = msgspec.json.decode(raw, type=_Revision).revision
+        if revision != REVISION:
+            return None, f"{path.name} has revision {revision}, not {REVISION}"
+        return msgspec.json.decode(raw, type=Snapshot), ""
+    except FileNotFoundError:
+        return None, MISSING
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None, f"{path.name} is unreadable"
 
 
 def _write_snapshot(path: Path, snapshot: Snapshot) -> None:

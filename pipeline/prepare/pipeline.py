@@ -49,6 +49,8 @@ class Output(Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] = {}
     changes: str | None = None
     """Path of the file of changes."""
+    answered_only: bool = False
+    """Leaves out rows without a result."""
     replaces_nul: bool = False
     """Writes U+FFFD in place of U+0000."""
 

@@ -2,29 +2,31 @@
 
 Vectors of two models can be compared, and every such comparison is wrong. If a service changes its
 model silently, the new rows of a night get vectors of another space than the old ones. So before
-the first new call after a commit, a few texts with cached answers are sent again.
+the first new call after a commit, a few texts with cached answers are sent again, as calls like all
+others (`pipeline.dispatch.check`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-import anyio
 import numpy as np
 
 from pipeline.cache.store import AnswerCache
 from pipeline.disk.durable import open_private, storage_errors
-from pipeline.errors import EndpointError, GuardError
+from pipeline.dispatch.origins import Comparison, Kept, KnownAnswers, Origins
+from pipeline.errors import GuardError
 from pipeline.parts.reuse import Reuse
 from pipeline.prepare.factory import RequestFactory
 from pipeline.prepare.requests import first_requests
-from pipeline.records import Answer, Answered, Endpoint, Request
+from pipeline.records import Answer, Endpoint, Request
 from pipeline.source.survey import Survey
 from pipeline.tasks import TASKS
-from pipeline.text import printable
+from pipeline.text import canonical_url, many, printable
 
 MIN_COSINE = 0.999
 """Other hardware, batch sizes or half precision give a cosine above 0.9999; another model, or
@@ -32,102 +34,146 @@ another version of it, gives far less than this bound."""
 GOOD_FOR_SECONDS = 43_200
 """A resumed run does not repeat the check within this time."""
 ROWS_PER_PART = 2
-
-Send = Callable[[Sequence[Request]], Awaitable[Answered]]
+ROWS_PER_UNSURE_PART = 64
 
 
 class DriftCheck:
-    """Sends these texts to an endpoint again, once, before its first call.
-
-    Raises: GuardError if the model changed.
-    """
+    """Texts of the last commit with their vectors: a `pipeline.dispatch.check.Check` of the
+    endpoint that answered them."""
 
     def __init__(
         self,
         endpoint: Endpoint,
-        known: Sequence[tuple[Request, bytes]],
+        known: KnownAnswers,
         passed: Callable[[], None],
     ) -> None:
-        self._endpoint, self._known, self._passed = endpoint, list(known), passed
-        self._lock = anyio.Lock()
-        self._error: GuardError | None = None
+        self.requests = [request for request, _ in known]
+        self._name = printable(endpoint.name)
+        self._vectors = {request.dedup_key: answer.value for request, answer in known}
+        self._passed = passed
 
-    async def __call__(self, send: Send) -> None:
-        """Returns once the model is known to be the one that answered these texts before."""
-        if not self._known:
-            return
-        async with self._lock:
-            if self._error is not None:  # found by a call that started at the same time
-                raise self._error
-            if self._known:
-                await self._send_texts(send)
-                self._known.clear()
+    def compare(self, request: Request, answer: Answer) -> GuardError | None:
+        """The error for another vector than before."""
+        near = nearness(self._vectors[request.dedup_key], answer.value)
+        if near >= MIN_COSINE:
+            return None
+        return GuardError(
+            f"{self._name}: the model answers other vectors than before "
+            f"(cosine {near:.3f} for a text of the last commit): nothing was published",
+            hint="a new model is named in endpoint.model or endpoint.revision; "
+            "--set guard.drift_texts=0 mixes its vectors with the old ones",
+        )
 
-    async def _send_texts(self, send: Send) -> None:
+    def end(self, compared: int) -> GuardError | None:
+        """Record that the check passed. The error, if no text had a vector to compare."""
+        if compared:
+            self._passed()
+            return None
+        return GuardError(
+            f"{self._name}: {many(len(self.requests), 'text')} of the last commit got no vector "
+            "when sent again, so a change of the model would not be seen: nothing was published",
+            hint="--set guard.drift_texts=0 adds vectors without this check",
+        )
+
+
+def comparison(max_texts: int, task: str) -> Comparison | None:
+    """How the answers of a new server are compared with kept ones; None where they cannot be."""
+    if TASKS[task].value != "vector" or not max_texts:
+        return None
+    return Comparison(max_texts, OriginCheck)
+
+
+class OriginCheck:
+    """Known texts with the vectors of another server under the same model name: a
+    `pipeline.dispatch.check.Check` of an endpoint that was never compared with it."""
+
+    def __init__(self, endpoint: Endpoint, known: KnownAnswers, answered_by: str) -> None:
+        self.requests = [request for request, _ in known]
+        self._vectors = {request.dedup_key: answer.value for request, answer in known}
+        self._endpoint, self._answered_by = endpoint, answered_by
+
+    def compare(self, request: Request, answer: Answer) -> GuardError | None:
+        """The error for another vector than that of the other server."""
+        near = nearness(self._vectors[request.dedup_key], answer.value)
+        return None if near >= MIN_COSINE else self._error(f"other vectors (cosine {near:.3f})")
+
+    def end(self, compared: int) -> GuardError | None:
+        """The error, if no text had a vector to compare."""
+        return None if compared else self._error("no vector that could be compared")
+
+    def _error(self, what: str) -> GuardError:
         endpoint = self._endpoint
-        for start in range(0, len(self._known), endpoint.batch_size):
-            known = self._known[start : start + endpoint.batch_size]
-            try:
-                now = await _vectors(send, [request for request, _ in known])
-                for at, (request, vector) in enumerate(known):
-                    if (got := now[at]) is not None and len(got) != len(vector):
-                        # A server may fail once, as with any row; a changed model fails again.
-                        (now[at],) = await _vectors(send, [request])
-            except EndpointError as error:
-                if error.facts.is_requests_own:
-                    return  # it says nothing about the model
-                raise  # the waiting call fails too; both are retried
-            for (_, vector), got in zip(known, now, strict=True):
-                if got is not None:
-                    self._compare(vector, got)
-            if endpoint.requests_per_minute:
-                await anyio.sleep(60 / endpoint.requests_per_minute)
-        self._passed()
-
-    def _compare(self, before: bytes, now: bytes) -> None:
-        if (near := cosine(before, now)) < MIN_COSINE:
-            self._error = GuardError(
-                f"{printable(self._endpoint.name)}: the model answers other vectors than before "
-                f"(cosine {near:.3f} for a text of the last commit): nothing was published",
-                hint="a new model is named in endpoint.model or endpoint.revision; "
-                "--set guard.drift_texts=0 mixes its vectors with the old ones",
-            )
-            raise self._error
+        return GuardError(
+            f"{printable(endpoint.name)}: for texts with kept answers of "
+            f"{printable(self._answered_by)}, {printable(canonical_url(endpoint.url))} gives "
+            f"{what}, and both call their model `{printable(endpoint.model, 100)}`: nothing was "
+            "published",
+            hint='endpoint.identity = "NAME" keeps the answers of this URL apart',
+        )
 
 
-async def _vectors(send: Send, requests: Sequence[Request]) -> list[bytes | None]:
-    """The current vectors of these requests; None for an answer without a vector."""
-    answers = (await send(requests)).settled
-    values = [each.value if isinstance(each, Answer) else None for each in answers]
-    return [value if isinstance(value, bytes) else None for value in values]
+class References(NamedTuple):
+    """What is known of reused rows before the first call: checks of the endpoints that answered
+    them, by position, and their answers by servers that this run does not know."""
+
+    checks: dict[int, DriftCheck]
+    foreign: list[Kept]
 
 
-def drift_checks(
-    factory: RequestFactory, survey: Survey, reuse: Reuse, cache: AnswerCache, marker: Path
-) -> list[DriftCheck]:
-    """One check per endpoint if new vectors will be added to those of a commit; else none. `marker`
-    records that they passed. Blocks: run it in a thread."""
+def references(
+    factory: RequestFactory,
+    survey: Survey,
+    reuse: Reuse,
+    cache: AnswerCache,
+    marker: Path,
+    origins: Origins,
+) -> References:
+    """The checks, if new vectors will be added to those of a commit, and the foreign answers in
+    reused rows. `marker` records that the checks passed. Blocks: run it in a thread."""
     embeds = TASKS[factory.endpoints[0].task].value == "vector" and factory.guard.drift_texts
-    snapshot = reuse.snapshot
-    if snapshot is None or reuse.keeps_all or not embeds or has_passed(marker, snapshot.run):
-        return []
-    passed = partial(mark_passed, marker, snapshot.run)
-    known = reference_vectors(factory, survey, reuse, cache)
-    return [
-        DriftCheck(endpoint, texts, passed)
-        for endpoint, texts in zip(factory.endpoints, known, strict=True)
-    ]
+    commit = reuse.commit
+    if commit is None:
+        return References({}, [])
+    has_checks = embeds and not reuse.keeps_all and not has_passed(marker, commit)
+    if not has_checks and not origins.has_others:
+        return References({}, [])
+    passed = partial(mark_passed, marker, commit)
+    checks: dict[int, DriftCheck] = {}
+    foreign: list[Kept] = []
+    known = reference_answers(factory, survey, reuse, cache)
+    for position, (endpoint, answers) in enumerate(zip(factory.endpoints, known, strict=True)):
+        others = [
+            Kept(request, position, answer)
+            for request, answer in answers
+            if origins.is_foreign(position, answer)
+        ]
+        foreign += [one for one in others if _serves_first(factory, position, one.request)]
+        if has_checks and not others:  # a comparison of origins is a drift check, too
+            checks[position] = DriftCheck(endpoint, answers, passed)
+    return References(checks, foreign)
 
 
-def reference_vectors(
+def _serves_first(factory: RequestFactory, position: int, request: Request) -> bool:
+    """True if no endpoint before this one has the key of the request: a fallback is compared only
+    when it answers."""
+    under, positions = factory.keys.under, request.route.positions
+    key = under(position, request)
+    return position == next(each for each in positions if under(each, request) == key)
+
+
+def reference_answers(
     factory: RequestFactory, survey: Survey, reuse: Reuse, cache: AnswerCache
-) -> list[list[tuple[Request, bytes]]]:
-    """For each endpoint, requests of unchanged rows with their cached vectors. Blocks: run it in a
+) -> list[list[tuple[Request, Answer]]]:
+    """For each endpoint, requests of unchanged rows with their cached answers. Blocks: run it in a
     thread."""
-    max_texts = factory.guard.drift_texts
-    rows = list(_unchanged(reuse, 4 * max_texts))
+    max_texts = factory.guard.drift_texts or 1
+    # Rows of which only the ids are known may have other texts, and then no answers.
+    is_unsure = reuse.published is not None
+    rows_per_part = ROWS_PER_UNSURE_PART if is_unsure else ROWS_PER_PART
+    max_rows = (ROWS_PER_UNSURE_PART if is_unsure else 4) * max_texts
+    rows = list(_unchanged(reuse, max_rows, rows_per_part))
     requests = first_requests(factory, survey, rows)
-    references: list[list[tuple[Request, bytes]]] = []
+    found: list[list[tuple[Request, Answer]]] = []
     for position in range(len(factory.endpoints)):
         by_key = {
             factory.keys.under(position, request): request
@@ -135,13 +181,9 @@ def reference_vectors(
             if position in request.route.positions
         }
         cached = cache.get_many(by_key)
-        vectors = [
-            (by_key[key], answer.value)
-            for key, answer in cached.items()
-            if isinstance(answer, Answer) and isinstance(answer.value, bytes)
-        ]
-        references.append(vectors[:max_texts])
-    return references
+        answers = [(by_key[k], each) for k, each in cached.items() if isinstance(each, Answer)]
+        found.append(answers[:max_texts])
+    return found
 
 
 def has_passed(marker: Path, run: str) -> bool:
@@ -158,13 +200,20 @@ def mark_passed(marker: Path, run: str) -> None:
         file.write(run.encode())
 
 
-def _unchanged(reuse: Reuse, max_rows: int) -> Iterator[int]:
-    """Numbers of up to `max_rows` reused rows, a few from each part."""
-    for rows in reuse.reused_rows():
-        yield from rows[: min(ROWS_PER_PART, max_rows)].tolist()
-        max_rows -= min(ROWS_PER_PART, max_rows, len(rows))
+def _unchanged(reuse: Reuse, max_rows: int, rows_per_part: int) -> Iterator[int]:
+    """Numbers of up to `max_rows` rows of the last commit, a few from each part."""
+    for rows in reuse.compared_rows():
+        yield from rows[: min(rows_per_part, max_rows)].tolist()
+        max_rows -= min(rows_per_part, max_rows, len(rows))
         if not max_rows:
             return
+
+
+def nearness(one: bytes | str, other: bytes | str) -> float:
+    """The cosine of two answers; -1 for one that is no vector."""
+    if isinstance(one, bytes) and isinstance(other, bytes):
+        return cosine(one, other)
+    return -1.0
 
 
 def cosine(one: bytes, other: bytes) -> float:

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +31,9 @@ from pipeline.runs.manifest import Manifest, end_manifest, runs_to_remove
 from pipeline.text import printable
 
 _YOUNG_SECONDS = 60
+_NUMBER = re.compile(r"\d+")
+MAX_REASONS = 1_000
+"""Reasons of failures that are counted apart; a server may quote each input in its answer."""
 _ADDRESS = re.compile(r"(?P<file>.*?)(?::(?P<line>\d+)|: row (?P<row>\d+))\Z", re.DOTALL)
 
 
@@ -86,6 +90,8 @@ class RunRecord:
         self.failures_path = self.folder / "failures.jsonl"
         self.journal = FailureJournal(self.folder / "journal")
         self._failures: IO[bytes] | None = None
+        self._reasons: Counter[str] = Counter()
+        self._examples: dict[str, str] = {}
         with storage_errors(self.folder):
             self.folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.folder.mkdir(exist_ok=True, mode=0o700)
@@ -160,10 +166,24 @@ class RunRecord:
             layout[name] = int(where[name])
         line = {"id": document.id, "identity": document.identity.hex(), **layout, **what}
         line["reason"] = printable(line["reason"] or "", 500)
+        self._count_reason(f"{document.address}: {line['reason']}", line["reason"])
         with storage_errors(self.failures_path):
             if self._failures is None:
                 self._failures = open_private(self.failures_path)
             self._failures.write(msgspec.json.encode(line) + b"\n")
+
+    @property
+    def commonest_failure(self) -> str:
+        """The most frequent reason of failures so far, with the place of the first; or empty."""
+        most = self._reasons.most_common(1)
+        return self._examples[most[0][0]] if most else ""
+
+    def _count_reason(self, example: str, reason: str) -> None:
+        """Counts reasons that differ in numbers only as one."""
+        kind = _NUMBER.sub("0", reason)
+        if kind in self._examples or len(self._examples) < MAX_REASONS:
+            self._reasons[kind] += 1
+            self._examples.setdefault(kind, example)
 
     def close(self) -> None:
         """Makes the failures durable."""

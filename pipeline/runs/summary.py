@@ -67,6 +67,7 @@ def summary(error: TextmillError | None, seconds: float, stages: Stages) -> even
         usage=usage.rounded(),
         seconds=round(seconds, 3),
         endpoints=dispatch.endpoints if dispatch else (),
+        answers_shared=tuple(dispatch.origins.shared) if dispatch else (),
         **(asdict(reuse.accounting) if reuse else {}),
     )
 

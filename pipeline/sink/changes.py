@@ -14,11 +14,12 @@ import os
 import shutil
 import tempfile
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -26,9 +27,22 @@ import numpy.typing as npt
 
 from pipeline.disk.durable import open_private, replaced, storage_errors, sync_folder
 from pipeline.disk.spill import Records, Spill
-from pipeline.parts.index import PartIndex
+from pipeline.errors import StateError
+from pipeline.parts.index import PartIndex, read_index
+from pipeline.parts.layout import OutputLayout
 from pipeline.parts.part_rows import PartRows, part_errors
+from pipeline.parts.published import (
+    NO_ID,
+    Published,
+    UnreadableOutputError,
+    published_output,
+    unknown_rows,
+)
+from pipeline.parts.reuse import readable
+from pipeline.parts.snapshot import SnapshotFile
 from pipeline.source import identity
+from pipeline.source.survey import Survey
+from pipeline.text import shown
 
 _LINE = np.dtype(
     [("name", "V16"), ("hash", "V16"), ("is_new", "?"), ("at", "<u8"), ("length", "<u8")]
@@ -62,29 +76,73 @@ class CopiedChanges:
         return [(start, stop) for start, stop in borders.tolist()]
 
 
+class Former(NamedTuple):
+    """The rows of the last commit: its parts, or the published output where they are damaged."""
+
+    parts: Sequence[PartIndex]
+    published: Published | None = None
+
+
+def former_rows(
+    record: SnapshotFile,
+    layout: OutputLayout,
+    survey: Survey,
+    published: Published | None,
+    *,
+    accept_unknown: bool,
+) -> Former:
+    """The rows of the last commit. They may be in an output that was removed: the followers of the
+    changes still have them. `published` is the output, if it was read.
+
+    Raises: GuardError where they are unknown, unless that is accepted.
+    """
+    last = record.last
+    parts = readable(read_index(layout.parts, layout.part_suffix), last)
+    is_whole = last is None or {part.path.name for part in parts} == {p.name for p in last.parts}
+    if is_whole and not (last is None and (record.fault or record.is_lost)):
+        return Former(parts)
+    try:
+        return Former((), published or published_output(survey, layout))
+    except UnreadableOutputError as error:
+        if accept_unknown:
+            return Former(parts)
+        what = record.fault or "the record or a part of the last commit is damaged"
+        reason = f"{what}, and {error}: deletions would be missing from the changes"
+        raise unknown_rows(shown(str(layout.path)), reason) from None
+
+
 def write_changes(
     target: Path,
-    old_parts: Sequence[PartIndex],
+    former: Former,
     new_parts: Sequence[PartIndex],
     copies: CopiedChanges,
     *,
     id: str,
 ) -> None:
-    """Writes the changes that turn `old_parts` into `new_parts`: deletions, then rows, each in
-    order. `id` is the name of the id column; one of the two may have one row per chunk and the
-    other one per document. The file is durable when this returns.
+    """Writes the changes that turn the rows of `former` into those of `new_parts`: deletions, then
+    rows, each in order. `id` is the name of the id column; one of the two may have one row per
+    chunk and the other one per document. The file is durable when this returns.
 
     Cost: reads each part that is not in both commits once; memory for a 256th of its rows.
     """
+    published = former.published
+    old_parts = former.parts
     both = {part.path.name for part in old_parts} & {part.path.name for part in new_parts}
+    if published is not None:  # its rows are compared with all new ones
+        copies = CopiedChanges()
     lines, selected = Spill(_LINE), Spill(_LINE)
     # Holds all lines, since only the end shows which of them are changes.
     with storage_errors(target), tempfile.TemporaryFile(dir=target.parent) as spool:
+        for path in published.files if published else ():
+            names = published.row_identities(path) if published else []
+            names_of: Callable[[], list[bytes]] = partial(list, names)
+            _spool_changes(spool, lines, path, [(0, len(names))], names_of, is_new=False, id=id)
         for is_new, parts in ((False, old_parts), (True, new_parts)):
             for number, part in enumerate(parts):
                 if part.path.name not in both:
                     ranges = copies.not_copied(part, number if is_new else None)
-                    _spool_changes(spool, lines, part, ranges, is_new=is_new, id=id)
+                    names_of = partial(_identities, part)
+                    _spool_changes(spool, lines, part.path, ranges, names_of, is_new=is_new, id=id)
         for bucket in lines.buckets():
             for records in _differences(lines.bucket(bucket)):
                 selected.add(records["at"] // _BLOCK_BYTES, records)
@@ -112,25 +170,30 @@ def deliver(undelivered: Path, target: Path) -> None:
 def _spool_changes(
     spool: IO[bytes],
     lines: Spill,
-    part: PartIndex,
+    path: Path,
     ranges: list[tuple[int, int]],
+    identities: Callable[[], Sequence[bytes]],
     *,
     is_new: bool,
     id: str,
 ) -> None:
-    """Writes the part's rows in these ranges as lines of changes."""
+    """Writes the rows of a file in these ranges as lines of changes. `identities` are those of its
+    rows, for one row per document."""
+    ranges = [(start, stop) for start, stop in ranges if stop > start]
     if not ranges:
         return
-    rows = PartRows(part.path)
+    rows = PartRows(path)
     at = spool.seek(0, os.SEEK_END)
-    with part_errors(part.path), closing(rows):
+    with part_errors(path), closing(rows):
         # Decided by the part, not the job: the last commit may have had rows of the other kind.
-        names = _identities(part) if any(map(_is_document, rows.json(0, 1))) else None
+        names = identities() if any(map(_is_document, rows.json(0, 1))) else None
         for start, stop in ranges:
             records: list[tuple[bytes, bytes, bool, int, int]] = []
             for number, row in enumerate(rows.json(start, stop), start):
                 name = names[number] if names is not None else _chunk_identity(row)
-                if name is None:  # a row without a chunk does not belong in a vector store
+                # A row without a chunk does not belong in a vector store, nor has it a name without
+                # a readable id.
+                if name is None or name == NO_ID:
                     continue
                 line = (
                     b'{"op":"upsert",' + row[1:]
@@ -152,9 +215,14 @@ def _spill_lines(lines: Spill, records: list[tuple[bytes, bytes, bool, int, int]
 
 
 def _identities(part: PartIndex) -> list[bytes]:
+    """The identity of each row of a part with one row per document."""
     entries = part.entries()
     if entries is None:
-        return [b"?" * 16] * part.header.rows
+        raise StateError(
+            f"{shown(str(part.path))}: its index was damaged during the run",
+            hint="run again: the damaged part is rebuilt",
+        )
+    entries = entries[entries["rows"] > 0]
     return [
         hashed if is_unique else identity.of_occurrence(hashed, nth)
         for hashed, nth, is_unique in zip(

@@ -7,45 +7,46 @@ part.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.cache.lookup import Outcomes
-from pipeline.errors import GuardError
-from pipeline.parts.index import FIRST, OUTCOMES, REUSABLE, PartIndex, read_index
+from pipeline.parts.index import FIRST, ISOLATED, OUTCOMES, REUSABLE, PartIndex
 from pipeline.parts.json_lines import PIECE_ROWS
 from pipeline.parts.layout import OutputLayout
 from pipeline.parts.nul import without_nul
-from pipeline.parts.part_rows import PartRows, part_errors, row_count
-from pipeline.parts.reuse import OPEN_PARTS, CopiedRows, Reuse, readable
-from pipeline.parts.schema import output_schema, row_weights, vector_array, with_vectors
+from pipeline.parts.part_rows import PartRows, is_blank, part_errors
+from pipeline.parts.reuse import OPEN_PARTS, CopiedRows, Reuse
+from pipeline.parts.schema import (
+    dimension_of,
+    output_schema,
+    row_weights,
+    vector_array,
+    with_vectors,
+)
 from pipeline.parts.snapshot import Snapshot, SnapshotFile
 from pipeline.parts.writer import PartsWriter
 from pipeline.records import Column, Document, Result, Row, RowRef
-from pipeline.sink.changes import CopiedChanges, deliver, write_changes
+from pipeline.sink.changes import (
+    CopiedChanges,
+    Former,
+    deliver,
+    former_rows,
+    write_changes,
+)
 from pipeline.sink.commit import publish
-from pipeline.source import identity
+from pipeline.sink.counts import Counts
+from pipeline.sink.row_values import chunk_id_of, take_column
 from pipeline.source.identity import digest_of
 from pipeline.source.survey import Survey
-from pipeline.text import shown
 
 PIECE_BYTES = 2_000_000
 WRITER_REVISION = 2
 """Incremented when the same rows give other bytes than before: every part is then rebuilt."""
-
-
-class Counts(NamedTuple):
-    """Documents by status, and rows written."""
-
-    ok: int = 0
-    partial: int = 0
-    failed: int = 0
-    rows: int = 0
 
 
 class Sink:
@@ -69,6 +70,8 @@ class Sink:
         metadata: Mapping[str, str] | None = None,
         dimension: int | None = None,
         fingerprint: str = "",
+        changes: Path | None = None,
+        answered_only: bool = False,
         replaces_nul: bool = False,
     ) -> None:
         spec = survey.spec
@@ -85,11 +88,20 @@ class Sink:
         self._survey, self._columns, self._per_chunk = survey, columns, per_chunk
         self._replaces_nul = replaces_nul
         self.layout = OutputLayout(output, run_id)
-        self.fingerprint = _fingerprint(fingerprint, survey, self.schema, self.layout.part_suffix)
+        self._answered_only = answered_only
+        self.fingerprint = _fingerprint(
+            f"{fingerprint} answered" if answered_only else fingerprint,
+            survey,
+            self.schema,
+            self.layout.part_suffix,
+        )
         """Of everything that the bytes of a part depend on, except its rows and their answers."""
         self.snapshot: Snapshot | None = None
         """The last commit, when the run begins."""
         self._untyped = {c.name for c in columns if c.type == "vector" and not dimension}
+        self._inherited: list[str] = []
+        """Vector columns whose dimension is that of the last commit."""
+        self._has_vectors = False
         self._carried = set(survey.schema.names)
         if per_chunk:
             self._carried -= {spec.text} - {spec.id}
@@ -97,7 +109,8 @@ class Sink:
         self._weights = np.zeros(0)
         self._reuse: Reuse | None = None
         self._former_names: set[str] = set()
-        self._copies = CopiedChanges()
+        self._changes, self._copies = changes, CopiedChanges()
+        self._former = Former(())
         self._readers: dict[Path, PartRows] = {}
         self._part = -1
         self.published: list[PartIndex] = []
@@ -109,6 +122,10 @@ class Sink:
         self.layout.prepare(spec.path, [file.path for file in survey.files])
         self._record = SnapshotFile(self.layout)
         self.snapshot = self._record.read()
+        self.has_changes = changes is not None or self._record.undelivered_changes.exists()
+        """Whether the commit is compared with the last one, row by row."""
+        self.fault = self._record.fault
+        """Why there is an output and no snapshot of it, when the run begins."""
         self._clear()
 
     def use_plan(self, reuse: Reuse) -> None:
@@ -118,7 +135,7 @@ class Sink:
         dimension = reuse.dimension
         if dimension is not None and self._untyped:
             self.schema = with_vectors(self.schema, dict.fromkeys(sorted(self._untyped), dimension))
-            self._untyped.clear()
+            self._inherited, self._untyped = sorted(self._untyped), set()
             self._parts.schema = self.schema
 
     @property
@@ -134,16 +151,18 @@ class Sink:
         self._start_part(document.part)
         rows = 0
         repeats: dict[int, int] = {}
-        for row in result.rows:
-            self._add(document, result, row, rows, repeats)
-            rows += 1
-        if rows == 0:  # every input row is in every output
+        for at, row in enumerate(result.rows):
+            if not self._answered_only or any(value is not None for value in row.values):
+                self._add(document, result, row, at, repeats)
+                rows += 1
+        if rows == 0 and not self._answered_only:
             self._add(document, result, Row((None,) * len(self._columns)), 0, repeats)
             rows = 1
         if rows > 1 and not self._per_chunk:
             raise ValueError(f"{document.address}: {rows} rows for one document")
         is_first = outcomes is None or outcomes.is_first
         flags = OUTCOMES.index(result.status) | (FIRST if is_first else 0)
+        flags |= ISOLATED if document.error is not None else 0
         self._parts.count([rows], bytes([flags]))
         count = {result.status: getattr(self.counts, result.status) + 1}
         self.counts = self.counts._replace(rows=self.counts.rows + rows, **count)
@@ -185,20 +204,9 @@ class Sink:
             for table in rows.tables(start, stop):
                 self._parts.add(table)
 
-    def refuse_empty_output(self) -> None:
-        """Raises: GuardError where an output with rows would be replaced by one without results."""
-        if self.counts.ok + self.counts.partial == 0 and any(
-            map(row_count, self.layout.published())
-        ):
-            cause = "the input is empty" if not self._survey.rows else "every row failed"
-            raise GuardError(
-                f"{shown(str(self.layout.path))}: {cause}, and the output so far has rows",
-                hint="it is unchanged; remove it to publish without them",
-            )
-
-    def commit(self, changes: Path | None = None) -> int:
+    def commit(self) -> int:
         """Publishes all parts in one rename, unless they are published already. Then it writes the
-        changes, with undelivered ones of earlier commits, to `changes`: a kill between the two
+        changes, with undelivered ones of earlier commits, to their file: a kill between the two
         loses none. Returns: rows written.
 
         Raises: StorageError; then the old output is unchanged. ValueError where documents are
@@ -208,7 +216,6 @@ class Sink:
         written = self.counts.ok + self.counts.partial + self.counts.failed
         if written != self._survey.rows:
             raise ValueError(f"{written} documents written, {self._survey.rows} read")
-        has_feed = changes is not None or self._record.undelivered_changes.exists()
         self.published = publish(
             self.layout,
             self._record,
@@ -217,17 +224,49 @@ class Sink:
             written=self._parts.written,
             fingerprint=self.fingerprint,
             before=self.snapshot,
-            changes=self._write_changes if has_feed else None,
+            changes=self._write_changes if self.has_changes else None,
         )
-        if changes is not None:
-            deliver(self._record.undelivered_changes, changes)
+        if self._changes is not None:
+            deliver(self._record.undelivered_changes, self._changes)
         return self.counts.rows
 
+    def find_former(self, reuse: Reuse, *, accept_unknown: bool) -> None:
+        """Finds the rows that the changes of this commit are compared with, if any are written.
+
+        Raises: GuardError where they are unknown, unless that is accepted.
+        """
+        if self.has_changes:
+            self._former = former_rows(
+                self._record,
+                self.layout,
+                self._survey,
+                reuse.published,
+                accept_unknown=accept_unknown,
+            )
+
+    @property
+    def became_blank(self) -> bool:
+        """Whether the published table has no vector any more, and keeps the columns of the one
+        before. Blocks: reads the footers of its parts."""
+        if not self._inherited or self._has_vectors or not self._parts.written:
+            return False
+        paths = [part.path for part in self.published if part.path.suffix == ".parquet"]
+        return bool(paths) and all(is_blank(p, name) for p in paths for name in self._inherited)
+
+    def sweep(self, reuse: Reuse) -> None:
+        """Removes parts that neither the last commit nor this run needs: otherwise, runs that never
+        commit would leave theirs for ever."""
+        last = self._record.last
+        names = reuse.used | {part.name for part in (last.parts if last else ())}
+        self.layout.sweep({Path(name).stem for name in names})
+
     def _write_changes(self, target: Path, parts: Sequence[PartIndex]) -> None:
-        # Also where the output was removed: a follower of the change feed still has its rows.
-        indexes = read_index(self.layout.parts, self.layout.part_suffix)
-        former = readable(indexes, self._record.last)
-        write_changes(target, former, parts, self._copies, id=self._survey.spec.id or "id")
+        write_changes(target, self._former, parts, self._copies, id=self._survey.spec.id or "id")
+
+    @property
+    def dimension(self) -> int | None:
+        """The dimension of the vectors, if there are any."""
+        return dimension_of(self.schema)
 
     def close(self) -> None:
         """Removes unfinished files; after `commit` there are none."""
@@ -257,7 +296,7 @@ class Sink:
                 assert document.text is not None
                 text = document.text[chunk.start_char : chunk.end_char]
                 size = len(text)
-                own_values["chunk_id"].append(_chunk_id(document.identity, text, repeats))
+                own_values["chunk_id"].append(chunk_id_of(document.identity, text, repeats))
                 own_values["chunk"].append(at)
                 own_values["start_char"].append(chunk.start_char)
                 own_values["end_char"].append(chunk.end_char)
@@ -277,6 +316,7 @@ class Sink:
         for column, value in zip(self._columns, row.values, strict=True):
             own_values[column.name].append(value)
             size += len(value) if value is not None else 0
+            self._has_vectors |= column.type == "vector" and value is not None
             if column.name in self._untyped and value is not None:
                 self._set_dimension(column.name, len(value) // 4)
         batch, index = document.row_ref
@@ -305,7 +345,7 @@ class Sink:
         arrays = []
         for field in self.schema:
             if field.name not in self._own_values:
-                arrays.append(_take_column(self._row_refs, field.name))
+                arrays.append(take_column(self._row_refs, field.name))
             elif field.name in vectors:
                 arrays.append(vector_array(self._own_values[field.name], field.type))
             else:
@@ -337,26 +377,3 @@ def _fingerprint(job: str, survey: Survey, schema: pa.Schema, suffix: str) -> st
     writer = [WRITER_REVISION, pa.__version__, suffix, job, columns]
     used = [spec.text, spec.id, spec.keep, spec.fields, sorted(survey.widened)]
     return digest_of(map(repr, [*writer, *used]))
-
-
-def _chunk_id(name: bytes, text: str, repeats: dict[int, int]) -> str:
-    raw = text.encode()
-    # 64 bits suffice for counting: two texts that share them only skip a number.
-    short = int.from_bytes(hashlib.sha256(raw).digest()[:8], "big")
-    occurrence = repeats.get(short, 0)
-    repeats[short] = occurrence + 1
-    return identity.chunk_id(name, raw, occurrence)
-
-
-def _take_column(row_refs: Sequence[RowRef], name: str) -> pa.Array:
-    """The kept column of these rows, of which neighbours share a batch; dictionaries decoded."""
-    pieces, start = [], 0
-    for at in range(1, len(row_refs) + 1):
-        if at == len(row_refs) or row_refs[at].batch is not row_refs[start].batch:
-            rows = pa.array([row_ref.row for row_ref in row_refs[start:at]], pa.int64())
-            column = row_refs[start].batch.column(name)
-            if pa.types.is_dictionary(column.type):
-                column = column.dictionary_decode()
-            pieces.append(column.take(rows))
-            start = at
-    return pa.concat_arrays(pieces)

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from msgspec import Struct
 
 from pipeline.disk.output_path import is_in_run_folder
-from pipeline.errors import InputError, TextmillError, UsageError
+from pipeline.errors import DescriptorError, InputError, TextmillError, UsageError
 from pipeline.source.partitions import Partition, is_partition, partitions
 from pipeline.text import reason, shown
 
@@ -217,6 +217,8 @@ def unreadable(file: InputFile, error: BaseException, section: str = "") -> Text
     if is_s3(file.path):
         refusal: TextmillError = _s3_module().refusal(file.path, error, section)
         return refusal
+    if isinstance(error, OSError) and error.errno in DescriptorError.errnos:
+        return DescriptorError(file.name)
     place = f"{file.name}: {section} " if section else f"{file.name}: "
     return InputError(f"{place}cannot be read ({reason(error)})")
 

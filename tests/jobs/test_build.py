@@ -32,6 +32,8 @@ def remote(kind, **flags):
      "hf/hf-inference/BAAI/bge-small-zh-v1.5"),
     (remote("tei"), ("tei", "", "http://127.0.0.1:8080"), "tei"),
     (remote("openai", endpoint__revision="v2"), ("openai", "", "m", "v2"), "openai/m@v2"),
+    (remote("openai", endpoint__identity="b"), ("openai", "", "m", "main", "b"), "openai/m#b"),
+    (remote("tei", endpoint__identity="b"), ("tei", "", "", "main", "b"), "tei#b"),
 ])
 def test_the_identity_of_the_model_and_its_name(made, identity, name):
     pipeline = build(made, with_secret=False)
@@ -168,12 +170,12 @@ def test_guards_and_bounds_are_handed_on():
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="has a place of its own")
-def test_home_is_the_data_folder(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/h")
+def test_home_is_the_data_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("TEXTMILL_HOME", "~/mill")
-    assert os.fspath(home()) == "/home/h/mill"
+    assert home() == tmp_path / "mill"
     monkeypatch.delenv("TEXTMILL_HOME")
     monkeypatch.setenv("XDG_DATA_HOME", "/data")
     assert os.fspath(home()) == "/data/textmill"
     monkeypatch.setenv("XDG_DATA_HOME", "")
-    assert os.fspath(home()) == "/home/h/.local/share/textmill"
+    assert home() == tmp_path / ".local/share/textmill"

@@ -1,5 +1,8 @@
 """Numbers for people: what is shown can be typed, and no unit overflows."""
 
+import time
+from datetime import UTC, datetime, timedelta
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
@@ -12,8 +15,11 @@ from jobs.format import (
     compact_count,
     cost,
     duration,
+    local,
+    local_now,
     parse_duration,
 )
+from pipeline.records import Usage
 
 SHOWN = ("s", "min", "h")
 """The units that `duration` writes."""
@@ -99,7 +105,7 @@ def test_a_count_has_six_columns_at_most(number):
     (0.0, False, "cost unknown"), (0.414, False, "at least $0.41"),
 ])  # fmt: skip
 def test_a_cost_without_a_price_is_unknown(usd, is_known, shown):
-    assert cost(usd, is_known=is_known) == shown
+    assert cost(Usage(3, cost_usd=usd, unpriced_calls=0 if is_known else 2)) == shown
 
 
 @pytest.mark.parametrize(("cached", "requests", "shown"), [
@@ -115,3 +121,28 @@ def test_a_share_of_nothing_is_left_out(cached, requests, shown):
 ])  # fmt: skip
 def test_sizes(n_bytes, shown):
     assert byte_size(n_bytes) == shown
+
+
+@pytest.fixture
+def zone(monkeypatch):
+    def set_(name):
+        monkeypatch.setenv("TZ", name)
+        time.tzset()
+
+    yield set_
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize("name", ["UTC-99:99", "A-24", "Foo/Bar", "", ":", "/etc/passwd"])
+def test_a_time_zone_that_is_none_counts_as_utc(zone, name):
+    zone(name)
+    at = datetime(2026, 8, 1, 2, 30, tzinfo=UTC)
+    assert local(at) == at
+    assert local(datetime(2026, 8, 1, 2, 30)).utcoffset() == timedelta(0)
+    assert abs(local_now() - datetime.now(UTC)) < timedelta(hours=1)
+
+
+def test_local_time_has_the_offset_of_its_zone(zone):
+    zone("XYZ-5:30")
+    assert local(datetime(2026, 8, 1, 2, 30, tzinfo=UTC)).strftime("%H:%M") == "08:00"

@@ -13,7 +13,7 @@ from tests.test_layers import FILES
 OWN_WORDS = (
     "pipeline/errors.py",
     # A decode finds out of which class an error is.
-    "pipeline/endpoints/responses.py", "pipeline/endpoints/hf.py", "pipeline/endpoints/openai.py",
+    "pipeline/endpoints/responses.py", "pipeline/endpoints/refusals.py", "pipeline/endpoints/hf.py", "pipeline/endpoints/openai.py",
     "pipeline/endpoints/tei.py",
     "jobs/mock/",  # a server has faults of its own, and knows nothing of what they mean
 )  # fmt: skip
@@ -36,7 +36,7 @@ def test_one_is_at_fault_the_endpoint_the_job_or_the_request(kind):
 
 
 def test_the_classes_that_a_failure_can_be_tried_again_by():
-    assert RETRY_FAILED == ("all", "ambiguous", "invalid", "poison", "too_long", "transient")
+    assert RETRY_FAILED == ("all", "ambiguous", "invalid", "poison", "too_long", "transient", "truncated")
 
 
 def test_every_exit_code_has_one_class():

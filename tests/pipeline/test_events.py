@@ -10,6 +10,7 @@ from pipeline.errors import ErrorKind
 
 
 @pytest.mark.parametrize(("event", "line"), [
+    (events.Warned("one line"), '{"event":"warned","message":"one line"}'),
     (events.RuleColumnMissing("private"), '{"event":"rule_column_missing","column":"private"}'),
     (events.Warned("a.jsonl: read so"), '{"event":"warned","message":"a.jsonl: read so"}'),
     (events.Surveyed(3, 1), '{"event":"surveyed","documents":3,"parts":1}'),
@@ -21,6 +22,8 @@ from pipeline.errors import ErrorKind
     (events.Paused("hub", 7.0, True, 12, "rate", "429"),
      '{"event":"paused","endpoint":"hub","seconds":7.0,"asked":true,"times":12,"kind":"rate",'
      '"message":"429"}'),
+    (events.UsageDoubted("hub", 900, 200),
+     '{"event":"usage_doubted","endpoint":"hub","reported":900,"counted":200}'),
     (events.Written(4, 2, 1, 1), '{"event":"written","documents":4,"ok":2,"partial":1,"failed":1}'),
     (events.Draining("SIGINT", 5), '{"event":"draining","reason":"SIGINT","in_flight":5}'),
     (events.Committed("out.parquet", 3), '{"event":"committed","path":"out.parquet","rows":3}'),
@@ -46,6 +49,7 @@ def test_the_summary_has_the_key_class_and_not_class_():
     assert events.flatten(summary) == {
         "exit": 3, "class": "failed rows", "resumable": False, "documents": 2, "ok": 0,
         "partial": 0, "failed": 1, "requests": 0, "cached": 0, "calls": 0, "tokens": 0,
-        "cost_usd": 0.0, "seconds": 0.0, "endpoints": (), "added": 0, "changed": 0, "removed": 0, "unchanged": 0,
+        "cost_usd": 0.0, "unpriced_calls": 0, "ambiguous": 0, "seconds": 0.0, "endpoints": [],
+        "answers_shared": (), "added": 0, "changed": 0, "removed": 0, "unchanged": 0,
         "retried": 0,
     }

@@ -46,4 +46,4 @@ def test_a_sum_is_that_of_every_field_and_the_slowest_is_the_slowest(usages):
 def test_it_is_written_without_the_tails_of_sums():
     usage = Usage(3, 2, 1, 100, 7, 0.1 + 0.2, 0.1 + 0.2, 0.30000001)
     assert usage.rounded() == Usage(3, 2, 1, 100, 7, 0.3, 0.3, 0.3)
-    assert usage.totals == {"calls": 3, "tokens": 107, "cost_usd": 0.3}
+    assert usage.totals == {"calls": 3, "tokens": 107, "cost_usd": 0.3, "unpriced_calls": 0, "ambiguous": 0}

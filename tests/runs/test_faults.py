@@ -413,6 +413,7 @@ def test_a_plan_needs_no_key_and_no_network(workdir, textmill, monkeypatch):
         "cost_usd",
         "seconds",
         "unpriced",
+        "compared",
     ]
     assert (told["documents"], told["requests"], told["cached"], told["calls"]) == (5, 5, 0, 1)
     assert told["cost_usd"] == told["tokens"]
@@ -471,8 +472,8 @@ def test_an_output_with_rows_is_not_replaced_by_one_without(workdir, textmill):
         (workdir / "in.jsonl").write_bytes(lines([{"id": "new", "text": "Something new."}]))
         mock.play("html")
         ran = textmill("run", job(workdir, mock.url))
-        assert ran.code == 14
-        assert "every row failed" in ran.err
+        assert ran.code == 4
+        assert "no row is ok" in ran.err
         assert (workdir / "out.parquet").read_bytes() == before
 
 
@@ -481,7 +482,7 @@ def test_a_server_that_sends_our_key_back_does_not_make_us_keep_it(workdir, text
     body = {"error": f"bad header authorization: Bearer {KEY}"}
     with serving([Fault("status", status=400, body=body)], key=KEY) as mock:
         ran = textmill("run", job(workdir, mock.url))
-        assert ran.code == 3
+        assert ran.code == 4
         assert "bad header authorization: Bearer ***" in failures(workdir)[0]["reason"]
     with serving([Fault("status", status=401, body=body)], key=KEY) as mock:
         ran = textmill("run", job(workdir, mock.url, output="b.parquet"))
@@ -623,7 +624,7 @@ def test_a_key_that_a_long_message_cuts_in_half_is_masked_all_the_same(workdir, 
     (workdir / "in.jsonl").write_bytes(lines(GOOD))
     body = {"error": "x" * 285 + " bearer " + KEY}
     with serving([Fault("status", status=400, body=body)], key=KEY) as mock:
-        assert textmill("run", job(workdir, mock.url)).code == 3
+        assert textmill("run", job(workdir, mock.url)).code == 4
     for file in workdir.rglob("*"):
         assert not file.is_file() or KEY[:8].encode() not in file.read_bytes()
 

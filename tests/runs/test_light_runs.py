@@ -13,7 +13,7 @@ from tests.support import ROOT
 HEAVY = ["aiohttp", "tiktoken", "tokenizers", "wordllama", "rich"]
 RUN = f"""
 import sys
-from jobs.__main__ import cli
+from jobs.commands import cli
 try:
     cli.main(sys.argv[1:], prog_name="textmill")
 except SystemExit as ended:

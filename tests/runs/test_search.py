@@ -17,7 +17,7 @@ REPORTS, QUESTIONS = (
 
 @pytest.fixture(scope="module")
 def vectors(tmp_path_factory):
-    from jobs.__main__ import cli
+    from jobs.commands import cli
 
     folder = tmp_path_factory.mktemp("corpus")
     with pytest.MonkeyPatch.context() as patch:

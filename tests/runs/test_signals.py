@@ -4,11 +4,15 @@ The program runs as a process of its own; the mock's bill says when to strike an
 calls meanwhile, so nothing sleeps.
 """
 
+import array
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import termios
+import time
 
 import pytest
 
@@ -137,3 +141,70 @@ def test_a_reader_that_goes_away_ends_it_quietly(job):
             err = run.stderr.read().decode()
             assert run.wait(60) in (0, 141)
         assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("number", "code"), [
+    (signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143),
+])  # fmt: skip
+@pytest.mark.parametrize("words", [
+    ("chunks", "-", "--json"), ("plan", "embed", "-i", "-"), ("cache", "import", "-"),
+    ("run", "embed", "-i", "-", "-o", "o.parquet"), ("explain", "embed", "-i", "-", "--id", "1"),
+], ids=" ".join)  # fmt: skip
+def test_a_signal_ends_a_command_that_waits_for_its_input(processes, job, words, number, code):
+    waiting = job.folder / "waiting"
+    os.mkfifo(waiting)
+    keeper = os.open(waiting, os.O_RDWR)  # open for reading here: the command waits
+    try:
+        pid = processes.start(job, *words, stdin=str(waiting))
+        os.write(keeper, b" ")
+        eventually(lambda: not unread_bytes(keeper))
+        os.kill(pid, number)
+        ended = processes.wait(job, pid)
+    finally:
+        os.close(keeper)
+        waiting.unlink()
+    assert ended.code == code, ended.err
+    assert "Traceback" not in ended.err
+
+
+def unread_bytes(descriptor):
+    """The bytes in a pipe that nobody has read."""
+    count = array.array("i", [0])
+    fcntl.ioctl(descriptor, termios.FIONREAD, count)
+    return count[0]
+
+
+def test_nohup_keeps_a_command_that_loses_its_terminal(job):
+    """A signal that the caller ignores stays ignored."""
+    code = """
+import signal, os, sys
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+import jobs.__main__ as start
+start._exit_code = lambda: os.kill(os.getpid(), signal.SIGHUP) or 7
+start.main()
+"""
+    ran = subprocess.run([sys.executable, "-c", code], cwd=job.folder, check=False,
+                         env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
+    assert ran.returncode == 7
+
+
+@pytest.mark.slow  # a stop must last longer than every deadline
+def test_a_stopped_process_blames_no_server_and_uses_what_arrived_meanwhile(processes, job, expected):
+    with serving() as mock:
+        gate = Gate(mock, after=7)
+        keys = ("run.max_outage", "endpoint.deadline.connect", "endpoint.deadline.first_byte")
+        short = [word for key in keys for word in ("--set", f"{key}_seconds=2")]
+        pid = processes.start(job, *argv(mock.url), *short)
+        eventually(lambda: mock.bill.totals().calls >= 8 and mock.bill.in_flight == 4)
+        os.kill(pid, signal.SIGSTOP)
+        stopped = time.monotonic()
+        gate.open()
+        eventually(lambda: mock.bill.in_flight == 0)
+        while time.monotonic() < stopped + 6.0:
+            time.sleep(0.1)
+        os.kill(pid, signal.SIGCONT)
+        ended = processes.wait(job, pid)
+        assert ended.code == 0, ended.err
+        assert mock.bill.totals().repeated_inputs == 0
+        assert mock.bill.totals().calls == ROWS / 4
+    assert job.published() == expected

@@ -11,9 +11,12 @@ import importlib
 import json
 import os
 import pkgutil
+import resource
 import signal
 import sys
 import tempfile
+import time
+from pathlib import Path
 
 import aggregators
 import chunkers
@@ -35,13 +38,29 @@ LONGEST_SECONDS = 120
 
 def child(told):
     os.environ.update(told.get("env", {}))
+    for name in told.get("unset", ()):
+        os.environ.pop(name, None)
+    time.tzset()
     os.chdir(told["folder"])
+    if told.get("gone_folder"):
+        gone = Path(told["folder"], f"gone-{os.getpid()}")
+        gone.mkdir()
+        os.chdir(gone)
+        gone.rmdir()
     for descriptor, name, flags in (
         (0, told.get("stdin") or os.devnull, os.O_RDONLY),
         (1, told["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
         (2, told["err"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
     ):
         os.dup2(os.open(name, flags, 0o600), descriptor)
+    for descriptor in told.get("no_reader", ()):
+        reader, writer = os.pipe()
+        os.close(reader)
+        os.dup2(writer, descriptor)
+    for descriptor in told.get("closed", ()):
+        os.close(descriptor)
+    if limits := told.get("open_files"):
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     tempfile.tempdir = None  # as the environment says now
     sys.argv = ["textmill", *told["start"]]

@@ -70,7 +70,7 @@ class Processes:
         """How the process ended; one that hangs is killed after two minutes."""
         reply = self._ask({"wait": pid})
         self._running.discard(pid)
-        out, err = (path.read_text() for path in job.told.pop(pid))
+        out, err = (path.read_text("utf-8", "replace") for path in job.told.pop(pid))
         return Ended(reply["code"], out, err, reply["rss_kb"])
 
     def run(self, job: JobFolder, *argv: str, **more: Any) -> Ended:

@@ -23,7 +23,7 @@ class Answerer:
 
     def __init__(self, endpoint):
         self.endpoint, self.opened = endpoint, 0
-        self.asked, self.poison, self.turn = [], "poison", 0.0
+        self.asked, self.poison, self.turn, self.dimension = [], "poison", 0.0, 4
         """`turn`: how far the model's vectors are turned away."""
 
     async def open(self):
@@ -39,7 +39,7 @@ class Answerer:
             return Failure("invalid", "poisoned")
         raw = hashlib.sha256(request.input.encode()).digest()
         if self.endpoint.task == "feature-extraction":
-            vector = np.frombuffer(raw[:16], "<u4").astype("<f4") / 2**32 + 0.01
+            vector = np.frombuffer(raw[: 4 * self.dimension], "<u4").astype("<f4") / 2**32 + 0.01
             vector[0] += self.turn
             return Answer(vector.astype("<f4").tobytes(), 1, 0, False, "m")
         return Answer(raw.hex(), 1, 1, False, "m")
@@ -53,7 +53,7 @@ class Project:
         self.out, self.flags, self.template = out, flags, template
         self.input = self.folder / flags.pop("name", "in.jsonl")
         self.answerer = None
-        self.poison, self.turn = "poison", 0.0
+        self.poison, self.turn, self.dimension = "poison", 0.0, 4
 
     def rows(self, rows):
         if self.input.suffix == ".parquet":
@@ -61,7 +61,7 @@ class Project:
         else:
             self.input.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    def run(self, *, changes=None, out=None, code=0, **flags):
+    def run(self, *, changes=None, out=None, code=0, accept_unknown=False, **flags):
         settings = {
             "input.path": str(self.input), "output.path": str(self.folder / (out or self.out)),
             "endpoint.kind": "openai", "endpoint.url": "http://127.0.0.1:9/v1",
@@ -75,12 +75,13 @@ class Project:
         async def answering(endpoints, cache, **_):
             self.answerer = Answerer(endpoints[0])
             self.answerer.poison, self.answerer.turn = self.poison, self.turn
+            self.answerer.dimension = self.dimension
             yield Connections([self.answerer])
 
         self.events = []
         with self.patch.context() as patch:
             patch.setattr(engine, "connect", answering)
-            ended = anyio.run(engine.run, pipeline, self.events.append)
+            ended = anyio.run(engine.run, pipeline, self.events.append, None, accept_unknown)
         if ended.error is not None and code in (0, 3):
             raise ended.error
         assert ended.summary.exit in (code, 3 if code == 0 else code)

@@ -89,16 +89,19 @@ def balanced(ran, *, code=0):
     return told
 
 
-def paid(mocks, *told):
-    """What these servers charged is what these runs say that they asked for, endpoint for endpoint."""
+def paid(mocks, *told, compared=0):
+    """What these servers charged is what these runs say that they asked for, endpoint for endpoint.
+
+    `compared`: texts that each of them may have been sent to compare its model, and not for a row.
+    """
     for at, mock in enumerate(mocks):
         bill = mock.bill.totals()
         figures = [each["endpoints"][at] for each in told]
         assert bill.calls == sum(each["calls"] for each in figures)
         kept = sum(each["requests"] for each in figures)
         # An answer with one odd vector is spoiled as a whole on the bill, and the rest of it kept.
-        assert bill.inputs - bill.spoiled_inputs <= kept <= bill.distinct_inputs
-        assert bill.repeated_inputs <= bill.spoiled_inputs
+        assert bill.inputs - bill.spoiled_inputs - compared <= kept <= bill.distinct_inputs
+        assert bill.repeated_inputs <= bill.spoiled_inputs + compared
 
 
 def same_as_ever(workdir, textmill, monkeypatch, path, *mocks):

@@ -16,6 +16,7 @@ from jobs.mock.limits import headers as limit_headers
 from jobs.mock.limits import limits
 from jobs.mock.limits.figures import Figures, Traffic
 from jobs.mock.limits.limits import Limit, Verdict
+from jobs.mock.limits.work import Workers
 from jobs.mock.protocols import refusals
 from jobs.mock.protocols.calls import Reply, Service
 
@@ -60,6 +61,7 @@ class Gate:
         """Reset to the state before the first call."""
         self.state = limits.start(self._clock())
         self.traffic = Traffic(self.limit)
+        self.workers = Workers(self._workers)
 
     def enter(self, service: Service, model: str, tokens: float, inputs: int) -> GateResult:
         """Decide about a call; an admitted call must `leave`."""
@@ -84,6 +86,13 @@ class Gate:
     def figures(self) -> Figures:
         """The current traffic figures."""
         return self.traffic.figures()
+
+    def _workers(self) -> float | None:
+        if self.limit.workers is None:
+            return None
+        return self.limit.workers * limits.factor(
+            self.limit, self._clock() - (self.state.began or 0.0)
+        )
 
     def _refusal(self, service: Service, model: str, verdict: Verdict, tokens: float) -> Reply:
         match verdict.word:

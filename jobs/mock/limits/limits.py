@@ -55,6 +55,8 @@ class Limit(Struct, frozen=True):
     """Concurrent calls; one more is rejected (text-generation-inference)."""
     permits: int | None = None
     """Concurrent inputs: each input of a call takes one permit (text-embeddings-inference)."""
+    workers: int | None = None
+    """Calls that the server works on at once; it refuses no other, but lets it wait its turn."""
     rejects_count: bool = False
     """True: a rejected call uses up the remaining limit, as far as it goes."""
     changes: tuple[Change, ...] = ()

@@ -6,6 +6,7 @@
     sliding calls=50/s rejects=count retry=ms    429s count, too
     slots=32                                     calls at once, no header (TGI)
     permits=512                                  inputs at once, no header (TEI)
+    workers=100 change=60s:0.5                   calls at once; the others wait their turn
     bucket calls=50/s change=60s:0.5,120s:1      halves after a minute, for a minute
     bucket calls=50/s headers=openai reported=1e9    a false limit
     bucket calls=50/s tenant=0.4@60s-120s        another client uses 40 % of it meanwhile
@@ -70,7 +71,7 @@ def parse(text: str) -> Limit:
         raise _error(text, "nothing is limited")
     if not fields.keys() & {"calls", "tokens"}:
         for field in ("counts", "changes", "tenant", "rejects_count", "reported"):
-            if field in fields:
+            if field in fields and not (field == "changes" and "workers" in fields):
                 raise _error(text, f"`{_NAMES[field]}` has no effect without `calls` or `tokens`")
     return Limit(**fields)
 
@@ -171,6 +172,7 @@ _READ: dict[str, tuple[str, Callable[[str], Any]]] = {
     "tokens": ("tokens", _rate),
     "slots": ("slots", _whole),
     "permits": ("permits", _whole),
+    "workers": ("workers", _whole),
     "rejects": ("rejects_count", _rejects),
     "change": ("changes", _changes),
     "tenant": ("tenant", _tenant),

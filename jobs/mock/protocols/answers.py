@@ -22,9 +22,9 @@ SENTIMENT = ["POSITIVE", "NEGATIVE"]
 def answer(call: Call, settings: Settings) -> Values:
     """One value per input, in order: a vector, `[text, whether it was cut]`, or labels."""
     if call.task == "feature-extraction":
-        dimension = call.dimension or settings.dimension
+        dimension, model = call.dimension or settings.dimension, call.model + settings.weights
         return [
-            (n, vectors.written(one, call.model, dimension, base64=call.base64, norm=call.norm))
+            (n, vectors.written(one, model, dimension, base64=call.base64, norm=call.norm))
             for n, one in enumerate(call.digests)
         ]
     if call.task == "sentence-similarity":

@@ -32,6 +32,10 @@ class Settings(Struct, frozen=True):
     """Model to pipeline tag, for `/hf-inference/models/{model}`; other models are guessed."""
     max_concurrent_requests: int | None = None
     """The value in `/info`; None: the default of the engine."""
+    revision: str | None = None
+    """The revision of the model in `/info`; None: not known, as for a model from a local folder."""
+    weights: str = ""
+    """The model behind the names: other weights give other vectors under the same names."""
 
 
 class Call(Struct, frozen=True):

@@ -134,7 +134,9 @@ GENERATE_ROOT = Route("tgi", read_generate, write_generate_root)
 def info(settings: Settings) -> dict[str, Any]:
     """The reply to `GET /info`."""
     max_tokens = settings.max_input_tokens or 512
-    common = {"model_id": settings.models[0], "model_sha": None, "sha": None, "docker_label": None}
+    revision = settings.revision
+    names = {"model_id": settings.models[0], "model_sha": revision, "sha": revision}
+    common = names | {"docker_label": None}
     if settings.engine == "tgi":
         return common | {
             "model_pipeline_tag": "text-generation",

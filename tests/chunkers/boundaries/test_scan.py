@@ -6,16 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from chunkers.boundaries.scan import (
-    BLANK_LINE,
-    HEADING,
-    LINE,
-    ROW,
-    SENTENCE,
-    Boundaries,
-    scan,
-    sentences,
-)
+from chunkers.boundaries.levels import BLANK_LINE, HEADING, ITEM, LINE, ROW, SENTENCE
+from chunkers.boundaries.scan import START, Boundaries, scan, sentences
 from tests.support.chunk_texts import TEXTS
 
 
@@ -73,9 +65,9 @@ def test_english_sentences(text: str, expected: list[str]) -> None:
         ("今天天气很好。我们去公园！你去吗？", ["今天天气很好。", "我们去公园！", "你去吗？"]),
         ("他说：“今天很好。”然后走了。", ["他说：“今天很好。”", "然后走了。"]),
         ("“好！”，他说。（没有人知道。）完", ["“好！”，他说。", "（没有人知道。）", "完"]),
-        ("真的吗？！我……不知道；再见。", ["真的吗？！", "我……", "不知道；", "再见。"]),
+        ("真的吗？！我……不知道；再见。", ["真的吗？！", "我……不知道；", "再见。"]),
         ("圆周率是3.14，版本2.0。好。", ["圆周率是3.14，版本2.0。", "好。"]),
-        ("「行くよ。」と言った。そうか。", ["「行くよ。」", "と言った。", "そうか。"]),
+        ("「行くよ。」と言った。そうか。", ["「行くよ。」と言った。", "そうか。"]),
     ],
 )
 def test_chinese_and_japanese_sentences(text: str, expected: list[str]) -> None:
@@ -86,8 +78,8 @@ def test_headings_blank_lines_and_list_items_have_their_own_levels() -> None:
     text = "Intro here\n\n# One\n\nBody text\n- item\n- item\n\nTail\n\n第三章 风雨\n后来\n"
     assert levels(text) == [
         ("Intro here\n\n", HEADING),
-        ("# One\n\nBody text\n", LINE),
-        ("- item\n", LINE),
+        ("# One\n\nBody text\n", ITEM),
+        ("- item\n", ITEM),
         ("- item\n\n", BLANK_LINE),
         ("Tail\n\n", HEADING),
         ("第三章 风雨\n后来\n", BLANK_LINE),
@@ -142,7 +134,9 @@ def test_a_bracket_or_dash_that_opens_a_wrapped_line_begins_no_item() -> None:
     text = WRAPPED.replace("\nwisdom,", "\n(wisdom),").replace("\nthe epoch", "\n— the epoch")
     assert [strength for _, strength in levels(text)] == [SENTENCE, SENTENCE, BLANK_LINE]
     items = "(1) first\n（二）second\n① third\n3) fourth\n一、fifth\n- sixth\n"
-    assert [strength for _, strength in levels("x\n" + items)] == [LINE] * 6 + [BLANK_LINE]
+    assert [strength for _, strength in levels("x\n" + items)] == [
+        ITEM, ITEM, ITEM, LINE, ITEM, ITEM, BLANK_LINE,
+    ]  # fmt: skip
 
 
 def test_hard_wrapped_chinese_is_cut_at_sentences() -> None:
@@ -179,8 +173,8 @@ def test_a_segment_has_the_boundaries_of_the_whole(text: str, at: int) -> None:
     whole = scan(text, 0, len(text))
     middle = min(at, len(text))
     first = scan(text, 0, middle) if middle else None
-    state = first.in_fence if first else False
-    second = scan(text, middle, len(text), in_fence=state) if middle < len(text) else None
+    state = first.state if first else START
+    second = scan(text, middle, len(text), state) if middle < len(text) else None
     assert [
         each for part in (first, second) if part for each in places(part) if each[0] != middle
     ] == [each for each in places(whole) if each[0] != middle]

@@ -156,7 +156,7 @@ def test_a_page_of_all_documents_or_of_one(rows, textmill):
     (["in.jsonl", "--html", "in.jsonl"], 2, "--html = in.jsonl must end in .html, or be -"),
     (["in.jsonl", "--html", "-", "--json"], 2, "--html and --json cannot be combined"),
     (["in.jsonl", "--html", "none/x.html"], 13,
-     "none/x.html: cannot be written: No such file or directory"),
+     "none/x.html: cannot be written (No such file or directory)"),
 ])
 def test_errors_are_one_line(rows, textmill, arguments, code, line):
     (rows / "latin.txt").write_bytes(b"x\xff")

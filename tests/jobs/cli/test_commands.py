@@ -8,8 +8,8 @@ from importlib import import_module
 import click
 import pytest
 
-from jobs.__main__ import COMMANDS, cli
 from jobs.cli.shell import command
+from jobs.commands import COMMANDS, cli
 from pipeline.errors import OutageError
 from tests.support import ROOT
 
@@ -20,7 +20,7 @@ def loaded(*arguments, of=HEAVY):
     """Which of these modules a command has imported when it ends."""
     code = f"""
 import sys
-from jobs.__main__ import cli
+from jobs.commands import cli
 try:
     cli.main({list(arguments)!r}, prog_name="textmill")
 except SystemExit as ended:
@@ -132,7 +132,7 @@ def test_a_command_exits_with_its_code_and_reports_its_errors(made, arguments, c
 FIRST_WORDS = {
     "Add", "Age", "Aggregation", "Allow", "Answers", "Base", "Check", "Chunking", "Column",
     "Count", "Delay", "Dimension", "Engine", "Estimate", "Exit", "Explain", "Export", "Fail",
-    "Fault", "Find", "Follow", "Host", "Id", "Import", "Inject", "Input", "Job", "Largest",
+    "Fault", "Find", "Follow", "Forget", "Host", "Id", "Import", "Inject", "Input", "Job", "Largest",
     "Latency", "List", "Longest", "Maximum", "Model", "Name", "Number", "Output", "Port",
     "Print", "Prompt", "Protocol", "Rate", "Record", "Refuse", "Remove", "Report", "Resume",
     "Retry", "Run", "Schedule", "Seed", "Serve", "Set", "Show", "Stop", "Task", "Templates",

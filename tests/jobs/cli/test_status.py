@@ -219,11 +219,11 @@ def test_the_headline_of_a_run_with_failed_rows(failed, partial, ending):
 
 
 @pytest.mark.parametrize(("unpriced", "usd", "cost"), [
-    ((), 0.0, "$0.00"), (("spare",), 0.0, "$0.00"), (("hub",), 0.0, "unknown"), (("hub",), 0.4, "at least $0.40"),
+    (0, 0.0, "$0.00"), (3, 0.0, "unknown"), (2, 0.4, "at least $0.40"),
 ])  # fmt: skip
 def test_the_cost_of_calls_without_a_price_is_unknown(unpriced, usd, cost):
-    endpoints = {"hub": Usage(3, cost_usd=usd), "spare": Usage()}
-    ended = run(unpriced=unpriced, endpoints=endpoints, usage=Usage(3, cost_usd=usd))
+    hub = Usage(3, cost_usd=usd, unpriced_calls=unpriced)
+    ended = run(endpoints={"hub": hub, "spare": Usage()}, usage=hub)
     phrase = "cost unknown" if cost == "unknown" else cost
     assert cost in shown(status.table([ended], NOW, 1)).splitlines()[1]
     assert status.statistics(ended) == f"1,204 of 1,204 documents, 3 calls, 61 % cached, {phrase}"
@@ -342,3 +342,33 @@ def test_a_disk_that_takes_no_events_stops_no_run_and_is_reported(textmill, work
     assert ran.code == 0
     assert "lines: No space left on device" in ran.err and "400 of 400 documents written" in ran.err
     assert "events.jsonl is missing" in textmill("report").out
+
+
+def test_runs_are_forgotten_by_name_or_because_their_output_is_gone(textmill, own_home, tmp_path):
+    import socket
+
+    here = socket.gethostname()
+    (tmp_path / "kept.parquet").touch()
+    for entry, output, host in [
+        ("1", tmp_path / "gone.parquet", here), ("2", tmp_path / "kept.parquet", here),
+        ("3", tmp_path / "elsewhere.parquet", "another"), ("4", "-", here),
+    ]:  # fmt: skip
+        each = run(entry, output=str(output), host=host, job=f"job{entry}")
+        RegisterEntry(own_home, each).end(each)
+
+    def listed():
+        tables = json.loads(textmill("status", "--json").out)
+        return {row["job"] for row in tables["runs"]}, tables["ledger"]
+
+    before, ledger = listed()
+    assert before == {"job1", "job2", "job3", "job4"}
+    assert textmill("status", "--forget").code == 2
+    assert textmill("status", "--all-missing").code == 2
+    assert textmill("status", "--forget", "--all-missing").out == "1 run forgotten; their cost stays in the ledger\n"
+    assert listed() == ({"job2", "job3", "job4"}, ledger)
+    assert textmill("status", "job2", "--forget").code == 0
+    assert listed() == ({"job3", "job4"}, ledger)
+    assert "job2" not in textmill("report").out
+    again = run("5", output=str(tmp_path / "kept.parquet"), host=here, job="job2")
+    RegisterEntry(own_home, again).end(again)
+    assert "job2" in listed()[0]  # a later run is listed

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from jobs.display import terminal as display
-from jobs.display.terminal import JsonLines, Plain, Terminal, closing_line, endpoint_lines
+from jobs.display.terminal import (
+    Harmless,
+    JsonLines,
+    Plain,
+    Terminal,
+    closing_line,
+    endpoint_lines,
+)
 from jobs.history.progress import Progress
 from pipeline import events
 from pipeline.records import Usage
@@ -61,25 +68,22 @@ def test_the_closing_line(how, line):
     assert closing_line(how) == line
 
 
-def endpoint(name, calls, cost_usd=0.0):
-    return events.EndpointStats(calls, calls, 0, cost_usd=cost_usd, name=name, success=1.0, p50_seconds=0.2,
-                                p95_seconds=0.3, requests_per_second=1.0)  # fmt: skip
+def endpoint(name, calls):
+    return events.EndpointStats(calls, calls, 0, name=name, success=1.0, p50_seconds=0.2, p95_seconds=0.3,
+                                requests_per_second=1.0, unpriced_calls=calls)  # fmt: skip
 
 
-@pytest.mark.parametrize(("unpriced", "cost"), [
-    ((), "$0.41"), (("idle",), "$0.41"), (("hub",), "at least $0.41"), (("hub", "idle"), "at least $0.41"),
+@pytest.mark.parametrize(("usage", "cost"), [
+    (Usage(3, cost_usd=0.41), "$0.41"), (Usage(3, cost_usd=0.41, unpriced_calls=1), "at least $0.41"),
+    (Usage(3), "$0.00"), (Usage(3, unpriced_calls=3), "cost unknown"),
 ])  # fmt: skip
-def test_the_closing_line_does_not_show_an_unknown_cost_as_a_sum(unpriced, cost):
-    how = ended(endpoints=(endpoint("hub", 3), endpoint("idle", 0)))
-    assert closing_line(how, unpriced).endswith(f", 61 % cached, {cost}, 6 min 12 s")
-    free = ended(endpoints=(endpoint("hub", 3),), usage=Usage(3))
-    shown = "cost unknown" if "hub" in unpriced else "$0.00"
-    assert closing_line(free, unpriced).endswith(f", {shown}, 6 min 12 s")
+def test_the_closing_line_does_not_show_an_unknown_cost_as_a_sum(usage, cost):
+    assert closing_line(ended(usage=usage)).endswith(f", 61 % cached, {cost}, 6 min 12 s")
 
 
 def test_each_of_several_endpoints_has_a_line_and_no_latency_without_calls():
     summary = ended(endpoints=(endpoint("hub", 3), endpoint("spare", 0))).summary
-    assert endpoint_lines(summary, ("hub", "spare")) == [
+    assert endpoint_lines(summary) == [
         "  hub    3 requests in 3 calls, 0 errors, p50 0.20 s, p95 0.30 s, cost unknown",
         "  spare  0 requests in 0 calls, 0 errors, $0.00",
     ]
@@ -175,6 +179,8 @@ def test_the_display_suits_the_place(monkeypatch):
     shown = display.display(as_json=False)
     assert isinstance(shown, Terminal)
     shown.close()
+    monkeypatch.setenv("TERM", "dumb")  # rich would draw nothing on it
+    assert isinstance(display.display(as_json=False), Plain)
 
 
 def test_the_terminal_shows_figures_and_leaves_nothing_behind(monkeypatch):
@@ -192,3 +198,36 @@ def test_the_terminal_shows_figures_and_leaves_nothing_behind(monkeypatch):
     shown.close()
     assert screen.getvalue().endswith("\x1b[2K")
     assert "\x1b[?25h" in screen.getvalue()
+
+
+class Broken:
+    """A display that fails at each event."""
+
+    def __init__(self):
+        self.events = 0
+
+    def on(self, event):
+        self.events += 1
+        raise UnicodeEncodeError("ascii", "\u4e2d", 0, 1, "no such character")
+
+    def close(self):
+        raise OSError("gone")
+
+
+def test_a_display_that_fails_ends_and_disturbs_nothing(capsys):
+    broken = Broken()
+    shown = Harmless(lambda: broken)
+    for _ in range(3):
+        shown.on(events.Surveyed(1, 1))
+    shown.close()
+    assert broken.events == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_display_that_cannot_begin_disturbs_nothing(capsys):
+    shown = Harmless(lambda: 1 / 0)
+    shown.on(events.Surveyed(1, 1))
+    shown.close()
+    assert capsys.readouterr().err == (
+        "the display has ended: ZeroDivisionError division by zero\n"
+    )

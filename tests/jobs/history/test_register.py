@@ -23,6 +23,7 @@ from jobs.history.register import (
 from jobs.spec.flags import command_line
 from jobs.spec.job import KEYS
 from pipeline.errors import StorageError
+from pipeline.events import usage_fields
 from pipeline.records import Usage
 from tests.support import ROOT
 from tests.support.served import process
@@ -155,7 +156,19 @@ def test_the_ledger_by_day_and_job():
     days = ledger(run_record)
     assert [(day["day"], day["job"], day["runs"], day["cost_usd"]) for day in days] == [
         ("2026-11-21", "a", 1, 0.15), ("2026-11-20", "b", 1, 0.15), ("2026-11-20", "a", 2, 0.3)]
-    assert days[2]["endpoints"] == {"hub": Usage(4, 40, 2, 200, 20, 0.25, 2.0, 0.75), "local": Usage(1)}
+    assert days[2]["endpoints"] == {
+        "hub": usage_fields(Usage(4, 40, 2, 200, 20, 0.25, 2.0, 0.75)),
+        "local": usage_fields(Usage(1)),
+    }
+
+
+def test_an_unknown_cost_is_null_in_the_ledger_and_not_zero():
+    unknown = Usage(3, 3, unpriced_calls=3)
+    free = Run(entry="1", job="a", started_at="2026-11-20T12:00:00.000Z", usage=unknown, endpoints={"hub": unknown})
+    (day,) = ledger([free])
+    assert (day["cost_usd"], day["unpriced_calls"], day["endpoints"]["hub"]["cost_usd"]) == (None, 3, None)
+    (day,) = ledger([free, replace(free, entry="2", usage=Usage(1, cost_usd=0.5), endpoints={})])
+    assert (day["cost_usd"], day["unpriced_calls"]) == (0.5, 3)
 
 
 def test_the_command_of_a_run_is_one_that_does_it_again():

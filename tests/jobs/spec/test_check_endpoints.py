@@ -84,7 +84,7 @@ def test_endpoints_route_and_rules_are_handed_on_in_the_order_of_the_file(
     hub, other = pipeline.endpoints
     assert (hub.name, hub.weight, hub.is_fallback, hub.price) == ("hub", 3.0, False, Price(1.0))
     assert (other.name, other.weight, other.is_fallback, other.price) == ("openai", 1.0, True, None)
-    assert (hub.concurrency, other.concurrency) == (16, 4)
+    assert (hub.concurrency, other.concurrency) == (256, 4)
     assert (hub.identity, other.identity) == (
         ("hf", "hf-inference", "a/small", "main"), ("openai", "", "m", "main"),
     )  # fmt: skip
@@ -476,3 +476,26 @@ def test_the_fingerprint_of_a_rule_names_models_not_endpoints() -> None:
 
 def chat_fingerprint(*tables: str, route: str = "") -> str:
     return fingerprint(load(chat(*tables, route=route)))
+
+
+def test_identities_of_endpoints_agree_with_their_replicas_and_models(tmp_path):
+    def job(one, two):
+        return (
+            'task = "feature-extraction"\n[input]\npath = "in.jsonl"\n[output]\npath = "o.parquet"\n'
+            + "".join(
+                f'[[endpoint]]\nname = "{name}"\nkind = "openai"\nurl = "https://{name}.example/v1"\n'
+                f'model = "m"\n{more}\n'
+                for name, more in (("one", one), ("two", two))
+            )
+        )
+
+    def refused(one, two):
+        (tmp_path / "job.toml").write_text(job(one, two))
+        with pytest.raises(UsageError) as caught:
+            load(tmp_path / "job.toml")
+        return str(caught.value)
+
+    assert "all vectors of an output must come from one model" in refused('identity = "a"', "")
+    assert "must be that of the origin" in refused('identity = "a"', 'replica_of = "one"\nidentity = "b"')
+    (tmp_path / "job.toml").write_text(job('identity = "a"', 'replica_of = "one"'))
+    assert load(tmp_path / "job.toml").endpoints[0].identity == "a"

@@ -266,7 +266,7 @@ def test_a_whole_file_becomes_a_job(tmp_path: Path) -> None:
             url="https://router.huggingface.co",
             api_key=Reference(env="HF_TOKEN"),
             max_input_tokens=512,
-            concurrency=16,
+            concurrency=256,
             batch_size=32,
             batch_tokens=1000,
             requests_per_minute=None,
@@ -294,11 +294,11 @@ def test_defaults_follow_task_and_kind() -> None:
         endpoint = job.endpoints[0]
         return endpoint.url, endpoint.concurrency, endpoint.batch_size, job.aggregate.method
 
-    assert chosen() == ("https://api.openai.com/v1", 16, 32, "rows")
+    assert chosen() == ("https://api.openai.com/v1", 256, 32, "rows")
     assert chosen(endpoint__kind="local") == ("", 2, 64, "rows")
     assert chosen(endpoint__kind="local", task="summarization") == ("", 2, 1, "text")
     hub = "https://router.huggingface.co"
-    assert chosen(endpoint__kind="hf", endpoint__model="o/m", task="summarization") == (hub, 16, 1, "text")
+    assert chosen(endpoint__kind="hf", endpoint__model="o/m", task="summarization") == (hub, 256, 1, "text")
 
 
 def test_set_wins_over_flags_and_flags_over_the_file() -> None:
@@ -538,7 +538,7 @@ def test_a_file_is_refused_with(keys: dict[str, Any], text: str) -> None:
         ("parameters", "5", "--set parameters: must be a table, got 5"),
         ("chunk..size", "5", "--set chunk..size: unknown key `chunk..size` (did you mean "
          "`chunk.size`?)"),
-        ("name", "a\udcff", '--set name: must not hold control characters, got "a\\udcff"'),
+        ("name", "a\udcff", '--set name: must be UTF-8, got "a\\udcff"'),
     ],
 )  # fmt: skip
 def test_set_is_refused_at_its_own_address(key: str, raw: str, text: str) -> None:
@@ -567,6 +567,9 @@ def test_missing_keys_are_named() -> None:
     [
         (b"a = 1\nname = oops\n", "job.toml:2: not TOML, at column 8"),
         (b'name = "', "job.toml:1: not TOML, at the end"),
+        (b"task = 'a'\nname = 'b'\ntask = 'c'\n", "job.toml:3: `task` is set twice"),
+        (b"[chunk]\nsize = 2\n\n[chunk]\n", "job.toml:4: `chunk` is set twice"),
+        (b"run = { until = '1', until = '2' }", "job.toml:1: `run` is set twice"),
         (b"\n\nname = '\xff'", "job.toml:3: not UTF-8"),
         (b"a = " + b"[" * 5000, "job.toml: nested too deeply"),
         (b"a = " + b"9" * 5000, "job.toml:1: not TOML, at the end"),
@@ -781,7 +784,7 @@ def test_a_path_that_cannot_be_looked_at_is_a_usage_error_for_the_output_only() 
     long = "x" * 300
     assert load(written(EMBED), [("input.path", long)]).input.path == long
     assert output_refusal(f"{long}.jsonl") == (
-        "--set output.path: cannot be checked: File name too long"
+        "--set output.path: the name is too long for its files"
     )
     assert refusal(long).endswith("cannot be read: File name too long")
 

@@ -68,7 +68,7 @@ def test_statistics_count_by_model_and_dimension(cache, folder):
     assert stats.request_settings == [{
         "keys": 1, "task": "feature-extraction", "endpoint.kind": "openai",
         "endpoint.provider": "", "endpoint.model": "m", "endpoint.revision": "main",
-        "parameters.dimensions": 2,
+        "parameters.dimensions": 2, "origins": [],
     }]
 
 
@@ -210,7 +210,7 @@ def test_a_file_that_is_no_database_is_left_where_it_is(folder):
     filled(folder, 10)
     damage(folder, 0)
     before = (folder / "cache.db").read_bytes()
-    with pytest.raises(StateError, match="the cache file is damaged: file is not a database"):
+    with pytest.raises(StateError, match="not an SQLite file, or its head is damaged"):
         AnswerCache(folder)
     with pytest.raises(StateError, match="nothing can be read"):
         salvage(folder)

@@ -159,7 +159,7 @@ def block(entries, plain=None, *, packed=None, count=None, plain_bytes=None):
     return head + struct.pack("<I", zlib.crc32(head)) + packed
 
 
-def file_of(path: Path, *blocks, total, version=b"1"):
+def file_of(path: Path, *blocks, total, version=b"2"):
     packed = struct.pack("<Q", total)
     path.write_bytes(
         b"textmill answers " + version + b"\n" + b"".join(blocks)
@@ -173,7 +173,7 @@ GOOD = (key(1), 5.0, encode_entry(key(1), Answer(ONES)))
 
 def bad_answers():
     def encoded(value, *rest):
-        body = msgspec.msgpack.encode([value, *(rest or (0, 0, False, ""))])
+        body = msgspec.msgpack.encode([value, *(rest or (0, 0, False, "", 0))])
         return zlib.crc32(body, zlib.crc32(key(2))).to_bytes(4, "little") + body
 
     yield "not finite", encoded(struct.pack("<f", float("nan")))
@@ -183,8 +183,8 @@ def bad_answers():
     yield "blank text", encoded(" \n")
     yield "a list", encoded([1, 2])
     yield "a number", encoded(7)
-    yield "negative tokens", encoded("x", -1, 0, False, "")
-    yield "too many tokens", encoded("x", 1 << 60, 0, False, "")
+    yield "negative tokens", encoded("x", -1, 0, False, "", 0)
+    yield "too many tokens", encoded("x", 1 << 60, 0, False, "", 0)
     yield "wrong shape", encoded("x", 0, 0, False)
     yield "of another key", encode_entry(key(1), Answer(ONES))
     yield "no checksum", b"\x00"
@@ -236,7 +236,7 @@ def test_a_bad_block_is_passed_over_and_its_neighbours_are_import_from(caches, t
 @pytest.mark.parametrize(("change", "why"), [
     (lambda whole: b"", "not a file of `textmill cache export`"),
     (lambda whole: b"PAR1" + whole, "not a file of `textmill cache export`"),
-    (lambda whole: whole.replace(b"answers 1\n", b"answers 2\n"), "another version than 1"),
+    (lambda whole: whole.replace(b"answers 2\n", b"answers 1\n"), "another version than 2"),
     (lambda whole: whole[:-1], "truncated after 1 entry, nothing was imported"),
     (lambda whole: whole[:25], "truncated after 0 entries, nothing was imported"),
     (lambda whole: whole[:60], "truncated after 0 entries, nothing was imported"),

@@ -165,7 +165,7 @@ def test_any_group_is_read_back_and_diskcache_agrees(cache, plain, names, cut):
     answers = [(of_number[name], Answer(f"{name}, {at}")) for at, name in enumerate(names)]
     cache.put_many(answers[:cut])
     cache.put_many(answers[cut:])
-    known = dict(answers)  # the last one of a key counts, within a group and over groups
+    known = dict(reversed(answers))  # the first one of a key counts, in a group and over groups
     absent = [b"x" * 32, b""]
     assert cache.get_many([*known, *absent, *known]) == known
     assert plain.check() == []  # the counts that diskcache's triggers keep are right
@@ -195,6 +195,37 @@ def test_an_answer_that_is_stored_again_leaves_no_trace_of_the_first(cache):
         _, expires, tag = plain.get(KEY, expire_time=True, tag=True)
         assert (expires, tag) == (None, None)
         assert plain.check() == []
+
+
+def test_the_first_answer_stands_and_the_later_ones_get_it(cache):
+    cache.put_many([(KEY, Answer("first"))])
+    stored = cache.put_many([(KEY, Answer("second")), (b"n" * 32, Answer("new"))])
+    assert stored[KEY] == Answer("first")
+    assert cache.get_many([KEY, b"n" * 32]) == {KEY: Answer("first"), b"n" * 32: Answer("new")}
+    assert cache.put_many([(KEY, Split())])[KEY] == Answer("first")
+    assert cache.put_many([(b"o" * 32, Answer("only"))]) == {}
+
+
+def test_a_damaged_answer_or_one_that_cannot_be_used_is_replaced(cache):
+    with diskcache.Cache(str(cache.folder), disk=RawDisk) as plain:
+        cache.put_many([(KEY, Answer("first"))])
+        plain.set(KEY, plain.get(KEY)[:-1] + b"?")
+    assert cache.put_many([(KEY, Answer("second"))]) == {KEY: Answer("second")}
+    assert cache.get_many([KEY]) == {KEY: Answer("second")}
+    seen = []
+    cache.put_many([(KEY, Answer("third"))], lambda key, stored: seen.append((key, stored)))
+    assert seen == [(KEY, Answer("second"))]
+    assert cache.get_many([KEY]) == {KEY: Answer("third")}
+
+
+@given(st.lists(st.lists(st.integers(0, 9), max_size=12), max_size=6))
+def test_what_put_many_returns_is_what_is_stored(cache, groups):
+    of_number = keys(10)
+    for at, names in enumerate(groups):
+        answers = [(of_number[n], Answer(f"{at}, {place}")) for place, n in enumerate(names)]
+        stored = cache.put_many(answers)
+        now = cache.get_many(key for key, _ in answers)
+        assert {key: stored.get(key, answer) for key, answer in reversed(answers)} == now
 
 
 def test_many_answers_are_few_statements(cache, monkeypatch):

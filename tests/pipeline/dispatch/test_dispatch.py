@@ -317,12 +317,72 @@ async def test_a_failed_request_is_not_sent_again_for_an_equal_one_later(cache):
 
 
 async def test_answers_that_cannot_be_kept_end_the_run(cache, monkeypatch):
-    def full(answers):
+    def full(answers, can_use):
         raise StorageError("disk full")
 
     monkeypatch.setattr(cache, "put_many", full)
     _, _, error = await run(cache, Server(), [texts(4)])
     assert isinstance(error, StorageError)
+
+
+class Meanwhile(Server):
+    """While it answers, another run stores its own answers to the same requests."""
+
+    def __init__(self, cache, stored):
+        super().__init__()
+        self._cache, self._stored = cache, stored
+
+    async def __call__(self, requests):
+        self._cache.put_many(self._stored)
+        return await super().__call__(requests)
+
+
+async def test_the_first_durable_answer_stands_and_the_later_one_gives_way(cache):
+    first, second = texts(2)
+    server = Meanwhile(cache, [(first.key, Answer("the other run's"))])
+    dispatch, _, error = await run(cache, server, [[first, second]])
+    assert error is None
+    stored = cache.get_many([first.key, second.key])
+    assert [stored[each.key].value for each in (first, second)] == ["the other run's", "TEXT 1"]
+    assert dispatch.usage.requests == 2
+
+
+async def test_a_split_that_stands_is_cut_and_an_answer_that_stands_is_not(cache):
+    long, whole = request("too long for one", 1_000), request("answered by another", 1_000)
+    server = Meanwhile(cache, [(long.key, Split())])
+    dispatch, _, error = await run(cache, server, [[long]])
+    assert error is None
+    assert dispatch.splits == {long.dedup_key}
+    assert cache.get_many([long.key]) == {long.key: Split()}
+
+    class Refusing(Meanwhile):
+        async def __call__(self, requests):
+            await super().__call__(requests)
+            raise EndpointError("too_long", "too long", status=413)
+
+    dispatch, _, error = await run(cache, Refusing(cache, [(whole.key, Answer("whole"))]), [[whole]])
+    assert error is None
+    assert not dispatch.splits
+    assert cache.get_many([whole.key]) == {whole.key: Answer("whole")}
+
+
+async def test_what_stands_but_cannot_be_used_is_replaced(cache):
+    short = request("short", 1)
+    dispatch, _, error = await run(
+        cache, Meanwhile(cache, [(short.key, Split())]), [[short]], min_split_tokens=8
+    )
+    assert error is None
+    assert cache.get_many([short.key])[short.key].value == "SHORT"
+    two, three = Answer(b"\x00\x00\x80?" * 2), Answer(b"\x00\x00\x80?" * 3)
+
+    class Vectors(Meanwhile):
+        async def __call__(self, requests):
+            self._cache.put_many(self._stored)
+            return Answered([two for _ in requests])
+
+    wrong = request("wrong dimension")
+    await run(cache, Vectors(cache, [(wrong.key, three)]), [[wrong]], dimension=2)
+    assert cache.get_many([wrong.key]) == {wrong.key: two}
 
 
 async def test_a_row_on_which_the_server_fails_takes_no_neighbour_with_it(cache):
@@ -381,10 +441,10 @@ async def test_answers_that_came_after_the_grace_are_still_kept(cache):
     dispatch = Dispatch([(endpoint(concurrency=2, batch_size=1), Server())], cache, lambda event: None,
                         free_bytes=lambda: 1 << 40)
 
-    def stalled(answers):
+    def stalled(answers, can_use):
         entered.set()
         slow.wait(5)
-        put(answers)
+        return put(answers, can_use)
 
     cache.put_many = stalled
     with pytest.raises(ExceptionGroup):
@@ -458,45 +518,6 @@ async def test_requests_that_are_given_up_are_durable_first_and_never_sent(cache
         await group.whole.wait()
         dispatch.close()
     assert server.calls == [["text 2"]]
-
-
-async def test_a_check_before_an_endpoint_sends_and_pays_as_all_others(cache):
-    server, seen = Server(), []
-
-    async def check(send):
-        if not seen:
-            seen.append(await send([request("known")]))
-
-    dispatch = Dispatch([(endpoint(concurrency=1, price=Price(request=1.0)), server)], cache,
-                        lambda event: None, free_bytes=lambda: 1 << 40)  # fmt: skip
-    dispatch.guard(0, check)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(dispatch.run)
-        group = Group()
-        await dispatch.admit(group, texts(2))
-        await group.whole.wait()
-        dispatch.close()
-    assert server.calls == [["known"], ["text 0", "text 1"]]
-    assert [each.value for each in seen[0].settled] == ["KNOWN"]
-    assert (dispatch.usage.calls, dispatch.usage.cost_usd) == (2, 3.0)
-    assert len(cache.get_many([request("known").key])) == 0
-
-
-async def test_a_check_that_refuses_ends_the_run_before_the_call(cache):
-    server = Server()
-
-    async def check(send):
-        raise GuardError("another model")
-
-    dispatch = Dispatch([(endpoint(), server)], cache, lambda event: None, free_bytes=lambda: 1 << 40)
-    dispatch.guard(0, check)
-    with pytest.raises(ExceptionGroup) as caught:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(dispatch.run)
-            await dispatch.admit(Group(), texts(2))
-            await anyio.sleep_forever()
-    assert isinstance(caught.value.exceptions[0], GuardError)
-    assert server.calls == []
 
 
 async def test_the_disk_is_not_asked_before_each_call(cache):

@@ -20,7 +20,7 @@ __all__ = ["cache"]  # a fixture
 def test_a_poll_does_not_split_the_calls_of_other_endpoints():
     hub, spare = endpoint("hub"), endpoint("spare")
     group, queue = Group(), RouteQueue(SOLE)
-    entries = [InFlight(Request(b"%d" % n, "x", 10, Chunk(0, 1, 10)), group, n) for n in range(16)]
+    entries = [InFlight(Request(b"%d" % n, "x", 10, Chunk(0, 1, 10)), group, n, queue) for n in range(16)]
     queue.retry(PendingCall(0.0, entries, 14.0))
     assert len(queue.next(1.0, spare, 1).entries) == 1
     assert queue.next(1.0, hub, 16).entries == entries
@@ -128,6 +128,23 @@ async def test_no_worker_polls_in_a_loop_while_all_are_busy(cache, policy, monke
     assert polls < 40 * 12
 
 
+async def test_no_worker_polls_in_a_loop_while_two_wait_for_a_third(cache, monkeypatch):
+    polls, take = 0, Dispatch.take
+
+    def counted(self, *arguments):
+        nonlocal polls
+        polls += 1
+        return take(self, *arguments)
+
+    monkeypatch.setattr(Dispatch, "take", counted)
+    slow = (endpoint("slow", concurrency=1), Server("slow", seconds=0.3))
+    served = [slow, *((endpoint(name), Server(name)) for name in ("two", "three"))]
+    _, _, error = await run(cache, served, 12, policy="weighted")
+    assert error is None
+    assert len(slow[1].texts) >= 3
+    assert polls < 200
+
+
 def test_the_repr_of_an_endpoint_is_its_state():
     state = EndpointState(0, endpoint("hub", concurrency=8), Server("hub"), 0.0, lambda: 0.5)
     permits = [state.admission.lease(0.0, 1.0) for _ in range(4)]
@@ -139,7 +156,7 @@ def test_the_repr_of_an_endpoint_is_its_state():
 def test_the_repr_of_a_queue_counts_its_requests():
     queue, group, hub = RouteQueue(Route(((0, 1), (2,)))), Group(), endpoint("hub")
     assert repr(queue) == "<RouteQueue of endpoints 0, 1 then 2: 0 new, 0 to retry, 0 in flight>"
-    entries = [InFlight(Request(b"%d" % n, "x", 10, Chunk(0, 1, 10)), group, n) for n in range(5)]
+    entries = [InFlight(Request(b"%d" % n, "x", 10, Chunk(0, 1, 10)), group, n, queue) for n in range(5)]
     for entry in entries[:3]:
         queue.add(entry)
     queue.retry(PendingCall(4.0, entries[3:], 14.0))

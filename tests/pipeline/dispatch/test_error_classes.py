@@ -38,7 +38,7 @@ ROWS = {
     #                 alone            of two   sent billed outage pauses        longest lowers      cost  config
     "too_long":    Row(("split", 1),   "halve", 1,   0.0,   False, [],           None,  None,          0.0, True),
     "loading":     Row(WAITS,          "again", 1,   0.0,   True,  [(1, 0.5)],   21.0,  None,          5.0, False),
-    "rate":        Row(WAITS,          "again", 1,   0.0,   True,  [],           300.0, "rate limit",  5.0, False),
+    "rate":        Row(WAITS,          "again", 1,   0.0,   True,  [(2, 0.5)],   300.0, "rate limit",  5.0, False),
     "overload":    Row(WAITS,          "again", 1,   0.0,   True,  [(1, 0.5)],   315.0, "concurrency", 5.0, False),
     "unreachable": Row(WAITS,          "again", 0,   0.0,   True,  [(1, 0.125)], 315.0, None,          5.0, False),
     "quota":       Row(("stop", 7),    "stop",  1,   0.0,   False, [],           None,  None,          0.0, False),
@@ -48,6 +48,7 @@ ROWS = {
     "transient":   Row(("fail", 12),   "halve", 1,   0.0,   True,  [(20, 5.0)],  None,  None,         14.0, False),
     "ambiguous":   Row(("fail", 2),    "halve", 1,   0.5,   True,  [(20, 5.0)],  None,  None,         14.0, False),
     "invalid":     Row(("fail", 3),    "halve", 1,   0.5,   False, [],           None,  None,         14.0, False),
+    "truncated":   Row(("fail", 1),    "halve", 1,   0.5,   False, [],           None,  None,          0.0, False),
 }  # fmt: skip
 NAMES = {Retry: "again", Halve: "halve", SplitRequest: "split", Fail: "fail", Stop: "stop"}
 
@@ -77,7 +78,7 @@ def alone(error):
 def pauses(error):
     endpoint, paused = new_state(), []
     for number in range(1, 21):
-        refusal = endpoint.refused(REQUESTS, error, Permit(0.0, 0, 10.0), 1.0)
+        refusal = endpoint.refused(REQUESTS, error, Permit(0.0, 10.0), 1.0)
         paused += [(number, refusal.pause.seconds)] if refusal.pause else []
     return paused
 
@@ -90,14 +91,14 @@ def test_what_a_class_of_error_does(kind):
     assert NAMES[type(decide(error, 99, 2))] == row.of_two
 
     endpoint = new_state()
-    refusal = endpoint.refused(REQUESTS, error, Permit(1.0, 0, 10.0), 1.5)
-    expected = Usage(row.calls, 0, 1, 0, 0, row.billed_usd, 0.5, 0.5)
+    refusal = endpoint.refused(REQUESTS, error, Permit(1.0, 10.0), 1.5)
+    expected = Usage(row.calls, 0, 1, 0, 0, row.billed_usd, 0.5, 0.5, ambiguous=int(row.billed_usd > 0))
     assert refusal.usage == endpoint.meter.usage == expected
     assert (endpoint.failing_since < math.inf) is row.is_outage
 
     assert pauses(error) == row.pauses
     throttled = EndpointError(kind, "why", status=400, retry_after=3_600.0)
-    pause = new_state().refused(REQUESTS, throttled, Permit(0.0, 0, 10.0), 1.0).pause
+    pause = new_state().refused(REQUESTS, throttled, Permit(0.0, 10.0), 1.0).pause
     assert (pause and pause.seconds) == row.longest
 
     refused = new_state()
@@ -108,5 +109,6 @@ def test_what_a_class_of_error_does(kind):
 @pytest.mark.parametrize("kind", [None, *ERRORS])
 def test_the_event_of_a_call_holds_its_usage(kind):
     event = CallEnded("hub", 2, 0.5, 100, 7, 0.25, kind)
-    sent = ROWS[kind].calls if kind else 1
-    assert event.usage == Usage(sent, 0 if kind else 2, int(kind is not None), 100, 7, 0.25, 0.5, 0.5)
+    sent, ambiguous = (ROWS[kind].calls, int(ROWS[kind].billed_usd > 0)) if kind else (1, 0)
+    errors, requests = int(kind is not None), 0 if kind else 2
+    assert event.usage == Usage(sent, requests, errors, 100, 7, 0.25, 0.5, 0.5, ambiguous=ambiguous)

@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import gzip
+import json
+import os
 import re
+import resource
 import shutil
 import socket
 import ssl
@@ -13,10 +16,10 @@ import anyio
 import numpy as np
 import pytest
 
-from jobs.mock import Mock
+from jobs.mock import Fault, Mock
 from pipeline.endpoints import http
 from pipeline.endpoints.http import HttpEndpoint
-from pipeline.errors import EndpointError
+from pipeline.errors import DescriptorError, EndpointError
 from pipeline.records import Chunk, Deadline, Endpoint, Request
 from pipeline.secret import Secret
 from tests.support import require
@@ -195,17 +198,81 @@ async def test_a_connection_that_breaks_is_ambiguous(fault):
     assert str(error).startswith("the connection broke: ")
 
 
-@pytest.mark.parametrize("reply", [
-    b"SSH-2.0-OpenSSH_9.6\r\n",
-    b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\n{}",
-    b"HTTP/1.1 200 OK\r\nx: " + b"y" * 100_000 + b"\r\n\r\n",
-    whole(b"no gzip", b"content-encoding: gzip"),
-    b"HTTP/1.1 999999 ?\r\n\r\n",
-    b"",
+@pytest.mark.parametrize(("reply", "problem"), [
+    (b"SSH-2.0-OpenSSH_9.6\r\n", "the reply is not HTTP: b'SSH-2.0-OpenSSH_9.6'"),
+    (b"\x15\x03\x01\x00\x02\x02\x46", "(TLS: does the URL need https?)"),
+    (b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\n{}", "the reply is not HTTP: b'content-length: -5'"),
+    (b"HTTP/1.1 200 OK\r\nx: " + b"y" * 100_000 + b"\r\n\r\n",
+     "the reply has a header of more than 65,536 bytes"),
+    (b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 2_000 + b"\r\n", "the reply has more than 1,000 headers"),
+    (whole(b"no gzip", b"content-encoding: gzip"), "the reply is compressed with gzip"),
+    (whole(b"no zstd", b"content-encoding: zstd"), "the reply is compressed with zstandard (zstd)"),
+    (whole(b"no br", b"content-encoding: br"), "the reply is compressed with brotli (br), which was not"),
+    (b"HTTP/1.1 999999 ?\r\n\r\n", "the reply is not HTTP: b'HTTP/1.1 999999 ?'"),
 ])
-async def test_what_is_no_http_is_an_error_of_the_call(reply):
+async def test_a_reply_that_no_client_can_read_says_so_at_once(reply, problem):
     async with speaking(reply) as (url, _):
+        error = await refused(url)
+    assert error.kind == "config"
+    assert problem in str(error)
+
+
+async def test_a_server_that_spoke_http_before_gets_another_try():
+    async with speaking(whole(b"{}")) as (url, _), HttpEndpoint(endpoint(url)) as client:
+        with pytest.raises(EndpointError, match="200"):
+            await client.answer([request()])
+        async with speaking(b"SSH-2.0-OpenSSH_9.6\r\n") as (other, _):
+            client.endpoint = endpoint(other)
+            with pytest.raises(EndpointError, match="not HTTP") as caught:
+                await client.answer([request()])
+    assert caught.value.kind == "ambiguous"
+
+
+@pytest.mark.parametrize("size", [12_000, 60_000])
+async def test_a_header_of_a_proxy_is_read(size):
+    reply = whole(b"no", b"content-security-policy: " + b"a" * size)
+    async with speaking(reply) as (url, _):
+        assert str(await refused(url)) == "200 with an error: no"
+
+
+async def test_a_connection_that_closes_without_a_word_is_ambiguous():
+    async with speaking(b"") as (url, _):
         assert (await refused(url)).kind == "ambiguous"
+
+
+@pytest.mark.parametrize(("faults", "formats"), [
+    (["400 x1 body='encoding_format base64 is not supported'"], ["base64", "float"]),
+    (["500 x1 body='base64 encoding is not implemented'"], ["base64", "float"]),
+    (["empty x1"], ["base64", "float"]),
+    (["422 x2 body='encoding_format: Extra inputs are not permitted'"], ["base64", "float", None]),
+    (["400 x1 body='an unrelated fault'"], ["base64"]),
+])
+async def test_floats_are_asked_for_where_base64_is_refused_once_per_endpoint(faults, formats):
+    async with Mock(faults, record=True) as mock, HttpEndpoint(endpoint(mock.url)) as client:
+        for following in formats[1:]:
+            with pytest.raises(EndpointError) as caught:
+                await client.answer([request("a")])
+            assert caught.value.ask_with == {"encoding_format": following}
+        if len(formats) == 1:
+            with pytest.raises(EndpointError, match="unrelated"):
+                await client.answer([request("a")])
+        else:
+            assert len((await client.answer([request("a")])).settled) == 1
+        sent = [json.loads(call.body).get("encoding_format") for call in mock.bill.recorded]
+    assert sent == formats
+
+
+async def test_a_text_of_the_user_in_an_error_is_not_the_word_of_the_service():
+    text = "The model was not found in the archive of the mill, although it is listed there."
+    body = json.dumps({"error": {"message": f"cannot process this: {text}", "type": "invalid"}})
+    fault = Fault("status", status=400, body=body)
+    async with Mock([fault]) as mock, HttpEndpoint(endpoint(mock.url)) as client:
+        with pytest.raises(EndpointError) as caught:
+            await client.answer([request(text)])
+        assert caught.value.kind == "poison"
+        with pytest.raises(EndpointError) as caught:
+            await client.answer([request("Another text, so that these are its own words.")])
+        assert caught.value.kind == "config"
 
 
 async def test_a_client_works_after_any_of_these():
@@ -251,3 +318,17 @@ async def test_a_server_without_tls_is_refused_and_nothing_is_sent():
         error = await refused(mock.url.replace("http:", "https:"))
         assert (error.kind, str(error)) == ("auth", "no secure connection to 127.0.0.1")
         assert mock.bill.totals().calls == 0
+
+
+async def test_too_many_open_files_are_not_blamed_on_the_server():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with Mock() as mock, HttpEndpoint(endpoint(mock.url)) as client:
+        probe = os.dup(0)
+        os.close(probe)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (probe, hard))  # the next one is too many
+            with pytest.raises(DescriptorError, match=r"^endpoint `m`: too many open files$"):
+                await client.answer([request()])
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert len((await client.answer([request()])).settled) == 1

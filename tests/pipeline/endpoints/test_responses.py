@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.endpoints.kinds import KINDS
-from pipeline.endpoints.responses import refusal, requested_wait, vector_answers
+from pipeline.endpoints.refusals import refusal, requested_wait
+from pipeline.endpoints.responses import vector_answers
 from pipeline.errors import EndpointError
 from pipeline.records import Answer, Chunk, Endpoint, Failure, Request
 from pipeline.text import printable
@@ -131,7 +132,7 @@ REFUSALS = [
         "config",
     ),
     (422, b"Failed to deserialize the JSON body into the target type: missing field", "config"),
-    (404, b"Not Found", "poison"),
+    (404, b"Not Found", "config"),
     (301, b"", "config"),
     (307, body({"error": "moved"}), "config"),
     (529, b"", "overload"),
@@ -274,7 +275,7 @@ def requests(*inputs):
             endpoint("openai", "chat-completion", temperature=0),
             ["hi"],
             "/chat/completions",
-            {"model": "org/m", "messages": [{"role": "user", "content": "hi"}], "temperature": 0},
+            {"model": "org/m", "messages": [{"role": "user", "content": "hi"}], "stream": False, "temperature": 0},
         ),
         (
             endpoint("hf", normalize=True),
@@ -298,7 +299,7 @@ def requests(*inputs):
             endpoint("hf", "chat-completion"),
             ["hi"],
             "/hf-inference/models/org/m/v1/chat/completions",
-            {"model": "org/m", "messages": [{"role": "user", "content": "hi"}]},
+            {"model": "org/m", "messages": [{"role": "user", "content": "hi"}], "stream": False},
         ),
         (
             endpoint("tei", truncate=False),
@@ -427,3 +428,158 @@ def test_a_chat_without_a_text_is_a_failure(reply, kind):
     (failure,) = decode("openai", 1, reply, "chat-completion")
     assert isinstance(failure, Failure)
     assert failure.kind == kind
+
+
+def spoiled(**fields):
+    return body({"model": "gpt", "choices": [{"message": {"content": "half"}, "finish_reason": "stop"}]} | fields)
+
+
+@pytest.mark.parametrize(("reply", "kind"), [
+    (chat(finish_reason="error", error={"code": 502, "message": "upstream went away"}), "transient"),
+    (chat(error={"code": 429, "message": "slow down"}), "rate"),
+    (chat(error={"code": 503}), "overload"),
+    (chat(finish_reason="error"), "invalid"),
+    (chat(finish_reason="abort"), "invalid"),
+    (chat(native_finish_reason="MALFORMED_RESPONSE"), "invalid"),
+    (chat(native_finish_reason="SAFETY"), "poison"),
+    (chat(finish_reason="sensitive"), "poison"),
+    (chat(finish_reason="content_filter", message={"content": None}), "poison"),
+    (spoiled(error={"message": "model x not found"}), "config"),
+    (spoiled(error="backend lost"), "invalid"),
+    (spoiled(errors=[{"message": "too many requests"}]), "rate"),
+    (spoiled(status="failed"), "invalid"),
+    (spoiled(success=False), "invalid"),
+    (spoiled(base_resp={"status_code": 1008, "status_msg": "insufficient balance"}), "quota"),
+    (body({"base_resp": {"status_code": 1039, "status_msg": "tokens exceed the limit"}, "choices": None}), "too_long"),
+    (body({"code": 1302, "msg": "请求过于频繁", "data": None}), "rate"),
+    (body({"code": 500, "message": "x", "success": False}), "transient"),
+    (body([{"error": "Model x is currently loading"}]), "loading"),
+    (body({"detail": "no such model"}), "config"),
+    (body({"message": "prompt is too long: 900 tokens > 512"}), "too_long"),
+    (b"upstream overloaded", "overload"),
+])  # fmt: skip
+def test_a_200_that_says_it_is_no_answer_is_an_error_of_its_class(reply, kind):
+    try:
+        (failure,) = decode("openai", 1, reply, "chat-completion")
+    except EndpointError as error:
+        failure = error
+    assert not isinstance(failure, Answer)
+    assert failure.kind == kind
+
+
+@pytest.mark.parametrize("fields", [
+    {"error": None}, {"error": ""}, {"error": {}}, {"error": {"code": 0, "message": "success"}},
+    {"errors": []}, {"status": "completed"}, {"success": True}, {"code": 200, "message": "OK"},
+    {"base_resp": {"status_code": 0, "status_msg": ""}}, {"detail": "served by node 3"},
+])  # fmt: skip
+def test_a_field_that_says_nothing_is_wrong_leaves_the_answer_alone(fields):
+    assert decode("openai", 1, spoiled(**fields), "chat-completion") == [Answer("half", 0, 0, False, "gpt")]
+
+
+@pytest.mark.parametrize("reason", [
+    "stop", "eos", "eos_token", "end_turn", "stop_sequence", "STOP", "COMPLETE", "normal", "", None,
+])  # fmt: skip
+def test_every_legal_end_of_a_text_is_an_answer(reason):
+    assert decode("openai", 1, chat(finish_reason=reason), "chat-completion") == [Answer("yes", 9, 1, False, "gpt")]
+
+
+@pytest.mark.parametrize("reason", ["length", "max_tokens", "MAX_TOKENS", "model_length"])
+@pytest.mark.parametrize("content", [None, "", " ", [], "<think>so", "<think>so</think> "])
+def test_a_budget_that_ran_out_before_the_text_is_named_and_not_tried_again(reason, content):
+    reply = chat(finish_reason=reason, message={"content": content})
+    (failure,) = decode("openai", 1, reply, "chat-completion")
+    assert failure == Failure(
+        "truncated",
+        f"200 without a text: the token limit (max_tokens) ran out first (finish_reason: {reason})",
+    )
+
+
+def test_the_message_tells_the_budget_and_what_went_to_reasoning():
+    reply = msgspec.json.decode(chat(finish_reason="length", message={"content": None}))
+    reply["usage"] = {"completion_tokens": 64, "completion_tokens_details": {"reasoning_tokens": 60}}
+    end = endpoint("openai", "chat-completion", max_tokens=64)
+    (failure,) = KINDS["openai"].protocol().decode(end, 1, 200, {}, body(reply))
+    assert failure.message == (
+        "200 without a text: max_tokens = 64 ran out first (finish_reason: length); 60 of 64 tokens were reasoning"
+    )
+
+
+def test_a_summary_whose_budget_ran_out_is_named_too():
+    reply = [{"summary_text": "", "details": {"finish_reason": "length"}}]
+    (failure,) = decode("hf", 1, body(reply), "summarization")
+    assert failure.kind == "truncated"
+
+
+@pytest.mark.parametrize("content", [
+    [{"type": "text", "text": "yes"}],
+    [{"type": "thinking", "thinking": [{"type": "text", "text": "so"}]}, {"type": "text", "text": "ye"},
+     {"type": "output_text", "text": "s"}],
+    "yes",
+])  # fmt: skip
+def test_text_parts_of_a_message_are_joined(content):
+    reply = chat(message={"content": content})
+    assert decode("openai", 1, reply, "chat-completion") == [Answer("yes", 9, 1, False, "gpt")]
+
+
+def event(choice, **more):
+    return "data: " + body({"model": "gpt", "choices": [choice] if choice else []} | more).decode() + "\n\n"
+
+
+STREAM = (
+    ": keep-alive\n\n" + event({"delta": {"role": "assistant", "content": "ye"}})
+    + event({"delta": {"content": "s"}}) + event({"delta": {}, "finish_reason": "stop"})
+    + event(None, usage={"prompt_tokens": 9, "completion_tokens": 1})
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("raw", [
+    chat() + b"\n\ndata: [DONE]\n\n",
+    chat() + b"data: [DONE]",
+    b"\xef\xbb\xbf" + chat(),
+    b"\n\n\n" + chat(),
+    b": keep-alive\n\n" + chat(),
+    b"data: " + chat() + b"\n\ndata: [DONE]\n\n",
+    (STREAM + "data: [DONE]\n\n").encode(),
+    STREAM.encode(),
+])  # fmt: skip
+def test_an_answer_in_or_beside_a_stream_is_taken(raw):
+    assert decode("openai", 1, raw, "chat-completion") == [Answer("yes", 9, 1, False, "gpt")]
+
+
+@pytest.mark.parametrize("raw", [
+    event({"delta": {"content": "ye"}}).encode(),
+    b"data: {\n\n",
+    event({"delta": {"content": "ye"}}).encode() + b'data: {"error": {"code": 502, "message": "lost"}}\n\n',
+])  # fmt: skip
+def test_a_stream_that_was_cut_is_no_answer(raw):
+    with pytest.raises(EndpointError) as caught:
+        decode("openai", 1, raw, "chat-completion")
+    assert caught.value.kind in ("invalid", "transient")
+
+
+def test_an_item_of_a_batch_that_is_an_error_fails_alone():
+    data = [{"index": 0, "embedding": [1.0, 0.0]}, {"index": 1, "embedding": None, "error": {"code": 429}},
+            {"index": 2, "error": {"message": "input is too long: 900 tokens > 512"}}]  # fmt: skip
+    answers = decode("openai", 3, body({"data": data, "model": "m"}))
+    assert answers[0] == Answer(ONE, 0, 0, False, "m")
+    assert [answer.kind for answer in answers[1:]] == ["transient", "too_long"]
+    with pytest.raises(EndpointError) as caught:
+        decode("openai", 1, body({"data": [{"error": {"code": 429}}]}))
+    assert caught.value.kind == "rate"
+
+
+@pytest.mark.parametrize("name", ["dimensions", "output_dimension", "dimension"])
+def test_a_server_that_ignores_the_dimension_asked_for_is_a_configuration_error(name):
+    end = endpoint("openai", **{name: 3})
+    reply = body({"data": [{"index": 0, "embedding": [1.0, 0.0]}]})
+    with pytest.raises(EndpointError) as caught:
+        KINDS["openai"].protocol().decode(end, 1, 200, {}, reply)
+    assert (caught.value.kind, str(caught.value)) == (
+        "config", f"parameters.{name} = 3, but the server gives vectors of 2 dimensions",
+    )  # fmt: skip
+
+
+def test_base64_that_is_no_float32_is_named():
+    reply = body({"data": [{"index": 0, "embedding": base64.b64encode(b"12345").decode()}]})
+    with pytest.raises(EndpointError, match="a vector of 5 bytes, not a multiple of 4"):
+        decode("openai", 1, reply)

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from jobs.mock import serving
+from jobs.mock import Fault, serving
+from pipeline.endpoints.server_info import listed_limit
 
 
 @pytest.fixture
@@ -33,12 +34,18 @@ def arguments(command, rows, url, tmp_path, *more):
     ]
 
 
-def test_the_same_model_behind_another_url_is_not_paid_twice(textmill, rows, tmp_path):
-    with serving() as one, serving() as other:
+@pytest.mark.parametrize(("revision", "texts"), [("5c38ec7c", 0), (None, 3)])
+def test_the_same_model_behind_another_url_is_not_paid_twice(
+    textmill, rows, tmp_path, revision, texts
+):
+    """A server that names the revision needs no comparison; the name alone proves nothing."""
+    with serving(revision=revision) as one, serving(revision=revision) as other:
         assert textmill(*arguments("run", rows, one.url, tmp_path)).code == 0
         assert textmill(*arguments("run", rows, other.url, tmp_path)).code == 0
         assert one.bill.totals().inputs == 9
-        assert other.bill.totals().inputs == 0
+        assert other.bill.totals().inputs == texts
+        assert textmill(*arguments("run", rows, other.url, tmp_path)).code == 0
+        assert other.bill.totals().inputs == texts  # compared once
 
 
 def test_a_plan_needs_no_network_and_a_finished_job_no_server(textmill, rows, tmp_path):
@@ -143,3 +150,52 @@ def test_what_is_remembered_of_a_server_refuses_no_job_that_it_serves_by_now(tex
         named = arguments("run", rows, other.url, tmp_path, "--model", "another/model")
         assert textmill(*named).code == 0
         assert other.bill.totals().inputs == 9
+
+
+def models(*entries):
+    return Fault("status", status=200, body={"object": "list", "data": list(entries)}, path="/v1/models")
+
+
+def as_openai(rows, mock, tmp_path, *more):
+    return [
+        "run", "embed", "-i", rows, "--id", "id", "-o", tmp_path / "out.parquet", "--kind", "openai",
+        "--url", f"{mock.url}/v1", "--model", "m", "--json", *more,
+    ]  # fmt: skip
+
+
+def test_the_limit_in_a_list_of_models_refuses_a_larger_chunk_before_it_is_paid(textmill, rows, tmp_path):
+    with serving([models({"id": "m", "max_model_len": 512})]) as mock:
+        ran = textmill(*as_openai(rows, mock, tmp_path, "--size", "4000"))
+        assert (ran.code, mock.bill.totals().calls) == (2, 0)
+        assert "a chunk may have 6,000 tokens, more than `m` reads (512)" in ran.err
+        assert textmill(*as_openai(rows, mock, tmp_path, "--size", "300")).code == 0
+
+
+@pytest.mark.parametrize("fault", ["404 path=/v1/models", "501 path=/v1/models", "401 path=/v1/models",
+                                   "reset path=/v1/models", "html path=/v1/models"])  # fmt: skip
+def test_a_server_without_a_list_of_models_names_no_limit(textmill, rows, tmp_path, fault):
+    with serving([fault]) as mock:
+        assert textmill(*as_openai(rows, mock, tmp_path)).code == 0
+
+
+@pytest.mark.parametrize(("entries", "limit"), [
+    ([{"id": "m", "max_model_len": 4096}, {"id": "n", "max_model_len": 9}], 4096),
+    ([{"id": "other", "root": "m", "context_length": 512}, {"id": "n"}], 512),
+    ([{"id": "path/of.gguf", "meta": {"n_ctx_train": 2048, "n_embd": 384}}], 2048),
+    ([{"id": "m", "context_window": 131072, "max_input_tokens": 8192}], 8192),
+    ([{"id": "a", "max_model_len": 7}, {"id": "b", "max_model_len": 7}], None),
+    ([{"id": "m", "max_model_len": None}], None),
+    ([{"id": "m", "max_model_len": 0}], None),
+    ([{"id": "m", "max_model_len": True}], None),
+    (["m"], None),
+])  # fmt: skip
+def test_the_limit_of_a_model_in_a_list(entries, limit):
+    assert listed_limit(json.dumps({"data": entries}).encode(), "m") == limit
+    assert listed_limit(b"{", "m") is None
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+def test_a_server_whose_info_is_definitely_none_is_no_outage(textmill, rows, tmp_path, status):
+    with serving([f"{status} path=/info"]) as mock:
+        ran = textmill(*arguments("run", rows, mock.url, tmp_path, "--max-outage", "0.3"))
+        assert (ran.code, ran.last["ok"]) == (0, 9)

@@ -212,3 +212,26 @@ def test_calls_in_flight_that_are_refused_alike_begin_one_pause():
     error = EndpointError("rate", "too many", status=429, retry_after=3_600.0)
     pauses = [admission.refused(permit, 1.0, error) for permit in permits]
     assert pauses == [Pause(300.0, True), None, None]
+
+
+@pytest.mark.parametrize(("name", "tokens"), [("requests", 1.0), ("tokens", 500.0)])
+@pytest.mark.parametrize(("per_minute", "is_limit"), [("1", True), ("0.99", False), ("0", False)])
+def test_a_limit_of_a_header_is_at_least_one_a_minute(name, tokens, per_minute, is_limit):
+    made = admission_of(kind="local", concurrency=99)
+    made.learn({f"x-ratelimit-limit-{name}": per_minute}, 0.0, 0.0)
+    assert (made.limit_seconds(0.0, tokens) > 0) is is_limit
+
+
+def test_a_429_without_a_time_pauses_from_the_second_refused_round_trip():
+    made = admission_of(concurrency=2)
+    for now, seconds in ((1.0, None), (2.0, 0.5), (3.0, 1.0), (4.0, 2.0), (9.0, 2.5), (20.0, 2.5)):
+        permits = []
+        while isinstance(permit := made.lease(now, 1.0), Permit):
+            permits.append(permit)
+        pauses = [made.refused(permit, now, refused("rate")) for permit in permits]
+        assert pauses[-1] == (Pause(seconds, False) if seconds else None)
+        assert pauses[:-1] == [None] * (len(permits) - 1)
+    assert made.is_paused(20.0)
+    probe = made.lease(22.5, 1.0)
+    made.answered(probe, 23.0, None)
+    assert not made.is_paused(23.0)

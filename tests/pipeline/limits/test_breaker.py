@@ -1,3 +1,6 @@
+import random
+from collections import deque
+
 import pytest
 
 from pipeline.limits.breaker import (
@@ -66,11 +69,13 @@ def failing(pattern, seconds_apart):
 @pytest.mark.parametrize(("pattern", "seconds_apart", "broken"), [
     ([True] * 19, 0.0, False),
     ([True] * 20, 0.0, True),
-    ([True, False] * 10, 0.0, True),
+    ([True, False] * 10, 0.0, False),
+    (([True] * 19 + [False]) * 9, 0.001, False),
+    ([False] * 500 + [True] * 20, 0.0, True),
     ([True, False, False] * 40, 0.01, False),
     ([True] * 40, 10.0, False),
 ])
-def test_half_of_twenty_calls_at_once_opens_the_breaker(pattern, seconds_apart, broken):
+def test_twenty_failures_in_a_row_open_the_breaker_and_a_share_of_failures_does_not(pattern, seconds_apart, broken):
     assert should_open(failing(pattern, seconds_apart)) is broken
 
 
@@ -100,3 +105,29 @@ def test_twenty_failures_in_a_row_break_it_however_much_it_answered_before():
     assert should_open(recorded(health, 1.0, 1.0, failed=True))
     health = recorded(recorded(health, 1.1, 1.1, failed=False), 1.2, 1.2, failed=True)
     assert not should_open(health)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.4, 0.5])
+@pytest.mark.parametrize("concurrency", [1, 8, 64])
+def test_a_working_endpoint_with_random_faults_is_no_outage(share, concurrency):
+    rng, health, in_flight = random.Random(7), Health(), deque()
+    for call in range(20_000):
+        in_flight.append(call * 0.01)
+        if len(in_flight) >= concurrency:
+            health = recorded(health, call * 0.01, in_flight.popleft(), failed=rng.random() < share)
+            assert not should_open(health)
+
+
+@pytest.mark.parametrize("concurrency", [1, 8, 64])
+def test_a_dead_endpoint_is_found_after_twenty_calls_that_began_after_its_last_answer(concurrency):
+    health, in_flight, failed = Health(), deque(), 0
+    for call in range(2_000):
+        in_flight.append(call)
+        if len(in_flight) < concurrency:
+            continue
+        began = in_flight.popleft()
+        health = recorded(health, call * 0.01, began * 0.01, failed=began >= 1_000)
+        failed += began >= 1_000
+        if should_open(health):
+            break
+    assert failed == 20 + (failed > 20)

@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from pipeline.limits.prices import cost, output_tokens_bound, rent
+from pipeline.limits.prices import cost, is_believable, output_tokens_bound, rent
 from pipeline.records import Price
 
 AMOUNT = st.integers(0, 10**9)
@@ -60,3 +60,20 @@ def test_the_most_that_one_answer_may_have(task, parameters, tokens):
 def test_an_hour_is_paid_once_however_many_calls_run():
     assert rent(Price(hour=3.6), 1_000) == pytest.approx(1.0)
     assert rent(None, 1_000) == 0.0
+
+
+@pytest.mark.parametrize(("reported", "counted", "characters", "requests", "expected"), [
+    (0, 100, 400, 1, True),  # not reported
+    (100, 100, 400, 1, True),
+    (200, 100, 400, 1, True),  # another tokenizer
+    (330, 60, 240, 1, True),  # a system prompt of the service
+    (26, 100, 400, 1, True),
+    (400, 100, 400, 1, False),  # characters
+    (404, 100, 400, 4, False),
+    (100, 100, 100, 1, True),  # Chinese: a character is a token
+    (3, 100, 400, 1, False),
+    (10_000, 100, 400, 1, False),
+    (2**53 - 1, 100, 400, 1, False),
+])  # fmt: skip
+def test_the_usage_that_is_believed(reported, counted, characters, requests, expected):
+    assert is_believable(reported, counted, characters, requests) is expected

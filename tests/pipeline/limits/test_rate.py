@@ -262,3 +262,34 @@ def test_an_inferred_limit_grows_while_it_is_in_use_up_to_what_was_declared():
 def test_a_clock_that_steps_back_changes_nothing():
     state = at(bucket(6_000, 0.0), 50.0)
     assert at(state, 40.0) == state
+
+
+@pytest.mark.parametrize(
+    ("calm_seconds", "pause_seconds", "gained"),
+    [
+        (0.0, 0.0, 0.004),
+        (0.0, 0.25, 0.004),
+        (0.0, 0.5, 0.002),  # a 429 cost twice the cheap quarter of a second
+        (0.0, 0.75, 0.004 / 3),
+        (0.0, 1.0, 0.001),
+        (0.0, 300.0, 0.001),  # at most four times slower
+        (20.0, 0.0, 0.004),
+        (40.0, 0.0, 0.008),
+        (60.0, 0.0, 0.016),
+        (60.0, 1.0, 0.016),  # after a minute without a 429 the price of a try does not count
+        (40.0, 1.0, 0.008 / 2),
+        (120.0, 0.0, 0.05),  # at most 5 % a second
+    ],
+)
+def test_what_the_factor_gains_in_a_second(calm_seconds, pause_seconds, gained):
+    state = bucket(6_000.0, 0.0)._replace(
+        at=100.0 + calm_seconds, cut_at=100.0, factor=0.5, pause_seconds=pause_seconds
+    )
+    assert at(state, 101.0 + calm_seconds).factor == pytest.approx(0.5 + gained, rel=1e-9)
+
+
+def test_a_factor_above_1_gains_in_proportion():
+    state = bucket(60.0, 0.0, is_declared=False)._replace(
+        at=100.0, cut_at=100.0, factor=2.0, is_inferred=True, level=-9.0
+    )
+    assert at(state, 101.0).factor == pytest.approx(2.008)

@@ -43,7 +43,7 @@ def decide(kind, attempts=1, size=1, status=None, retry_after=None, **more):
         ("too_long", 1, 1, 413, Fail()),
         ("rate", 500, 32, 429, Retry(0.5)),
         ("loading", 500, 32, 503, Retry(0.0)),
-        ("overload", 500, 32, 503, Retry(0.0)),
+        ("overload", 500, 32, 503, Retry(0.5)),
         ("unreachable", 500, 32, None, Retry(0.0)),
     ],
 )
@@ -53,8 +53,8 @@ def test_what_follows_from_an_error(kind, attempts, size, status, expected):
 
 
 def test_only_the_call_waits_if_the_server_names_no_time():
-    assert decide("rate", retry_after=0.0) == Retry(0.5)
-    assert decide("rate", retry_after=7.0) == Retry(0.0)
+    assert decide("rate", retry_after=0.0) == decide("overload") == Retry(0.5)
+    assert decide("rate", retry_after=7.0) == decide("overload", retry_after=7.0) == Retry(0.0)
 
 
 def test_a_connection_that_breaks_in_silence_points_at_the_endpoint():
@@ -115,3 +115,10 @@ def test_a_pause_is_positive_and_bounded_whatever_the_server_requests(kind, retr
 def test_retry_after_is_honoured_and_clamped(retry_after, min_seconds):
     error = EndpointError("rate", "", retry_after=retry_after)
     assert min_seconds <= pause(error, 1, lambda: 0.0) <= 330
+
+
+@pytest.mark.parametrize("kind", ["poison", "config", "invalid"])
+def test_another_way_of_asking_is_tried_at_once_whatever_the_class(kind):
+    error = EndpointError(kind, "encoding_format is not supported", status=400)
+    error.ask_with = {"encoding_format": "float"}
+    assert verdict(error, 99, 32, "hub", lambda: 0.5) == Retry(0.0)

@@ -546,7 +546,7 @@ def test_a_changed_model_is_detected_before_its_vectors_mix(new_project):
     assert summary.usage.tokens == 4
     project.turn = 2.0
     summary = night(project, rows, code=14)
-    assert (summary.exit, project.new_calls()) == (14, 3)
+    assert (summary.exit, project.new_calls()) == (14, 6)  # the three texts, and once more
     assert "the model answers other vectors than before" in str(project.error)
     assert project.content() != content
     content = project.content()

@@ -89,20 +89,6 @@ def taker(policy, views):
     ("cheapest", [view(0, cost=1.0), view(1, cost=1.0)], [0]),
     ("fastest", [view(0, seconds=0.4), view(1, seconds=0.2)], [1]),
     ("fastest", [view(0, seconds=0.4), view(1)], [1]),  # nobody knows yet: it is tried
-    ("weighted", [view(0, share=3.0), view(1, share=2.5)], [0, 1]),
-    ("weighted", [view(0, share=3.1), view(1, share=2.0)], [1]),
-    ("weighted", [view(0, share=3.1), view(1, share=2.0, room=False)], []),
 ])  # fmt: skip
 def test_who_takes_a_call(policy, views, taken):
     assert taker(policy, views) == taken
-
-
-@given(st.lists(st.floats(0.1, 10), min_size=2, max_size=5), st.integers(50, 300))
-def test_weighted_shares_stay_within_two_calls(weights, calls):
-    shares = [0.0] * len(weights)
-    for _ in range(calls):
-        views = [view(at, share=share, step=1 / weight)
-                 for at, (share, weight) in enumerate(zip(shares, weights, strict=True))]
-        at = taker("weighted", views)[0]
-        shares[at] += 1 / weights[at]
-    assert max(shares) - min(shares) <= 2 * max(1 / weight for weight in weights) + 1e-9

@@ -1,68 +1,39 @@
-"""The canary alone: what it asks of a server, and when it speaks of another model."""
+"""The drift check alone: what it compares, and what it says of another model."""
 
-import anyio
 import numpy as np
 import pytest
 
-from pipeline.errors import GuardError
-from pipeline.records import Answer, Answered, Chunk, Endpoint, Request
+from pipeline.records import Answer, Chunk, Endpoint, Request
 from pipeline.runs.drift import DriftCheck
 
-ONE, OTHER, LONGER = ([1.0, 0.0], [0.0, 1.0], [1.0, 0.0, 0.0])
+ENDPOINT = Endpoint(name="e", kind="openai", task="feature-extraction", model="m", identity=("m",))
+KNOWN = Request(b"known", "known", 1, Chunk(0, 1, 1))
 
 
 def answer(vector):
     return Answer(np.array(vector, "<f4").tobytes(), 1, 0, False, "m")
 
 
-def of(*answers):
-    """A canary of one text, and a server that gives these answers, then the last one for ever."""
-    left, sent = list(answers), []
-
-    async def send(requests):
-        sent.append([each.input for each in requests])
-        await anyio.lowlevel.checkpoint()
-        vector = left.pop(0) if len(left) > 1 else left[0]
-        return Answered([answer(vector) for _ in requests])
-
-    known = [(request("known"), answer(ONE).value)]
-    return DriftCheck(ENDPOINT, known, lambda: sent.append("passed")), send, sent
+def check():
+    passed = []
+    known = [(KNOWN, answer([1.0, 0.0]))]
+    return DriftCheck(ENDPOINT, known, lambda: passed.append(True)), passed
 
 
-def request(text):
-    return Request(text.encode(), text, 1, Chunk(0, 1, 1))
+@pytest.mark.parametrize(("vector", "cosine"), [
+    ([1.0, 0.0], None), ([3.0, 0.001], None), ([0.0, 1.0], "0.000"), ([1.0, 0.5], "0.894"),
+    ([1.0, 0.0, 0.0], "-1.000"), ([0.0, 0.0], "-1.000"),
+])  # fmt: skip
+def test_a_vector_is_compared_with_the_one_before(vector, cosine):
+    error = check()[0].compare(KNOWN, answer(vector))
+    assert error is None or f"e: the model answers other vectors than before (cosine {cosine}" in str(error)
+    assert (error is None) is (cosine is None)
 
 
-ENDPOINT = Endpoint(name="e", kind="openai", task="feature-extraction", model="m", identity=("m",))
-
-
-def test_a_vector_of_another_length_is_asked_for_once_more():
-    canary, send, sent = of(LONGER, ONE)
-    anyio.run(canary, send)
-    assert sent == [["known"], ["known"], "passed"]
-    anyio.run(canary, send)
-    assert sent == [["known"], ["known"], "passed"]  # once a run
-    canary, send, sent = of(LONGER)
-    with pytest.raises(GuardError, match="cosine -1"):
-        anyio.run(canary, send)
-    assert sent == [["known"], ["known"]]
-
-
-def test_calls_that_begin_together_ask_a_model_that_moved_once():
-    canary, send, sent = of(OTHER)
-    refused = []
-
-    async def call():
-        try:
-            await canary(send)
-        except GuardError as error:
-            refused.append(str(error))
-
-    async def together():
-        async with anyio.create_task_group() as group:
-            for _ in range(8):
-                group.start_soon(call)
-
-    anyio.run(together)
-    assert sent == [["known"]]
-    assert len(refused) == 8
+def test_it_passes_if_one_text_was_compared_and_else_ends_the_run():
+    drift, passed = check()
+    assert [each.input for each in drift.requests] == ["known"]
+    assert (drift.end(1), passed) == (None, [True])
+    drift, passed = check()
+    assert str(drift.end(0)).startswith("e: 1 text of the last commit got no vector when sent again")
+    assert passed == []
