@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from chunkers.boundaries.graphemes import in_short_word, is_break
+from chunkers.boundaries.graphemes import begins_word
 from chunkers.tokens.encoded import Encoded, check_sizes
 from chunkers.tokens.tokenizers import Tokenizer
 from chunkers.tokens.tokenizers import tokenizer as tokenizer_by_name
@@ -49,11 +49,7 @@ def _overlap_start(encoded: Encoded, previous: int, cut: int, overlap: int) -> i
     """The first place after `previous` with at most `overlap` tokens from there to `cut`."""
     place = max(previous + 1, encoded.place(encoded.locate(cut)[0] - overlap))
     while place < cut:
-        if _begins(encoded.text, place) and encoded.count_alone(place, cut) <= overlap:
+        if begins_word(encoded.text, place) and encoded.count_alone(place, cut) <= overlap:
             return place
         place += 1
     return cut
-
-
-def _begins(text: str, place: int) -> bool:
-    return is_break(text, place) and not in_short_word(text, place)

@@ -20,7 +20,7 @@ from pipeline import events
 from pipeline.cache.lookup import Outcomes
 from pipeline.cache.store import AnswerCache
 from pipeline.dispatch.dispatch import Dispatch
-from pipeline.dispatch.origins import Kept
+from pipeline.dispatch.origins import KeptAnswer
 from pipeline.dispatch.queue import Group
 from pipeline.dispatch.settling import TOO_SHORT
 from pipeline.errors import TextmillError, TooManyFailed
@@ -52,7 +52,7 @@ class Loop:
         aggregator: Aggregator,
         groups: Iterator[list[WorkItem]],
         *,
-        reused: Sequence[Kept] = (),
+        reused: Sequence[KeptAnswer] = (),
         rows: int,
         cache: AnswerCache,
         dispatch: Dispatch,

@@ -89,10 +89,8 @@ def plan_requests(
 ) -> Plan:
     """The plan of these requests; with `reuse`, rows that are copied from the last output are left
     out. Blocks: run it in a thread."""
-    keys, loads = (
-        factory.keys,
-        [_Load(endpoint, call_times.get(endpoint.name)) for endpoint in factory.endpoints],
-    )
+    keys = factory.keys
+    loads = [_Load(endpoint, call_times.get(endpoint.name)) for endpoint in factory.endpoints]
     known_keys, foreign = KnownKeys(), ForeignAnswers(factory, cache)
     total = cached = 0
     for group in prepare(factory, survey, reuse):

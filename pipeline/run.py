@@ -291,7 +291,7 @@ class _Run(NamedTuple):
         output, counts = self.pipeline.output, target.sink.counts
         rows = await run_sync(target.sink.commit)
         self.emit(events.Committed(output.path, rows))
-        if await run_sync(lambda: target.sink.became_blank):
+        if await run_sync(target.sink.became_blank):
             problem = "no row has a vector any more; the table keeps the columns of the last commit"
             self.emit(events.Warned(f"{shown(output.path)}: {problem}"))
         record.manifest = replace(

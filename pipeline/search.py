@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.disk.json_lines import JsonLines
 from pipeline.disk.output_path import output_suffix
 from pipeline.errors import InputError, UsageError
-from pipeline.source.values import python_values
+from pipeline.source.types.values import python_values
 from pipeline.text import reason, shown
 
 Batch = tuple[NDArray[np.float32], Callable[[int], dict[str, Any]]]

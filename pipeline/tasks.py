@@ -20,6 +20,10 @@ WIRE_PARAMETERS = frozenset({"encoding_format", "stream"})
 """Parameters that change how an answer is written, not the answer: no part of a key."""
 
 
+OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens", "max_new_tokens", "max_length")
+"""Parameters that bound the tokens of an answer; the first that is set counts."""
+
+
 def answer_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that may change an answer."""
     return {name: value for name, value in parameters.items() if name not in WIRE_PARAMETERS}

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from contextlib import closing
 from typing import NamedTuple
 
@@ -26,6 +27,19 @@ settings.load_profile("textmill")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what goes on in its background so, and every child would ignore ctrl-C, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def zone(monkeypatch):
+    """Sets the time zone of this process."""
+
+    def use(name):
+        monkeypatch.setenv("TZ", name)
+        time.tzset()
+
+    yield use
+    monkeypatch.undo()
+    time.tzset()
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ NEAR = 1024
 TAIL_CHARS = 16
 """Characters after a point that decide."""
 
-# At most six letters each. Chosen by hand after the suppressions of sentence breaks in Unicode's
-# CLDR: only those that stand before a name (first table) or a number (second table).
+# At most six letters each, chosen by hand: only those that stand before a name (first table) or a
+# number (second table).
 TITLES = {
     "en": "mr mrs ms dr prof st rev hon gov sen rep capt lt col gen sgt messrs vs cf viz approx mt",
     "de": "nr hr fr bzw vgl ca dipl ing hrsg lt ggf evtl zzgl inkl abb s u v",

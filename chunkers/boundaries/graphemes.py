@@ -167,6 +167,11 @@ def in_short_word(text: str, position: int) -> bool:
     return high - low <= LONGEST_WORD
 
 
+def begins_word(text: str, position: int) -> bool:
+    """True if a text may begin here: at a grapheme cluster, and not inside a word."""
+    return is_break(text, position) and not in_short_word(text, position)
+
+
 def _is_word_character(character: str) -> bool:
     return character.isalnum() or character in "_'’" or unicodedata.category(character)[0] == "M"
 
@@ -254,7 +259,7 @@ def first_cut(text: str, low: int, high: int, clean: Clean) -> int:
                 return place
     whole = high
     for place in range(low, high):
-        if is_break(text, place) and not in_short_word(text, place):
+        if begins_word(text, place):
             if clean(place):
                 return place
             whole = min(whole, place)

@@ -45,7 +45,7 @@ ANSWERS = frozenset(
     "válasz cevap ответ відповідь απάντηση 答 答案 回答 답 대답".split()
 )
 """Labels of answers, which stay with their question. Source: the word `answer` in the languages of
-the abbreviations of `sentences`, and in Chinese, Japanese and Korean."""
+`abbreviations`, and in Chinese, Japanese and Korean."""
 
 
 @lru_cache(maxsize=1)

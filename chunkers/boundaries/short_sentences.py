@@ -120,6 +120,6 @@ def mark_at(text: str, place: int) -> int:
 def tables() -> tuple[bytes, bytes, bytes, bytes, bytes]:
     """The classes of characters, both decisions at stops, and pairs, as bytes: indexing is
     faster."""
-    tables = class_table(), *decisions(), pairs(), pairs_inside()
-    classes, first, verdict, over, inside = (table.tobytes() for table in tables)
+    arrays = class_table(), *decisions(), pairs(), pairs_inside()
+    classes, first, verdict, over, inside = (array.tobytes() for array in arrays)
     return classes, first, verdict, over, inside

@@ -16,7 +16,7 @@ from typing import Self
 
 import numpy as np
 
-from chunkers.boundaries.graphemes import in_short_word, is_break
+from chunkers.boundaries.graphemes import begins_word, is_break
 from chunkers.tokens.tokenizers import LETTER, SEAM, Ends, Tokenizer, merge_segments, segments
 from pipeline.errors import UsageError
 
@@ -242,17 +242,13 @@ class Encoded:
         if end == len(text) or not text[end].isspace() or text[end:].lstrip():
             return end, tokens
         stop = len(text[:end].rstrip())
-        for is_place in (_begins_word, is_break):
+        for is_place in (begins_word, is_break):
             for place in range(stop - 1, max(cut, stop - _REACH), -1):
                 if is_place(text, place) and text[cut:place].strip():
                     count = self.count_alone(start, place)
                     if count <= room:
                         return place, count
         return end, tokens
-
-
-def _begins_word(text: str, place: int) -> bool:
-    return is_break(text, place) and not in_short_word(text, place)
 
 
 def check_sizes(size: int, overlap: int, **shares: float) -> None:

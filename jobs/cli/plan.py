@@ -12,8 +12,6 @@ import click
 from jobs.cli.job_options import GroupedCommand, JobSettings, job_options
 from jobs.cli.shell import command, print_json, print_message, run_interruptibly
 from jobs.format import duration
-from jobs.history.register import runs
-from jobs.home import home
 from pipeline.errors import TextmillError
 from pipeline.records import Usage
 from pipeline.text import inflect, many, printable
@@ -106,11 +104,13 @@ def time_left(estimate: Plan) -> str:
 def call_times(job: Job) -> dict[str, CallTime]:
     """What a call of each endpoint took in the last run, of any job, that was answered by the same
     server; without those that no run in the register has met."""
+    from jobs.history.register import runs
+    from jobs.home import home_to_read
     from pipeline.plan import CallTime
 
     times: dict[str, CallTime] = {}
     with suppress(TextmillError):
-        for run in runs(home())[0]:
+        for run in runs(home_to_read())[0]:
             met = {run.servers.get(name): usage for name, usage in run.endpoints.items()}
             for name, server in job.servers.items():
                 usage = met.get(server, Usage())

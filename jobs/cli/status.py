@@ -100,7 +100,7 @@ def status(
         print("no runs yet")
         return 0
     console = _console()
-    console.print(table(chosen, _now(), limit, console.width))
+    console.print(table(chosen, local_now(), limit, console.width))
     for line in open_lines(chosen):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     return 0
@@ -181,10 +181,6 @@ def _since(run: Run, now: datetime) -> float:
     return max(0.0, (now - moment(run.started_at)).total_seconds())
 
 
-def _now() -> datetime:
-    return local_now()
-
-
 def _console(*, to_stderr: bool = False) -> Console:
     from rich.console import Console
 
@@ -218,9 +214,9 @@ def _watch_live(
     from rich.text import Text
 
     def view(current: Sequence[Run]) -> RenderableType:
-        lines = [line for run in current for line in live_lines(run, _now())]
+        lines = [line for run in current for line in live_lines(run, local_now())]
         texts = [Text(printable(line, 500)) for line in lines]
-        return Group(table(current, _now(), max_runs, console.width), *texts)
+        return Group(table(current, local_now(), max_runs, console.width), *texts)
 
     current = read_runs()
     max_runs = min(limit, max(3, console.height - 6))

@@ -141,11 +141,8 @@ def check_schema(folder: Path) -> None:
     try:
         if not path.is_file() or not path.stat().st_size:
             return
-        uri = f"file:{quote(os.fsencode(path))}?mode=ro"
-        try:
-            foreign = _foreign_schema(uri)
-        except sqlite3.OperationalError:  # SQLite cannot create its files of a log beside it
-            foreign = _foreign_schema(f"{uri}&immutable=1")
+        with closing(connect_to_read(path, busy_seconds=1.0)) as connection:
+            foreign = _foreign_schema(connection)
     except (OSError, sqlite3.OperationalError):
         return  # opening it to write finds the cause
     except sqlite3.DatabaseError as error:
@@ -157,13 +154,31 @@ def check_schema(folder: Path) -> None:
         )
 
 
-def _foreign_schema(uri: str) -> str | None:
+def connect_to_read(path: Path, busy_seconds: float = 5.0) -> sqlite3.Connection:
+    """A connection that changes no file and has read from this one; threads use it in turns.
+
+    Raises: sqlite3.Error.
+    """
+    uri = f"file:{quote(os.fsencode(path))}?mode=ro"
+    try:
+        return _connected(uri, busy_seconds)
+    except sqlite3.OperationalError:
+        # SQLite cannot create its files of a log beside a cache that nobody writes now.
+        return _connected(f"{uri}&immutable=1", busy_seconds)
+
+
+def _connected(uri: str, busy_seconds: float) -> sqlite3.Connection:
+    connection = sqlite3.connect(uri, uri=True, timeout=busy_seconds, check_same_thread=False)
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _foreign_schema(connection: sqlite3.Connection) -> str | None:
     """What the file is, if it is no cache of this version."""
-    with closing(sqlite3.connect(uri, uri=True, timeout=1.0)) as connection:
-        return _described(connection)
-
-
-def _described(connection: sqlite3.Connection) -> str | None:
     rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY 1")
     tables = [name for (name,) in rows if not name.startswith("sqlite_")]
     if not tables:

@@ -11,9 +11,8 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from pipeline.cache.faults import cache_errors, check_schema
+from pipeline.cache.faults import cache_errors, check_schema, connect_to_read
 from pipeline.cache.store import AnswerCache
 
 
@@ -42,12 +41,7 @@ class _Reader:
     """What `AnswerCache` needs of a diskcache store to read from it."""
 
     def __init__(self, path: Path) -> None:
-        uri = f"file:{quote(os.fsencode(path))}?mode=ro"
-        try:
-            self._connection = _connected(uri)
-        except sqlite3.OperationalError:
-            # SQLite cannot create its files of a log beside a cache that nobody writes now.
-            self._connection = _connected(f"{uri}&immutable=1")
+        self._connection = connect_to_read(path)
 
     def _sql(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
         return self._connection.execute(statement, values)
@@ -58,14 +52,3 @@ class _Reader:
 
     def close(self) -> None:
         self._connection.close()
-
-
-def _connected(uri: str) -> sqlite3.Connection:
-    """A connection that has read from the file; threads use it in turns."""
-    connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
-    try:
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection

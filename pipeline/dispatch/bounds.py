@@ -19,19 +19,20 @@ class Bounds:
         self._free_space = FreeSpace()
 
     def forbids(
-        self, now: float, requests: int, spent_usd: float, expected_usd: float
+        self, now: float, requests: int, spent_usd: Callable[[], float], expected_usd: float
     ) -> TextmillError | None:
         """The error that forbids a call; `requests` are those in flight with it, `expected_usd` the
-        most that they may cost beside what is spent."""
+        most that they may cost beside what is spent. `spent_usd` is called only for a budget."""
         self._free_space = self._free_space.at(now, self._free_bytes)
         if (free := self._free_space.free_bytes) < (needed := needed_bytes(requests)):
             return StorageError(
                 f"{self._folder}: {free:,} bytes free, {needed:,} needed for a call",
                 hint="free space and run again; every answer so far is kept",
             )
-        if self._max_cost_usd is not None and spent_usd + expected_usd > self._max_cost_usd:
-            return BudgetError(
-                f"budget.max_cost_usd = {self._max_cost_usd:g} reached: ${spent_usd:.4f} spent",
-                hint="answers so far are kept; raise the budget or run again to continue",
-            )
-        return None
+        cap = self._max_cost_usd
+        if cap is None or (spent := spent_usd()) + expected_usd <= cap:
+            return None
+        return BudgetError(
+            f"budget.max_cost_usd = {cap:g} reached: ${spent:.4f} spent",
+            hint="answers so far are kept; raise the budget or run again to continue",
+        )

@@ -327,7 +327,7 @@ class Dispatch:
             forbidden = self._bounds.forbids(
                 self._clock(),
                 self._in_flight + len(requests),
-                self.usage.cost_usd + self.rent_usd,
+                lambda: self.usage.cost_usd + self.rent_usd,
                 self._estimated_usd + state.estimate(requests),
             )
             if forbidden is not None:

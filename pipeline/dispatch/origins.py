@@ -27,7 +27,7 @@ Compare = Callable[[int, Check], Awaitable[None]]
 """Sends the texts of a check to the endpoint at this position; returns once none differs."""
 
 
-class Kept(NamedTuple):
+class KeptAnswer(NamedTuple):
     """A kept answer, and the endpoint for which it serves."""
 
     request: Request
@@ -36,7 +36,7 @@ class Kept(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """How answers are compared: with at most `max_texts` texts; 0: they cannot be compared.
+    """How answers are compared: with at most `max_texts` texts, at least one.
 
     `check` makes the check of an endpoint, from known answers and the name of their server.
     """
@@ -99,7 +99,7 @@ class Origins:
     ) -> None:
         """The same as `use` for outcomes of the cache, by `dedup_key`."""
         has_others = len(self._endpoints) > 1
-        kept: list[Kept] = []
+        kept: list[KeptAnswer] = []
         for request in requests:
             if (hit := stored.get(request.dedup_key)) is None:
                 continue
@@ -107,13 +107,13 @@ class Origins:
             if isinstance(outcome, Answer) and (
                 has_others or outcome.origin not in self._accepted[position]
             ):
-                kept.append(Kept(request, position, outcome))
+                kept.append(KeptAnswer(request, position, outcome))
         if kept:
             await self.use(kept)
 
-    async def use(self, kept: Sequence[Kept]) -> None:
+    async def use(self, kept: Sequence[KeptAnswer]) -> None:
         """Return once these kept answers may be used. Raises: TextmillError if they may not."""
-        others: dict[tuple[int, int], list[Kept]] = {}
+        others: dict[tuple[int, int], list[KeptAnswer]] = {}
         for each in kept:
             if not self._accepts(each.position, each.answer.origin):
                 others.setdefault((each.position, each.answer.origin), []).append(each)
@@ -129,7 +129,7 @@ class Origins:
         if origin is not None and position not in self._ready:
             await run_sync(used.known.record, origin)
             self._ready.add(position)
-        self._remember(Kept(request, position, answer) for request, answer in answers)
+        self._remember(KeptAnswer(request, position, answer) for request, answer in answers)
 
     def _accepts(self, position: int, number: int) -> bool:
         """True if answers of this origin serve for the endpoint without a comparison; they and the
@@ -143,7 +143,7 @@ class Origins:
         self._accepted[position] |= used.numbers
         return True
 
-    def _remember(self, kept: Iterable[Kept]) -> None:
+    def _remember(self, kept: Iterable[KeptAnswer]) -> None:
         """Keep a few answers: another endpoint of this run may have to be compared with them."""
         max_texts = self._comparison.max_texts if self._comparison else 0
         if len(self._endpoints) > 1 and max_texts:
@@ -174,7 +174,7 @@ class Origins:
         if used.known.are_same(number, own):
             return
         endpoint, origin, name = self._endpoints[position], self._origins[position], used.known.name
-        if self._comparison is not None and self._comparison.max_texts and known and origin:
+        if self._comparison is not None and known and origin:
             texts = known[: self._comparison.max_texts]
             await self._compare(position, self._comparison.check(endpoint, texts, name(number)))
             await run_sync(used.known.record, origin)

@@ -14,8 +14,7 @@ from pipeline import events
 from pipeline.cache.keys import Keys
 from pipeline.dispatch.check import CheckQueue
 from pipeline.dispatch.endpoint_state import EndpointState
-from pipeline.dispatch.origins import Kept as KeptAnswer
-from pipeline.dispatch.origins import Origins
+from pipeline.dispatch.origins import KeptAnswer, Origins
 from pipeline.dispatch.queue import InFlight, InFlightTable, PendingCall, SplitBatch
 from pipeline.dispatch.writer import Kept, Writer
 from pipeline.errors import EndpointError, TextmillError
@@ -75,7 +74,9 @@ class Settling:
         model_error = state.changed_model(settled)
         is_check = isinstance(call.entries[0].queue, CheckQueue)
         # Answers of another model are not kept: they would stay under this key for ever.
-        good, bad = self._sort(call.entries, settled) if model_error is None else ([], [])
+        good, bad = (
+            ([], []) if model_error is not None else self._sort(call.entries, settled, is_check)
+        )
         requests = [entry.request for entry in call.entries]
         answers = [answer for _, answer in good]
         usage = state.answered(requests, settled, answers, permit, now, is_kept=not is_check)
@@ -100,19 +101,17 @@ class Settling:
         await self._settle(state, final)
 
     def _sort(
-        self, entries: Sequence[InFlight], settled: Sequence[Answer | Failure]
+        self, entries: Sequence[InFlight], settled: Sequence[Answer | Failure], is_check: bool
     ) -> tuple[list[tuple[InFlight, Answer]], list[tuple[InFlight, Failure]]]:
         """The valid answers, and the failures of the other requests."""
         good: list[tuple[InFlight, Answer]] = []
         bad: list[tuple[InFlight, Failure]] = []
         for entry, outcome in zip(entries, settled, strict=True):
-            problem = outcome if isinstance(outcome, Failure) else None
-            if problem is None and isinstance(outcome, Answer):
-                is_check = isinstance(entry.queue, CheckQueue)
-                problem = None if is_check else self.wrong_dimension(outcome)
-            if problem is not None:
+            if isinstance(outcome, Failure):
+                bad.append((entry, outcome))
+            elif not is_check and (problem := self.wrong_dimension(outcome)) is not None:
                 bad.append((entry, problem))
-            elif isinstance(outcome, Answer):
+            else:  # a check compares vectors of another dimension, too
                 good.append((entry, outcome))
         return good, bad
 

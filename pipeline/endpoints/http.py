@@ -91,10 +91,8 @@ class HttpEndpoint:
 
     async def answer(self, requests: Sequence[Request]) -> Answered:
         """One answer or failure per request. Raises: EndpointError for the call as a whole."""
-        async with self._confirming:
-            if self._confirm is not None:
-                await self._confirm(self.get)
-                self._confirm = None
+        if self._confirm is not None:
+            await self._confirm_once()
         endpoint = self.endpoint
         try:
             return await self._answer(endpoint, requests)
@@ -103,6 +101,13 @@ class HttpEndpoint:
                 parameters = endpoint.parameters | dict(error.ask_with)
                 self.endpoint = replace(endpoint, parameters=parameters)
             raise
+
+    async def _confirm_once(self) -> None:
+        """Calls that begin at the same time wait for the first of them."""
+        async with self._confirming:
+            if self._confirm is not None:
+                await self._confirm(self.get)
+                self._confirm = None
 
     async def _answer(self, endpoint: Endpoint, requests: Sequence[Request]) -> Answered:
         call = self.protocol.encode(endpoint, requests)

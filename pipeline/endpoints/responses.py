@@ -21,6 +21,7 @@ from pipeline.endpoints.refusals import embedded_error
 from pipeline.endpoints.streams import document_of
 from pipeline.errors import EndpointError
 from pipeline.records import Answer, Failure
+from pipeline.tasks import OUTPUT_LIMITS
 from pipeline.text import many, printable
 
 _LONGEST_NOTE = 500
@@ -35,7 +36,7 @@ def parsed(body: bytes, type_: Any = Any) -> Any:
     try:
         return msgspec.json.decode(body, type=type_)
     except _UNREADABLE as error:
-        unreadable = error
+        reason = printable(str(error), 120)
     try:
         value = msgspec.json.decode(body)
     except _UNREADABLE:
@@ -46,11 +47,10 @@ def parsed(body: bytes, type_: Any = Any) -> Any:
         # The text of a document that was cut is no evidence: it may be the answer.
         if body[:1] not in (b"{", b"[") and not said.is_page and 0 < len(body) < _LONGEST_NOTE:
             raise embedded_error(body) from None
-        reason = "an HTML page" if said.is_page else printable(str(unreadable), 120)
-        raise EndpointError("invalid", f"200 but not an answer: {reason}", status=200) from None
-    if read_body(body).words.strip() and isinstance(value, dict | list):
-        raise embedded_error(value) from None
-    reason = printable(str(unreadable), 120)
+        reason = "an HTML page" if said.is_page else reason
+    else:
+        if isinstance(value, dict | list) and read_body(body).words.strip():
+            raise embedded_error(value) from None
     raise EndpointError("invalid", f"200 but not an answer: {reason}", status=200) from None
 
 
@@ -213,8 +213,7 @@ def text_answer(
 
 def out_of_budget(parameters: Mapping[str, Any], reason: Any, reasoning: str = "") -> Failure:
     """The failure of a text whose budget ran out before it began: another try costs the same."""
-    names = ("max_completion_tokens", "max_tokens", "max_new_tokens", "max_length")
-    name = next((name for name in names if name in parameters), None)
+    name = next((name for name in OUTPUT_LIMITS if name in parameters), None)
     budget = f"{name} = {parameters[name]}" if name else "the token limit (max_tokens)"
     return Failure(
         "truncated",

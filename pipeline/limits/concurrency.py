@@ -95,7 +95,7 @@ class Concurrency(NamedTuple):
     refusal. rest: the rounds that it has to last."""
     is_first: bool = True
     """In the rise from the start the window doubles every round, later it grows by 0.4."""
-    now: Stretch = Stretch()
+    current: Stretch = Stretch()
     """The answers of the present stretch: of a round in a rise, else since the size changed."""
     before: Stretch = Stretch()
     """The stretch that it is compared with."""
@@ -167,7 +167,7 @@ def returned(
 
 def calls_per_second(state: Concurrency) -> float:
     """The throughput of the last stretch; 0 before the first answer."""
-    return state.now.throughput if state.now.answers >= START else state.last.throughput
+    return state.current.throughput if state.current.answers >= START else state.last.throughput
 
 
 def _answered(state: Concurrency, load: int, seconds: float) -> Concurrency:
@@ -185,7 +185,7 @@ def _answered(state: Concurrency, load: int, seconds: float) -> Concurrency:
         withheld=0,
         refused_rounds=0,
         skipped=max(0, state.skipped - 1),
-        now=state.now if state.skipped else state.now.plus(load, seconds),
+        current=state.current if state.skipped else state.current.plus(load, seconds),
     )
     return _round_over(state) if state.left <= 0 else state
 
@@ -208,45 +208,47 @@ def _round_over(state: Concurrency) -> Concurrency:
     if not was_full or not _is_enough(state) or state.ceiling < _MIN_CEILING:
         return state
     if state.phase == "rest":
-        return _turned(state, "narrow", state.now)
+        return _turned(state, "narrow", state.current)
     return _compared(state)
 
 
 def _is_enough(state: Concurrency) -> bool:
     size = allowed(state)
     rounds = state.rounds if state.phase == "rest" else 2
-    answers = state.now.answers
+    answers = state.current.answers
     return answers >= rounds * size and (
-        state.now.error < _PRECISE or answers >= _MAX_ROUNDS * size
+        state.current.error < _PRECISE or answers >= _MAX_ROUNDS * size
     )
 
 
 def _started(state: Concurrency) -> Concurrency:
     """After half of the first answers, and after all of them."""
-    now, before = state.now, state.before
+    current, before = state.current, state.before
     if not before.answers:
-        return state._replace(before=now, now=Stretch(), left=int(state.size) - now.answers)
+        return state._replace(
+            before=current, current=Stretch(), left=int(state.size) - current.answers
+        )
     # Calls that were sent together return in any order, unless the server takes them one by one.
-    if now.mean_load > _IN_ORDER * before.mean_load and is_useless(before, now):
+    if current.mean_load > _IN_ORDER * before.mean_load and is_useless(before, current):
         return _fallen(state)
-    risen = _resized(_measured(state)._replace(phase="rise", before=now), 2 * state.size)
+    risen = _resized(_measured(state)._replace(phase="rise", before=current), 2 * state.size)
     return risen._replace(left=allowed(risen))
 
 
 def _fallen(state: Concurrency) -> Concurrency:
     """The end of a rise: the size is what throughput needs at the latency of before."""
-    knee = state.now.throughput * state.before.latency
+    knee = state.current.throughput * state.before.latency
     return _resting(_resized(state, min(state.size, _HEADROOM * knee)))
 
 
 def _risen(state: Concurrency) -> Concurrency:
     """The next round of a rise, or its end: calls take longer nearly in proportion."""
-    now, before = state.now, state.before
-    if not before.answers or now.mean_load < 1.1 * before.mean_load:
+    current, before = state.current, state.before
+    if not before.answers or current.mean_load < 1.1 * before.mean_load:
         return _measured(state)
-    if is_useless(before, now):
-        return _fallen(state) if state.rounds else state._replace(rounds=1, now=Stretch())
-    if state.size >= state.ceiling and now.mean_load >= 0.9 * state.ceiling:
+    if is_useless(before, current):
+        return _fallen(state) if state.rounds else state._replace(rounds=1, current=Stretch())
+    if state.size >= state.ceiling and current.mean_load >= 0.9 * state.ceiling:
         return _resting(state)
     return _measured(state)._replace(rounds=0)
 
@@ -255,7 +257,7 @@ def _compared(state: Concurrency) -> Concurrency:
     """After a stretch at the size and one at a smaller size: which share of the difference counted?
 
     1: throughput fell with the size. 0: it stayed."""
-    wide, narrow = state.before, state.now
+    wide, narrow = state.before, state.current
     fewer = 1 - narrow.mean_load / wide.mean_load if wide.mean_load else 0.0
     if fewer < 0.1 or not wide.throughput:
         return _resting(state)  # there was not enough work to tell
@@ -286,9 +288,9 @@ def _turned(state: Concurrency, phase: Phase, before: Stretch) -> Concurrency:
 
 def _measured(state: Concurrency) -> Concurrency:
     """A new stretch begins."""
-    last = state.now if state.now.answers else state.last
+    last = state.current if state.current.answers else state.last
     before = last if state.phase == "rise" else state.before
-    return state._replace(last=last, before=before, now=Stretch())
+    return state._replace(last=last, before=before, current=Stretch())
 
 
 def _cut(state: Concurrency) -> Concurrency:
@@ -300,7 +302,7 @@ def _cut(state: Concurrency) -> Concurrency:
 
 
 def _halved(state: Concurrency) -> Concurrency:
-    is_new = not (state.now.answers or state.last.answers)
+    is_new = not (state.current.answers or state.last.answers)
     # A cut is meant for a server that answers other calls: this one has answered none yet.
     goal = min(START, state.ceiling) if is_new else state.goal or state.size
     size = max(1.0, goal / _LOWEST, state.size / 2)

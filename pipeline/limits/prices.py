@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.records import Price
-from pipeline.tasks import TASKS
+from pipeline.tasks import OUTPUT_LIMITS, TASKS
 
 
 def cost(
@@ -53,7 +53,7 @@ def output_tokens_bound(task: str, parameters: Mapping[str, Any]) -> int:
     default_tokens = TASKS[task].output_tokens
     if not default_tokens:
         return 0
-    for name in ("max_completion_tokens", "max_tokens", "max_new_tokens", "max_length"):
+    for name in OUTPUT_LIMITS:
         value = parameters.get(name)
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
             return value

@@ -91,7 +91,7 @@ def verdict(
 def backoff(
     attempts: int, base_seconds: float, uniform: Uniform, cap_seconds: float = _CAP_SECONDS
 ) -> float:
-    """Full jitter: uniform between 0 and base * 2^attempts, capped at 20 s."""
+    """Full jitter: uniform between 0 and base * 2^attempts, at most the cap."""
     return uniform() * min(cap_seconds, base_seconds * 2.0 ** min(attempts, 30))
 
 

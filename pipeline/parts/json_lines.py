@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.source.values import python_values
+from pipeline.source.types.values import python_values
 
 _POWERS = np.array([float(f"1e{n}") for n in range(23)])  # all exact
 

@@ -28,7 +28,7 @@ from pipeline.parts.layout import OutputLayout
 from pipeline.parts.schema import dimension_of
 from pipeline.source.identity import of_id
 from pipeline.source.survey import Survey
-from pipeline.source.values import identity_values, is_text
+from pipeline.source.types.values import identity_values, is_text
 from pipeline.text import many, reason, shown
 
 HASH = np.dtype([("hash", "V16")])

@@ -15,7 +15,7 @@ from pipeline.errors import GuardError
 from pipeline.parts.layout import OutputLayout
 from pipeline.source.identity import of_id
 from pipeline.source.survey import Survey
-from pipeline.source.values import python_values
+from pipeline.source.types.values import python_values
 
 _SAMPLE = 20
 

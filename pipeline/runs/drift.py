@@ -18,7 +18,7 @@ import numpy as np
 
 from pipeline.cache.store import AnswerCache
 from pipeline.disk.durable import open_private, storage_errors
-from pipeline.dispatch.origins import Comparison, Kept, KnownAnswers, Origins
+from pipeline.dispatch.origins import Comparison, KeptAnswer, KnownAnswers, Origins
 from pipeline.errors import GuardError
 from pipeline.parts.reuse import Reuse
 from pipeline.prepare.factory import RequestFactory
@@ -117,7 +117,7 @@ class References(NamedTuple):
     them, by position, and their answers by servers that this run does not know."""
 
     checks: dict[int, DriftCheck]
-    foreign: list[Kept]
+    foreign: list[KeptAnswer]
 
 
 def references(
@@ -139,26 +139,23 @@ def references(
         return References({}, [])
     passed = partial(mark_passed, marker, commit)
     checks: dict[int, DriftCheck] = {}
-    foreign: list[Kept] = []
+    foreign: list[KeptAnswer] = []
     known = reference_answers(factory, survey, reuse, cache)
     for position, (endpoint, answers) in enumerate(zip(factory.endpoints, known, strict=True)):
         others = [
-            Kept(request, position, answer)
+            KeptAnswer(request, position, answer)
             for request, answer in answers
             if origins.is_foreign(position, answer)
         ]
-        foreign += [one for one in others if _serves_first(factory, position, one.request)]
+        # No endpoint before this one has the key: a fallback is compared only when it answers.
+        foreign += [one for one in others if position == _first_with_key(factory, one)]
         if has_checks and not others:  # a comparison of origins is a drift check, too
             checks[position] = DriftCheck(endpoint, answers, passed)
     return References(checks, foreign)
 
 
-def _serves_first(factory: RequestFactory, position: int, request: Request) -> bool:
-    """True if no endpoint before this one has the key of the request: a fallback is compared only
-    when it answers."""
-    under, positions = factory.keys.under, request.route.positions
-    key = under(position, request)
-    return position == next(each for each in positions if under(each, request) == key)
+def _first_with_key(factory: RequestFactory, kept: KeptAnswer) -> int:
+    return factory.keys.position(kept.request, factory.keys.under(kept.position, kept.request))
 
 
 def reference_answers(

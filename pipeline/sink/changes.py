@@ -125,24 +125,23 @@ def write_changes(
 
     Cost: reads each part that is not in both commits once; memory for a 256th of its rows.
     """
-    published = former.published
-    old_parts = former.parts
+    old_parts, published = former
     both = {part.path.name for part in old_parts} & {part.path.name for part in new_parts}
-    if published is not None:  # its rows are compared with all new ones
-        copies = CopiedChanges()
     lines, selected = Spill(_LINE), Spill(_LINE)
     # Holds all lines, since only the end shows which of them are changes.
     with storage_errors(target), tempfile.TemporaryFile(dir=target.parent) as spool:
-        for path in published.files if published else ():
-            names = published.row_identities(path) if published else []
-            names_of: Callable[[], list[bytes]] = partial(list, names)
-            _spool_changes(spool, lines, path, [(0, len(names))], names_of, is_new=False, id=id)
+        if published is not None:  # its rows are compared with all new ones
+            copies = CopiedChanges()
+            for path in published.files:
+                names = published.row_identities(path)
+                ranges, names_of = [(0, len(names))], partial(list[bytes], names)
+                _spool_changes(spool, lines, path, ranges, names_of, is_new=False, id=id)
         for is_new, parts in ((False, old_parts), (True, new_parts)):
             for number, part in enumerate(parts):
                 if part.path.name not in both:
                     ranges = copies.not_copied(part, number if is_new else None)
-                    names_of = partial(_identities, part)
-                    _spool_changes(spool, lines, part.path, ranges, names_of, is_new=is_new, id=id)
+                    names_in = partial(_identities, part)
+                    _spool_changes(spool, lines, part.path, ranges, names_in, is_new=is_new, id=id)
         for bucket in lines.buckets():
             for records in _differences(lines.bucket(bucket)):
                 selected.add(records["at"] // _BLOCK_BYTES, records)

@@ -244,7 +244,6 @@ class Sink:
                 accept_unknown=accept_unknown,
             )
 
-    @property
     def became_blank(self) -> bool:
         """Whether the published table has no vector any more, and keeps the columns of the one
         before. Blocks: reads the footers of its parts."""

@@ -14,7 +14,7 @@ from pipeline.source.parquet import file_schema, open_parquet
 from pipeline.source.types.json_columns import arrow_schema
 from pipeline.source.types.json_types import JsonType
 from pipeline.source.types.plain import plain_schema
-from pipeline.source.values import is_text
+from pipeline.source.types.values import is_text
 from pipeline.text import printable, reason, shown
 
 

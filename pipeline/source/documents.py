@@ -23,7 +23,7 @@ from pipeline.source.jsonl import BATCH_BYTES, ID_KINDS
 from pipeline.source.readers import blocks
 from pipeline.source.types.json_columns import json_array
 from pipeline.source.types.json_types import JsonType, Misfit, type_changes, widen
-from pipeline.source.values import identity_values, is_valid_utf8, python_values
+from pipeline.source.types.values import identity_values, is_valid_utf8, python_values
 from pipeline.text import printable, reason, shown
 
 if TYPE_CHECKING:

@@ -30,8 +30,8 @@ from pipeline.source.files import (
 )
 from pipeline.source.jsonl import BATCH_BYTES, BATCH_ROWS
 from pipeline.source.types.plain import plain_batch, plain_schema
+from pipeline.source.types.values import identity_values, is_text
 from pipeline.source.types.wide import with_wide_columns_as_bytes
-from pipeline.source.values import identity_values, is_text
 from pipeline.text import inflect, many, reason
 
 UNREADABLE = identity.of_bytes(sha256(b"a row in a damaged part of a Parquet file").digest())

@@ -27,7 +27,7 @@ from pipeline.source.identity import digest_of, encode
 from pipeline.source.readers import blocks
 from pipeline.source.survey import MARK, Occurrences, Survey
 from pipeline.source.types.json_types import MAX_KEYS, JsonType, Misfit, type_changes, widens
-from pipeline.source.values import identity_values, lost_in_json
+from pipeline.source.types.values import identity_values, lost_in_json
 from pipeline.text import many, printable, shown
 
 __all__ = ["InputSpec", "Occurrences", "Survey", "survey"]

@@ -1,6 +1,5 @@
 """Numbers for people: what is shown can be typed, and no unit overflows."""
 
-import time
 from datetime import UTC, datetime, timedelta
 
 import hypothesis.strategies as st
@@ -121,17 +120,6 @@ def test_a_share_of_nothing_is_left_out(cached, requests, shown):
 ])  # fmt: skip
 def test_sizes(n_bytes, shown):
     assert byte_size(n_bytes) == shown
-
-
-@pytest.fixture
-def zone(monkeypatch):
-    def set_(name):
-        monkeypatch.setenv("TZ", name)
-        time.tzset()
-
-    yield set_
-    monkeypatch.undo()
-    time.tzset()
 
 
 @pytest.mark.parametrize("name", ["UTC-99:99", "A-24", "Foo/Bar", "", ":", "/etc/passwd"])

@@ -8,7 +8,6 @@ import pytest
 from jobs.mock import SimulatedServer, clock, serving
 from pipeline.dispatch.dispatch import Dispatch
 from pipeline.dispatch.queue import Group
-from pipeline.records import Chunk, Endpoint, Request
 from tests.support.served import (
     KEY,
     at,
@@ -21,6 +20,7 @@ from tests.support.served import (
     same_as_ever,
     written,
 )
+from tests.support.simulations import Memory, endpoint, request
 
 
 @pytest.mark.parametrize("status", [400, 422, 424])
@@ -122,20 +122,6 @@ def test_fault_35_an_empty_text_is_no_result(workdir, textmill, monkeypatch, fau
 # --- 48, ten minutes of it ------------------------------------------------------------------------
 
 
-class Memory:
-    folder = "memory"
-
-    def __init__(self):
-        self.answers = {}
-
-    def get_many(self, keys):
-        return {key: self.answers[key] for key in keys if key in self.answers}
-
-    def put_many(self, answers, can_use):
-        self.answers.update(answers)
-        return {}
-
-
 @pytest.mark.parametrize(("status", "most"), [("503", 160), ("502", 45), ("reset", 45)])
 def test_fault_48_calls_during_ten_minutes_of_outage_are_probes(status, most):
     """At first what is under way, and twenty calls until it is sure; then one at a time."""
@@ -154,11 +140,8 @@ def test_fault_48_calls_during_ten_minutes_of_outage_are_probes(status, most):
                 at_once = max(at_once, server.in_flight + 1)
             return await server.send(requests)
 
-        requests = [Request(n.to_bytes(32, "big"), f"text {n}", 10, Chunk(0, 9, 10))
-                    for n in range(2_000)]
-        endpoint = Endpoint("mock", "openai", "feature-extraction", "m", ("openai", "", "m", ""),
-                            concurrency=16, batch_size=1)
-        dispatch = Dispatch([(endpoint, send)], Memory(), lambda event: None,
+        requests = [request(number) for number in range(2_000)]
+        dispatch = Dispatch([(endpoint(concurrency=16), send)], Memory(), lambda event: None,
                             free_bytes=lambda: 1 << 40, clock=anyio.current_time)
         group = Group()
         async with anyio.create_task_group() as tasks:

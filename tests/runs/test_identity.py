@@ -41,10 +41,10 @@ def inputs(mock):
 @pytest.fixture
 def folder(workdir, own_home):
     """The place of jobs that run as processes of their own."""
-    return SimpleNamespace(turns=0, folder=workdir, home=own_home, key=KEY, told={})
+    return SimpleNamespace(turns=0, folder=workdir, home=own_home, key=KEY, printed={})
 
 
-def told_of(ran):
+def messages_of(ran):
     return [line for line in ran.err.splitlines() if "serve for" in line]
 
 
@@ -57,9 +57,9 @@ def test_equal_vectors_of_another_url_cost_the_texts_that_are_compared_once(
     with served() as one, served() as two:
         assert textmill("run", embed(workdir, one)).code == 0
         before = (workdir / "out.parquet").read_bytes()
-        told = balanced(textmill("run", embed(workdir, two, output=output), "--json"))
+        last = balanced(textmill("run", embed(workdir, two, output=output), "--json"))
         assert (workdir / output).read_bytes() == before
-        assert (inputs(one), inputs(two), told["calls"]) == (30, texts, 1)
+        assert (inputs(one), inputs(two), last["calls"]) == (30, texts, 1)
         given(workdir, rows(40))
         for mock, paid in ((two, 10 + texts), (one, 30), (two, 10 + texts)):
             assert textmill("run", embed(workdir, mock, output="more.parquet")).code == 0
@@ -113,7 +113,7 @@ def test_texts_are_not_compared_and_one_line_names_both_servers(workdir, textmil
         path = job(workdir, at(two, **chat), task="chat-completion", output="b.jsonl")
         ran = textmill("run", path)
         assert ran.code == 0
-        (line,) = told_of(ran)
+        (line,) = messages_of(ran)
         assert line == (
             f"endpoint `chat`: answers of {one.url}/v1 serve for {two.url}/v1, which gives its model "
             'the same name; endpoint.identity = "NAME" keeps them apart'
@@ -126,7 +126,7 @@ def test_texts_are_not_compared_and_one_line_names_both_servers(workdir, textmil
         events = [json.loads(each) for each in ran.out.splitlines()]
         assert [each for each in events if each.get("event") == "answers_shared"] == shared
         ran = textmill("run", job(workdir, at(two, **chat, identity="two"), task="chat-completion"))
-        assert (ran.code, told_of(ran), inputs(two)) == (0, [], 30)
+        assert (ran.code, messages_of(ran), inputs(two)) == (0, [], 30)
 
 
 def test_drift_texts_0_compares_nothing_and_names_both_servers(workdir, textmill):
@@ -135,7 +135,7 @@ def test_drift_texts_0_compares_nothing_and_names_both_servers(workdir, textmill
         assert textmill("run", embed(workdir, one)).code == 0
         ran = textmill("run", embed(workdir, two), "--set", "guard.drift_texts=0")
         assert ran.code == 0
-        assert len(told_of(ran)) == 1
+        assert len(messages_of(ran)) == 1
         assert inputs(two) == 0
 
 
@@ -146,7 +146,7 @@ def test_a_declared_identity_separates_and_joins(workdir, textmill):
         assert textmill("run", embed(workdir, two, identity="v2", output="b.parquet")).code == 0
         assert (inputs(one), inputs(two)) == (9, 9)
         ran = textmill("run", embed(workdir, three, identity="v2", output="c.parquet"))
-        assert (ran.code, inputs(three), told_of(ran)) == (0, 0, [])
+        assert (ran.code, inputs(three), messages_of(ran)) == (0, 0, [])
         assert (workdir / "b.parquet").read_bytes() == (workdir / "c.parquet").read_bytes()
         # `tei` needs no server to say what the job declares.
         ran = textmill("run", job(workdir, {"name": "t", "kind": "tei", "url": "http://127.0.0.1:9",
@@ -161,7 +161,7 @@ def test_a_replica_is_believed(workdir, textmill):
         path = job(workdir, at(two, "new", model="emb"), at(one, "old", model="emb", replica_of="new"),
                    output="b.parquet")  # fmt: skip
         ran = textmill("run", path)
-        assert (ran.code, inputs(one), inputs(two), told_of(ran)) == (0, 9, 0, [])
+        assert (ran.code, inputs(one), inputs(two), messages_of(ran)) == (0, 9, 0, [])
 
 
 def test_two_endpoints_of_a_job_with_one_model_name_are_compared(workdir, textmill):
@@ -170,8 +170,8 @@ def test_two_endpoints_of_a_job_with_one_model_name_are_compared(workdir, textmi
     with served() as one, served() as two, served(weights="other") as three:
         Gate(one, after=0).open()
         path = job(workdir, at(one, "one", **small), at(two, "two", **small), route="weighted")
-        told = balanced(textmill("run", path, "--json"))
-        assert told["endpoints"][1]["requests"] > 0
+        last = balanced(textmill("run", path, "--json"))
+        assert last["endpoints"][1]["requests"] > 0
         assert inputs(one) + inputs(two) <= 64 + 3
         path = job(workdir, at(one, "one", **small), at(three, "three", **small), route="weighted",
                    output="c.parquet")  # fmt: skip
@@ -293,7 +293,7 @@ def test_plan_names_what_would_be_compared_and_sends_nothing(workdir, textmill):
         assert textmill("plan", path, "--json").last["compared"] == [
             {"endpoint": "emb", "url": f"{two.url}/v1", "answered_by": f"{one.url}/v1", "texts": 3}
         ]
-        assert told_of(ran) == []
+        assert messages_of(ran) == []
         ran = textmill("plan", path, "--set", "guard.drift_texts=0")
         assert "serve for" in ran.out
         assert inputs(two) == 0
@@ -347,4 +347,4 @@ def test_a_url_in_another_spelling_is_the_same_server(workdir, textmill, spelled
         assert textmill("run", embed(workdir, mock)).code == 0
         url = spelled.format(mock.url)
         ran = textmill("run", embed(workdir, mock, output="b.parquet", url=url))
-        assert (ran.code, inputs(mock), told_of(ran)) == (0, 9, [])
+        assert (ran.code, inputs(mock), messages_of(ran)) == (0, 9, [])

@@ -13,7 +13,7 @@ from jobs.mock import SimulatedServer, clock
 from pipeline.dispatch.dispatch import Dispatch
 from pipeline.dispatch.queue import Group
 from pipeline.errors import TextmillError
-from pipeline.records import Chunk, Endpoint, Request
+from tests.support.simulations import Memory, endpoint, request
 
 LATENCY = "latency=400ms sigma=0.5"
 RATE_LIMITED = {
@@ -25,39 +25,6 @@ RATE_LIMITED = {
 SECONDS = 60.0
 
 
-class Memory:
-    folder = "memory"
-
-    def __init__(self):
-        self.answers = {}
-
-    def get_many(self, keys):
-        return {key: self.answers[key] for key in keys if key in self.answers}
-
-    def put_many(self, answers, can_use):
-        self.answers.update(answers)
-        return {}
-
-
-def endpoint(**changed):
-    return Endpoint(
-        **{
-            "name": "mock",
-            "kind": "openai",
-            "task": "feature-extraction",
-            "model": "m",
-            "identity": ("openai", "", "m", ""),
-            "concurrency": 24,
-            "batch_size": 1,
-        }
-        | changed
-    )
-
-
-def request(number, tokens=10):
-    return Request(number.to_bytes(32, "big"), f"text {number}", tokens, Chunk(0, 9, tokens))
-
-
 def ran(limit, seconds=SECONDS, tokens=lambda number: 10, count=None, cycles=1, **changed):
     """The server, after so many seconds of more work than it takes; each cycle a new dispatch."""
 
@@ -66,7 +33,7 @@ def ran(limit, seconds=SECONDS, tokens=lambda number: 10, count=None, cycles=1, 
         requests = [request(n, tokens(n)) for n in range(count or int(seconds * 60))]
         for cycle in range(cycles):
             dispatch = Dispatch(
-                [(endpoint(**changed), server.send)],
+                [(endpoint(**{"concurrency": 24} | changed), server.send)],
                 Memory(),
                 lambda event: None,
                 free_bytes=lambda: 1 << 40,

@@ -9,7 +9,7 @@ from jobs.mock import serving
 from tests.support.served import KEY, at, balanced, given, job, rows
 
 TROUBLE = ["500 20%", "429 10% retry-after:0", "reset 5%", "half_body 5%", "nan 10%", "html 5%"]
-SUMS = ("calls", "requests", "errors", "ambiguous", "input_tokens", "output_tokens", "cost_usd", "seconds")
+SUMS = ("calls", "requests", "errors", "ambiguous", "unpriced_calls", "input_tokens", "output_tokens", "cost_usd", "seconds")
 PRICE = {"request": 0.001, "input": 2.0}
 
 

@@ -36,45 +36,45 @@ LONGEST_SECONDS = 120
 """A child that runs longer hangs: it is killed, so that the test that waits for it fails."""
 
 
-def child(told):
-    os.environ.update(told.get("env", {}))
-    for name in told.get("unset", ()):
+def child(command):
+    os.environ.update(command.get("env", {}))
+    for name in command.get("unset", ()):
         os.environ.pop(name, None)
     time.tzset()
-    os.chdir(told["folder"])
-    if told.get("gone_folder"):
-        gone = Path(told["folder"], f"gone-{os.getpid()}")
+    os.chdir(command["folder"])
+    if command.get("gone_folder"):
+        gone = Path(command["folder"], f"gone-{os.getpid()}")
         gone.mkdir()
         os.chdir(gone)
         gone.rmdir()
     for descriptor, name, flags in (
-        (0, told.get("stdin") or os.devnull, os.O_RDONLY),
-        (1, told["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
-        (2, told["err"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+        (0, command.get("stdin") or os.devnull, os.O_RDONLY),
+        (1, command["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+        (2, command["err"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
     ):
         os.dup2(os.open(name, flags, 0o600), descriptor)
-    for descriptor in told.get("no_reader", ()):
+    for descriptor in command.get("no_reader", ()):
         reader, writer = os.pipe()
         os.close(reader)
         os.dup2(writer, descriptor)
-    for descriptor in told.get("closed", ()):
+    for descriptor in command.get("closed", ()):
         os.close(descriptor)
-    if limits := told.get("open_files"):
+    if limits := command.get("open_files"):
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     tempfile.tempdir = None  # as the environment says now
-    sys.argv = ["textmill", *told["start"]]
-    if disk := told.get("disk"):
+    sys.argv = ["textmill", *command["start"]]
+    if disk := command.get("disk"):
         log = disk.pop("log", None)
         if log:
             log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         faulty_disk.install(faulty_disk.Disk(log=log or None, **disk))
-    if told.get("jump"):
-        faulty_disk.jump(*told["jump"])
-    if told.get("night_ends"):
-        faulty_disk.end_the_night(told["night_ends"])
-    if told.get("fill_up") is not None:
-        faulty_disk.fill_up(told["fill_up"])
+    if command.get("jump"):
+        faulty_disk.jump(*command["jump"])
+    if command.get("night_ends"):
+        faulty_disk.end_the_night(command["night_ends"])
+    if command.get("fill_up") is not None:
+        faulty_disk.fill_up(command["fill_up"])
     try:
         main()
     except SystemExit as ended:
@@ -100,15 +100,15 @@ def serve():
     control = os.fdopen(os.dup(0), "r")
     replies = os.fdopen(os.dup(1), "w")
     for line in control:
-        told = json.loads(line)
-        if "wait" in told:
-            status, usage = wait(told["wait"])
+        command = json.loads(line)
+        if "wait" in command:
+            status, usage = wait(command["wait"])
             reply = {"code": os.waitstatus_to_exitcode(status), "rss_kb": usage.ru_maxrss}
         else:
             pid = os.fork()
             if not pid:
                 try:
-                    child(told)
+                    child(command)
                 finally:
                     sys.stderr.flush()
                     os._exit(99)

@@ -60,9 +60,9 @@ class Processes:
         out.touch()  # a kill may come before the child has opened them
         err.touch()
         env = {"TEXTMILL_HOME": str(job.home), "MOCK_KEY": job.key}
-        told = {"start": argv, "folder": str(job.folder), "out": str(out), "err": str(err)}
-        pid: int = self._ask(told | more | {"env": env | more.get("env", {})})["pid"]
-        job.told[pid] = (out, err)
+        command = {"start": argv, "folder": str(job.folder), "out": str(out), "err": str(err)}
+        pid: int = self._ask(command | more | {"env": env | more.get("env", {})})["pid"]
+        job.printed[pid] = (out, err)
         self._running.add(pid)
         return pid
 
@@ -70,15 +70,15 @@ class Processes:
         """How the process ended; one that hangs is killed after two minutes."""
         reply = self._ask({"wait": pid})
         self._running.discard(pid)
-        out, err = (path.read_text("utf-8", "replace") for path in job.told.pop(pid))
+        out, err = (path.read_text("utf-8", "replace") for path in job.printed.pop(pid))
         return Ended(reply["code"], out, err, reply["rss_kb"])
 
     def run(self, job: JobFolder, *argv: str, **more: Any) -> Ended:
         return self.wait(job, self.start(job, *argv, **more))
 
-    def _ask(self, told: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
         assert self._zygote.stdin is not None and self._zygote.stdout is not None
-        self._zygote.stdin.write(json.dumps(told) + "\n")
+        self._zygote.stdin.write(json.dumps(command) + "\n")
         self._zygote.stdin.flush()
         return json.loads(self._zygote.stdout.readline())
 
@@ -102,7 +102,7 @@ class JobFolder:
         self.key = "canary-7f3a9c51d2"
         self.output = folder / output
         self.turns = 0
-        self.told: dict[int, tuple[Path, Path]] = {}
+        self.printed: dict[int, tuple[Path, Path]] = {}
         folder.mkdir(parents=True, exist_ok=True)
         if rows:
             self._write_input(rows)
@@ -135,7 +135,7 @@ class JobFolder:
 
     def out(self, pid: int) -> str:
         """What this process, which still runs, has printed."""
-        return self.told[pid][0].read_text()
+        return self.printed[pid][0].read_text()
 
     def row_ref(self) -> int:
         """How many answers stand in the cache, read by nothing but SQLite."""

@@ -54,8 +54,8 @@ def endpoint(**changed):
     return Endpoint(**given | {"identity": ("openai", "", "m", ""), "batch_size": 1} | changed)
 
 
-def request(number):
-    return Request(number.to_bytes(32, "big"), f"text {number}", 10, Chunk(0, 9, 10))
+def request(number, tokens=10):
+    return Request(number.to_bytes(32, "big"), f"text {number}", tokens, Chunk(0, 9, tokens))
 
 
 def simulated(limit, *, count, seconds=1e6, seed=0, script=(), **changed):

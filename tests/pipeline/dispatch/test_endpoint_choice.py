@@ -111,38 +111,35 @@ async def test_a_rate_limited_endpoint_is_skipped_meanwhile(cache, policy):
     assert anyio.current_time() - started < 2.6  # alone 3.0
 
 
-@pytest.mark.parametrize("policy", ["ordered", "cheapest", "fastest", "weighted"])
-async def test_no_worker_polls_in_a_loop_while_all_are_busy(cache, policy, monkeypatch):
-    polls, take = 0, Dispatch.take
+@pytest.fixture
+def polls(monkeypatch):
+    """Grows with each time that a worker looks for a call."""
+    found, take = [], Dispatch.take
 
     def counted(self, *arguments):
-        nonlocal polls
-        polls += 1
+        found.append(self)
         return take(self, *arguments)
 
     monkeypatch.setattr(Dispatch, "take", counted)
+    return found
+
+
+@pytest.mark.parametrize("policy", ["ordered", "cheapest", "fastest", "weighted"])
+async def test_no_worker_polls_in_a_loop_while_all_are_busy(cache, policy, polls):
     served = [(endpoint(name, concurrency=32, is_fallback=name == "spare"), Server(name, seconds=0.2))
               for name in ("one", "two", "spare")]
     _, _, error = await run(cache, served, 40, policy=policy)
     assert error is None
-    assert polls < 40 * 12
+    assert len(polls) < 40 * 12
 
 
-async def test_no_worker_polls_in_a_loop_while_two_wait_for_a_third(cache, monkeypatch):
-    polls, take = 0, Dispatch.take
-
-    def counted(self, *arguments):
-        nonlocal polls
-        polls += 1
-        return take(self, *arguments)
-
-    monkeypatch.setattr(Dispatch, "take", counted)
+async def test_no_worker_polls_in_a_loop_while_two_wait_for_a_third(cache, polls):
     slow = (endpoint("slow", concurrency=1), Server("slow", seconds=0.3))
     served = [slow, *((endpoint(name), Server(name)) for name in ("two", "three"))]
     _, _, error = await run(cache, served, 12, policy="weighted")
     assert error is None
     assert len(slow[1].texts) >= 3
-    assert polls < 200
+    assert len(polls) < 200
 
 
 def test_the_repr_of_an_endpoint_is_its_state():

@@ -11,7 +11,7 @@ from pipeline.parts.json_lines import shortest
 from pipeline.parts.schema import output_schema, vector_array, vector_type
 from pipeline.records import Column
 from pipeline.source.identity import Moment, of_content, of_id
-from pipeline.source.values import identity_values, python_values
+from pipeline.source.types.values import identity_values, python_values
 
 KEPT = pa.schema([("id", pa.int32()), ("text", pa.string()), ("year", pa.int16())])
 VECTOR = (Column("vector", "vector"),)

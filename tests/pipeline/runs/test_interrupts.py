@@ -2,7 +2,6 @@
 
 import datetime as dt
 import signal
-import time
 
 import anyio
 import hypothesis.strategies as st
@@ -11,18 +10,6 @@ from hypothesis import given
 
 from pipeline.errors import Interrupted, OutageError
 from pipeline.runs.interrupts import Interrupts, next_moment, steady
-
-
-@pytest.fixture
-def zone(monkeypatch):
-    def use(name):
-        monkeypatch.setenv("TZ", name)
-        time.tzset()
-
-    yield use
-    monkeypatch.undo()
-    time.tzset()
-
 
 BERLIN = "CET-1CEST,M3.5.0,M10.5.0/3"
 

@@ -25,7 +25,7 @@ from pipeline.sink.sink import Sink
 from pipeline.source.documents import read
 from pipeline.source.files import InputSpec
 from pipeline.source.scan import survey
-from pipeline.source.values import python_values
+from pipeline.source.types.values import python_values
 
 FEW = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

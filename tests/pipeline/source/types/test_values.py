@@ -13,7 +13,7 @@ from hypothesis import given
 from pipeline.parts.json_lines import json_lines
 from pipeline.source.files import InputSpec
 from pipeline.source.scan import survey
-from pipeline.source.values import identity_values, lost_in_json, python_values
+from pipeline.source.types.values import identity_values, lost_in_json, python_values
 
 NOON = 1_704_110_400  # 2024-01-01T12:00:00Z
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
