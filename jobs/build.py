@@ -78,6 +78,7 @@ def build(job: Job, *, with_secret: bool = True, changes: str | None = None) -> 
             metadata=_metadata(job),
             changes=changes,
             answered_only=job.output.rows == "answered",
+            replaces_nul=job.output.nul == "replace",
         ),
         dimension=_dimension(job),
         answers=(home() if with_secret else home_to_read()) / "answers",

@@ -37,6 +37,7 @@ from pipeline.errors import PlanOverBudget, StorageError, TextmillError
 from pipeline.limits import awake
 from pipeline.loop import Loop
 from pipeline.parts.guards import check_dimension, check_removed
+from pipeline.parts.retyped import retyped_ids_named
 from pipeline.parts.reuse import Reuse, plan_reuse
 from pipeline.plan import plan_requests
 from pipeline.prepare.factory import RequestFactory
@@ -170,6 +171,7 @@ class _Run(NamedTuple):
             fingerprint=parts_fingerprint(pipeline, factory.endpoints),
             answered_only=pipeline.output.answered_only,
             changes=Path(pipeline.output.changes) if pipeline.output.changes else None,
+            replaces_nul=pipeline.output.replaces_nul,
         )
         return sink
 
@@ -192,7 +194,8 @@ class _Run(NamedTuple):
         if reuse.note:
             self.emit(events.Warned(reuse.note))
         if surveyed.rows:  # `refuse_empty_output` reports an empty input
-            check_removed(reuse, self.pipeline.guard.max_removed, self.pipeline.output.path)
+            with retyped_ids_named(sink.layout, surveyed):
+                check_removed(reuse, self.pipeline.guard.max_removed, self.pipeline.output.path)
         sink.use_plan(reuse)
         await run_sync(partial(sink.find_former, reuse, accept_unknown=self.accept_unknown))
         await run_sync(sink.sweep, reuse)

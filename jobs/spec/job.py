@@ -173,6 +173,8 @@ class OutputSpec(Struct, frozen=True):
     rows: Annotated[Literal["all", "answered"], Key(
         "answered: rows without a result (failed, or with a blank text) are left out; they still "
         "count, and the guards know them")] = "all"
+    nul: Annotated[Literal["keep", "replace"], Key(
+        "U+0000 in texts: keep, or replace it by U+FFFD for a database that refuses it")] = "keep"
 
     @property
     def format(self) -> Literal["parquet", "jsonl", "directory", "stream"]:

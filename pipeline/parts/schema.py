@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import UsageError
+from pipeline.parts.foreign import carried_metadata
 from pipeline.records import Column
 
 CHUNK_FIELDS = (
@@ -45,7 +46,8 @@ def output_schema(
     metadata: Mapping[str, str] | None = None,
 ) -> pa.Schema:
     """The columns of the output, in order; `kept_schema` is the survey's schema, `id` and `text`
-    are names of input columns, `dimension` is that of the vectors, if known.
+    are names of input columns, `dimension` is that of the vectors, if known. The input's metadata
+    is carried along as far as it holds.
 
     Invariant: every field is nullable; names are unique.
     Raises: UsageError for a kept column whose name the output uses.
@@ -73,7 +75,10 @@ def output_schema(
                 else "name the columns to carry in `keep`",
             )
     plain = [field.with_nullable(True).remove_metadata() for field in fields]
-    schema = pa.schema(plain, metadata=dict(metadata) if metadata else None)
+    described = {*kept_schema.names, text}
+    foreign = carried_metadata(kept_schema.metadata or {}, [f.name for f in plain], described)
+    own_metadata = {name.encode(): value.encode() for name, value in (metadata or {}).items()}
+    schema = pa.schema(plain, metadata=foreign | own_metadata or None)
     vectors = [column.name for column in columns if column.type == "vector"]
     return with_vectors(schema, dict.fromkeys(vectors, dimension)) if dimension else schema
 

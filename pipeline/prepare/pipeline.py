@@ -51,6 +51,8 @@ class Output(Struct, frozen=True, kw_only=True):
     """Path of the file of changes."""
     answered_only: bool = False
     """Leaves out rows without a result."""
+    replaces_nul: bool = False
+    """Writes U+FFFD in place of U+0000."""
 
 
 class Pipeline(Struct, frozen=True, kw_only=True):
@@ -91,5 +93,6 @@ def parts_fingerprint(pipeline: Pipeline, endpoints: Sequence[Endpoint]) -> str:
         (rule.column, rule.value, [models[name] for name in rule.endpoints])
         for rule in pipeline.routing.rules
     ]
-    settings = [pipeline.fingerprint, list(dict.fromkeys(tiers)), rules, pipeline.guard.max_chunks]
+    output = [pipeline.guard.max_chunks, pipeline.output.replaces_nul]
+    settings = [pipeline.fingerprint, list(dict.fromkeys(tiers)), rules, *output]
     return digest_of(map(repr, settings))

@@ -18,6 +18,7 @@ from pipeline.cache.lookup import Outcomes
 from pipeline.parts.index import FIRST, ISOLATED, OUTCOMES, REUSABLE, PartIndex
 from pipeline.parts.json_lines import PIECE_ROWS
 from pipeline.parts.layout import OutputLayout
+from pipeline.parts.nul import without_nul
 from pipeline.parts.part_rows import PartRows, is_blank, part_errors
 from pipeline.parts.reuse import OPEN_PARTS, CopiedRows, Reuse
 from pipeline.parts.schema import (
@@ -71,6 +72,7 @@ class Sink:
         fingerprint: str = "",
         changes: Path | None = None,
         answered_only: bool = False,
+        replaces_nul: bool = False,
     ) -> None:
         spec = survey.spec
         self.counts = Counts()
@@ -84,6 +86,7 @@ class Sink:
             metadata=metadata,
         )
         self._survey, self._columns, self._per_chunk = survey, columns, per_chunk
+        self._replaces_nul = replaces_nul
         self.layout = OutputLayout(output, run_id)
         self._answered_only = answered_only
         self.fingerprint = _fingerprint(
@@ -347,7 +350,8 @@ class Sink:
             else:
                 arrays.append(pa.array(self._own_values[field.name], field.type))
         self._clear()
-        self._parts.add(pa.Table.from_arrays(arrays, self.schema.names))
+        table = pa.Table.from_arrays(arrays, self.schema.names)
+        self._parts.add(without_nul(table) if self._replaces_nul else table)
 
     def _start_part(self, part: int) -> None:
         if part != self._part:

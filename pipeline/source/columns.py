@@ -32,6 +32,13 @@ def parquet_schema(spec: InputSpec, files: tuple[InputFile, ...]) -> pa.Schema:
     schemas = []
     for file in files:
         with open_parquet(file) as parquet:
+            for name, kind in parquet.unread.items():
+                if spec.keep is None or name in {spec.text, spec.id, *spec.keep, *spec.fields}:
+                    raise InputError(
+                        f"{file.name}: column `{printable(name)}` is a {kind}, which cannot be "
+                        "read",
+                        hint="name the columns to carry with --keep",
+                    )
             schemas.append(file_schema(file, parquet))
         names = schemas[-1].names
         if len(set(names)) < len(names):
@@ -50,7 +57,9 @@ def parquet_schema(spec: InputSpec, files: tuple[InputFile, ...]) -> pa.Schema:
     if spec.id is not None and pa.types.is_nested(unified.field(spec.id).type):
         kind = unified.field(spec.id).type
         raise UsageError(f"{place}: input.id = `{spec.id}` is {kind}, which cannot identify rows")
-    return plain_schema(unified)
+    shared = set.intersection(*(set((each.metadata or {}).items()) for each in schemas))
+    metadata = {k: v for k, v in (schemas[0].metadata or {}).items() if (k, v) in shared}
+    return plain_schema(unified).with_metadata(metadata or None)
 
 
 def _unifiable(schemas: Sequence[pa.Schema]) -> list[pa.Schema]:
@@ -97,4 +106,4 @@ def carried_schema(spec: InputSpec, described: pa.Schema) -> pa.Schema:
     carried = [field for field in described if spec.keep is None or field.name in spec.keep]
     if spec.id is not None and all(field.name != spec.id for field in carried):
         carried.insert(0, described.field(spec.id))
-    return pa.schema(carried)
+    return pa.schema(carried, None if spec.for_json else described.metadata)

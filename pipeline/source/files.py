@@ -228,6 +228,11 @@ def seekable(file: InputFile) -> Any:
     return _s3_module().seekable(file.path) if is_s3(file.path) else file.path
 
 
+def raw_file(file: InputFile) -> Any:
+    """The file, or the object in its bucket, as a seekable stream of bytes."""
+    return _s3_module().seekable(file.path) if is_s3(file.path) else Path(file.path).open("rb")
+
+
 def _deleted(file: InputFile) -> InputError:
     return InputError(f"{file.name}: changed while it was read (deleted)")
 

@@ -7,8 +7,7 @@ its row group are isolated.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from decimal import Decimal
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from math import isfinite
 from typing import Any
@@ -20,10 +19,19 @@ from pipeline.errors import InputError
 from pipeline.source import identity
 from pipeline.source.blocks import Block, RowSelection, drain
 from pipeline.source.diagnosis import HEAD_BYTES, diagnose_parquet
-from pipeline.source.files import InputFile, InputSpec, is_s3, seekable, unchanged, unreadable
+from pipeline.source.files import (
+    InputFile,
+    InputSpec,
+    is_s3,
+    raw_file,
+    seekable,
+    unchanged,
+    unreadable,
+)
 from pipeline.source.jsonl import BATCH_BYTES, BATCH_ROWS
 from pipeline.source.types.plain import plain_batch, plain_schema
 from pipeline.source.types.values import identity_values, is_text
+from pipeline.source.types.wide import with_wide_columns_as_bytes
 from pipeline.text import inflect, many, reason
 
 UNREADABLE = identity.of_bytes(sha256(b"a row in a damaged part of a Parquet file").digest())
@@ -33,23 +41,45 @@ S3_BYTES = 4 << 20
 """Bytes of a column to read ahead from a bucket; for a local file it is 1 MB."""
 
 
-def open_parquet(file: InputFile) -> pq.ParquetFile:
+class OpenParquet(pq.ParquetFile):  # type: ignore[misc]
+    """An open Parquet file."""
+
+    unread: Mapping[str, str] = {}
+    """The types of columns that are no Arrow types; their values come as bytes."""
+
+
+def open_parquet(file: InputFile) -> OpenParquet:
     """The open file, its footer read. Raises: InputError for an incomplete footer."""
     try:
-        return pq.ParquetFile(
-            seekable(file),
-            buffer_size=S3_BYTES if is_s3(file.path) else 1 << 20,
-            pre_buffer=False,
-            page_checksum_verification=True,
-        )
+        try:
+            return _opened(file, seekable(file))
+        except pa.ArrowNotImplementedError:
+            found = with_wide_columns_as_bytes(raw_file(file))
+            if found is None:
+                raise
+            parquet = _opened(file, found.stream)
+            parquet.unread = found.types
+            return parquet
     except (pa.ArrowException, OSError) as error:
         problem = unreadable(file, error)
         if not isinstance(problem, InputError):
             raise problem from None
-        with unchanged(file) as stream:
-            what = diagnose_parquet(stream.read(HEAD_BYTES))
-        fault = what or f"not a whole Parquet file ({reason(error)})"
+        if isinstance(error, pa.ArrowNotImplementedError):
+            fault: str | None = f"a column has a type that cannot be read ({reason(error)})"
+        else:
+            with unchanged(file) as stream:
+                fault = diagnose_parquet(stream.read(HEAD_BYTES))
+        fault = fault or f"not a whole Parquet file ({reason(error)})"
         raise InputError(f"{file.name}: {fault}") from None
+
+
+def _opened(file: InputFile, source: Any) -> OpenParquet:
+    return OpenParquet(
+        source,
+        buffer_size=S3_BYTES if is_s3(file.path) else 1 << 20,
+        pre_buffer=False,
+        page_checksum_verification=True,
+    )
 
 
 def file_schema(file: InputFile, parquet: pq.ParquetFile) -> pa.Schema:
@@ -202,11 +232,14 @@ def _batches(
         if name not in present and (columns is None or name in columns)
     ]
     left = metadata.num_rows
+    is_plain = plain_schema(parquet.schema_arrow).equals(parquet.schema_arrow)
 
     def selected(batch: pa.RecordBatch) -> pa.RecordBatch:
         nonlocal left
         left -= len(batch)
-        own = plain_batch(batch.select(names))
+        own = batch.select(names)
+        if not is_plain:
+            own = plain_batch(own)
         if not constants:
             return own
         added = [pa.repeat(pa.scalar(text, pa.string()), len(batch)) for _, text in constants]
@@ -252,7 +285,7 @@ def _parquet_ids(batch: pa.RecordBatch, name: str | None) -> tuple[list[Any], li
     problems: list[str | None] = []
     for value in values:
         problem = "is null" if value is None else None
-        if isinstance(value, float | Decimal) and not isfinite(value):
+        if value.__class__ is float and not isfinite(value):
             problem = "is not a number" if value != value else "is infinite"
         if isinstance(value, bytes) and is_text(column.type):
             problem = "is not valid UTF-8"

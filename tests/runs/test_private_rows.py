@@ -114,7 +114,8 @@ def test_odd_values_among_plain_ones_never_leave(workdir, textmill):
         told = balanced(textmill("run", path, "--json"), code=3)
         assert told["ok"] == 4
         assert reached(outside, range(len(odd))) == [0]
-        assert reached(inside, range(len(odd))) == [1, 7, 8]
+        # Row 0 may go to both: two servers with one model name are compared.
+        assert reached(inside, range(1, len(odd))) == [1, 7, 8]
         paid([outside, inside], told)
 
 

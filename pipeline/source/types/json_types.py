@@ -53,7 +53,8 @@ def widen(current: JsonType, value: Any) -> JsonType:
     kind = _SCALARS.get(type(value))
     if kind is not None:
         if kind == "integer":
-            return _widen_integer(current, value)
+            is_usual = current == kind and 0 <= value < 2**63
+            return current if is_usual else _widen_integer(current, value)
         if current is None or current == kind:
             return kind if current is None else current
         if kind == "float" and current in INTEGERS:

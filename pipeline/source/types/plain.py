@@ -52,9 +52,7 @@ def plain_schema(schema: pa.Schema) -> pa.Schema:
 
 
 def plain_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with plain columns; the batch itself where they are."""
-    if all(plain_type(field.type).equals(field.type) for field in batch.schema):
-        return batch
+    """The batch with plain columns."""
     return pa.RecordBatch.from_arrays(list(map(plain, batch.columns)), batch.schema.names)
 
 

@@ -224,7 +224,7 @@ def test_a_limit_of_a_header_is_at_least_one_a_minute(name, tokens, per_minute, 
 
 def test_a_429_without_a_time_pauses_from_the_second_refused_round_trip():
     made = admission_of(concurrency=2)
-    for now, seconds in ((1.0, None), (2.0, 0.5), (3.0, 1.0), (4.0, 2.0), (9.0, 2.5), (20.0, 2.5)):
+    for now, seconds in ((1.0, None), (2.0, 0.75), (3.0, 1.5), (5.0, 3.0), (9.0, 3.75), (20.0, 3.75)):
         permits = []
         while isinstance(permit := made.lease(now, 1.0), Permit):
             permits.append(permit)
@@ -232,6 +232,6 @@ def test_a_429_without_a_time_pauses_from_the_second_refused_round_trip():
         assert pauses[-1] == (Pause(seconds, False) if seconds else None)
         assert pauses[:-1] == [None] * (len(permits) - 1)
     assert made.is_paused(20.0)
-    probe = made.lease(22.5, 1.0)
-    made.answered(probe, 23.0, None)
-    assert not made.is_paused(23.0)
+    probe = made.lease(23.75, 1.0)
+    made.answered(probe, 24.0, None)
+    assert not made.is_paused(24.0)

@@ -543,7 +543,7 @@ def test_a_changed_model_is_detected_before_its_vectors_mix(new_project):
     project.turn = 0.00001  # noise
     summary = night(project, rows)
     assert (summary.usage.calls, project.new_calls()) == (2, 4)
-    assert summary.usage.tokens == 4
+    assert summary.usage.tokens == 25
     project.turn = 2.0
     summary = night(project, rows, code=14)
     assert (summary.exit, project.new_calls()) == (14, 6)  # the three texts, and once more
