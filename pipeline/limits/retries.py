@@ -1,9 +1,9 @@
 """Decides what follows from an error for its requests: retry, split, fail or stop. Pure functions.
 
 No layer below retries by itself. `pipeline.errors` defines what a class of error means; the time to
-wait is drawn here, for a call with full jitter, for an endpoint's pause with equal jitter, and
+wait is drawn here, for a call with full jitter, for an endpoint's pause with jitter that is bounded, and
 waited elsewhere.
-Source: both after M. Brooker, "Exponential Backoff And Jitter", AWS, 2015.
+Source: after M. Brooker, "Exponential Backoff And Jitter", AWS, 2015.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from pipeline.errors import EndpointError, TextmillError
 _CAP_SECONDS = 20.0
 _PAUSE_CAP_SECONDS = 5.0
 """A server that answers again is noticed within this time: one probe in 3.75 s costs it little."""
+_MAX_SPREAD_SECONDS = 2.5
+"""One probe after the other need not be spread as far as many callers."""
 _BASE_SECONDS = 0.05
 
 
@@ -104,6 +106,5 @@ def pause(error: EndpointError, failures_in_a_row: int, uniform: Uniform) -> flo
     if retry_after is not None and retry_after > 0:
         return min(retry_after, facts.max_pause_seconds) * (1 + 0.1 * uniform())
     base = facts.base_pause_seconds
-    # Half of the time is sure: one probe after the other need not be spread as far as many callers.
     longest = min(_PAUSE_CAP_SECONDS, base * 2.0 ** min(failures_in_a_row, 30))
-    return longest * (1 + uniform()) / 2
+    return longest - uniform() * min(longest - base / 4, _MAX_SPREAD_SECONDS)

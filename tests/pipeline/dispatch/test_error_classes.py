@@ -37,10 +37,10 @@ WAITS = ("waits", 0)
 ROWS = {
     #                 alone            of two   sent billed outage pauses        longest lowers      cost  config
     "too_long":    Row(("split", 1),   "halve", 1,   0.0,   False, [],           None,  None,          0.0, True),
-    "loading":     Row(WAITS,          "again", 1,   0.0,   True,  [(1, 0.75)],  21.0,  None,          5.0, False),
-    "rate":        Row(WAITS,          "again", 1,   0.0,   True,  [(2, 0.75)],  300.0, "rate limit",  5.0, False),
-    "overload":    Row(WAITS,          "again", 1,   0.0,   True,  [(1, 0.75)],  315.0, "concurrency", 5.0, False),
-    "unreachable": Row(WAITS,          "again", 0,   0.0,   True,  [(1, 0.1875)],315.0, None,          5.0, False),
+    "loading":     Row(WAITS,          "again", 1,   0.0,   True,  [(1, 0.625)], 21.0,  None,          5.0, False),
+    "rate":        Row(WAITS,          "again", 1,   0.0,   True,  [(2, 0.625)], 300.0, "rate limit",  5.0, False),
+    "overload":    Row(WAITS,          "again", 1,   0.0,   True,  [(1, 0.625)], 315.0, "concurrency", 5.0, False),
+    "unreachable": Row(WAITS,          "again", 0,   0.0,   True,  [(1, 0.15625)],315.0, None,          5.0, False),
     "quota":       Row(("stop", 7),    "stop",  1,   0.0,   False, [],           None,  None,          0.0, False),
     "auth":        Row(("stop", 7),    "stop",  1,   0.0,   False, [],           None,  None,          0.0, False),
     "poison":      Row(("fail", 1),    "halve", 1,   0.0,   False, [],           None,  None,         14.0, True),

@@ -224,7 +224,7 @@ def test_a_limit_of_a_header_is_at_least_one_a_minute(name, tokens, per_minute, 
 
 def test_a_429_without_a_time_pauses_from_the_second_refused_round_trip():
     made = admission_of(concurrency=2)
-    for now, seconds in ((1.0, None), (2.0, 0.75), (3.0, 1.5), (5.0, 3.0), (9.0, 3.75), (20.0, 3.75)):
+    for now, seconds in ((1.0, None), (2.0, 0.625), (3.0, 1.125), (5.0, 2.75), (9.0, 3.75), (20.0, 3.75)):
         permits = []
         while isinstance(permit := made.lease(now, 1.0), Permit):
             permits.append(permit)
