@@ -82,6 +82,7 @@ class Admission:
                 return wait
         self._limits, wait = limits.lease_all(self._limits, now, tokens)
         if wait:
+            self._slots = concurrency.held_back(self._slots)
             return wait
         self._retries = retries
         self._breaker = breaker.sent(self._breaker)

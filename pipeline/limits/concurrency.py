@@ -80,6 +80,9 @@ class Concurrency(NamedTuple):
     """Round trips since the last answer in which every call was refused."""
     was_full: bool = False
     """In this round calls had to wait for room; else more room would tell nothing."""
+    is_paced: bool = False
+    """In this round a known limit held calls back although there was room. Then the number of calls
+    in flight follows from their latency, and a comparison of the two shows nothing."""
     cut_at: int = 0
     """The last call before the latest cut: refusals of calls up to it are no new evidence."""
     goal: float = 0.0
@@ -130,6 +133,11 @@ def sent(state: Concurrency) -> Concurrency:
         in_flight=in_flight,
         was_full=state.was_full or in_flight >= allowed(state),
     )
+
+
+def held_back(state: Concurrency) -> Concurrency:
+    """The state after a call that had room waited for a known limit."""
+    return state if state.is_paced else state._replace(is_paced=True)
 
 
 def release_seconds(state: Concurrency, now: float) -> float:
@@ -192,12 +200,13 @@ def _answered(state: Concurrency, load: int, seconds: float) -> Concurrency:
 
 def _round_over(state: Concurrency) -> Concurrency:
     """Decides at the end of a round: about the size, or about what to measure next."""
-    was_full = state.was_full
-    state = state._replace(left=allowed(state), was_full=state.in_flight >= allowed(state))
+    was_full, is_paced = state.was_full, state.is_paced
+    is_full = state.in_flight >= allowed(state)
+    state = state._replace(left=allowed(state), was_full=is_full, is_paced=False)
     if state.phase == "start":
         return _started(state)
     if state.phase == "rise":
-        return _risen(state)
+        return _measured(state) if is_paced else _risen(state)
     if state.phase == "climb":
         if not was_full:
             return _measured(state)

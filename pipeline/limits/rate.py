@@ -36,15 +36,17 @@ _CUT_CALM = 0.95
 """After calm seconds the pace is nearly right: half the cut, because a cut costs goodput (+2 %)."""
 _CALM_SECONDS = 5.0
 _REGAIN_PER_SECOND = 0.004
-_QUIET_SECONDS = 20.0
+_QUIET_SECONDS = 12.0
 """After twice this without a 429 the factor recovers faster, doubling each time: a limit that was
-halved and restored is used to 90 % after 40 s; at a steady 0.4 % it would take 100 s."""
+halved and restored is used to 90 % after 45 s; at a steady 0.4 % it would take 100 s."""
 _MAX_REGAIN_PER_SECOND = 0.05
 _CHEAP_SECONDS = 0.25
 _MAX_CAUTION = 4.0
 """Against a server that names whole seconds, each 429 costs one: there the factor recovers up to
 four times slower, because of the price of a try (+6 % of a strict sliding second)."""
 _MIN_FACTOR = 0.001
+_HEADROOM = 1.25
+"""Answers lag behind calls while a run begins: their rate is below the limit at its first 429."""
 _CLOCK_SECONDS = 1e-6
 """Less than this is no wait: a caller that returns at the given time must not wait again."""
 
@@ -199,7 +201,7 @@ def refused(
 def decrease(state: Bucket, now: float, started: float) -> Bucket:
     """The bucket after a 429 to a call that was sent after the last cut: the factor decreases.
 
-    A call from before the cut is no new evidence. The factor recovers by 0.4 % a second, after 40 s
+    A call from before the cut is no new evidence. The factor recovers by 0.4 % a second, after 24 s
     without a 429 faster and faster. Bursts stay small from now on: the server may count by the
     second.
     """
@@ -217,11 +219,11 @@ def decrease(state: Bucket, now: float, started: float) -> Bucket:
 def infer_limit(state: Bucket | None, now: float, per_second: float) -> Bucket | None:
     """The bucket after a 429 that named a wait, though no known limit delayed calls.
 
-    So a limit exists, below the current rate of calls: `concurrency.calls_per_second`. It is
-    assumed to be that rate: the factor falls fast and rises slowly, so an estimate that is too high
-    is better. An inferred limit replaces a named or inferred one only if it is lower.
+    So a limit exists, near the current rate of calls: `concurrency.calls_per_second`. The factor
+    falls fast and rises slowly, so an estimate that is too high is better. An inferred limit
+    replaces a named or inferred one only if it is lower.
     """
-    per_minute = 60 * per_second
+    per_minute = 60 * per_second * _HEADROOM
     if not (0 < per_minute < math.inf) or (
         state is not None and per_minute >= _effective_rate(state)
     ):

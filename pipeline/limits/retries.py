@@ -1,7 +1,7 @@
 """Decides what follows from an error for its requests: retry, split, fail or stop. Pure functions.
 
 No layer below retries by itself. `pipeline.errors` defines what a class of error means; the time to
-wait is drawn here, for a call with full jitter, for an endpoint's pause with jitter that is bounded, and
+wait is drawn here, for a call with full jitter, for an endpoint's pause with bounded jitter, and
 waited elsewhere.
 Source: after M. Brooker, "Exponential Backoff And Jitter", AWS, 2015.
 """

@@ -6,7 +6,7 @@ import random
 from collections import deque
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.limits.concurrency import (
@@ -101,16 +101,18 @@ def test_it_finds_the_slots_of_a_server_that_queues(slots, sigma):
     assert 0.9 * slots <= load(history, 0.7, 0.97) <= 1.6 * slots
 
 
-@given(
-    slots=st.sampled_from([4, 10, 50, 100, 250]),
-    seconds=st.sampled_from([0.05, 0.25, 2.0]),
-    sigma=st.sampled_from([0.0, 0.3, 0.6]),
-    seed=st.integers(0, 10_000),
+@pytest.mark.parametrize(
+    ("slots", "seconds", "sigma"),
+    [(4, 2.0, 0.3), (4, 2.0, 0.6), (10, 0.05, 0.6), (10, 0.05, 0.0), (50, 0.25, 0.6), (250, 0.25, 0.3)],
 )
-@settings(max_examples=15, deadline=None)
-def test_whatever_the_server_the_time_is_near_its_best(slots, seconds, sigma, seed):
-    took, _ = queueing(slots, 40 * slots, seconds=seconds, sigma=sigma, seed=seed)
-    assert took <= 1.4 * 40 * seconds
+def test_whatever_the_server_the_time_is_near_its_best(slots, seconds, sigma):
+    """Of 40 rounds, where one wrong comparison counts most: by chance some of these come late."""
+    took = [
+        queueing(slots, 40 * slots, seconds=seconds, sigma=sigma, seed=seed)[0] / (40 * seconds)
+        for seed in range(max(4, 800 // slots))
+    ]
+    assert sum(took) / len(took) <= 1.3
+    assert sum(each > 1.4 for each in took) <= 0.15 * len(took)
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.5])
