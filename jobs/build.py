@@ -33,10 +33,12 @@ from pipeline.tasks import TASKS
 from pipeline.text import canonical_url, many
 
 
-def build(job: Job, *, with_secret: bool = True, changes: str | None = None) -> Pipeline:
+def build(
+    job: Job, *, with_secret: bool = True, changes: str | None = None, is_attended: bool = False
+) -> Pipeline:
     """The pipeline of this job. Without the secret, and without a home, it can plan, but not run.
 
-    `changes`: path of the file of changes.
+    `changes`: path of the file of changes. `is_attended`: a person watches the run.
     Raises: UsageError, also if an extra or a credential is missing.
     """
     aggregator = AGGREGATORS[job.aggregate.method](TASKS[job.task].column)
@@ -91,9 +93,11 @@ def build(job: Job, *, with_secret: bool = True, changes: str | None = None) -> 
             max_chunks=job.guard.max_chunks,
         ),
         stop=Stop(
+            max_start_seconds=job.run.max_start_seconds,
             max_outage_seconds=job.run.max_outage_seconds,
             grace_seconds=job.run.grace_seconds,
             until=job.run.until,
+            is_attended=is_attended,
         ),
         budget=Budget(max_cost_usd=job.budget.max_cost_usd, stop_at_cap=job.budget.stop_at_cap),
     )

@@ -42,7 +42,8 @@ class TooManyFailed(TextmillError):
 
 
 class OutageError(TextmillError):
-    """No answer for `max_outage_seconds`; a later run resumes where this one stopped."""
+    """No reply for `max_start_seconds`, no answer for `max_outage_seconds`, or a model that was
+    loading for `loading_seconds`; a later run resumes where this one stopped."""
 
     exit_code = 5
     exit_class = "outage"
@@ -169,6 +170,7 @@ ErrorKind = Literal[
     "rate",
     "overload",
     "unreachable",
+    "unknown_host",
     "quota",
     "auth",
     "poison",
@@ -205,6 +207,10 @@ class ErrorFacts(NamedTuple):
     """First pause of the endpoint, doubling from there; 0: it does not pause."""
     max_pause_seconds: float = 300.0
     """Upper bound of a wait that the server requests."""
+    is_loading: bool = False
+    """The wait for the endpoint has a bound of its own, `deadline.loading_seconds`."""
+    is_often_misspelt: bool = False
+    """More often the mistake of a person than a fault of the network."""
     lowers: Literal["rate limit", "concurrency"] | None = None
     """What admission control lowers from then on."""
     is_refusal: bool = False
@@ -241,6 +247,7 @@ ERRORS: dict[ErrorKind, ErrorFacts] = {
         is_endpoints_fault=True,
         base_pause_seconds=1.0,
         max_pause_seconds=20.0,
+        is_loading=True,
         retry_cost=_THROTTLED,
     ),
     # 429, with or without a time to wait.
@@ -257,10 +264,18 @@ ERRORS: dict[ErrorKind, ErrorFacts] = {
         lowers="concurrency",
         retry_cost=_THROTTLED,
     ),
-    # No connection, no name: nothing was sent.
+    # No connection: nothing was sent.
     "unreachable": ErrorFacts(
         is_endpoints_fault=True,
         is_sent=False,
+        base_pause_seconds=0.25,
+        retry_cost=_THROTTLED,
+    ),
+    # The name has no address.
+    "unknown_host": ErrorFacts(
+        is_endpoints_fault=True,
+        is_sent=False,
+        is_often_misspelt=True,
         base_pause_seconds=0.25,
         retry_cost=_THROTTLED,
     ),
@@ -322,11 +337,13 @@ class EndpointError(Exception):
         *,
         status: int | None = None,
         retry_after: float | None = None,
+        hint: str | None = None,
     ) -> None:
         super().__init__(message)
         self.kind: ErrorKind = kind
         self.status = status
         self.retry_after = retry_after
+        self.own_hint = hint
         self.headers: Mapping[str, str] = {}
         self.ask_with: Mapping[str, Any] = {}
         """Parameters that the endpoint asks with instead from now on: the server refuses the way of
@@ -336,3 +353,8 @@ class EndpointError(Exception):
     def facts(self) -> ErrorFacts:
         """The meaning of its class."""
         return ERRORS[self.kind]
+
+    @property
+    def hint(self) -> str | None:
+        """The next step: its own, where the cause is known better than by its class."""
+        return self.own_hint or self.facts.hint

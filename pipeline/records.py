@@ -278,6 +278,8 @@ class Deadline(Struct, frozen=True):
     first_byte_seconds: float = 120.0
     idle_seconds: float = 30.0
     call_seconds: float = 600.0
+    loading_seconds: float = 1_800.0
+    """Of a model that is loading: many calls, all refused."""
 
 
 class Endpoint(Struct, frozen=True):
@@ -337,10 +339,15 @@ class Guard(Struct, frozen=True, kw_only=True):
 class Stop(Struct, frozen=True, kw_only=True):
     """What ends a run before its input does, and how long it may take to end."""
 
+    max_start_seconds: float = 60.0
+    """Until the first reply of an endpoint, of any status."""
     max_outage_seconds: float = 1_800.0
+    """Without an answer, from the first reply on."""
     grace_seconds: float = 30.0
     until: str | None = None
     """Local time at which the run drains and ends: `06:00`."""
+    is_attended: bool = False
+    """A person watches: what only that person can correct ends the run at once."""
 
 
 class Budget(Struct, frozen=True, kw_only=True):

@@ -22,7 +22,8 @@ from pipeline.endpoints.server_info import (
     identify_later,
     identify_offline,
 )
-from pipeline.records import Answer, Answered, Endpoint, Failure, Request
+from pipeline.errors import OutageError
+from pipeline.records import Answer, Answered, Endpoint, Failure, Request, Stop
 
 Sentences = Callable[[str], list[tuple[int, int]]]
 
@@ -99,7 +100,7 @@ async def connect(
     *,
     sentences: Sentences,
     chunk_tokens: int,
-    max_outage_seconds: float,
+    patience: Stop,
 ) -> AsyncIterator[Connections]:
     """Identifies the endpoints, and closes them at the end. A server is asked only if it alone can
     name its model. A replica takes the identity of its origin.
@@ -107,8 +108,8 @@ async def connect(
     A server that does not reply holds the start only as long as nobody else can stand in for it:
     it is asked again before its first call, and until then its share of the work flows to others.
     """
-    identification = partial(_identification, cache, chunk_tokens, max_outage_seconds)
-    head_start = min(HEAD_START_SECONDS, max_outage_seconds / 2)
+    identification = partial(_identification, cache, chunk_tokens, patience)
+    head_start = min(HEAD_START_SECONDS, patience.max_start_seconds / 2)
     found: dict[str, Identification] = {}
 
     async def identify_group(origin: Endpoint, replicas: Sequence[Endpoint]) -> None:
@@ -149,25 +150,32 @@ async def _first_to_reply(
     head_start: float,
 ) -> tuple[Endpoint, Identification]:
     """The first of an origin and its replicas that names the model of all of them. The origin has a
-    head start: while it replies, nobody else is asked."""
+    head start: while it replies, nobody else is asked. Raises: OutageError if none does."""
     first: list[tuple[Endpoint, Identification]] = []
+    away: list[OutageError] = []
     async with anyio.create_task_group() as tasks:
 
         async def ask(endpoint: Endpoint, delay: float) -> None:
             await anyio.sleep(delay)
-            first.append((endpoint, await identification(endpoint)))
+            try:
+                first.append((endpoint, await identification(endpoint)))
+            except OutageError as error:  # another one may still reply
+                away.append(error)
+                return
             tasks.cancel_scope.cancel()
 
         for endpoint in group:
             tasks.start_soon(ask, endpoint, 0.0 if endpoint is group[0] else head_start)
+    if not first:
+        raise away[-1]
     return first[0]
 
 
 async def _identification(
-    cache: AnswerCache, chunk_tokens: int, max_outage_seconds: float, endpoint: Endpoint
+    cache: AnswerCache, chunk_tokens: int, patience: Stop, endpoint: Endpoint
 ) -> Identification:
-    """The endpoint as its server names it. Waits for the server, up to the bound of an outage."""
+    """The endpoint as its server names it. Waits for the server, up to the bound of an absence."""
     from pipeline.endpoints.http import HttpEndpoint
 
     async with HttpEndpoint(endpoint) as client:
-        return await identify(endpoint, client.get, cache, chunk_tokens, max_outage_seconds)
+        return await identify(endpoint, client.get, cache, chunk_tokens, patience)

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, urlsplit
 
 import aiohttp
 import anyio
@@ -20,6 +18,13 @@ from aiohttp.http_exceptions import ContentEncodingError
 from msgspec.structs import replace
 
 from pipeline.disk.durable import descriptors_are_used_up
+from pipeline.endpoints.connection_errors import (
+    connect_timeout,
+    no_connection,
+    no_secure_connection,
+    unknown_host,
+    wrong_certificate,
+)
 from pipeline.endpoints.error_bodies import without_echoes
 from pipeline.endpoints.kinds import KINDS
 from pipeline.errors import DescriptorError, EndpointError, ErrorKind
@@ -174,23 +179,19 @@ class HttpEndpoint:
                 "ambiguous", f"no complete answer within {waited:.0f} s", status=status
             )
         except aiohttp.ConnectionTimeoutError:  # a TimeoutError, but nothing was sent
-            raise EndpointError("unreachable", "cannot connect: timed out") from None
+            raise connect_timeout(urlsplit(url).netloc) from None
         except aiohttp.ClientConnectorCertificateError as error:
-            raise EndpointError(
-                "auth", f"the certificate of {error.host} is not valid for it"
-            ) from None
+            raise wrong_certificate(_place(error), error.certificate_error) from None
         except aiohttp.ClientConnectorSSLError as error:
-            raise EndpointError("auth", f"no secure connection to {error.host}") from None
+            raise no_secure_connection(
+                _place(error), error.os_error, has_replied=self._speaks_http
+            ) from None
         except aiohttp.ClientConnectorError as error:
             if error.os_error.errno in DescriptorError.errnos or descriptors_are_used_up():
                 raise DescriptorError(f"endpoint `{self.endpoint.name}`") from None
-            # aiohttp's own text shows `ssl:default` for plain HTTP, and the reason at its end,
-            # where lines are cut.
-            why = _reason(error.os_error)
-            where = f"{error.host}:{error.port}"
-            raise EndpointError(
-                "unreachable", f"cannot connect to {where} ({printable(why, 200)})"
-            ) from None
+            if isinstance(error, aiohttp.ClientConnectorDNSError):
+                raise unknown_host(_place(error), error.os_error) from None
+            raise no_connection(_place(error), error.os_error) from None
         except (aiohttp.ClientError, OSError) as error:
             if (problem := _unreadable(error)) is not None:
                 # A server that never gave a readable reply will not give one next time.
@@ -256,12 +257,7 @@ def _unreadable(error: Exception) -> str | None:
     return f"the reply is not HTTP: {printable(start or ' '.join(lines), 80)}{secure}"
 
 
-def _reason(error: OSError) -> str:
-    """The reason in the words of the system, first letter in lower case.
-
-    The loop's own text is `Connect call failed (...)`. A failed look-up of a name has error numbers
-    of its own, below 0.
-    """
-    is_of_system = not isinstance(error, socket.gaierror) and (error.errno or 0) > 0
-    text = os.strerror(error.errno or 0) if is_of_system else error.strerror or str(error)
-    return text[:1].lower() + text[1:]
+def _place(error: aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError) -> str:
+    """`HOST:PORT`. The error's own text shows `ssl:default` for plain HTTP, and the reason at its
+    end, where lines are cut."""
+    return f"{error.host}:{error.port}"
