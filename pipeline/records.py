@@ -5,7 +5,7 @@ Records are frozen and flow one way: document -> chunks -> requests -> outcomes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -108,6 +108,18 @@ class Call(Struct, frozen=True):
     url: str
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
+
+
+class Reply(NamedTuple):
+    """The reply of a server, of any status."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+Get = Callable[[str], Awaitable[Reply]]
+"""The reply to a GET of this URL. Raises: EndpointError if there is none."""
 
 
 class Answer(Struct, frozen=True, array_like=True):

@@ -8,12 +8,11 @@ that looks like a credential is repeated.
 from __future__ import annotations
 
 import datetime as dt
-import difflib
 import json
 import math
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -22,7 +21,7 @@ from msgspec import Struct
 from jobs.secrets import Reference, mask
 from jobs.spec.table import LARGEST_NUMBER, Key
 from pipeline.errors import UsageError
-from pipeline.text import printable
+from pipeline.text import did_you_mean, nearest, printable
 
 NOT_YET = "is not supported yet in this version"
 _LONGEST_STRING = 100_000
@@ -68,9 +67,9 @@ class KeyLocations(Struct, frozen=True):
         # Sections, too: `[gard]` is a typing error like `sise`.
         inside = [k.name[len(start) :] for k in keys if k.name.startswith(start)]
         names = list(dict.fromkeys(name.partition(".")[0] for name in inside))
-        near = _near(last, names)
+        near = nearest(last, names)
         anywhere = {k.name.rpartition(".")[2]: k.name for k in keys}
-        near = near or anywhere.get(_near(last, anywhere), "")
+        near = near or anywhere.get(nearest(last, anywhere), "")
         meant = f" (did you mean `{near}`?)" if near else ""
         is_listed = start and names and not near
         hint = f"keys of [{key_name(section)}]: {', '.join(names)}" if is_listed else None
@@ -93,12 +92,6 @@ def shown(value: object) -> str:
         case list():
             return "a list"
     return "a date or time"
-
-
-def unknown(name: str, names: Iterable[str]) -> str:
-    """` (did you mean ...?)` for a name similar to one of the names, else empty."""
-    near = _near(name, names)
-    return f" (did you mean `{near}`?)" if near else ""
 
 
 def read_toml(text: str, address: str) -> dict[str, Any]:
@@ -254,7 +247,7 @@ def _check_string(key: Key, value: str, locations: KeyLocations) -> None:
     if key.choices and value not in key.choices and not _is_plugged_in(key, value):
         if value in key.later:
             raise locations.refuse(f'{key.name} = "{value}" {NOT_YET}', key.name)
-        meant = unknown(value, key.choices)
+        meant = did_you_mean(value, key.choices)
         listed = ", ".join(key.choices)
         raise locations.wrong(key.name, f"must be one of {listed}, got {shown(value)}{meant}")
     if not value.strip():
@@ -357,8 +350,3 @@ def _safe(key: str, value: object) -> str:
     """The value for an error, or only its type if it may contain a credential."""
     private = "api_key" in key or "url" in key
     return "a string" if private and isinstance(value, str) else shown(value)
-
-
-def _near(name: str, names: Iterable[str]) -> str:
-    # Truncated, because the comparison takes quadratic time.
-    return (difflib.get_close_matches(name[:64], list(names), 1) or [""])[0]

@@ -21,14 +21,14 @@ from jobs.spec.check_job import check_relations, check_secrets, served_url
 from jobs.spec.check_paths import check_paths
 from jobs.spec.flags import flag
 from jobs.spec.job import KEYS, LATER, LISTS, Job
-from jobs.spec.keys import KeyLocations, check, read_toml, shown, unknown
+from jobs.spec.keys import KeyLocations, check, read_toml, shown
 from jobs.spec.overrides import Names, by_name, override, prefixes, spread
 from jobs.spec.table import Key, assemble
 from pipeline.endpoints.kinds import KINDS
 from pipeline.errors import UsageError
 from pipeline.source.files import family, is_s3
 from pipeline.tasks import TASKS
-from pipeline.text import printable
+from pipeline.text import did_you_mean, printable
 
 _LARGEST_JOB_BYTES = 1_000_000
 
@@ -128,7 +128,7 @@ def _template(typed: str, address: str) -> tuple[str, str, str, str]:
         template = resources.files("jobs") / "templates" / f"{typed}.toml"
         return template.read_text("utf-8"), f"template `{typed}`", "", typed
     raise UsageError(
-        f"{address}: no such job file or template{unknown(typed, names)}",
+        f"{address}: no such job file or template{did_you_mean(typed, names)}",
         hint="templates are " + ", ".join(names),
     )
 

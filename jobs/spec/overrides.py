@@ -15,8 +15,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from jobs.spec.job import KEY, KEYS, LATER, LISTS
-from jobs.spec.keys import KeyLocations, check_value, key_name, read_value, unknown
+from jobs.spec.keys import KeyLocations, check_value, key_name, read_value
 from jobs.spec.table import Key
+from pipeline.text import did_you_mean
 
 Names = Mapping[str, tuple[str, ...]]
 """For each list the names of its tables; empty if there is only one table."""
@@ -140,7 +141,7 @@ def _key_parts(
     locations.typed[key] = place
     listed = ", ".join(names[name][:10]) + (", ..." if len(names[name]) > 10 else "")
     if len(parts) > 1 and parts[1] not in own_keys:
-        meant = unknown(parts[1], names[name])
+        meant = did_you_mean(parts[1], names[name])
         raise locations.refuse(f"no {name} has the name `{key_name(parts[1])}`{meant}", key)
     number, rest = "NAME" if name == "endpoint" else "NUMBER", "".join(f".{p}" for p in parts[1:])
     raise locations.refuse(

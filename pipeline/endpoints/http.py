@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import quote, quote_plus, urlsplit
 
 import aiohttp
@@ -18,8 +17,10 @@ from aiohttp.http_exceptions import ContentEncodingError
 from msgspec.structs import replace
 
 from pipeline.disk.durable import descriptors_are_used_up
-from pipeline.endpoints.connection_errors import (
+from pipeline.endpoints.diagnosis import (
     connect_timeout,
+    diagnosed,
+    is_misdirected,
     no_connection,
     no_secure_connection,
     unknown_host,
@@ -29,7 +30,7 @@ from pipeline.endpoints.error_bodies import without_echoes
 from pipeline.endpoints.kinds import KINDS
 from pipeline.errors import DescriptorError, EndpointError, ErrorKind
 from pipeline.limits import awake
-from pipeline.records import Answer, Answered, Endpoint, Failure, Request
+from pipeline.records import Answer, Answered, Endpoint, Failure, Get, Reply, Request
 from pipeline.text import printable
 
 MAX_HEADER_BYTES = 64 << 10
@@ -40,15 +41,6 @@ ANSWER_BYTES_PER_REQUEST = 256 << 10
 """8,192 floats in decimal digits with blanks; a long text has the base in addition."""
 
 
-class Reply(NamedTuple):
-    """A reply of any status."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-Get = Callable[[str], Awaitable[Reply]]
 Confirm = Callable[[Get], Awaitable[None]]
 """Asks the server for its identity, through the `get` of its client; see `server_info`."""
 
@@ -64,7 +56,10 @@ class HttpEndpoint:
         self.protocol = KINDS[endpoint.kind].protocol()
         self._confirm = confirm
         self._confirming = anyio.Lock()
+        self._diagnosing = anyio.Lock()
+        self._diagnoses: dict[tuple[int, str], EndpointError] = {}
         self._speaks_http = False
+        self._has_answered = False
         text = endpoint.secret.reveal() if endpoint.secret else ""
         forms = {text, json.dumps(text)[1:-1], quote(text, safe=""), quote_plus(text)}
         self._key_forms = [form for form in forms if form]
@@ -117,10 +112,10 @@ class HttpEndpoint:
     async def _answer(self, endpoint: Endpoint, requests: Sequence[Request]) -> Answered:
         call = self.protocol.encode(endpoint, requests)
         max_bytes = BASE_ANSWER_BYTES + ANSWER_BYTES_PER_REQUEST * len(requests)
-        headers: Mapping[str, str] = {}
+        reply: Reply | None = None
         try:
             reply = await self._exchange(call.url, call.body, dict(call.headers), max_bytes)
-            headers, body = reply.headers, reply.body
+            body = reply.body
             if reply.status != 200:  # before a part of it is quoted
                 body = self._masked(body.decode("utf-8", "replace")).encode()
                 body = without_echoes(body, [request.input for request in requests])
@@ -129,9 +124,24 @@ class HttpEndpoint:
             )
         except EndpointError as error:
             error.args = (self._masked(str(error)),)
-            error.headers = headers
+            if reply is not None:
+                error.headers = reply.headers
+                if not self._has_answered and is_misdirected(error, reply):
+                    raise await self._diagnosed(call.url, reply, error) from None
             raise
-        return Answered([self._without_key(outcome) for outcome in settled], headers)
+        self._has_answered = True
+        return Answered([self._without_key(outcome) for outcome in settled], reply.headers)
+
+    async def _diagnosed(self, url: str, reply: Reply, error: EndpointError) -> EndpointError:
+        """The error with its next step; calls that end at the same time are diagnosed once."""
+        async with self._diagnosing:
+            known = self._diagnoses.get((reply.status, str(error)))
+            if known is None:
+                known = await diagnosed(self.endpoint, url, reply, error, self.get)
+                known.args = (self._masked(str(known)),)
+                known.headers = error.headers
+                self._diagnoses[reply.status, str(error)] = known
+            return known
 
     def _without_key(self, settled: Answer | Failure) -> Answer | Failure:
         if isinstance(settled, Failure):

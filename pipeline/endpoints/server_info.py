@@ -28,11 +28,11 @@ from pipeline.errors import (
 from pipeline.limits import awake
 from pipeline.limits.absence import Absence
 from pipeline.limits.retries import backoff
-from pipeline.records import Endpoint, Stop
+from pipeline.records import Endpoint, Get, Stop
 from pipeline.text import printable
 
 if TYPE_CHECKING:  # the client loads when the first server is called
-    from pipeline.endpoints.http import Confirm, Get
+    from pipeline.endpoints.http import Confirm
 
 
 _LIST_SECONDS = 5.0

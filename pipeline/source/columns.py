@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 import pyarrow as pa
 from msgspec.structs import replace
@@ -15,7 +14,7 @@ from pipeline.source.types.json_columns import arrow_schema
 from pipeline.source.types.json_types import JsonType
 from pipeline.source.types.plain import plain_schema
 from pipeline.source.types.values import is_text
-from pipeline.text import printable, reason, shown
+from pipeline.text import did_you_mean, printable, reason, shown
 
 
 def json_schema(spec: InputSpec, types: dict[str, JsonType], keys: set[str]) -> pa.Schema:
@@ -93,11 +92,10 @@ def require_columns(spec: InputSpec, place: str, names: Sequence[str]) -> None:
     ]
     for key, name in required:
         if name not in names:
-            near = get_close_matches(name, names, 1)
-            guess = f" (did you mean `{printable(near[0])}`?)" if near else ""
             columns = ", ".join(f"`{printable(column, 60)}`" for column in names[:50]) or "none"
+            meant = did_you_mean(name, names)
             raise UsageError(
-                f"{place}: column `{printable(name)}` ({key}) not found{guess}; columns: {columns}",
+                f"{place}: column `{printable(name)}` ({key}) not found{meant}; columns: {columns}",
                 hint=FLAGS.get(key),
             )
 

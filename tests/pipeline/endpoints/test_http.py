@@ -111,8 +111,10 @@ async def test_a_redirect_is_not_followed_and_the_secret_stays_with_its_host(sta
             assert mock.bill.totals().calls == 1
         assert other.bill.totals().calls == 0
     assert (error.kind, str(error)) == (
-        "config", "the server redirects; redirects are never followed",
-    )
+        "config", f"the server redirects to {other.url}/v1/embeddings, which is never followed"
+        f" (POST {mock.url}/v1/embeddings)",
+    )  # fmt: skip
+    assert error.hint == f'endpoint.url = "{other.url}/v1", if you trust that server'
 
 
 async def test_proxies_cookies_and_netrc_of_the_environment_are_not_used(monkeypatch, tmp_path):
