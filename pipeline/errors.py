@@ -229,6 +229,13 @@ class ErrorFacts(NamedTuple):
         return self.base_pause_seconds > 0
 
     @property
+    def ends_with(self) -> type[TextmillError]:
+        """The error of a run in which every call brings this one."""
+        if self.is_endpoints_fault:
+            return OutageError
+        return self.stops_with or (UsageError if self.is_refusal else TooManyFailed)
+
+    @property
     def is_requests_own(self) -> bool:
         """True if other requests may be answered all the same."""
         return not self.is_endpoints_fault and self.stops_with is None

@@ -54,7 +54,7 @@ from pipeline.sink.sink import Sink
 from pipeline.source.files import recheck
 from pipeline.source.scan import survey
 from pipeline.source.survey import Survey
-from pipeline.text import shown
+from pipeline.text import nearest, shown
 
 
 class Target(NamedTuple):
@@ -149,7 +149,8 @@ class _Run(NamedTuple):
         self.stages.survey = surveyed
         self.emit(events.Surveyed(surveyed.rows, len(surveyed.part_rows)))
         for column in surveyed.absent if surveyed.rows else ():
-            self.emit(events.RuleColumnMissing(column))
+            near = nearest(column, surveyed.columns)
+            self.emit(events.RuleColumnMissing(column, near))
         for warning in surveyed.warnings:
             self.emit(events.Warned(warning))
         return surveyed

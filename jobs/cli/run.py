@@ -148,7 +148,7 @@ def _warn(event: Event) -> None:
 
     match event:
         case RuleColumnMissing():
-            warn_missing_columns([event.column])
+            warn_missing_columns([event.column], [event.nearest])
         case UsageDoubted():
             print_message(
                 f"endpoint `{event.endpoint}` reports {event.reported:,} input tokens where"

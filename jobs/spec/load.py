@@ -39,11 +39,13 @@ def load(
     flags: Mapping[str, object] = {},
     *,
     needs_output: bool = True,
+    needs_input: bool = True,
 ) -> Job:
     """The job of a file, or of a template if there is no such file.
 
     Flags (None: not set) override the file, `--set` overrides flags, the last `--set` wins.
-    Without `needs_output` a missing output is `-`, for commands that write none.
+    Without `needs_output` a missing output is `-`, for commands that write none; the same applies
+    to the input.
     Raises: UsageError. No credential is read: see `jobs.secrets.resolve`.
     """
     text, address, folder, stem = _read_source(path_or_template)
@@ -62,6 +64,8 @@ def load(
     typed = check(tree, keys, LATER, locations)
     if not needs_output:
         typed.setdefault("output.path", "-")
+    if not needs_input:
+        typed.setdefault("input.path", "-")
     missing = [key for key in keys if _is_required(key, tree) and key.name not in typed]
     if missing:  # the paths come last
         raise _missing(min(missing, key=lambda key: key.name.endswith(".path")), locations)

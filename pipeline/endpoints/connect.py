@@ -21,6 +21,7 @@ from pipeline.endpoints.server_info import (
     identify,
     identify_later,
     identify_offline,
+    named_limit,
 )
 from pipeline.errors import OutageError
 from pipeline.records import Answer, Answered, Endpoint, Failure, Request, Stop
@@ -42,6 +43,9 @@ class Connection(Protocol):
 
     async def answer(self, requests: Sequence[Request]) -> Answered:
         """One answer or failure per request. Raises: EndpointError for the call as a whole."""
+
+    async def named_limit(self) -> int | None:
+        """The longest input that the server names, in tokens; None: it names none."""
 
 
 class Connections:
@@ -74,12 +78,16 @@ class _Local:
         assert self._answer is not None
         return Answered(await run_sync(self._answer, requests, limiter=self._limiter))
 
+    async def named_limit(self) -> int | None:
+        return None
+
 
 class _Remote:
     """An endpoint behind HTTP; `stack` closes its client."""
 
-    def __init__(self, identify: Identification, stack: AsyncExitStack) -> None:
+    def __init__(self, identify: Identification, cache: AnswerCache, stack: AsyncExitStack) -> None:
         self.endpoint = identify.endpoint
+        self._cache = cache
         self._confirm = identify.confirm
         self._stack = stack
 
@@ -91,6 +99,9 @@ class _Remote:
 
     async def answer(self, requests: Sequence[Request]) -> Answered:
         return await self._client.answer(requests)
+
+    async def named_limit(self) -> int | None:
+        return await named_limit(self.endpoint, self._client.get, self._cache)
 
 
 @asynccontextmanager
@@ -138,7 +149,7 @@ async def connect(
             [
                 _Local(known.endpoint, sentences)
                 if KINDS[known.endpoint.kind].is_embedded
-                else _Remote(known, stack)
+                else _Remote(known, cache, stack)
                 for known in (found[endpoint.name] for endpoint in endpoints)
             ]
         )

@@ -25,7 +25,7 @@ from pipeline.errors import EndpointError, TextmillError, UsageError
 from pipeline.records import Endpoint, Get, Reply
 from pipeline.text import did_you_mean, printable
 
-_KEPT = "; the same command resumes"
+_AGAIN = "; then run the same command again"
 _NETWORK = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
 _NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE")
 """OpenSSL's reasons for a server that answers a handshake with something else."""
@@ -168,7 +168,7 @@ def unknown_host(place: str, error: OSError) -> EndpointError:
     return EndpointError(
         "unknown_host",
         f"cannot connect to {place} (name not found: {_reason(error)})",
-        hint=f"correct the host of `endpoint.url`, or check the network and its DNS{_KEPT}",
+        hint=f"correct the host of `endpoint.url`, or check the network and its DNS{_AGAIN}",
     )
 
 
@@ -177,7 +177,7 @@ def connect_timeout(place: str) -> EndpointError:
     return EndpointError(
         "unreachable",
         f"cannot connect to {place} (timed out)",
-        hint=f"check `endpoint.url`, and a firewall or VPN on the way to it{_KEPT}",
+        hint=f"check `endpoint.url`, and a firewall or VPN on the way to it{_AGAIN}",
     )
 
 
@@ -187,7 +187,7 @@ def no_connection(place: str, error: OSError) -> EndpointError:
     if error.errno in _NETWORK:
         step = "check the network, and the host of `endpoint.url`"
     return EndpointError(
-        "unreachable", f"cannot connect to {place} ({_reason(error)})", hint=f"{step}{_KEPT}"
+        "unreachable", f"cannot connect to {place} ({_reason(error)})", hint=f"{step}{_AGAIN}"
     )
 
 
@@ -205,7 +205,7 @@ def wrong_certificate(place: str, error: Exception) -> EndpointError:
     return EndpointError(
         "auth",
         f"the certificate of {place} is not valid: {printable(problem.rstrip('.'), 200)}",
-        hint=f"{step}{_KEPT}",
+        hint=f"{step}{_AGAIN}",
     )
 
 
@@ -223,7 +223,7 @@ def no_secure_connection(place: str, error: OSError, *, has_replied: bool) -> En
     return EndpointError(
         "auth",
         f"no secure connection to {place} ({printable(_words(reason or str(error)), 100)})",
-        hint=f"the server must accept TLS 1.2 or later{_KEPT}",
+        hint=f"the server must accept TLS 1.2 or later{_AGAIN}",
     )
 
 

@@ -215,13 +215,27 @@ async def check_listed_limit(endpoint: Endpoint, chunk_tokens: int, get: Get) ->
     The list is optional: a server that has none, or does not answer soon, names no limit.
     Raises: UsageError if a chunk may be longer.
     """
+    _check_limit(endpoint.model, await _fetch_limit(endpoint, get), chunk_tokens)
+
+
+async def named_limit(endpoint: Endpoint, get: Get, cache: AnswerCache) -> int | None:
+    """The longest input that the server of an identified endpoint names, in tokens."""
+    kind = KINDS[endpoint.kind]
+    if kind.lists_models:
+        return await _fetch_limit(endpoint, get)
+    body = cache.recall(endpoint.url) if kind.names_itself else None
+    info = _parsed(body) if body else None
+    return info.max_input_length if info else None
+
+
+async def _fetch_limit(endpoint: Endpoint, get: Get) -> int | None:
     with anyio.move_on_after(_LIST_SECONDS):
         try:
             status, _, body = await get(f"{endpoint.url}/models")
         except EndpointError:
-            return
-        if status == 200:
-            _check_limit(endpoint.model, listed_limit(body, endpoint.model), chunk_tokens)
+            return None
+        return listed_limit(body, endpoint.model) if status == 200 else None
+    return None
 
 
 def listed_limit(body: bytes, model: str) -> int | None:

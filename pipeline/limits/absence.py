@@ -52,9 +52,9 @@ class Absence(NamedTuple):
     def reason(self, now: float, patience: Stop, loading_seconds: float) -> str:
         """`no reply for 60 s (run.max_start_seconds = 60)`."""
         since, seconds, key = self._wait(patience, loading_seconds)
-        if not seconds:
-            return "no reply"
         noun = "answer" if self.has_replied else "reply"
+        if not seconds:
+            return f"no {noun}"
         return f"no {noun} for {now - since:.0f} s ({key} = {seconds:g})"
 
     def _wait(self, patience: Stop, loading_seconds: float) -> tuple[float, float, str]:

@@ -192,7 +192,7 @@ async def test_a_closed_port_and_an_unknown_name_are_unreachable():
         assert error.kind == kind
         assert str(error).startswith(f"cannot connect to {where}")
         assert "ssl" not in str(error)
-        assert "host" in error.hint and "the same command resumes" in error.hint
+        assert "host" in error.hint and "then run the same command again" in error.hint
 
 
 @pytest.mark.parametrize("fault", ["reset", "half_body", "half_chunked", "cut bytes=10",
