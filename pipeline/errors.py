@@ -25,6 +25,8 @@ class TextmillError(Exception):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+        self.more: tuple[str, ...] = ()
+        """Further lines like the first: all that is wrong with one file is reported at once."""
 
 
 class UsageError(TextmillError):

@@ -90,14 +90,16 @@ def require_columns(spec: InputSpec, place: str, names: Sequence[str]) -> None:
     required += [
         ("the prompt or a rule", name) for name in spec.fields if name not in spec.optional
     ]
-    for key, name in required:
-        if name not in names:
-            columns = ", ".join(f"`{printable(column, 60)}`" for column in names[:50]) or "none"
-            meant = did_you_mean(name, names)
-            raise UsageError(
-                f"{place}: column `{printable(name)}` ({key}) not found{meant}; columns: {columns}",
-                hint=FLAGS.get(key),
-            )
+    missing = [(key, name) for key, name in required if name not in names]
+    if missing:
+        columns = ", ".join(f"`{printable(column, 60)}`" for column in names[:50]) or "none"
+        first, *others = (
+            f"{place}: column `{printable(name)}` ({key}) not found{did_you_mean(name, names)}"
+            for key, name in missing
+        )
+        error = UsageError(f"{first}; columns: {columns}", hint=FLAGS.get(missing[0][0]))
+        error.more = tuple(others[:20])
+        raise error
 
 
 def carried_schema(spec: InputSpec, described: pa.Schema) -> pa.Schema:
