@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from msgspec import Struct
+from msgspec.structs import replace
 
 from jobs.cli.job_options import GroupedCommand, JobSettings, job_options
 from jobs.cli.plan import missing_column_line
@@ -177,7 +178,8 @@ async def _ask(job: Job, chunking: Chunking) -> list[Exchange]:
 def _of_exchange(exchange: Exchange) -> Finding:
     endpoint = exchange.endpoint
     if exchange.problem is not None:
-        return _wrong(endpoint.name, exchange.problem)
+        found = _wrong(endpoint.name, exchange.problem)
+        return replace(found, message=found.message.removeprefix(f"endpoint `{endpoint.name}`: "))
     assert exchange.answer is not None
     facts = [f"answered in {exchange.seconds:.2f} s", *_answer_facts(exchange.answer)]
     facts += [many(exchange.usage.tokens, "token"), _usd(exchange.usage)]
@@ -287,8 +289,6 @@ def _record(
     job: Job, source: str, settings: JobSettings, exchanges: Sequence[Exchange], code: int
 ) -> Iterator[str]:
     """Counts what the calls cost in the register; yields the errors of writing it."""
-    from msgspec.structs import replace
-
     from jobs.history.register import RegisterEntry, start_record, utc
     from jobs.home import home
     from jobs.spec.flags import command_line

@@ -377,7 +377,8 @@ class Dispatch:
 
     def _check_outage(self) -> None:
         """End the run if nobody answers any longer. Called whenever a call or a wait is over."""
-        if all(state.absence.error is None for state in self._states):
+        is_draining = self._stopped_by is not None
+        if is_draining or all(state.absence.error is None for state in self._states):
             return
         now, queues = self._clock(), [*self._table.queues.values(), *self._table.checks]
         if (error := outage(self._states, queues, now, self._patience)) is not None:

@@ -35,7 +35,8 @@ _WRONG_TIME = frozenset({9, 10})
 _WRONG_NAME = frozenset({62, 63, 64})
 _UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21, 27})
 
-_NAMES_MODEL = re.compile(r"mod[eè]l|模型|モデル", re.IGNORECASE)
+_NO_ROUTE = frozenset({404, 405, 410, 421, 501})
+_MODEL = re.compile(r"mod[eè]l|模型|モデル", re.IGNORECASE)
 
 SECONDS = 5.0
 MAX_BASES = 6
@@ -57,7 +58,12 @@ def is_misdirected(error: EndpointError, reply: Reply) -> bool:
         return False
     if reply.status == 200:
         return read_body(reply.body).is_page
-    return error.facts.stops_with is UsageError
+    is_of_place = reply.status in _NO_ROUTE or 300 <= reply.status < 400
+    return error.facts.stops_with is UsageError and (is_of_place or _names_model(error))
+
+
+def _names_model(error: EndpointError) -> bool:
+    return _MODEL.search(str(error)) is not None
 
 
 async def diagnosed(
@@ -74,7 +80,7 @@ async def diagnosed(
     hint = (
         _redirect_hint(endpoint, target, route)
         if target
-        else _hint(endpoint, server, route, names_model=_NAMES_MODEL.search(str(error)) is not None)
+        else _hint(endpoint, server, route, names_model=_names_model(error))
     )
     message = f"the server redirects to {target}, which is never followed" if target else str(error)
     is_elsewhere = server is not None and server[:2] != (endpoint.kind, endpoint.url)

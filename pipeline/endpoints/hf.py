@@ -47,11 +47,6 @@ def encode(endpoint: Endpoint, requests: Sequence[Request]) -> Call:
     return Call(base, _encode(body))
 
 
-def served_models(body: bytes) -> tuple[str, ...] | None:
-    """None: the router has no lookup."""
-    return None
-
-
 def decode(
     endpoint: Endpoint, count: int, status: int, headers: Mapping[str, str], body: bytes
 ) -> Sequence[Answer | Failure]:

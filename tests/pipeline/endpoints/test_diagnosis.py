@@ -97,6 +97,14 @@ async def test_a_redirect_names_its_target_without_secrets(location, target, hin
         assert mock.bill.totals().lookups == 0
 
 
+async def test_a_parameter_that_is_refused_is_no_wrong_url_and_nothing_is_asked():
+    body = {"error": {"message": "Unrecognized request argument supplied: dims", "param": "dims"}}
+    async with Mock([Fault("status", status=400, body=body)]) as mock:
+        error = await refused(mock, "/v1")
+        assert error.hint == "check `endpoint.url`, `endpoint.model` and `parameters`"
+        assert mock.bill.totals().lookups == 0
+
+
 async def test_calls_that_fail_together_ask_once_and_nothing_is_asked_after_an_answer():
     async with Mock(["404 after=1"]) as mock:
         endpoint = Endpoint("m", "openai", "feature-extraction", "mock-embedding", ("m",), url=f"{mock.url}/v1")
