@@ -27,16 +27,29 @@ from pipeline.errors import UsageError
 from pipeline.limits.descriptors import allow, bounds
 from pipeline.prepare.pipeline import Chunking, Output, Pipeline, Prompt, Routing
 from pipeline.prepare.prompts import columns_of, renderer
-from pipeline.records import Budget, Chunk, Chunker, Endpoint, Guard, Price, Stop
+from pipeline.records import (
+    Budget,
+    Chunk,
+    Chunker,
+    Document,
+    Endpoint,
+    Guard,
+    Price,
+    Request,
+    RowRef,
+    Stop,
+)
 from pipeline.source.files import InputSpec
 from pipeline.tasks import TASKS
 from pipeline.text import canonical_url, many
 
 
-def build(job: Job, *, with_secret: bool = True, changes: str | None = None) -> Pipeline:
+def build(
+    job: Job, *, with_secret: bool = True, changes: str | None = None, is_attended: bool = False
+) -> Pipeline:
     """The pipeline of this job. Without the secret, and without a home, it can plan, but not run.
 
-    `changes`: path of the file of changes.
+    `changes`: path of the file of changes. `is_attended`: a person watches the run.
     Raises: UsageError, also if an extra or a credential is missing.
     """
     aggregator = AGGREGATORS[job.aggregate.method](TASKS[job.task].column)
@@ -91,9 +104,11 @@ def build(job: Job, *, with_secret: bool = True, changes: str | None = None) -> 
             max_chunks=job.guard.max_chunks,
         ),
         stop=Stop(
+            max_start_seconds=job.run.max_start_seconds,
             max_outage_seconds=job.run.max_outage_seconds,
             grace_seconds=job.run.grace_seconds,
             until=job.run.until,
+            is_attended=is_attended,
         ),
         budget=Budget(max_cost_usd=job.budget.max_cost_usd, stop_at_cap=job.budget.stop_at_cap),
     )
@@ -185,6 +200,18 @@ def endpoint(job: Job, spec: EndpointSpec, *, with_secret: bool) -> Endpoint:
         replica_of=spec.replica_of or "",
         origin=_origin(job, spec),
     )
+
+
+_PROBE = "The weir was repaired in spring, and the water has been clear since then."
+"""What `check` sends: no text of the user, since an endpoint may not see every row."""
+
+
+def probe(job: Job) -> Request:
+    """A request like those of the job, with a fixed sentence; columns of its prompt are empty."""
+    whole = Chunk(0, len(_PROBE), 0)
+    document = Document(b"", None, _PROBE, {}, "", 0, RowRef(None, 0))
+    rendered = renderer(job.prompt)(document, whole)
+    return Request(b"", rendered, _count(tokenizer_name(job), rendered), whole)
 
 
 def _identity(job: Job, spec: EndpointSpec) -> tuple[str, ...]:

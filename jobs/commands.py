@@ -15,6 +15,8 @@ import click
 COMMANDS = {
     "cache": ("cli.cache:cache",
               "Count, verify, prune, export and import the cached answers."),
+    "check": ("cli.check:check",
+              "Check a JOB before it runs: one request to each endpoint."),
     "chunks": ("cli.chunks:chunks",
                "Show the chunks of the documents in FILE_OR_JOB (- for stdin)."),
     "explain": ("cli.explain:explain",

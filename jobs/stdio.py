@@ -122,6 +122,11 @@ def json_line(record: object, stream: IO[str], enc_hook: Callable[[Any], Any] | 
     return json.dumps(msgspec.to_builtins(record, enc_hook=enc_hook), separators=(",", ":"))
 
 
+def is_attended() -> bool:
+    """True if a person reads the messages of this process: stderr is a terminal."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 def stdout_error() -> OSError | None:
     """The error that ended standard output, if any."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)

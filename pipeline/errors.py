@@ -25,6 +25,8 @@ class TextmillError(Exception):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+        self.more: tuple[str, ...] = ()
+        """Further lines like the first: all that is wrong with one file is reported at once."""
 
 
 class UsageError(TextmillError):
@@ -42,7 +44,8 @@ class TooManyFailed(TextmillError):
 
 
 class OutageError(TextmillError):
-    """No answer for `max_outage_seconds`; a later run resumes where this one stopped."""
+    """No reply for `max_start_seconds`, no answer for `max_outage_seconds`, or a model that was
+    loading for `loading_seconds`; a later run resumes where this one stopped."""
 
     exit_code = 5
     exit_class = "outage"
@@ -169,6 +172,7 @@ ErrorKind = Literal[
     "rate",
     "overload",
     "unreachable",
+    "unknown_host",
     "quota",
     "auth",
     "poison",
@@ -205,6 +209,10 @@ class ErrorFacts(NamedTuple):
     """First pause of the endpoint, doubling from there; 0: it does not pause."""
     max_pause_seconds: float = 300.0
     """Upper bound of a wait that the server requests."""
+    is_loading: bool = False
+    """The wait for the endpoint has a bound of its own, `deadline.loading_seconds`."""
+    is_often_misspelt: bool = False
+    """More often the mistake of a person than a fault of the network."""
     lowers: Literal["rate limit", "concurrency"] | None = None
     """What admission control lowers from then on."""
     is_refusal: bool = False
@@ -221,6 +229,13 @@ class ErrorFacts(NamedTuple):
         """True if the request waits without using up an attempt; the endpoint pauses with it,
         except after a 429 that names no time."""
         return self.base_pause_seconds > 0
+
+    @property
+    def ends_with(self) -> type[TextmillError]:
+        """The error of a run in which every call brings this one."""
+        if self.is_endpoints_fault:
+            return OutageError
+        return self.stops_with or (UsageError if self.is_refusal else TooManyFailed)
 
     @property
     def is_requests_own(self) -> bool:
@@ -241,6 +256,7 @@ ERRORS: dict[ErrorKind, ErrorFacts] = {
         is_endpoints_fault=True,
         base_pause_seconds=1.0,
         max_pause_seconds=20.0,
+        is_loading=True,
         retry_cost=_THROTTLED,
     ),
     # 429, with or without a time to wait.
@@ -257,10 +273,18 @@ ERRORS: dict[ErrorKind, ErrorFacts] = {
         lowers="concurrency",
         retry_cost=_THROTTLED,
     ),
-    # No connection, no name: nothing was sent.
+    # No connection: nothing was sent.
     "unreachable": ErrorFacts(
         is_endpoints_fault=True,
         is_sent=False,
+        base_pause_seconds=0.25,
+        retry_cost=_THROTTLED,
+    ),
+    # The name has no address.
+    "unknown_host": ErrorFacts(
+        is_endpoints_fault=True,
+        is_sent=False,
+        is_often_misspelt=True,
         base_pause_seconds=0.25,
         retry_cost=_THROTTLED,
     ),
@@ -322,11 +346,13 @@ class EndpointError(Exception):
         *,
         status: int | None = None,
         retry_after: float | None = None,
+        hint: str | None = None,
     ) -> None:
         super().__init__(message)
         self.kind: ErrorKind = kind
         self.status = status
         self.retry_after = retry_after
+        self.own_hint = hint
         self.headers: Mapping[str, str] = {}
         self.ask_with: Mapping[str, Any] = {}
         """Parameters that the endpoint asks with instead from now on: the server refuses the way of
@@ -336,3 +362,8 @@ class EndpointError(Exception):
     def facts(self) -> ErrorFacts:
         """The meaning of its class."""
         return ERRORS[self.kind]
+
+    @property
+    def hint(self) -> str | None:
+        """The next step: its own, where the cause is known better than by its class."""
+        return self.own_hint or self.facts.hint

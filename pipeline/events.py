@@ -34,6 +34,8 @@ class RuleColumnMissing(Struct, frozen=True, tag_field="event", tag="rule_column
     """No row has this column of a rule: the rule then applies to every row."""
 
     column: str
+    nearest: str = ""
+    """The column that was probably meant; empty: none is similar."""
 
 
 class AnswersShared(Struct, frozen=True, tag_field="event", tag="answers_shared"):

@@ -5,7 +5,7 @@ Records are frozen and flow one way: document -> chunks -> requests -> outcomes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -108,6 +108,18 @@ class Call(Struct, frozen=True):
     url: str
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
+
+
+class Reply(NamedTuple):
+    """The reply of a server, of any status."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+Get = Callable[[str], Awaitable[Reply]]
+"""The reply to a GET of this URL. Raises: EndpointError if there is none."""
 
 
 class Answer(Struct, frozen=True, array_like=True):
@@ -278,6 +290,8 @@ class Deadline(Struct, frozen=True):
     first_byte_seconds: float = 120.0
     idle_seconds: float = 30.0
     call_seconds: float = 600.0
+    loading_seconds: float = 1_800.0
+    """Of a model that is loading: many calls, all refused."""
 
 
 class Endpoint(Struct, frozen=True):
@@ -337,10 +351,15 @@ class Guard(Struct, frozen=True, kw_only=True):
 class Stop(Struct, frozen=True, kw_only=True):
     """What ends a run before its input does, and how long it may take to end."""
 
+    max_start_seconds: float = 60.0
+    """Until the first reply of an endpoint, of any status."""
     max_outage_seconds: float = 1_800.0
+    """Without an answer, from the first reply on."""
     grace_seconds: float = 30.0
     until: str | None = None
     """Local time at which the run drains and ends: `06:00`."""
+    is_attended: bool = False
+    """A person watches: what only that person can correct ends the run at once."""
 
 
 class Budget(Struct, frozen=True, kw_only=True):

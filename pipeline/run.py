@@ -54,7 +54,7 @@ from pipeline.sink.sink import Sink
 from pipeline.source.files import recheck
 from pipeline.source.scan import survey
 from pipeline.source.survey import Survey
-from pipeline.text import shown
+from pipeline.text import nearest, shown
 
 
 class Target(NamedTuple):
@@ -118,7 +118,7 @@ class _Run(NamedTuple):
                     cache,
                     sentences=pipeline.chunking.sentences,
                     chunk_tokens=pipeline.chunking.max_tokens,
-                    max_outage_seconds=pipeline.stop.max_outage_seconds,
+                    patience=pipeline.stop,
                 )
             )
             factory = RequestFactory(pipeline, connections.endpoints)
@@ -149,7 +149,8 @@ class _Run(NamedTuple):
         self.stages.survey = surveyed
         self.emit(events.Surveyed(surveyed.rows, len(surveyed.part_rows)))
         for column in surveyed.absent if surveyed.rows else ():
-            self.emit(events.RuleColumnMissing(column))
+            near = nearest(column, surveyed.columns)
+            self.emit(events.RuleColumnMissing(column, near))
         for warning in surveyed.warnings:
             self.emit(events.Warned(warning))
         return surveyed
@@ -246,7 +247,7 @@ class _Run(NamedTuple):
         record: RunRecord,
     ) -> None:
         """Processes every row; returns when all of them are in the sink."""
-        pipeline, stop = self.pipeline, self.pipeline.stop
+        pipeline = self.pipeline
         marker = run_folder(pipeline.output.path) / "drift-check"
         dispatch = self.stages.dispatch = Dispatch(
             [(each.endpoint, each.answer) for each in connections.connections],
@@ -258,9 +259,8 @@ class _Run(NamedTuple):
             failures=await run_sync(record.journal.load),
             journal=record.journal.put_many,
             comparison=comparison(pipeline.guard.drift_texts, factory.endpoints[0].task),
-            grace_seconds=stop.grace_seconds,
             free_bytes=lambda: shutil.disk_usage(cache.folder).free,
-            max_outage_seconds=stop.max_outage_seconds,
+            patience=pipeline.stop,
             max_cost_usd=pipeline.budget.max_cost_usd,
             clock=awake.now,
             min_split_tokens=MIN_SPLIT_TOKENS,

@@ -6,10 +6,14 @@ terminal shows; they appear as escapes instead.
 
 from __future__ import annotations
 
+import difflib
+import re
 import unicodedata
+from collections.abc import Iterable
 
 # Blanks of other scripts, and the joiners that Persian and emoji are written with.
 _HARMLESS = {"\u200c", "\u200d"}
+_SEPARATORS = re.compile(r"[\W_]+")
 
 
 def printable(text: str, limit: int = 300) -> str:
@@ -46,6 +50,32 @@ def many(number: int, noun: str, plural: str = "") -> str:
 def inflect(number: int, one: str, several: str) -> str:
     """The form of a word that agrees with the number: `is` or `are`."""
     return one if number == 1 else several
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The one of these names that was probably meant; empty: none is similar.
+
+    Case and separators do not count (`ID`, `doc-id`); then letters decide, and at last a whole
+    word (`id` for `doc_id`), if only one name has it.
+    """
+    # Truncated, because the comparison takes quadratic time.
+    by_form: dict[str, str] = {}
+    for each in names:
+        by_form.setdefault(_SEPARATORS.sub("_", each[:64].casefold()), each)
+    form = _SEPARATORS.sub("_", name[:64].casefold())
+    if form in by_form:
+        return by_form[form]
+    plain = {each.replace("_", ""): value for each, value in by_form.items()}
+    if near := difflib.get_close_matches(form.replace("_", ""), plain, 1):
+        return plain[near[0]]
+    having = [value for each, value in by_form.items() if form in each.split("_")]
+    return having[0] if len(having) == 1 else ""
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """` (did you mean `X`?)`, or nothing if no name is similar."""
+    near = nearest(name, names)
+    return f" (did you mean `{printable(near, 80)}`?)" if near else ""
 
 
 def is_loopback(host: str) -> bool:

@@ -11,7 +11,6 @@ import hashlib
 import re
 from binascii import a2b_base64
 from collections.abc import Iterator
-from difflib import get_close_matches
 from functools import lru_cache
 from importlib import resources, util
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
+from pipeline.text import did_you_mean
 
 if TYPE_CHECKING:
     import tiktoken
@@ -331,10 +331,8 @@ def _check_encoding(name: str) -> None:
     names = tiktoken.list_encoding_names()
     if name not in names:
         choices = sorted({*names, *RANKS, "wordllama"})
-        near = get_close_matches(name, choices, 1)
-        guess = f" (did you mean `{near[0]}`?)" if near else ""
         raise UsageError(
-            f"unknown tokenizer `{name}`{guess}",
+            f"unknown tokenizer `{name}`{did_you_mean(name, choices)}",
             hint=f"one of {', '.join(choices)}, or a path to a tokenizer.json",
         )
 

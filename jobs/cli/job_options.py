@@ -69,11 +69,17 @@ class JobSettings(Struct, frozen=True):
     flags: Mapping[str, object] = {}
     overrides: tuple[str, ...] = ()
 
-    def load(self, source: str, *, needs_output: bool = True) -> Job:
+    def load(self, source: str, *, needs_output: bool = True, needs_input: bool = True) -> Job:
         """The job of a file or a template, with these settings. Raises: UsageError."""
         from jobs.spec.load import load
 
-        return load(source, pairs(self.overrides), self.flags, needs_output=needs_output)
+        return load(
+            source,
+            pairs(self.overrides),
+            self.flags,
+            needs_output=needs_output,
+            needs_input=needs_input,
+        )
 
 
 def job_options(

@@ -14,7 +14,7 @@ from jobs.cli.shell import command, print_json, print_message, run_interruptibly
 from jobs.format import duration
 from pipeline.errors import TextmillError
 from pipeline.records import Usage
-from pipeline.text import inflect, many, printable
+from pipeline.text import did_you_mean, inflect, many, printable
 
 if TYPE_CHECKING:
     from jobs.spec.job import Job
@@ -22,12 +22,20 @@ if TYPE_CHECKING:
     from pipeline.plan import CallTime, Plan
 
 
-def warn_missing_columns(columns: Sequence[str]) -> None:
-    """Warns about columns of rules that no row has: safe, but probably a typing error."""
+def warn_missing_columns(columns: Sequence[str], names: Sequence[str] = ()) -> None:
+    """Warns about columns of rules that no row has: safe, but probably a typing error. `names`:
+    those that rows have."""
     for name in columns:
-        print_message(
-            f"rule.column: no row has the column `{printable(name)}`, the rule applies to every row"
-        )
+        print_message(missing_column_line(name, names))
+
+
+def missing_column_line(column: str, names: Sequence[str]) -> str:
+    """The line about a column of a rule that no row has."""
+    meant = did_you_mean(column, names)
+    return (
+        f"rule.column: no row has the column `{printable(column)}`{meant}, "
+        "the rule applies to every row"
+    )
 
 
 def shared_answers_line(endpoint: str, url: str, answered_by: str) -> str:
@@ -84,7 +92,7 @@ def show_plan(source: str, settings: JobSettings, *, as_json: bool) -> int:
         for each in estimate.compared:
             print(_comparison_line(each))
     if surveyed.rows:
-        warn_missing_columns(surveyed.absent)
+        warn_missing_columns(surveyed.absent, surveyed.columns)
         for warning in surveyed.warnings:
             print_message(warning)
     budget = pipeline.budget

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobs import stdio
 from jobs.cli.job_options import GroupedCommand, JobSettings, job_options
 from jobs.cli.plan import shared_answers_line, show_plan, warn_missing_columns
 from jobs.cli.shell import command, print_error, print_json, print_message
@@ -109,7 +110,9 @@ def run(
         with_files_for_streams(job) as (job, publish),
         record_run(state, record, print_message, write_page) as recorder,
     ):
-        pipeline, note = within_descriptors(build(job, changes=changes))
+        pipeline, note = within_descriptors(
+            build(job, changes=changes, is_attended=stdio.is_attended())
+        )
         if note:
             print_message(note)
         progress = Harmless(lambda: display(as_json=as_json))
@@ -145,7 +148,7 @@ def _warn(event: Event) -> None:
 
     match event:
         case RuleColumnMissing():
-            warn_missing_columns([event.column])
+            warn_missing_columns([event.column], [event.nearest])
         case UsageDoubted():
             print_message(
                 f"endpoint `{event.endpoint}` reports {event.reported:,} input tokens where"

@@ -15,7 +15,7 @@ from jobs.cli.shell import command, print_json
 from jobs.spec.job import KEY
 from pipeline.endpoints.kinds import KINDS
 from pipeline.errors import EndpointError, OutageError, RefusedError, UsageError
-from pipeline.records import Answer, Chunk, Endpoint, Failure, Request
+from pipeline.records import Answer, Chunk, Endpoint, Failure, Request, Stop
 from pipeline.tasks import TASKS
 from pipeline.text import printable
 
@@ -32,6 +32,10 @@ _ENDPOINT_KEYS = (
     replace(KEY["endpoint.model"], help="Model of that endpoint."),
     replace(KEY["endpoint.url"], help="Base URL of that endpoint."),
 )
+
+
+_PATIENCE = Stop(max_start_seconds=10.0, max_outage_seconds=10.0, is_attended=True)
+"""A person waits for the answer."""
 
 
 @command(cls=GroupedCommand)
@@ -165,7 +169,7 @@ async def _embed(question: str, model: str, job: Job | None, output: str) -> NDA
             # For the identity of the server only: a search leaves nothing behind.
             with TemporaryDirectory() as folder, closing(AnswerCache(Path(folder))) as cache:
                 async with HttpEndpoint(reachable) as http:
-                    identified = await identify(reachable, http.get, cache, 0, 10.0)
+                    identified = await identify(reachable, http.get, cache, 0, _PATIENCE)
                 models.append(model_name(identified.endpoint))
                 if models[-1] == model:
                     async with HttpEndpoint(*identified) as http:

@@ -119,8 +119,9 @@ def print_json(record: object, enc_hook: Callable[[Any], Any] | None = None) -> 
 
 
 def print_error(error: TextmillError) -> None:
-    """Prints the error to stderr on one line, and its hint on another."""
-    print_message(printable(str(error), 2_000))
+    """Prints the error to stderr, its lines and then its hint."""
+    for line in (str(error), *error.more):
+        print_message(printable(line, 2_000))
     if error.hint:
         print_message(f"hint: {printable(error.hint, 500)}")
 

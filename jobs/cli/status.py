@@ -90,7 +90,7 @@ def status(
         tables = {
             "runs": [flatten(run) for run in chosen[:limit]],
             "open": [flatten(run) for run in unfinished(chosen)],
-            "ledger": ledger(read_runs()),
+            "ledger": ledger(choose(runs(home_to_read(), with_checks=True)[0], name)),
         }
         print_json(tables)
         return 0

@@ -28,7 +28,7 @@ def ledger(runs: Iterable[Run]) -> list[dict[str, object]]:
         {
             "day": day,
             "job": job,
-            "runs": len(day_runs),
+            "runs": sum(not run.is_check for run in day_runs),
             "requests": sum(run.requests for run in day_runs),
             "cached": sum(run.cached for run in day_runs),
             **sum((run.usage for run in day_runs), Usage()).totals,

@@ -75,6 +75,8 @@ class Run(RunStats, frozen=True, kw_only=True, rename={"class_": "class"}):
     servers: dict[str, str] = msgspec.field(default_factory=dict)
     """Who answered for each endpoint: `Job.servers`."""
     notes: tuple[str, ...] = ()
+    is_check: bool = False
+    """It only asked the endpoints (`textmill check`): no run, but its calls cost something."""
     live: RunProgress | None = None
 
 
@@ -155,8 +157,9 @@ def as_text(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def runs(home: Path) -> tuple[list[Run], int]:
+def runs(home: Path, *, with_checks: bool = False) -> tuple[list[Run], int]:
     """Every run, newest first, with current statistics; and the number of unreadable lines.
+    `with_checks`: what checks cost is there, too.
 
     A run that neither ended nor holds its lock was killed: it gets that exit code.
     Cost: O(lines). Raises: StorageError if the register cannot be read.
@@ -171,7 +174,8 @@ def runs(home: Path) -> tuple[list[Run], int]:
     if dead:  # or it ended between the two reads
         after, _ = _lines(home)
         by_entry |= {e: after[e] if e in after and after[e].ended_at else dead[e] for e in dead}
-    later_first = reversed(by_entry.values())  # in the same millisecond the later line is newer
+    listed = [run for run in by_entry.values() if with_checks or not run.is_check]
+    later_first = reversed(listed)  # in the same millisecond the later line is newer
     return sorted(later_first, key=lambda run: run.started_at, reverse=True), unread
 
 

@@ -7,8 +7,9 @@ endpoint that must not read it. Both are refused before any row is read.
 from __future__ import annotations
 
 from jobs.spec.job import EndpointSpec, Job
-from jobs.spec.keys import KeyLocations, shown, unknown
+from jobs.spec.keys import KeyLocations, shown
 from pipeline.tasks import TASKS
+from pipeline.text import did_you_mean
 
 
 def check_replicas(job: Job, locations: KeyLocations) -> None:
@@ -21,7 +22,7 @@ def check_replicas(job: Job, locations: KeyLocations) -> None:
         others = [name for name in by_name if name != replica.name]
         if replica.replica_of not in others:
             names = f", one of {', '.join(others[:10])}" if others else ""
-            near = unknown(replica.replica_of, others)
+            near = did_you_mean(replica.replica_of, others)
             raise locations.wrong(
                 key, f"must name another endpoint{names}, got {shown(replica.replica_of)}{near}"
             )
@@ -138,7 +139,7 @@ def _check_rules(job: Job, locations: KeyLocations) -> None:
                 raise locations.wrong(
                     key,
                     f"must name endpoints of the job ({', '.join(names[:10])}), "
-                    f"got {shown(name)}{unknown(name, names)}",
+                    f"got {shown(name)}{did_you_mean(name, names)}",
                 )
         condition = (rule.column, type(rule.value), rule.value)
         if condition in conditions:

@@ -8,9 +8,11 @@ from jobs.spec.job import KEY
 from jobs.spec.table import flag_of
 
 
-def command_line(source: str, overrides: Iterable[str], flags: Mapping[str, object]) -> list[str]:
+def command_line(
+    source: str, overrides: Iterable[str], flags: Mapping[str, object], verb: str = "run"
+) -> list[str]:
     """The words of the command that runs this job again."""
-    words = ["textmill", "run", source]
+    words = ["textmill", verb, source]
     for key, value in flags.items():
         if value is True:
             words.append(flag(key))

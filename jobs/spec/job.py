@@ -79,6 +79,8 @@ _DEADLINE = Table(keys={
     "first_byte_seconds": Key("timeout for the first byte of the answer", above=0, most=_DAYS_30),
     "idle_seconds": Key("timeout between two pieces of an answer", above=0, most=_DAYS_30),
     "call_seconds": Key("timeout for the whole call", above=0, most=_DAYS_30),
+    "loading_seconds": Key("longest time for which the server may say that its model is loading",
+                           above=0, most=_DAYS_30),
 })
 
 
@@ -225,8 +227,14 @@ class GuardSpec(Struct, frozen=True):
 class RunSpec(Struct, frozen=True):
     """When a run stops."""
 
+    max_start_seconds: Annotated[float, Key(
+        "longest time until an endpoint sends its first reply of any status; then the run exits 5, "
+        "unless another endpoint may answer the rows", above=0, most=_DAYS_30,
+        flag="--max-start", metavar="SECONDS",
+        help="Longest time until the first reply of a server (exit 5).")] = 60.0
     max_outage_seconds: Annotated[float, Key(
-        "longest time without any answer; then the run exits 5", above=0, most=_DAYS_30,
+        "longest time without any answer, from the first reply on; then the run exits 5",
+        above=0, most=_DAYS_30,
         flag="--max-outage", metavar="SECONDS",
         help="Longest time without any answer (exit 5).")] = 1800.0
     grace_seconds: Annotated[float, Key(

@@ -8,23 +8,24 @@ that looks like a credential is repeated.
 from __future__ import annotations
 
 import datetime as dt
-import difflib
 import json
 import math
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
 from jobs.secrets import Reference, mask
 from jobs.spec.table import LARGEST_NUMBER, Key
 from pipeline.errors import UsageError
-from pipeline.text import printable
+from pipeline.text import did_you_mean, nearest, printable
 
 NOT_YET = "is not supported yet in this version"
+MAX_LINES = 20
+"""Errors of a file that are shown at once."""
 _LONGEST_STRING = 100_000
 _DEEPEST_PARAMETER = 10
 _SLUG = re.compile(r"[^\W_][\w-]{0,63}")
@@ -68,9 +69,9 @@ class KeyLocations(Struct, frozen=True):
         # Sections, too: `[gard]` is a typing error like `sise`.
         inside = [k.name[len(start) :] for k in keys if k.name.startswith(start)]
         names = list(dict.fromkeys(name.partition(".")[0] for name in inside))
-        near = _near(last, names)
+        near = nearest(last, names)
         anywhere = {k.name.rpartition(".")[2]: k.name for k in keys}
-        near = near or anywhere.get(_near(last, anywhere), "")
+        near = near or anywhere.get(nearest(last, anywhere), "")
         meant = f" (did you mean `{near}`?)" if near else ""
         is_listed = start and names and not near
         hint = f"keys of [{key_name(section)}]: {', '.join(names)}" if is_listed else None
@@ -93,12 +94,6 @@ def shown(value: object) -> str:
         case list():
             return "a list"
     return "a date or time"
-
-
-def unknown(name: str, names: Iterable[str]) -> str:
-    """` (did you mean ...?)` for a name similar to one of the names, else empty."""
-    near = _near(name, names)
-    return f" (did you mean `{near}`?)" if near else ""
 
 
 def read_toml(text: str, address: str) -> dict[str, Any]:
@@ -138,52 +133,77 @@ def read_value(raw: str, type_: str, key: str, locations: KeyLocations) -> objec
     return tree["value"]
 
 
+class Checked(NamedTuple):
+    """What a check of all keys found. Both are in the order of the file."""
+
+    values: dict[str, Any]
+    """By full key, and `parameters` as a table; no default is filled in."""
+    errors: dict[str, UsageError]
+    """By full key. A later check adds its own."""
+    order: Sequence[str]
+    """Every key of the file."""
+    has_unknown: bool
+
+    def raise_errors(self) -> None:
+        """Raises: UsageError with a line for each error, in the order of the file."""
+        if self.errors:
+            places = {name: at for at, name in enumerate(self.order)}
+            names = sorted(self.errors, key=lambda name: places.get(name, len(places)))
+            raise all_of([self.errors[name] for name in names])
+
+
+def all_of(errors: Sequence[UsageError]) -> UsageError:
+    """One error with the lines of all, and the first hint among them."""
+    first, *others = errors
+    first.more = tuple(str(error) for error in others[: MAX_LINES - 1])
+    if len(errors) > MAX_LINES:
+        first.more += (f"{len(errors) - MAX_LINES:,} more errors",)
+    first.hint = next((error.hint for error in errors if error.hint), None)
+    return first
+
+
 def check(
     tree: dict[str, Any], keys: Sequence[Key], later: frozenset[str], locations: KeyLocations
-) -> dict[str, Any]:
-    """The values by full key, and `parameters` as a table; no default is filled in.
-
-    Raises: UsageError for the first key that is unknown, not supported yet, of a wrong type or out
-    of bounds. The hint for an unknown key names the other unknown keys up to the next other error.
-    """
+) -> Checked:
+    """The values of a file, and every key that is unknown, not supported yet, of a wrong type or
+    out of bounds."""
     known = {key.name: key for key in keys}
     sections = {name[:at] for name in known for at in range(len(name)) if name[at] == "."}
     values: dict[str, Any] = {"parameters": {}}
-    unknown_keys: list[UsageError] = []
+    errors: dict[str, UsageError] = {}
+    order: list[str] = []
+    unknown_keys: set[str] = set()
+
+    def check_one(name: str, value: object) -> None:
+        if name in later:
+            raise locations.refuse(f"`[{name}]` {NOT_YET}", name)
+        if name in sections and not isinstance(value, dict):
+            raise locations.wrong(name, f"must be a table, got {_safe(name, value)}")
+        if name.startswith("parameters."):
+            _check_parameter(name, value, known["parameters.prompt"], locations)
+        elif name in known:
+            values[name] = check_value(known[name], value, locations)
+        elif name not in sections:
+            unknown_keys.add(name)
+            raise locations.unknown(name, keys)
 
     def walk(table: dict[str, Any], prefix: str) -> None:
         for last, value in table.items():
-            name = f"{prefix}{last}" if "." not in last else f'{prefix}"{last}"'
-            if name in later:
-                raise locations.refuse(f"`[{name}]` {NOT_YET}", name)
-            if name in sections and not isinstance(value, dict):
-                raise locations.wrong(name, f"must be a table, got {_safe(name, value)}")
+            is_parameter = prefix == "parameters."
+            name = f'{prefix}"{last}"' if "." in last and not is_parameter else f"{prefix}{last}"
+            order.append(name)
+            try:
+                check_one(name, value)
+            except UsageError as error:
+                errors[name] = error
+                continue
             if name == "parameters":
                 values[name] = value
-                _check_parameters(value, known["parameters.prompt"], locations)
-            elif name in sections:
+            if name in sections:
                 walk(value, f"{name}.")
-            elif name in known:
-                values[name] = check_value(known[name], value, locations)
-            else:
-                unknown_keys.append(locations.unknown(name, keys))
 
-    try:
-        walk(tree, "")
-    except UsageError:
-        if not unknown_keys:
-            raise
-    if unknown_keys:
-        unknown_keys[0].hint = _other_unknown_keys(unknown_keys[1:]) or unknown_keys[0].hint
-        raise unknown_keys[0]
-    return values
-
-
-def _other_unknown_keys(errors: Sequence[UsageError]) -> str | None:
-    """A hint with up to ten more unknown keys, so that they can be corrected at once."""
-    names = [str(error).partition("unknown key ")[2] for error in errors[:10]]
-    more = [f"{len(errors) - 10:,} more"] if len(errors) > 10 else []
-    return f"also unknown: {', '.join(names + more)}" if names else None
+    walk(tree, "")
+    return Checked(values, errors, order, bool(unknown_keys))
 
 
 def check_value(key: Key, value: Any, locations: KeyLocations) -> Any:
@@ -254,7 +274,7 @@ def _check_string(key: Key, value: str, locations: KeyLocations) -> None:
     if key.choices and value not in key.choices and not _is_plugged_in(key, value):
         if value in key.later:
             raise locations.refuse(f'{key.name} = "{value}" {NOT_YET}', key.name)
-        meant = unknown(value, key.choices)
+        meant = did_you_mean(value, key.choices)
         listed = ", ".join(key.choices)
         raise locations.wrong(key.name, f"must be one of {listed}, got {shown(value)}{meant}")
     if not value.strip():
@@ -300,26 +320,25 @@ def _reference(name: str, value: object, locations: KeyLocations) -> Reference:
     return Reference(**value)
 
 
-def _check_parameters(table: dict[str, Any], prompt: Key, locations: KeyLocations) -> None:
-    """Refuses parameters that the pipeline sets itself, and values that JSON cannot hold."""
-    for name, value in table.items():
-        full = f"parameters.{name}"
-        if name == "prompt":
-            check_value(prompt, value, locations)
-        elif name in _OWNED:
-            raise locations.refuse(f"`{key_name(full)}` is set by textmill itself", full)
-        elif name.lower().replace("-", "_") in _CREDENTIALS:
-            raise locations.refuse(
-                f"`{key_name(full)}` must not hold a credential",
-                full,
-                hint="use endpoint.api_key",
-            )
-        elif _CONTROL.search(name):
-            raise locations.refuse(f"`{key_name(full)}` must not hold control characters", full)
-        elif name in _FIXED and (got := json.dumps(value, default=str)) not in _FIXED[name]:
-            raise locations.wrong(full, f"must be {' or '.join(_FIXED[name])}, got {got}")
-        for where, problem in _not_json(full, value, _DEEPEST_PARAMETER):
-            raise locations.wrong(where, problem)
+def _check_parameter(full: str, value: object, prompt: Key, locations: KeyLocations) -> None:
+    """Refuses a parameter that the pipeline sets itself, and values that JSON cannot hold."""
+    name = full.removeprefix("parameters.")
+    if name == "prompt":
+        check_value(prompt, value, locations)
+    elif name in _OWNED:
+        raise locations.refuse(f"`{key_name(full)}` is set by textmill itself", full)
+    elif name.lower().replace("-", "_") in _CREDENTIALS:
+        raise locations.refuse(
+            f"`{key_name(full)}` must not hold a credential",
+            full,
+            hint="use endpoint.api_key",
+        )
+    elif _CONTROL.search(name):
+        raise locations.refuse(f"`{key_name(full)}` must not hold control characters", full)
+    elif name in _FIXED and (got := json.dumps(value, default=str)) not in _FIXED[name]:
+        raise locations.wrong(full, f"must be {' or '.join(_FIXED[name])}, got {got}")
+    for where, problem in _not_json(full, value, _DEEPEST_PARAMETER):
+        raise locations.wrong(where, problem)
 
 
 def _not_json(name: str, value: object, depth: int) -> Iterator[tuple[str, str]]:
@@ -357,8 +376,3 @@ def _safe(key: str, value: object) -> str:
     """The value for an error, or only its type if it may contain a credential."""
     private = "api_key" in key or "url" in key
     return "a string" if private and isinstance(value, str) else shown(value)
-
-
-def _near(name: str, names: Iterable[str]) -> str:
-    # Truncated, because the comparison takes quadratic time.
-    return (difflib.get_close_matches(name[:64], list(names), 1) or [""])[0]

@@ -21,14 +21,14 @@ from jobs.spec.check_job import check_relations, check_secrets, served_url
 from jobs.spec.check_paths import check_paths
 from jobs.spec.flags import flag
 from jobs.spec.job import KEYS, LATER, LISTS, Job
-from jobs.spec.keys import KeyLocations, check, read_toml, shown, unknown
+from jobs.spec.keys import KeyLocations, check, read_toml, shown
 from jobs.spec.overrides import Names, by_name, override, prefixes, spread
 from jobs.spec.table import Key, assemble
 from pipeline.endpoints.kinds import KINDS
 from pipeline.errors import UsageError
 from pipeline.source.files import family, is_s3
 from pipeline.tasks import TASKS
-from pipeline.text import printable
+from pipeline.text import did_you_mean, printable
 
 _LARGEST_JOB_BYTES = 1_000_000
 
@@ -39,32 +39,50 @@ def load(
     flags: Mapping[str, object] = {},
     *,
     needs_output: bool = True,
+    needs_input: bool = True,
 ) -> Job:
     """The job of a file, or of a template if there is no such file.
 
     Flags (None: not set) override the file, `--set` overrides flags, the last `--set` wins.
-    Without `needs_output` a missing output is `-`, for commands that write none.
+    Without `needs_output` a missing output is `-`, for commands that write none; the same applies
+    to the input.
     Raises: UsageError. No credential is read: see `jobs.secrets.resolve`.
     """
     text, address, folder, stem = _read_source(path_or_template)
     tree = read_toml(text, address)
     locations = KeyLocations(address, {})
     names = by_name(tree, locations)
-    for key, value in flags.items():
-        if value is not None:
-            plain = list(value) if isinstance(value, tuple) else value
-            plain = os.fspath(plain) if isinstance(plain, Path) else plain
-            override(tree, key, plain, flag(key), names, locations)
-    for key, raw in overrides:
-        override(tree, key, raw, f"--set {printable(mask(key), 80)}", names, locations)
+    typed_by = [
+        (key, _plain(value), flag(key)) for key, value in flags.items() if value is not None
+    ]
+    typed_by += [(key, raw, f"--set {printable(mask(key), 80)}") for key, raw in overrides]
+    misfits: dict[str, UsageError] = {}
+    for key, value, place in typed_by:
+        try:
+            override(tree, key, value, place, names, locations)
+        except UsageError as error:
+            misfits[key] = error
     check_secrets(tree, locations)
     keys = spread(names)
-    typed = check(tree, keys, LATER, locations)
+    checked = check(tree, keys, LATER, locations)
+    typed = checked.values
+    checked.errors.update(misfits)
     if not needs_output:
         typed.setdefault("output.path", "-")
+    if not needs_input:
+        typed.setdefault("input.path", "-")
+    for prefix in prefixes("endpoint", names):
+        if f"{prefix}.kind" in typed:
+            try:
+                _endpoint_defaults({"task": next(iter(TASKS))} | typed, prefix, names, locations)
+            except UsageError as error:
+                checked.errors.setdefault(f"{prefix}.url", error)
     missing = [key for key in keys if _is_required(key, tree) and key.name not in typed]
-    if missing:  # the paths come last
-        raise _missing(min(missing, key=lambda key: key.name.endswith(".path")), locations)
+    missing.sort(key=lambda key: key.name.endswith(".path"))  # the paths come last
+    for absent in missing:
+        if not (misfits or checked.has_unknown):  # else it may be there, with a typing error
+            checked.errors.setdefault(absent.name, _missing(absent, locations))
+    checked.raise_errors()
     values = _with_defaults(typed, names, locations, stem) | {"address": address, "folder": folder}
     for name in ("input.path", "output.path"):
         values[name] = _resolve_path(typed[name], "" if locations.on_command_line(name) else folder)
@@ -128,7 +146,7 @@ def _template(typed: str, address: str) -> tuple[str, str, str, str]:
         template = resources.files("jobs") / "templates" / f"{typed}.toml"
         return template.read_text("utf-8"), f"template `{typed}`", "", typed
     raise UsageError(
-        f"{address}: no such job file or template{unknown(typed, names)}",
+        f"{address}: no such job file or template{did_you_mean(typed, names)}",
         hint="templates are " + ", ".join(names),
     )
 
@@ -136,6 +154,13 @@ def _template(typed: str, address: str) -> tuple[str, str, str, str]:
 def _is_required(key: Key, tree: Mapping[str, object]) -> bool:
     """True for a required key, unless it belongs to a list without a table."""
     return key.is_required and (key.section not in LISTS or key.section in tree)
+
+
+def _plain(value: object) -> object:
+    """The value of a flag as a job file has it."""
+    if isinstance(value, tuple):
+        return list(value)
+    return os.fspath(value) if isinstance(value, Path) else value
 
 
 def _missing(key: Key, locations: KeyLocations) -> UsageError:

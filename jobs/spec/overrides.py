@@ -15,8 +15,10 @@ from typing import Any
 from msgspec.structs import replace
 
 from jobs.spec.job import KEY, KEYS, LATER, LISTS
-from jobs.spec.keys import KeyLocations, check_value, key_name, read_value, unknown
+from jobs.spec.keys import KeyLocations, check_value, key_name, read_value
 from jobs.spec.table import Key
+from pipeline.errors import UsageError
+from pipeline.text import did_you_mean
 
 Names = Mapping[str, tuple[str, ...]]
 """For each list the names of its tables; empty if there is only one table."""
@@ -79,7 +81,7 @@ def override(
 
 
 def _tables(tree: dict[str, Any], name: str, locations: KeyLocations) -> tuple[str, ...]:
-    tables = tree.pop(name, [])
+    tables = tree.get(name, [])
     if isinstance(tables, dict):
         raise locations.refuse(f"`{name}` is a list, write [[{name}]] instead of [{name}]")
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
@@ -89,6 +91,8 @@ def _tables(tree: dict[str, Any], name: str, locations: KeyLocations) -> tuple[s
     if len(tables) < 2:
         if tables or name == "endpoint":
             tree[name] = tables[0] if tables else {}
+        else:
+            tree.pop(name, None)
         return ()
     by_name: dict[str, dict[str, Any]] = {}
     for at, table in enumerate(tables, 1):
@@ -109,7 +113,10 @@ def _endpoint_name(table: dict[str, Any], at: int, locations: KeyLocations) -> s
     if last not in table:
         hint = f'kind = "{next(iter(key.choices))}"'
         raise locations.refuse(f"`{key.name}` is missing", hint=hint)
-    return str(check_value(key, table[last], locations))
+    try:
+        return str(check_value(key, table[last], locations))
+    except UsageError:  # the check of all keys reports it, under this number
+        return str(at)
 
 
 def _key_parts(
@@ -140,7 +147,7 @@ def _key_parts(
     locations.typed[key] = place
     listed = ", ".join(names[name][:10]) + (", ..." if len(names[name]) > 10 else "")
     if len(parts) > 1 and parts[1] not in own_keys:
-        meant = unknown(parts[1], names[name])
+        meant = did_you_mean(parts[1], names[name])
         raise locations.refuse(f"no {name} has the name `{key_name(parts[1])}`{meant}", key)
     number, rest = "NAME" if name == "endpoint" else "NUMBER", "".join(f".{p}" for p in parts[1:])
     raise locations.refuse(

@@ -27,7 +27,7 @@ from pipeline.dispatch.check import Check, CheckQueue
 from pipeline.dispatch.choice import Choice
 from pipeline.dispatch.endpoint_state import EndpointState, Send
 from pipeline.dispatch.origins import Comparison, Origins
-from pipeline.dispatch.outage import outage, outage_start
+from pipeline.dispatch.outage import given_up, outage, outage_end
 from pipeline.dispatch.queue import Group, InFlight, InFlightTable, PendingCall, RouteQueue
 from pipeline.dispatch.settling import Settling
 from pipeline.dispatch.writer import WriteFailures, Writer
@@ -35,7 +35,7 @@ from pipeline.errors import EndpointError, TextmillError
 from pipeline.events import EndpointStats
 from pipeline.limits.admission import Permit
 from pipeline.limits.prices import rent
-from pipeline.records import Answer, Answered, Endpoint, Failure, Request, Split, Usage
+from pipeline.records import Answer, Answered, Endpoint, Failure, Request, Split, Stop, Usage
 
 Taken = tuple[PendingCall, Permit]
 _RECHECK_SECONDS = 1.0
@@ -63,8 +63,7 @@ class Dispatch:
         failures: Mapping[bytes, Failure] = {},
         journal: WriteFailures | None = None,
         comparison: Comparison | None = None,
-        max_outage_seconds: float = 1_800.0,
-        grace_seconds: float = 30.0,
+        patience: Stop | None = None,
         max_cost_usd: float | None = None,
         min_split_tokens: int = 0,
         clock: Callable[[], float] = time.monotonic,
@@ -76,8 +75,7 @@ class Dispatch:
         self._bounds = Bounds(cache.folder, free_bytes, max_cost_usd)
         self._open_endpoints = open_endpoints
         self._opening = anyio.Lock()
-        self._max_outage_seconds = max_outage_seconds
-        self._grace_seconds = grace_seconds
+        self._patience = patience or Stop()
         self._clock = clock
         self._wall = wall
 
@@ -199,7 +197,7 @@ class Dispatch:
 
         `run` raises the error of the first stop; a later stop can only shorten the wait.
         """
-        grace = self._grace_seconds if grace_seconds is None else grace_seconds
+        grace = self._patience.grace_seconds if grace_seconds is None else grace_seconds
         self._scope.deadline = min(self._scope.deadline, anyio.current_time() + grace)
         if self._stopped_by is None:
             self._stopped_by = error
@@ -252,8 +250,8 @@ class Dispatch:
                 leased = state.admission.lease(now, state.tokens(requests), call.cost)
                 if isinstance(leased, float):
                     # A waiting worker wakes when the outage reaches its bound.
-                    outage_ends = outage_start(self._states, queue) + self._max_outage_seconds
-                    return min(wait, leased, max(0.0, outage_ends - now) or leased)
+                    ends = outage_end(self._states, queue, self._patience)
+                    return min(wait, leased, max(0.0, ends - now) or leased)
                 call.entries[0].queue.mark_sent(call)
                 return call, leased
             else:
@@ -357,7 +355,6 @@ class Dispatch:
             await self._settling.answered(state, call, settled, permit)
         except EndpointError as error:
             await self._settling.refused(state, call, error, permit)
-            self._check_outage()
         except TextmillError as error:  # the server runs another model now
             self._settling.requeue(call.entries)
             self.stop(error)
@@ -365,6 +362,7 @@ class Dispatch:
             state.ended()
             queue.in_flight -= len(requests)
             self._in_flight -= len(requests)
+            self._check_outage()
             self._wake_workers()
 
     async def _send(self, state: EndpointState, requests: Sequence[Request]) -> Answered:
@@ -378,10 +376,15 @@ class Dispatch:
         return answered
 
     def _check_outage(self) -> None:
-        queues = [*self._table.queues.values(), *self._table.checks]
-        error = outage(self._states, queues, self._clock(), self._max_outage_seconds)
-        if error is not None:
+        """End the run if nobody answers any longer. Called whenever a call or a wait is over."""
+        is_draining = self._stopped_by is not None
+        if is_draining or all(state.absence.error is None for state in self._states):
+            return
+        now, queues = self._clock(), [*self._table.queues.values(), *self._table.checks]
+        if (error := outage(self._states, queues, now, self._patience)) is not None:
             self.stop(error, 0.0)
+        for line in () if error else given_up(self._states, now, self._patience):
+            self._emit(events.Warned(line))
 
     def _wake_workers(self) -> None:
         if self._sleepers:

@@ -15,9 +15,10 @@ from pipeline.dispatch.queue import SplitBatch
 from pipeline.dispatch.stats import EndpointMeter
 from pipeline.errors import EndpointError, GuardError, UsageError
 from pipeline.events import UsageDoubted
+from pipeline.limits.absence import ANSWERING, Absence
 from pipeline.limits.admission import Admission, Pause, Permit
 from pipeline.limits.prices import cost, is_believable, output_tokens_bound
-from pipeline.records import Answer, Answered, Endpoint, Failure, Request, Usage
+from pipeline.records import Answer, Answered, Endpoint, Failure, Request, Stop, Usage
 from pipeline.text import printable
 
 EQUAL_REFUSALS = 20
@@ -67,10 +68,12 @@ class EndpointState:
         """The last time that one of its workers looked for a call."""
         self.is_asleep = False
         """One of its workers waits for a call."""
-        self.failing_since = math.inf
-        """Start of the earliest failed call since the last reply; used to measure an outage."""
+        self.absence = Absence()
+        """The failed calls since the last answer; used to measure an outage."""
+        self.is_given_up = False
+        """It was reported that the run does not wait for it any longer."""
         self._silent_since = math.inf
-        """The same, but reset only by the reply to a call that began later than this."""
+        """Start of the earliest failed call, reset only by the reply to a call that began later."""
         self._calls = 0
         """In flight."""
         self._busy_since = -math.inf
@@ -78,8 +81,6 @@ class EndpointState:
         """The last time that it sent a reply, of whatever status."""
         self._last_replied_start = -math.inf
         """Start of the latest call that brought a reply."""
-        self.last_error = ""
-        """Message of the latest failure."""
         self.is_proven = False
         """The endpoint answered, in this run or an earlier one: the configuration works."""
         self._model = ""
@@ -222,7 +223,7 @@ class EndpointState:
         if error.status is not None:
             self._heard_at = now
         if facts.is_endpoints_fault:
-            is_silent = self.failed(permit.started, str(error))
+            is_silent = self.failed(permit.started, error)
             is_hung = self._is_hung(now, seconds)
         else:
             self.replied(permit.started)
@@ -238,20 +239,34 @@ class EndpointState:
 
     def replied(self, started: float) -> None:
         """Record a reply to a call that began at `started`."""
-        self.failing_since = math.inf
+        self.absence = ANSWERING
+        self.is_given_up = False
         self._last_replied_start = max(self._last_replied_start, started)
         if started > self._silent_since:  # an earlier call is no evidence
             self._silent_since = math.inf
 
-    def failed(self, started: float, message: str) -> bool:
+    def failed(self, started: float, error: EndpointError) -> bool:
         """Record a call that failed through the endpoint's fault; True if an earlier one did, too,
         and no call that began later has brought a reply."""
-        self.last_error = message
         is_silent = self._silent_since < started
-        self.failing_since = min(self.failing_since, started)
+        self.absence = self.absence.failed(started, error)
         if started > self._last_replied_start:  # else later calls were answered meanwhile
             self._silent_since = min(self._silent_since, started)
         return is_silent
+
+    def ends(self, patience: Stop) -> float:
+        """The time at which the run stops to wait for this endpoint; infinity: it answers."""
+        return self.absence.ends(patience, self.endpoint.deadline.loading_seconds)
+
+    def is_away(self, now: float, patience: Stop) -> bool:
+        """True from that time on. A first call may take as long as its own deadline allows: until
+        it returns, nobody knows whether there is a server."""
+        is_open = self._calls > 0 and not self.absence.has_replied
+        return now >= self.ends(patience) and not is_open
+
+    def absence_reason(self, now: float, patience: Stop) -> str:
+        """Why the run stops to wait for it: `no reply for 60 s (run.max_start_seconds = 60)`."""
+        return self.absence.reason(now, patience, self.endpoint.deadline.loading_seconds)
 
     def note_cached(self, answer: Answer) -> None:
         """Record an answer that the endpoint gave in an earlier run."""

@@ -21,8 +21,10 @@ from pipeline.endpoints.server_info import (
     identify,
     identify_later,
     identify_offline,
+    named_limit,
 )
-from pipeline.records import Answer, Answered, Endpoint, Failure, Request
+from pipeline.errors import OutageError
+from pipeline.records import Answer, Answered, Endpoint, Failure, Request, Stop
 
 Sentences = Callable[[str], list[tuple[int, int]]]
 
@@ -41,6 +43,9 @@ class Connection(Protocol):
 
     async def answer(self, requests: Sequence[Request]) -> Answered:
         """One answer or failure per request. Raises: EndpointError for the call as a whole."""
+
+    async def named_limit(self) -> int | None:
+        """The longest input that the server names, in tokens; None: it names none."""
 
 
 class Connections:
@@ -73,12 +78,16 @@ class _Local:
         assert self._answer is not None
         return Answered(await run_sync(self._answer, requests, limiter=self._limiter))
 
+    async def named_limit(self) -> int | None:
+        return None
+
 
 class _Remote:
     """An endpoint behind HTTP; `stack` closes its client."""
 
-    def __init__(self, identify: Identification, stack: AsyncExitStack) -> None:
+    def __init__(self, identify: Identification, cache: AnswerCache, stack: AsyncExitStack) -> None:
         self.endpoint = identify.endpoint
+        self._cache = cache
         self._confirm = identify.confirm
         self._stack = stack
 
@@ -91,6 +100,9 @@ class _Remote:
     async def answer(self, requests: Sequence[Request]) -> Answered:
         return await self._client.answer(requests)
 
+    async def named_limit(self) -> int | None:
+        return await named_limit(self.endpoint, self._client.get, self._cache)
+
 
 @asynccontextmanager
 async def connect(
@@ -99,7 +111,7 @@ async def connect(
     *,
     sentences: Sentences,
     chunk_tokens: int,
-    max_outage_seconds: float,
+    patience: Stop,
 ) -> AsyncIterator[Connections]:
     """Identifies the endpoints, and closes them at the end. A server is asked only if it alone can
     name its model. A replica takes the identity of its origin.
@@ -107,8 +119,8 @@ async def connect(
     A server that does not reply holds the start only as long as nobody else can stand in for it:
     it is asked again before its first call, and until then its share of the work flows to others.
     """
-    identification = partial(_identification, cache, chunk_tokens, max_outage_seconds)
-    head_start = min(HEAD_START_SECONDS, max_outage_seconds / 2)
+    identification = partial(_identification, cache, chunk_tokens, patience)
+    head_start = min(HEAD_START_SECONDS, patience.max_start_seconds / 2)
     found: dict[str, Identification] = {}
 
     async def identify_group(origin: Endpoint, replicas: Sequence[Endpoint]) -> None:
@@ -137,7 +149,7 @@ async def connect(
             [
                 _Local(known.endpoint, sentences)
                 if KINDS[known.endpoint.kind].is_embedded
-                else _Remote(known, stack)
+                else _Remote(known, cache, stack)
                 for known in (found[endpoint.name] for endpoint in endpoints)
             ]
         )
@@ -149,25 +161,32 @@ async def _first_to_reply(
     head_start: float,
 ) -> tuple[Endpoint, Identification]:
     """The first of an origin and its replicas that names the model of all of them. The origin has a
-    head start: while it replies, nobody else is asked."""
+    head start: while it replies, nobody else is asked. Raises: OutageError if none does."""
     first: list[tuple[Endpoint, Identification]] = []
+    away: list[OutageError] = []
     async with anyio.create_task_group() as tasks:
 
         async def ask(endpoint: Endpoint, delay: float) -> None:
             await anyio.sleep(delay)
-            first.append((endpoint, await identification(endpoint)))
+            try:
+                first.append((endpoint, await identification(endpoint)))
+            except OutageError as error:  # another one may still reply
+                away.append(error)
+                return
             tasks.cancel_scope.cancel()
 
         for endpoint in group:
             tasks.start_soon(ask, endpoint, 0.0 if endpoint is group[0] else head_start)
+    if not first:
+        raise away[-1]
     return first[0]
 
 
 async def _identification(
-    cache: AnswerCache, chunk_tokens: int, max_outage_seconds: float, endpoint: Endpoint
+    cache: AnswerCache, chunk_tokens: int, patience: Stop, endpoint: Endpoint
 ) -> Identification:
-    """The endpoint as its server names it. Waits for the server, up to the bound of an outage."""
+    """The endpoint as its server names it. Waits for the server, up to the bound of an absence."""
     from pipeline.endpoints.http import HttpEndpoint
 
     async with HttpEndpoint(endpoint) as client:
-        return await identify(endpoint, client.get, cache, chunk_tokens, max_outage_seconds)
+        return await identify(endpoint, client.get, cache, chunk_tokens, patience)

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple
-from urllib.parse import quote, quote_plus
+from collections.abc import Awaitable, Callable, Sequence
+from urllib.parse import quote, quote_plus, urlsplit
 
 import aiohttp
 import anyio
@@ -20,11 +17,20 @@ from aiohttp.http_exceptions import ContentEncodingError
 from msgspec.structs import replace
 
 from pipeline.disk.durable import descriptors_are_used_up
+from pipeline.endpoints.diagnosis import (
+    connect_timeout,
+    diagnosed,
+    is_misdirected,
+    no_connection,
+    no_secure_connection,
+    unknown_host,
+    wrong_certificate,
+)
 from pipeline.endpoints.error_bodies import without_echoes
 from pipeline.endpoints.kinds import KINDS
 from pipeline.errors import DescriptorError, EndpointError, ErrorKind
 from pipeline.limits import awake
-from pipeline.records import Answer, Answered, Endpoint, Failure, Request
+from pipeline.records import Answer, Answered, Endpoint, Failure, Get, Reply, Request
 from pipeline.text import printable
 
 MAX_HEADER_BYTES = 64 << 10
@@ -35,15 +41,6 @@ ANSWER_BYTES_PER_REQUEST = 256 << 10
 """8,192 floats in decimal digits with blanks; a long text has the base in addition."""
 
 
-class Reply(NamedTuple):
-    """A reply of any status."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-Get = Callable[[str], Awaitable[Reply]]
 Confirm = Callable[[Get], Awaitable[None]]
 """Asks the server for its identity, through the `get` of its client; see `server_info`."""
 
@@ -59,7 +56,10 @@ class HttpEndpoint:
         self.protocol = KINDS[endpoint.kind].protocol()
         self._confirm = confirm
         self._confirming = anyio.Lock()
+        self._diagnosing = anyio.Lock()
+        self._diagnoses: dict[tuple[int, str], EndpointError] = {}
         self._speaks_http = False
+        self._has_answered = False
         text = endpoint.secret.reveal() if endpoint.secret else ""
         forms = {text, json.dumps(text)[1:-1], quote(text, safe=""), quote_plus(text)}
         self._key_forms = [form for form in forms if form]
@@ -112,10 +112,10 @@ class HttpEndpoint:
     async def _answer(self, endpoint: Endpoint, requests: Sequence[Request]) -> Answered:
         call = self.protocol.encode(endpoint, requests)
         max_bytes = BASE_ANSWER_BYTES + ANSWER_BYTES_PER_REQUEST * len(requests)
-        headers: Mapping[str, str] = {}
+        reply: Reply | None = None
         try:
             reply = await self._exchange(call.url, call.body, dict(call.headers), max_bytes)
-            headers, body = reply.headers, reply.body
+            body = reply.body
             if reply.status != 200:  # before a part of it is quoted
                 body = self._masked(body.decode("utf-8", "replace")).encode()
                 body = without_echoes(body, [request.input for request in requests])
@@ -124,9 +124,24 @@ class HttpEndpoint:
             )
         except EndpointError as error:
             error.args = (self._masked(str(error)),)
-            error.headers = headers
+            if reply is not None:
+                error.headers = reply.headers
+                if not self._has_answered and is_misdirected(error, reply):
+                    raise await self._diagnosed(call.url, reply, error) from None
             raise
-        return Answered([self._without_key(outcome) for outcome in settled], headers)
+        self._has_answered = True
+        return Answered([self._without_key(outcome) for outcome in settled], reply.headers)
+
+    async def _diagnosed(self, url: str, reply: Reply, error: EndpointError) -> EndpointError:
+        """The error with its next step; calls that end at the same time are diagnosed once."""
+        async with self._diagnosing:
+            known = self._diagnoses.get((reply.status, str(error)))
+            if known is None:
+                known = await diagnosed(self.endpoint, url, reply, error, self.get)
+                known.args = (self._masked(str(known)),)
+                known.headers = error.headers
+                self._diagnoses[reply.status, str(error)] = known
+            return known
 
     def _without_key(self, settled: Answer | Failure) -> Answer | Failure:
         if isinstance(settled, Failure):
@@ -174,23 +189,19 @@ class HttpEndpoint:
                 "ambiguous", f"no complete answer within {waited:.0f} s", status=status
             )
         except aiohttp.ConnectionTimeoutError:  # a TimeoutError, but nothing was sent
-            raise EndpointError("unreachable", "cannot connect: timed out") from None
+            raise connect_timeout(urlsplit(url).netloc) from None
         except aiohttp.ClientConnectorCertificateError as error:
-            raise EndpointError(
-                "auth", f"the certificate of {error.host} is not valid for it"
-            ) from None
+            raise wrong_certificate(_place(error), error.certificate_error) from None
         except aiohttp.ClientConnectorSSLError as error:
-            raise EndpointError("auth", f"no secure connection to {error.host}") from None
+            raise no_secure_connection(
+                _place(error), error.os_error, has_replied=self._speaks_http
+            ) from None
         except aiohttp.ClientConnectorError as error:
             if error.os_error.errno in DescriptorError.errnos or descriptors_are_used_up():
                 raise DescriptorError(f"endpoint `{self.endpoint.name}`") from None
-            # aiohttp's own text shows `ssl:default` for plain HTTP, and the reason at its end,
-            # where lines are cut.
-            why = _reason(error.os_error)
-            where = f"{error.host}:{error.port}"
-            raise EndpointError(
-                "unreachable", f"cannot connect to {where} ({printable(why, 200)})"
-            ) from None
+            if isinstance(error, aiohttp.ClientConnectorDNSError):
+                raise unknown_host(_place(error), error.os_error) from None
+            raise no_connection(_place(error), error.os_error) from None
         except (aiohttp.ClientError, OSError) as error:
             if (problem := _unreadable(error)) is not None:
                 # A server that never gave a readable reply will not give one next time.
@@ -256,12 +267,7 @@ def _unreadable(error: Exception) -> str | None:
     return f"the reply is not HTTP: {printable(start or ' '.join(lines), 80)}{secure}"
 
 
-def _reason(error: OSError) -> str:
-    """The reason in the words of the system, first letter in lower case.
-
-    The loop's own text is `Connect call failed (...)`. A failed look-up of a name has error numbers
-    of its own, below 0.
-    """
-    is_of_system = not isinstance(error, socket.gaierror) and (error.errno or 0) > 0
-    text = os.strerror(error.errno or 0) if is_of_system else error.strerror or str(error)
-    return text[:1].lower() + text[1:]
+def _place(error: aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError) -> str:
+    """`HOST:PORT`. The error's own text shows `ssl:default` for plain HTTP, and the reason at its
+    end, where lines are cut."""
+    return f"{error.host}:{error.port}"

@@ -37,6 +37,10 @@ class WireProtocol(Protocol):
     ) -> Sequence[Answer | Failure]:
         """One answer or failure per request, in their order. Raises: EndpointError for the call."""
 
+    def served_models(self, body: bytes) -> tuple[str, ...] | None:
+        """The models that the reply to the kind's lookup names; None: another kind of server sent
+        it. Only called for a kind with a lookup."""
+
 
 class EmbeddedModel(Protocol):
     """The module of a kind that runs in this process."""
@@ -69,6 +73,12 @@ class Kind(Struct, frozen=True, kw_only=True):
     """True: the server serves one model, and `GET /info` names it."""
     lists_models: bool = False
     """True: `GET /models` may name the input limit of a model."""
+    lookup: str = ""
+    """The path of a GET, below the base URL, that shows whether a server is of this kind."""
+    service: str = ""
+    """What such a server is called."""
+    url_hint: str = ""
+    """What is usually wrong with a URL at which the server has no route of this kind."""
     url: str | None = None
     """Base URL if the job names none. None: the job must name one."""
     providers: tuple[str, ...] = ()
@@ -134,6 +144,7 @@ KINDS: dict[str, Kind] = {
         check_model=_check_repository,
         url="https://router.huggingface.co",
         providers=("hf-inference",),
+        url_hint="the page of `endpoint.model` must name hf-inference as a provider for this task",
         default_parameters=_WHOLE_INPUTS,
     ),
     "tei": Kind(
@@ -141,12 +152,18 @@ KINDS: dict[str, Kind] = {
         tasks=("feature-extraction",),
         needs_model=False,
         names_itself=True,
+        lookup="/info",
+        service="text-embeddings-inference",
+        url_hint="endpoint.url is the root of the server, http://HOST:PORT without /embed or /v1",
         default_parameters=_WHOLE_INPUTS,
     ),
     "openai": Kind(
         module="pipeline.endpoints.openai",
         tasks=("feature-extraction", "chat-completion"),
         lists_models=True,
+        lookup="/models",
+        service="a server with the OpenAI API",
+        url_hint="endpoint.url mostly ends with one /v1, as in http://HOST:PORT/v1; check its path",
         url="https://api.openai.com/v1",
     ),
 }

@@ -101,6 +101,19 @@ def encode(endpoint: Endpoint, requests: Sequence[Request]) -> Call:
     return Call(f"{endpoint.url}/chat/completions", chat_body(endpoint, requests))
 
 
+def served_models(body: bytes) -> tuple[str, ...] | None:
+    """The models of `GET /models`; None for another reply."""
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    listed = value.get("data") if isinstance(value, dict) else value
+    if not isinstance(listed, list):
+        return None
+    names = [each.get("id") for each in listed if isinstance(each, dict)]
+    return tuple(name for name in names if isinstance(name, str))
+
+
 def chat_body(endpoint: Endpoint, requests: Sequence[Request]) -> bytes:
     """The body of a chat completion, `model` first, so that a proxy can route on a short prefix."""
     (request,) = requests

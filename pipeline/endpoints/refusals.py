@@ -192,7 +192,7 @@ def refusal(status: int, headers: Mapping[str, str], raw: bytes) -> EndpointErro
     """The error for a reply other than 200."""
     if 300 <= status < 400:
         return EndpointError(
-            "config", "the server redirects; redirects are never followed", status=status
+            "config", "the server redirects, which is never followed", status=status
         )
     body = read_body(raw)
     says = printable(body.message)

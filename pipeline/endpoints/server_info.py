@@ -26,12 +26,13 @@ from pipeline.errors import (
     UsageError,
 )
 from pipeline.limits import awake
+from pipeline.limits.absence import Absence
 from pipeline.limits.retries import backoff
-from pipeline.records import Endpoint
+from pipeline.records import Endpoint, Get, Stop
 from pipeline.text import printable
 
 if TYPE_CHECKING:  # the client loads when the first server is called
-    from pipeline.endpoints.http import Confirm, Get
+    from pipeline.endpoints.http import Confirm
 
 
 _LIST_SECONDS = 5.0
@@ -90,7 +91,7 @@ def identify_offline(
 
 
 async def identify(
-    endpoint: Endpoint, get: Get, cache: AnswerCache, chunk_tokens: int, max_outage_seconds: float
+    endpoint: Endpoint, get: Get, cache: AnswerCache, chunk_tokens: int, patience: Stop
 ) -> Identification:
     """The endpoint with the identity and limits that its server names.
 
@@ -101,20 +102,21 @@ async def identify(
     """
     if not KINDS[endpoint.kind].names_itself:
         return Identification(endpoint)
-    ends = awake.now() + max_outage_seconds
-    attempt = 0
-    while not await _fetch_info(endpoint, get, cache):
+    absence, attempt = Absence(), 0
+    while (error := await _fetch_info(endpoint, get, cache)) is not None:
         found = identity_from_cache(endpoint, cache, chunk_tokens)
         if found is not endpoint or endpoint.model or not endpoint.origin:
             return Identification(found, partial(_confirm, cache, endpoint, found, ""))
+        now, loading_seconds = awake.now(), endpoint.deadline.loading_seconds
+        absence = absence.failed(now, error)
         wait = backoff(attempt, 0.25, random.random)
-        if awake.now() + wait > ends:
+        if now >= (ends := absence.ends(patience, loading_seconds)):
             raise OutageError(
-                f"endpoint `{endpoint.name}`: {endpoint.url} did not say which model it serves "
-                f"for {max_outage_seconds:g} s",
-                hint="start it, or name the model it serves: endpoint.model",
+                f"endpoint `{endpoint.name}`: {endpoint.url} did not say which model it serves, "
+                f"{absence.reason(now, patience, loading_seconds)}; {printable(str(error), 200)}",
+                hint=error.hint or "start it, or name the model it serves: endpoint.model",
             )
-        await anyio.sleep(wait)
+        await anyio.sleep(min(wait, ends - now))
         attempt += 1
     return Identification(identity_from_cache(endpoint, cache, chunk_tokens))
 
@@ -137,8 +139,8 @@ async def _confirm(
 ) -> None:
     """Raises: GuardError if the server no longer runs the stored model, or not that of the endpoint
     with this name."""
-    if not await _fetch_info(endpoint, get, cache):
-        raise EndpointError("unreachable", "the server does not say which model it serves")
+    if (error := await _fetch_info(endpoint, get, cache)) is not None:
+        raise error
     found = identity_from_cache(endpoint, cache, 0)
     # Only a revision that the server named before can have changed; a URL is none.
     is_new = not endpoint.replica_of and "@" in known.origin and found.origin != known.origin
@@ -156,22 +158,22 @@ async def _confirm(
     )
 
 
-async def _fetch_info(endpoint: Endpoint, get: Get, cache: AnswerCache) -> bool:
-    """Stores the reply of `/info`; False if the server cannot be reached."""
+async def _fetch_info(endpoint: Endpoint, get: Get, cache: AnswerCache) -> EndpointError | None:
+    """Stores the reply of `/info`; the error of a server that is away or does not reply yet."""
     try:
         status, headers, body = await get(f"{endpoint.url}/info")
     except EndpointError as error:
         if error.facts.is_endpoints_fault:
-            return False
+            return error
         stops_with = error.facts.stops_with or UsageError
-        raise stops_with(f"endpoint `{endpoint.name}`: {error}") from None
+        raise stops_with(f"endpoint `{endpoint.name}`: {error}", hint=error.hint) from None
     from pipeline.endpoints.refusals import refusal
 
-    if status != 200 and refusal(status, headers, body).facts.is_endpoints_fault:
-        return False  # else its answer is definite: it has no such route, or does not show it
+    if status != 200 and (refused := refusal(status, headers, body)).facts.is_endpoints_fault:
+        return refused  # else its answer is definite: it has no such route, or does not show it
     if status == 200 and _parsed(body) is not None:
         await run_sync(cache.remember, endpoint.url, body)
-    return True
+    return None
 
 
 def identity_from_cache(
@@ -213,13 +215,27 @@ async def check_listed_limit(endpoint: Endpoint, chunk_tokens: int, get: Get) ->
     The list is optional: a server that has none, or does not answer soon, names no limit.
     Raises: UsageError if a chunk may be longer.
     """
+    _check_limit(endpoint.model, await _fetch_limit(endpoint, get), chunk_tokens)
+
+
+async def named_limit(endpoint: Endpoint, get: Get, cache: AnswerCache) -> int | None:
+    """The longest input that the server of an identified endpoint names, in tokens."""
+    kind = KINDS[endpoint.kind]
+    if kind.lists_models:
+        return await _fetch_limit(endpoint, get)
+    body = cache.recall(endpoint.url) if kind.names_itself else None
+    info = _parsed(body) if body else None
+    return info.max_input_length if info else None
+
+
+async def _fetch_limit(endpoint: Endpoint, get: Get) -> int | None:
     with anyio.move_on_after(_LIST_SECONDS):
         try:
             status, _, body = await get(f"{endpoint.url}/models")
         except EndpointError:
-            return
-        if status == 200:
-            _check_limit(endpoint.model, listed_limit(body, endpoint.model), chunk_tokens)
+            return None
+        return listed_limit(body, endpoint.model) if status == 200 else None
+    return None
 
 
 def listed_limit(body: bytes, model: str) -> int | None:

@@ -9,6 +9,7 @@ Source: text-embeddings-inference 1.9.3, `router/src/http`, see `docs/protocols.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -24,6 +25,21 @@ def encode(endpoint: Endpoint, requests: Sequence[Request]) -> Call:
     """The call for these requests; parameters are at the root of the body."""
     body = {"inputs": [request.input for request in requests]} | endpoint.parameters
     return Call(f"{endpoint.url}/embed", _encode(body))
+
+
+def served_models(body: bytes) -> tuple[str, ...] | None:
+    """The model of `GET /info`; None for another reply, such as that of a server for text
+    generation, which has no type of model."""
+    try:
+        info = msgspec.json.decode(body, type=_Served)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return (info.model_id,)
+
+
+class _Served(msgspec.Struct):
+    model_id: str
+    model_type: Any
 
 
 def decode(

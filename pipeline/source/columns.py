@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 import pyarrow as pa
 from msgspec.structs import replace
@@ -15,7 +14,7 @@ from pipeline.source.types.json_columns import arrow_schema
 from pipeline.source.types.json_types import JsonType
 from pipeline.source.types.plain import plain_schema
 from pipeline.source.types.values import is_text
-from pipeline.text import printable, reason, shown
+from pipeline.text import did_you_mean, printable, reason, shown
 
 
 def json_schema(spec: InputSpec, types: dict[str, JsonType], keys: set[str]) -> pa.Schema:
@@ -91,15 +90,16 @@ def require_columns(spec: InputSpec, place: str, names: Sequence[str]) -> None:
     required += [
         ("the prompt or a rule", name) for name in spec.fields if name not in spec.optional
     ]
-    for key, name in required:
-        if name not in names:
-            near = get_close_matches(name, names, 1)
-            guess = f" (did you mean `{printable(near[0])}`?)" if near else ""
-            columns = ", ".join(f"`{printable(column, 60)}`" for column in names[:50]) or "none"
-            raise UsageError(
-                f"{place}: column `{printable(name)}` ({key}) not found{guess}; columns: {columns}",
-                hint=FLAGS.get(key),
-            )
+    missing = [(key, name) for key, name in required if name not in names]
+    if missing:
+        columns = ", ".join(f"`{printable(column, 60)}`" for column in names[:50]) or "none"
+        first, *others = (
+            f"{place}: column `{printable(name)}` ({key}) not found{did_you_mean(name, names)}"
+            for key, name in missing
+        )
+        error = UsageError(f"{first}; columns: {columns}", hint=FLAGS.get(missing[0][0]))
+        error.more = tuple(others[:20])
+        raise error
 
 
 def carried_schema(spec: InputSpec, described: pa.Schema) -> pa.Schema:

@@ -14,14 +14,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipeline.disk.spill import PACKED_ROWS, Packed, Spill
 from pipeline.errors import InputError
 from pipeline.source.blocks import Block
-from pipeline.source.columns import carried_schema, json_schema, parquet_schema
+from pipeline.source.columns import (
+    carried_schema,
+    json_schema,
+    parquet_schema,
+    require_columns,
+)
 from pipeline.source.files import InputFile, InputSpec, family, find
 from pipeline.source.identity import digest_of, encode
 from pipeline.source.readers import blocks
@@ -30,7 +35,7 @@ from pipeline.source.types.json_types import MAX_KEYS, JsonType, Misfit, type_ch
 from pipeline.source.types.values import identity_values, lost_in_json
 from pipeline.text import many, printable, shown
 
-__all__ = ["InputSpec", "Occurrences", "Survey", "survey"]
+__all__ = ["InputSpec", "Occurrences", "Peek", "Survey", "peek", "survey"]
 
 MIN_PART_ROWS = 250
 MAX_PART_ROWS = 4_000
@@ -103,7 +108,43 @@ def survey(spec: InputSpec) -> Survey:
         widened=frozenset(widened),
         warnings=(*warnings.values(), *(_lost_line(spec, each, lost[each]) for each in lost)),
         absent=tuple(name for name in spec.optional if name not in {*described.names, *keys}),
+        columns=tuple(dict.fromkeys((*described.names, *sorted(keys)))),
     )
+
+
+class Peek(NamedTuple):
+    """What the begin of an input shows. `columns` and `absent` are of its first rows."""
+
+    files: int
+    columns: tuple[str, ...]
+    absent: tuple[str, ...]
+    """Columns of rules that these rows do not have."""
+    warning: str
+    """About the first file or row; empty: it can be read."""
+
+
+def peek(spec: InputSpec) -> Peek:
+    """Checks the files, the columns and the first rows. Raises: as `survey`, for these.
+
+    Cost: the first block of the first file.
+    """
+    files = find(spec.path)
+    first = files[:1]
+    is_json = family(first[0].path) == "jsonl"
+    columns = {} if is_json else dict.fromkeys(parquet_schema(spec, first).names)
+    block = next(blocks(spec, first, None if spec.id is None else used_columns(spec)), None)
+    warning = f"{first[0].name}: has no rows" if block is None or not block.hashes else ""
+    if block is not None and block.hashes:
+        if is_json:
+            columns = {name: None for row in block.rows if row is not None for name in row}
+            if columns:
+                require_columns(spec, shown(spec.path), list(columns))
+        if block.diagnosis is not None:
+            warning = block.diagnosis.line(first[0].name)
+        elif block.errors[0] is not None:
+            warning = f"{block.address(0)}: {block.errors[0]}"
+    absent = tuple(name for name in spec.optional if columns and name not in columns)
+    return Peek(len(files), tuple(columns), absent, warning)
 
 
 def _count_lost(spec: InputSpec, block: Block, lost: Counter[str]) -> None:

@@ -40,6 +40,8 @@ class Survey(Struct, frozen=True):
     """JSON keys in which floats followed integers; an earlier row may then be isolated."""
     absent: tuple[str, ...] = ()
     """Columns of rules that are missing from every row."""
+    columns: tuple[str, ...] = ()
+    """The names of all columns, as far as they are known."""
     warnings: tuple[str, ...] = ()
     """Lines about the input that the user should read before anything is paid, such as
     `a.jsonl: the file is a JSON array, not JSONL (jq -c '.[]' FILE > FILE.jsonl)`."""

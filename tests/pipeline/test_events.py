@@ -11,7 +11,7 @@ from pipeline.errors import ErrorKind
 
 @pytest.mark.parametrize(("event", "line"), [
     (events.Warned("one line"), '{"event":"warned","message":"one line"}'),
-    (events.RuleColumnMissing("private"), '{"event":"rule_column_missing","column":"private"}'),
+    (events.RuleColumnMissing("private"), '{"event":"rule_column_missing","column":"private","nearest":""}'),
     (events.Warned("a.jsonl: read so"), '{"event":"warned","message":"a.jsonl: read so"}'),
     (events.Surveyed(3, 1), '{"event":"surveyed","documents":3,"parts":1}'),
     (events.Started("r", "/o.run/runs/r"), '{"event":"started","run":"r","folder":"/o.run/runs/r"}'),

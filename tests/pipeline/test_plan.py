@@ -161,7 +161,8 @@ def test_a_missing_column_of_a_rule_is_reported(tmp_path, textmill, row, is_repo
         '[[rule]]\ncolumn = "sensitive"\nequals = true\nendpoints = ["local"]\n'
     )
     ran = textmill("plan", tmp_path / "job.toml")
-    line = "rule.column: no row has the column `sensitive`, the rule applies to every row\n"
+    line = ("rule.column: no row has the column `sensitive` (did you mean `sensitiv`?), the rule "
+            "applies to every row\n")  # fmt: skip
     assert (ran.code, ran.err) == (0, line if is_reported else "")
     ran = textmill("run", tmp_path / "job.toml", "-o", tmp_path / "out.parquet")
     assert ran.code == 0 and (line in ran.err) == is_reported

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.text import inflect, is_loopback, many, printable
+from pipeline.text import did_you_mean, inflect, is_loopback, many, nearest, printable
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,18 @@ def test_some_nouns_have_a_plural_of_their_own():
 )  # fmt: skip
 def test_only_this_machine_is_loopback(host, is_it):
     assert is_loopback(host) is is_it
+
+
+@pytest.mark.parametrize(("name", "names", "near"), [
+    ("sise", ["size", "overlap"], "size"),
+    ("ID", ["id", "text"], "id"),
+    ("doc-id", ["Doc_ID", "title"], "Doc_ID"),
+    ("id", ["text", "doc_id"], "doc_id"),  # a whole word, if only one has it
+    ("id", ["user_id", "doc_id"], ""),
+    ("bge-small-en", ["BAAI/bge-small-en", "gte-base"], "BAAI/bge-small-en"),
+    ("kopf", ["text"], ""), ("", ["text"], ""), ("text", [], ""), ("标题", ["标题文", "正文"], "标题文"),
+    ("x" * 100_000, ["x" * 63], "x" * 63),
+])  # fmt: skip
+def test_the_nearest_name_is_the_one_that_was_probably_meant(name, names, near):
+    assert nearest(name, names) == near
+    assert did_you_mean(name, names) == (f" (did you mean `{near}`?)" if near else "")

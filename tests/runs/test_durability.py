@@ -345,7 +345,7 @@ def test_fault_66_no_network_at_the_start_leaves_a_run_that_goes_on(processes, j
     expected = calm(processes, job, mock)
     with serving() as gone:
         url = gone.url
-    ended = processes.run(job, *job.argv(url, "--max-outage", "0.3"))
+    ended = processes.run(job, *job.argv(url, "--max-start", "0.3"))
     assert ended.code == 5, ended.err
     struck = after(processes, job, mock, ended)
     assert struck.problems(expected) == []

@@ -14,10 +14,11 @@ from pipeline import events
 from pipeline.dispatch.dispatch import Dispatch
 from pipeline.dispatch.queue import Group
 from pipeline.errors import ERRORS, TextmillError
-from pipeline.records import Chunk, Endpoint, Request
+from pipeline.records import Chunk, Deadline, Endpoint, Request, Stop
 from tests.support.error_replies import STATUSES, replies
 
-ENDPOINT = Endpoint("mock", "openai", "chat-completion", "m", ("m",), concurrency=1, batch_size=1)
+ENDPOINT = Endpoint("mock", "openai", "chat-completion", "m", ("m",), concurrency=1, batch_size=1,
+                    deadline=Deadline(loading_seconds=20.0))  # fmt: skip
 REQUEST = Request(bytes(32), "The weir held.", 10, Chunk(0, 14, 10))
 COUNT, SAMPLE, SEED = 10_000, 300, 10
 
@@ -44,7 +45,7 @@ async def served_for_ever(reply):
         Nothing(),
         seen.append,
         free_bytes=lambda: 1 << 40,
-        max_outage_seconds=20.0,
+        patience=Stop(max_outage_seconds=20.0),
         min_split_tokens=100,
         clock=anyio.current_time,
         uniform=random.Random(0).random,

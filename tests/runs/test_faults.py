@@ -297,11 +297,11 @@ def test_fault_66_no_server_at_the_start_is_an_outage(workdir, textmill):
     (workdir / "in.jsonl").write_bytes(lines(GOOD))
     with serving() as mock:
         gone = mock.url
-    ran = textmill("run", job(workdir, gone), "--json", "--max-outage", "0.5")
+    ran = textmill("run", job(workdir, gone), "--json", "--max-start", "0.5")
     assert ran.code == 5
     assert ran.last["calls"] == 0
     assert ran.last["resumable"] is True
-    assert "no answer for" in ran.err
+    assert "no reply for" in ran.err
 
 
 def test_fault_37_a_server_that_never_answers_ends_by_our_own_deadline(workdir, textmill):

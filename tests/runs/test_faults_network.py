@@ -92,26 +92,31 @@ def in_front(mock, context):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "kind", "code"), [
-    ("valid", "openai", 0), ("expired", "openai", 7), ("wrong-host", "openai", 7),
-    ("expired", "tei", 7),
+@pytest.mark.parametrize(("name", "kind", "code", "problem", "step"), [
+    ("valid", "openai", 0, "", ""),
+    ("expired", "openai", 7, "certificate has expired", "renew it"),
+    ("wrong-host", "openai", 7, "IP address mismatch", "use a host in `endpoint.url` that"),
+    ("expired", "tei", 7, "certificate has expired", "renew it"),
+    ("unknown", "openai", 7, "unable to get local issuer certificate", "make its authority known"),
 ])  # fmt: skip
 def test_fault_39_nothing_is_sent_over_a_certificate_that_is_not_valid(
-    workdir, authority, name, kind, code
+    workdir, authority, name, kind, code, problem, step
 ):
     given(workdir, rows(5))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(authority / f"{name}.pem", authority / f"{name}.key")
+    own = "valid" if name == "unknown" else name
+    context.load_cert_chain(authority / f"{own}.pem", authority / f"{own}.key")
     with serving(key=KEY) as mock, in_front(mock, context) as (url, came):
         endpoint = at(url, kind=kind)
         if kind == "tei":
             endpoint |= {"url": url, "model": "mock-embedding"}
-        ended, out, err = child("run", job(workdir, endpoint), "--json",
-                                SSL_CERT_FILE=str(authority / "ca.pem"))
+        trusted = {} if name == "unknown" else {"SSL_CERT_FILE": str(authority / "ca.pem")}
+        ended, out, err = child("run", job(workdir, endpoint), "--json", **trusted)
         assert ended == code, err
         assert KEY not in out + err
         if code:
-            assert "the certificate of 127.0.0.1 is not valid for it" in err
+            assert f"the certificate of {url[8:]} is not valid: {problem}" in err
+            assert err.rstrip().splitlines()[-1].startswith(f"hint: {step}")
             assert (bytes(came), mock.bill.totals().calls, mock.bill.totals().lookups) == (b"", 0, 0)
             assert not (workdir / "out.parquet").exists()
         else:
@@ -132,7 +137,7 @@ def test_a_server_that_hangs_up_in_the_handshake_is_away_and_not_refused(workdir
     thread = threading.Thread(target=hang_up, daemon=True)
     thread.start()
     url = f"https://127.0.0.1:{listening.getsockname()[1]}"
-    ran = textmill("run", job(workdir, at(url)), "--json", "--max-outage", "0.3")
+    ran = textmill("run", job(workdir, at(url)), "--json", "--max-start", "0.3")
     over.set()
     socket.create_connection(listening.getsockname()).close()
     thread.join(5)
@@ -277,6 +282,24 @@ def test_fault_56_a_name_that_is_not_found_for_a_while_holds_the_run_and_fails_n
         same_as_ever(workdir, textmill, monkeypatch, path, mock)
 
 
+@pytest.mark.parametrize("is_attended", [True, False])
+def test_a_name_that_does_not_resolve_ends_at_once_where_a_person_watches(
+    workdir, textmill, monkeypatch, is_attended
+):
+    monkeypatch.setattr("jobs.stdio.is_attended", lambda: is_attended)
+    given(workdir, rows(20))
+    path = job(workdir, at("https://gpu-bix.localhost.invalid"))
+    ran = textmill("run", path, "--json", "--max-start", "30" if is_attended else "0.4")
+    assert balanced(ran, code=5)["resumable"] is True
+    assert ran.last["seconds"] < 20
+    assert "https://gpu-bix.localhost.invalid/v1: cannot connect to" in ran.err
+    assert "(name not found: " in ran.err and "hint: correct the host of `endpoint.url`" in ran.err
+    assert "no reply;" in ran.err if is_attended else "(run.max_start_seconds = 0.4)" in ran.err
+    with serving(key=KEY) as mock:  # the same job, with the right host
+        path.write_text(path.read_text().replace("https://gpu-bix.localhost.invalid", mock.url))
+        assert balanced(textmill("run", path, "--json"))["ok"] == 20
+
+
 @pytest.mark.parametrize("count", [2, 60])
 def test_fault_37_a_server_that_never_says_anything_is_away_and_fails_no_row(
     workdir, textmill, monkeypatch, count
@@ -285,7 +308,7 @@ def test_fault_37_a_server_that_never_says_anything_is_away_and_fails_no_row(
     deadline = {"first_byte_seconds": 0.05, "connect_seconds": 0.05}
     with serving(["hang"], key=KEY) as mock:
         path = job(workdir, at(mock, batch_size=2, deadline=deadline))
-        first = balanced(textmill("run", path, "--json", "--max-outage", "0.8"), code=5)
+        first = balanced(textmill("run", path, "--json", "--max-start", "0.8"), code=5)
         assert first["failed"] == 0
         assert not (workdir / "out.parquet").exists()
         path = job(workdir, at(mock, batch_size=2))

@@ -150,7 +150,7 @@ def test_a_declared_identity_separates_and_joins(workdir, textmill):
         assert (workdir / "b.parquet").read_bytes() == (workdir / "c.parquet").read_bytes()
         # `tei` needs no server to say what the job declares.
         ran = textmill("run", job(workdir, {"name": "t", "kind": "tei", "url": "http://127.0.0.1:9",
-                                            "identity": "v2"}), "--max-outage", "0.1")  # fmt: skip
+                                            "identity": "v2"}), "--max-start", "0.1")  # fmt: skip
         assert ran.code == 5 and "did not say which model" not in ran.err
 
 

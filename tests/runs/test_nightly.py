@@ -15,7 +15,7 @@ CHANGING = [
     (r"\bin \d+ h \d+ min|\bin [\d.]+ (min \d+ s|s)", "in SOON"),
     (r"(, )[\d.]+ s$", r"\1TOOK"),
     (r" +[\d.]+ s$", " TOOK"),
-    (r"no answer for \d+ s", "no answer for SOME TIME"),
+    (r"no reply for \d+ s", "no reply for SOME TIME"),
 ]
 
 

@@ -48,7 +48,8 @@ def test_fault_52_a_refusal_that_names_the_model_stops_after_a_few_calls(textmil
     with serving([Fault("status", status=status, body=body)]) as mock:
         ran = run(textmill, tmp_path, mock, "embed", "--batch-size", str(batch), count=60)
         assert ran.code == 2
-        assert "check `endpoint.url`, `endpoint.model`" in ran.err
+        page = status == 404 and body == "404 page not found"
+        assert ("the server has no /embeddings" if page else "is not one of the server's models") in ran.err
         assert mock.bill.totals().calls <= 8
 
 

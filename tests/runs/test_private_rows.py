@@ -75,9 +75,9 @@ def test_private_rows_wait_for_their_server_and_the_run_ends_as_an_outage(workdi
                 url = gone.url
         path = job(workdir, at(outside, "outside"), at(url, "inside"), task="chat-completion",
                    rules=[RULE])
-        ran = textmill("run", path, "--json", "--max-outage", "0.7")
+        ran = textmill("run", path, "--json", "--max-outage", "0.7", "--max-start", "0.7")
         first = balanced(ran, code=5)
-        assert "endpoint `inside`: no answer for" in ran.err
+        assert f"endpoint `inside`: no {'answer' if down == '503' else 'reply'}" in ran.err
         assert reached(outside, range(40)) == list(range(1, 40, 2))
         assert not (workdir / "out.jsonl").exists()
         inside.play()

@@ -61,14 +61,16 @@ class Ended:
         self.dispatch, self.error, self.seconds, self.answers = dispatch, error, seconds, answers
 
 
-def run(folder, served, rows, rules=(), *, admitted=None, seed=0, **options):
+def run(
+    folder, served, rows, rules=(), *, admitted=None, seed=0, emit=lambda event: None, **options
+):
     """Dispatch rows (text, fields) over these endpoints; `admitted`: rows in one group."""
 
     async def main():
         endpoints = [each for each, _ in served]
         keys, router = Keys(endpoints), Router(endpoints, rules)
         cache = AnswerCache(folder / "answers")
-        dispatch = Dispatch(served, cache, lambda event: None, free_bytes=lambda: 1 << 40,
+        dispatch = Dispatch(served, cache, emit, free_bytes=lambda: 1 << 40,
                             clock=anyio.current_time, **options)  # fmt: skip
         requests = []
         for text, fields in rows:

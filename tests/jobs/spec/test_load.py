@@ -283,7 +283,7 @@ def test_a_whole_file_becomes_a_job(tmp_path: Path) -> None:
     )
     assert job.budget == records.BudgetSpec(None, False)
     assert job.guard == records.GuardSpec(0.1, 0.25, 3, 1_000_000, 1_000_000_000)
-    assert job.run == records.RunSpec(1800.0, 30.0, None)
+    assert job.run == records.RunSpec(60.0, 1800.0, 30.0, None)
 
 
 def test_defaults_follow_task_and_kind() -> None:

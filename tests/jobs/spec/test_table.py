@@ -90,7 +90,7 @@ OTHER = {"input.path": "--input", "output.path": "--output", "aggregate.method":
 def test_a_flag_is_the_last_part_of_its_key_without_the_unit_of_time():
     named = {key.name: key.flag for key in KEYS if key.flag}
     assert named == {name: OTHER.get(name, flag_of(name)) for name in named}
-    assert len(set(named.values())) == len(named) == 24
+    assert len(set(named.values())) == len(named) == 25
     assert (named["run.grace_seconds"], named["run.max_outage_seconds"]) == (
         "--grace", "--max-outage")  # fmt: skip
     assert {key.name: key.short for key in KEYS if key.short} == SHORT

@@ -11,7 +11,7 @@ from pipeline.cache.store import AnswerCache
 from pipeline.dispatch.dispatch import Dispatch
 from pipeline.dispatch.queue import Group
 from pipeline.errors import BudgetError, EndpointError, GuardError, OutageError, TextmillError
-from pipeline.records import Answer, Answered, Price, Request, Usage
+from pipeline.records import Answer, Answered, Price, Request, Stop, Usage
 from tests.pipeline.dispatch.test_dispatch import cache, endpoint, request, texts
 
 pytestmark = pytest.mark.anyio
@@ -160,7 +160,7 @@ def test_an_outage_during_a_check_is_an_outage(tmp_path):
     for kind in ("unreachable", "transient"):
         service = Service(lambda inputs, call, kind=kind: EndpointError(kind, "gone", status=None), 0.01)
         known = Known("known")
-        _, error, _ = checked(tmp_path / kind, service, known, max_outage_seconds=600.0)
+        _, error, _ = checked(tmp_path / kind, service, known, patience=Stop(max_start_seconds=600.0))
         assert isinstance(error, OutageError)
         assert {tuple(call) for call in service.calls} == {("known",)}
         assert known.ended == []

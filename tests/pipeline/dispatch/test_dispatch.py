@@ -19,7 +19,7 @@ from pipeline.errors import (
     TextmillError,
     UsageError,
 )
-from pipeline.records import Answer, Answered, Chunk, Endpoint, Failure, Price, Request, Split
+from pipeline.records import Answer, Answered, Chunk, Endpoint, Failure, Price, Request, Split, Stop
 
 pytestmark = pytest.mark.anyio
 
@@ -275,7 +275,7 @@ async def test_nineteen_refusals_are_nineteen_failed_rows(cache):
 
 async def test_no_answer_at_all_ends_as_an_outage(cache):
     server = Server(lambda inputs, call: EndpointError("unreachable", "refused"))
-    dispatch, _, error = await run(cache, server, [texts(4)], max_outage_seconds=0.05)
+    dispatch, _, error = await run(cache, server, [texts(4)], patience=Stop(max_start_seconds=0.05))
     assert isinstance(error, OutageError)
     assert not dispatch.failures
     assert dispatch.usage.calls == 0
@@ -426,7 +426,7 @@ async def test_what_may_have_been_billed_counts_against_the_budget(cache):
 async def test_a_server_that_only_fails_is_an_outage_and_fails_no_rows(cache):
     server = Server(lambda inputs, call: EndpointError("transient", "500", status=500))
     dispatch, emitted, error = await run(
-        cache, server, [texts(400)], endpoint(batch_size=1), max_outage_seconds=0.3
+        cache, server, [texts(400)], endpoint(batch_size=1), patience=Stop(max_outage_seconds=0.3)
     )
     assert isinstance(error, OutageError)
     assert not dispatch.failures

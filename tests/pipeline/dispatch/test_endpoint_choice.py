@@ -16,6 +16,8 @@ pytestmark = pytest.mark.anyio
 
 __all__ = ["cache"]  # a fixture
 
+BUSY = EndpointError("overload", "503", status=503)
+
 
 def test_a_poll_does_not_split_the_calls_of_other_endpoints():
     hub, spare = endpoint("hub"), endpoint("spare")
@@ -87,16 +89,16 @@ async def test_fastest_avoids_a_rate_limited_endpoint(cache):
 
 def test_silence_is_distinguished_from_one_call_that_breaks():
     state = EndpointState(0, endpoint("hub"), Server("hub"), 0.0, lambda: 0.0)
-    assert not state.failed(1.0, "503")  # the first one may be at fault itself
-    assert state.failed(2.0, "503")  # and so may the endpoint
+    assert not state.failed(1.0, BUSY)  # the first one may be at fault itself
+    assert state.failed(2.0, BUSY)  # and so may the endpoint
     state.replied(0.5)  # it was sent before
-    assert state.failed(3.0, "503")
+    assert state.failed(3.0, BUSY)
     state.replied(3.5)
-    assert not state.failed(4.0, "503")
+    assert not state.failed(4.0, BUSY)
     state.replied(4.5)
     # While this one hung others were answered: when it hangs again, it is at fault, not the endpoint.
-    assert not state.failed(4.2, "503")
-    assert not state.failed(5.0, "503")
+    assert not state.failed(4.2, BUSY)
+    assert not state.failed(5.0, BUSY)
 
 
 @pytest.mark.parametrize("policy", ["ordered", "cheapest", "fastest"])

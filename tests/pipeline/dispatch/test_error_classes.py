@@ -41,6 +41,7 @@ ROWS = {
     "rate":        Row(WAITS,          "again", 1,   0.0,   True,  [(2, 0.625)], 300.0, "rate limit",  5.0, False),
     "overload":    Row(WAITS,          "again", 1,   0.0,   True,  [(1, 0.625)], 315.0, "concurrency", 5.0, False),
     "unreachable": Row(WAITS,          "again", 0,   0.0,   True,  [(1, 0.15625)],315.0, None,          5.0, False),
+    "unknown_host":Row(WAITS,          "again", 0,   0.0,   True,  [(1, 0.15625)],315.0, None,          5.0, False),
     "quota":       Row(("stop", 7),    "stop",  1,   0.0,   False, [],           None,  None,          0.0, False),
     "auth":        Row(("stop", 7),    "stop",  1,   0.0,   False, [],           None,  None,          0.0, False),
     "poison":      Row(("fail", 1),    "halve", 1,   0.0,   False, [],           None,  None,         14.0, True),
@@ -94,7 +95,7 @@ def test_what_a_class_of_error_does(kind):
     refusal = endpoint.refused(REQUESTS, error, Permit(1.0, 10.0), 1.5)
     expected = Usage(row.calls, 0, 1, 0, 0, row.billed_usd, 0.5, 0.5, ambiguous=int(row.billed_usd > 0))
     assert refusal.usage == endpoint.meter.usage == expected
-    assert (endpoint.failing_since < math.inf) is row.is_outage
+    assert (endpoint.absence.since < math.inf) is row.is_outage
 
     assert pauses(error) == row.pauses
     throttled = EndpointError(kind, "why", status=400, retry_after=3_600.0)

@@ -5,7 +5,7 @@ import pytest
 from pipeline.dispatch.endpoint_state import EndpointState
 from pipeline.errors import EndpointError, UsageError
 from pipeline.limits.admission import Permit
-from pipeline.records import Answer, Price, Rule
+from pipeline.records import Answer, Price, Rule, Stop
 from tests.support.routed import DEADLINE_SECONDS, Service, endpoint, run
 
 POLICIES = ["ordered", "cheapest", "fastest", "weighted"]
@@ -61,8 +61,8 @@ def test_a_hung_endpoint_is_back_at_its_first_reply(tmp_path):
 
 def test_all_that_hang_wait_for_their_deadline_and_end_as_an_outage(tmp_path):
     served = [(endpoint(name, **SAME), Service(name, script=hangs)) for name in ("a", "b")]
-    ended = run(tmp_path, served, rows(100), max_outage_seconds=600.0)
-    assert str(ended.error).startswith("endpoint `a` or `b`: no answer for")
+    ended = run(tmp_path, served, rows(100), patience=Stop(max_start_seconds=600.0))
+    assert str(ended.error).startswith("endpoint `a` or `b`: no reply for")
     assert not ended.dispatch.failures
     for _, service in served:
         # The first round, then probes alone: every call may be billed.
@@ -94,8 +94,8 @@ def test_a_rule_to_the_hung_endpoint_holds_no_other_row(tmp_path):
     private = [(f"text {n}", {"private": n % 2 == 0}) for n in range(400)]
     ended = run(tmp_path, served, private,
                 [Rule("private", True, ("hung",)), Rule("private", False, ("well",))],
-                max_outage_seconds=300.0)
-    assert str(ended.error).startswith("endpoint `hung`: no answer for")
+                patience=Stop(max_start_seconds=300.0))
+    assert str(ended.error).startswith("endpoint `hung`: no reply for")
     assert by_time(well, 30.0) == 200
     assert {text for text, _ in well.answered} == {f"text {n}" for n in range(1, 400, 2)}
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.cache.keys import Keys
 from pipeline.errors import EndpointError, OutageError
 from pipeline.prepare.routes import Router
-from pipeline.records import Answer, Failure, Rule
+from pipeline.records import Answer, Failure, Rule, Stop
 from tests.support.routed import DEADLINE_SECONDS, Service, endpoint, run
 
 TROUBLES = ["none", "none", "hangs", "hangs later", "hangs at times", "gone", "away", "500 40%", "429",
@@ -85,7 +85,7 @@ class Job:
         served = [(each, self.services[each.name]) for each in self.endpoints]
         with tempfile.TemporaryDirectory() as folder:
             return run(Path(folder), served, self.rows, self.rules, admitted=self.rng.choice([16, 1_000]),
-                       policy=self.policy, max_outage_seconds=1_200.0)  # fmt: skip
+                       policy=self.policy, patience=Stop(max_outage_seconds=1_200.0))  # fmt: skip
 
     def allowed(self):
         """The texts that each endpoint may see."""

@@ -10,7 +10,7 @@ from pipeline.dispatch.dispatch import Dispatch
 from pipeline.dispatch.queue import Group
 from pipeline.errors import EndpointError, OutageError, TextmillError
 from pipeline.prepare.routes import Router
-from pipeline.records import Answer, Answered, Chunk, Endpoint, Request, Split
+from pipeline.records import Answer, Answered, Chunk, Endpoint, Request, Split, Stop
 
 pytestmark = pytest.mark.anyio
 
@@ -161,9 +161,9 @@ async def test_an_outage_of_a_whole_route_ends_the_run_though_others_answer(cach
     served = [(endpoint("hub"), hub), (endpoint("inside"), inside)]
     rules = [Rule("private", True, ("inside",))]
     _, _, error = await run(cache, served, fields=lambda n: {"private": n == 0}, rules=rules,
-                            max_outage_seconds=0.3)
+                            patience=Stop(max_start_seconds=0.3))
     assert isinstance(error, OutageError)
-    assert str(error).startswith("endpoint `inside`: no answer for")
+    assert str(error).startswith("endpoint `inside`: no reply for")
     assert len(hub.texts) == 19
 
 

@@ -96,15 +96,15 @@ def test_rows_of_a_server_that_is_away_wait_and_all_others_are_answered(workdir,
             endpoints = [tei(one, "one"), tei(gone(), "away", replica_of="one")]
         path = job(workdir, *endpoints,
                    rules=[{"column": "private", "equals": True, "endpoints": ["away"]}])
-        ran = textmill("run", path, "--json", "--max-outage", "1.5")
+        ran = textmill("run", path, "--json", "--max-start", "1.5")
         told = balanced(ran, code=5)
-        assert "endpoint `away`: no answer for" in ran.err
+        assert "endpoint `away`: no reply for" in ran.err
         assert sum(each["requests"] for each in told["endpoints"]) == 30
 
 
 def test_if_nobody_names_the_model_the_run_waits_and_ends_as_an_outage(workdir, textmill):
     given(workdir, rows(4))
     path = job(workdir, tei(gone(), "one"), tei(gone(), "two", replica_of="one"))
-    ran = textmill("run", path, "--json", "--max-outage", "1")
+    ran = textmill("run", path, "--json", "--max-start", "1")
     assert ran.code == 5
     assert "did not say which model it serves" in ran.err

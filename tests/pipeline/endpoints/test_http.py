@@ -111,8 +111,10 @@ async def test_a_redirect_is_not_followed_and_the_secret_stays_with_its_host(sta
             assert mock.bill.totals().calls == 1
         assert other.bill.totals().calls == 0
     assert (error.kind, str(error)) == (
-        "config", "the server redirects; redirects are never followed",
-    )
+        "config", f"the server redirects to {other.url}/v1/embeddings, which is never followed"
+        f" (POST {mock.url}/v1/embeddings)",
+    )  # fmt: skip
+    assert error.hint == f'endpoint.url = "{other.url}/v1", if you trust that server'
 
 
 async def test_proxies_cookies_and_netrc_of_the_environment_are_not_used(monkeypatch, tmp_path):
@@ -175,18 +177,22 @@ async def test_no_connection_in_time_is_unreachable_because_nothing_was_sent():
         url = f"https://127.0.0.1:{silent.getsockname()[1]}"
         error = await refused(url, deadline=Deadline(0.1, 30, 30, 30))
     assert error.kind == "unreachable"
-    assert str(error).startswith("cannot connect: ")
+    assert str(error) == f"cannot connect to {url[8:]} (timed out)"
     assert KEY not in str(error)
 
 
 async def test_a_closed_port_and_an_unknown_name_are_unreachable():
     with socket.create_server(("127.0.0.1", 0)) as used:
         closed = f"http://127.0.0.1:{used.getsockname()[1]}"
-    for url, where in ((closed, closed[7:]), ("http://nosuchhost.invalid", "nosuchhost.invalid:80")):
+    for url, kind, where in (
+        (closed, "unreachable", f"{closed[7:]} (connection refused)"),
+        ("http://nosuchhost.invalid", "unknown_host", "nosuchhost.invalid:80 (name not found: "),
+    ):
         error = await refused(url)
-        assert error.kind == "unreachable"
-        assert str(error).startswith(f"cannot connect to {where} (")
+        assert error.kind == kind
+        assert str(error).startswith(f"cannot connect to {where}")
         assert "ssl" not in str(error)
+        assert "host" in error.hint and "then run the same command again" in error.hint
 
 
 @pytest.mark.parametrize("fault", ["reset", "half_body", "half_chunked", "cut bytes=10",
@@ -309,14 +315,17 @@ def self_signed(tmp_path_factory):
 async def test_a_certificate_that_no_authority_signed_is_refused_and_nothing_is_sent(self_signed):
     async with speaking(whole(b"{}"), self_signed) as (url, received):
         error = await refused(url)
-    assert (error.kind, str(error)) == ("auth", "the certificate of 127.0.0.1 is not valid for it")
+    problem = f"the certificate of {url[8:]} is not valid: self-signed certificate"
+    assert (error.kind, str(error)) == ("auth", problem)
+    assert error.hint.startswith("make its authority known: export SSL_CERT_FILE=")
     assert received == []
 
 
 async def test_a_server_without_tls_is_refused_and_nothing_is_sent():
     async with Mock() as mock:
         error = await refused(mock.url.replace("http:", "https:"))
-        assert (error.kind, str(error)) == ("auth", "no secure connection to 127.0.0.1")
+        assert (error.kind, str(error)) == ("config", f"{mock.url[7:]} does not speak TLS")
+        assert error.hint.startswith("write http:// in `endpoint.url`")
         assert mock.bill.totals().calls == 0
 
 

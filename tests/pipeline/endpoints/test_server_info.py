@@ -92,7 +92,7 @@ def test_a_server_that_was_never_seen_is_waited_for(textmill, rows, tmp_path):
         assert textmill(*arguments("run", rows, mock.url, tmp_path)).last["unchanged"] == 9
         assert mock.bill.totals().repeated_inputs == 0
         gone = mock.url.replace("127.0.0.1", "127.0.0.2")
-    ran = textmill(*arguments("run", rows, gone, tmp_path, "--max-outage", "0.3"))
+    ran = textmill(*arguments("run", rows, gone, tmp_path, "--max-start", "0.3"))
     assert ran.code == 5
     assert "did not say which model it serves" in ran.err
 
