@@ -322,11 +322,13 @@ class EndpointError(Exception):
         *,
         status: int | None = None,
         retry_after: float | None = None,
+        hint: str | None = None,
     ) -> None:
         super().__init__(message)
         self.kind: ErrorKind = kind
         self.status = status
         self.retry_after = retry_after
+        self.own_hint = hint
         self.headers: Mapping[str, str] = {}
         self.ask_with: Mapping[str, Any] = {}
         """Parameters that the endpoint asks with instead from now on: the server refuses the way of
@@ -336,3 +338,8 @@ class EndpointError(Exception):
     def facts(self) -> ErrorFacts:
         """The meaning of its class."""
         return ERRORS[self.kind]
+
+    @property
+    def hint(self) -> str | None:
+        """The next step: its own, where the cause is known better than by its class."""
+        return self.own_hint or self.facts.hint

@@ -280,6 +280,17 @@ class Deadline(Struct, frozen=True):
     call_seconds: float = 600.0
 
 
+class Addition(Struct, frozen=True):
+    """A header, or a part of the query, that a job adds to every call."""
+
+    name: str
+    value: str | Secret
+    """A `Secret` if the job only names its place."""
+
+    def __repr__(self) -> str:
+        return f"{self.name}=***"
+
+
 class Endpoint(Struct, frozen=True):
     """An inference endpoint: protocol, URL, model, credential, limits, price."""
 
@@ -293,6 +304,13 @@ class Endpoint(Struct, frozen=True):
     parameters: dict[str, Any] = {}
     """Parameters of the task, in the names of the service; sent unchanged."""
     secret: Secret | None = None
+    headers: tuple[Addition, ...] = ()
+    query: tuple[Addition, ...] = ()
+    """Added to every URL that is called."""
+    proxy: Secret | None = None
+    """Its URL, which may hold a user and a password."""
+    allow_http: bool = False
+    """True: plain HTTP may leave the own network."""
     concurrency: int = 256
     is_adaptive: bool = True
     """False: `concurrency` calls may be in flight, whatever their latency."""

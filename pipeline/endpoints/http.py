@@ -1,4 +1,4 @@
-"""The HTTP client: one session, own deadlines, capped answers, no redirects.
+"""The HTTP client: one session, own deadlines, capped answers, no redirects, judged addresses.
 
 The defaults of every library are wrong for a batch: aiohttp waits 300 s in total, opens 100
 connections, follows redirects with the body and reads answers of any size. Nothing here retries.
@@ -6,25 +6,31 @@ connections, follows redirects with the body and reads answers of any size. Noth
 
 from __future__ import annotations
 
+import base64
 import io
-import json
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple
-from urllib.parse import quote, quote_plus
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from ipaddress import ip_address
+from typing import Any, NamedTuple
+from urllib.parse import SplitResult, quote, unquote, urlencode, urlsplit
 
 import aiohttp
 import anyio
+from aiohttp.abc import ResolveResult
 from aiohttp.http_exceptions import ContentEncodingError
 from msgspec.structs import replace
+from yarl import URL
 
+from pipeline import addresses
+from pipeline.addresses import AddressError
 from pipeline.disk.durable import descriptors_are_used_up
 from pipeline.endpoints.error_bodies import without_echoes
 from pipeline.endpoints.kinds import KINDS
 from pipeline.errors import DescriptorError, EndpointError, ErrorKind
 from pipeline.limits import awake
-from pipeline.records import Answer, Answered, Endpoint, Failure, Request
+from pipeline.records import Addition, Answer, Answered, Endpoint, Failure, Request
+from pipeline.secret import Mask, Secret
 from pipeline.text import printable
 
 MAX_HEADER_BYTES = 64 << 10
@@ -60,21 +66,29 @@ class HttpEndpoint:
         self._confirm = confirm
         self._confirming = anyio.Lock()
         self._speaks_http = False
-        text = endpoint.secret.reveal() if endpoint.secret else ""
-        forms = {text, json.dumps(text)[1:-1], quote(text, safe=""), quote_plus(text)}
-        self._key_forms = [form for form in forms if form]
+        self._proxy = urlsplit(endpoint.proxy.reveal()) if endpoint.proxy else None
+        secrets = [*_secrets(endpoint, self._proxy)]
+        self._mask_secrets = Mask(secrets)
+        self._mask = Mask([*secrets, *_maskable(endpoint.headers)])
+        self._query = urlencode([(e.name, _text(e)) for e in endpoint.query], quote_via=quote)
         self._headers = {
-            "content-type": "application/json",
             "accept": "*/*",
+            "user-agent": "textmill",
+            **{each.name.lower(): _text(each) for each in endpoint.headers},
+            "content-type": "application/json",
             "accept-encoding": "gzip, deflate",
         }
+        # Never as headers of the session: a proxy gets those before the tunnel through it exists.
+        is_tunnelled = endpoint.url.startswith("https:")
+        self._proxy_headers = _sign_in(self._proxy) if is_tunnelled else {}
+        self._headers |= {} if is_tunnelled else _sign_in(self._proxy)
         self._timeout = aiohttp.ClientTimeout(
             total=None, connect=endpoint.deadline.connect_seconds, sock_connect=None, sock_read=None
         )
 
     async def __aenter__(self) -> HttpEndpoint:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
+            connector=_connector(is_clear=_is_clear(self.endpoint, self._proxy)),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=self._timeout,
             trust_env=False,
@@ -82,7 +96,7 @@ class HttpEndpoint:
             max_field_size=MAX_HEADER_BYTES,
             max_headers=MAX_HEADERS,
             skip_auto_headers=("user-agent",),
-            headers=self._headers | {"user-agent": "textmill"},
+            proxy=f"http://{self._proxy.netloc.rpartition('@')[2]}" if self._proxy else None,
         )
         return self
 
@@ -117,21 +131,22 @@ class HttpEndpoint:
             reply = await self._exchange(call.url, call.body, dict(call.headers), max_bytes)
             headers, body = reply.headers, reply.body
             if reply.status != 200:  # before a part of it is quoted
-                body = self._masked(body.decode("utf-8", "replace")).encode()
+                body = self._mask(body.decode("utf-8", "replace")).encode()
                 body = without_echoes(body, [request.input for request in requests])
             settled = self.protocol.decode(
                 endpoint, len(requests), reply.status, reply.headers, body
             )
         except EndpointError as error:
-            error.args = (self._masked(str(error)),)
+            error.args = (self._mask(str(error)),)
             error.headers = headers
             raise
         return Answered([self._without_key(outcome) for outcome in settled], headers)
 
     def _without_key(self, settled: Answer | Failure) -> Answer | Failure:
         if isinstance(settled, Failure):
-            return replace(settled, message=self._masked(settled.message))
-        model = self._masked(settled.model)
+            return replace(settled, message=self._mask(settled.message))
+        # The name of a model may be in a header that chooses it: that one is no secret.
+        model = self._mask_secrets(settled.model)
         return settled if model == settled.model else replace(settled, model=model)
 
     async def get(self, url: str) -> Reply:
@@ -156,12 +171,16 @@ class HttpEndpoint:
                 large = body is not None and len(body) > LARGE_BODY_BYTES
                 response = await self._session.request(
                     "GET" if body is None else "POST",
-                    url,
+                    self._with_query(url),
                     data=io.BytesIO(body) if body is not None and large else body,
-                    headers=headers,
+                    headers=self._headers | headers,
                     allow_redirects=False,
+                    proxy_headers=self._proxy_headers,
                 )
                 status = response.status
+                if status == 407 and self._proxy is not None:
+                    response.close()
+                    raise self._refused_by_proxy(status, str(response.reason))
                 try:
                     read = await self._read(response, due, ends, max_bytes)
                 except BaseException:
@@ -174,7 +193,10 @@ class HttpEndpoint:
                 "ambiguous", f"no complete answer within {waited:.0f} s", status=status
             )
         except aiohttp.ConnectionTimeoutError:  # a TimeoutError, but nothing was sent
-            raise EndpointError("unreachable", "cannot connect: timed out") from None
+            through = f" through the proxy {self._proxy_place}" if self._proxy else ""
+            raise EndpointError("unreachable", f"cannot connect{through}: timed out") from None
+        except aiohttp.ClientHttpProxyError as error:
+            raise self._refused_by_proxy(error.status, error.message) from None
         except aiohttp.ClientConnectorCertificateError as error:
             raise EndpointError(
                 "auth", f"the certificate of {error.host} is not valid for it"
@@ -182,12 +204,17 @@ class HttpEndpoint:
         except aiohttp.ClientConnectorSSLError as error:
             raise EndpointError("auth", f"no secure connection to {error.host}") from None
         except aiohttp.ClientConnectorError as error:
+            if isinstance(error.os_error, AddressError):
+                hint = error.os_error.hint
+                raise EndpointError("config", str(error.os_error), hint=hint) from None
             if error.os_error.errno in DescriptorError.errnos or descriptors_are_used_up():
                 raise DescriptorError(f"endpoint `{self.endpoint.name}`") from None
             # aiohttp's own text shows `ssl:default` for plain HTTP, and the reason at its end,
             # where lines are cut.
             why = _reason(error.os_error)
             where = f"{error.host}:{error.port}"
+            if where == self._proxy_place:
+                where = f"the proxy {where}"
             raise EndpointError(
                 "unreachable", f"cannot connect to {where} ({printable(why, 200)})"
             ) from None
@@ -203,14 +230,26 @@ class HttpEndpoint:
                 status=status,
             ) from None
 
-    def _masked(self, message: str) -> str:
-        """The message without our key: some servers echo the headers that they reject.
+    def _with_query(self, url: str) -> URL:
+        """The URL that is called; the query is already percent-encoded."""
+        sign = "&" if "?" in url else "?"
+        return URL(f"{url}{sign}{self._query}" if self._query else url, encoded=True)
 
-        Answers are not changed: a key such as `ollama` is a word.
-        """
-        for form in self._key_forms:
-            message = message.replace(form, "***")
-        return message
+    @property
+    def _proxy_place(self) -> str:
+        """`HOST:PORT`, empty without a proxy."""
+        return f"{self._proxy.hostname}:{self._proxy.port or 80}" if self._proxy else ""
+
+    def _refused_by_proxy(self, status: int, reason: str) -> EndpointError:
+        """The error of a proxy that opened no connection: nothing was sent to the server."""
+        host = urlsplit(self.endpoint.url).netloc
+        problem = f"the proxy {self._proxy_place} does not connect to {host}"
+        kind: ErrorKind = "unreachable" if status >= 500 or status == 429 else "auth"
+        return EndpointError(
+            kind,
+            self._mask(f"{problem}: {status} {printable(reason, 99)}".strip()),
+            hint="check `endpoint.proxy`, its user and its password",
+        )
 
     async def _read(
         self,
@@ -234,6 +273,81 @@ class HttpEndpoint:
                         "invalid", f"an answer of more than {max_bytes:,} bytes is too large"
                     )
                 pieces.append(piece)
+
+
+def _is_clear(endpoint: Endpoint, proxy: SplitResult | None) -> bool:
+    """True if texts or credentials of its calls leave this machine unencrypted, and the job does
+    not allow that everywhere."""
+    signs_in = proxy is not None and proxy.username is not None
+    return not endpoint.allow_http and (endpoint.url.startswith("http:") or signs_in)
+
+
+def _connector(*, is_clear: bool) -> aiohttp.TCPConnector:
+    """Connects to permitted addresses only, whatever a name resolves to at that moment."""
+
+    def open_socket(info: Any) -> socket.socket:
+        family, type_, protocol, _, (address, *_) = info
+        if wrong := addresses.problem(ip_address(address), is_clear=is_clear):
+            raise wrong
+        return socket.socket(family, type_, protocol)
+
+    return aiohttp.TCPConnector(
+        limit=0, ttl_dns_cache=60, resolver=_Resolver(is_clear), socket_factory=open_socket
+    )
+
+
+class _Resolver(aiohttp.ThreadedResolver):
+    """The permitted addresses of a name, as the system resolves it. A machine of the own network
+    often has a public address in addition, which is left out."""
+
+    def __init__(self, is_clear: bool) -> None:
+        super().__init__()
+        self._is_clear = is_clear
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await super().resolve(host, port, family)
+        wrong = [
+            addresses.problem(
+                ip_address(each["host"]), is_clear=self._is_clear, host=printable(host, 100)
+            )
+            for each in found
+        ]
+        permitted = [each for each, error in zip(found, wrong, strict=True) if error is None]
+        if not permitted and wrong and wrong[0] is not None:
+            raise wrong[0]
+        return permitted
+
+
+def _sign_in(proxy: SplitResult | None) -> dict[str, str]:
+    """The header with the credentials of a proxy, if its URL has some."""
+    if proxy is None or proxy.username is None:
+        return {}
+    user, password = unquote(proxy.username), unquote(proxy.password or "")
+    code = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return {"proxy-authorization": f"Basic {code}"}
+
+
+def _text(addition: Addition) -> str:
+    value = addition.value
+    return value.reveal() if isinstance(value, Secret) else value
+
+
+def _maskable(additions: Sequence[Addition]) -> Iterator[str]:
+    """The values that are hidden in messages; `1` or `en` would hide half of a message."""
+    return (text for text in map(_text, additions) if len(text) >= 4)
+
+
+def _secrets(endpoint: Endpoint, proxy: SplitResult | None) -> Iterator[str]:
+    """Every text of an endpoint that no message may show."""
+    if endpoint.secret:
+        yield endpoint.secret.reveal()
+    additions = (*endpoint.headers, *endpoint.query)
+    yield from _maskable([each for each in additions if isinstance(each.value, Secret)])
+    yield from _sign_in(proxy).values()
+    if proxy and proxy.password:
+        yield unquote(proxy.password)
 
 
 def _unreadable(error: Exception) -> str | None:

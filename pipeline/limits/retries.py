@@ -70,7 +70,7 @@ def verdict(
     if error.ask_with:
         return Retry(0.0)
     if facts.stops_with is not None:
-        return Stop(facts.stops_with(f"endpoint `{endpoint}`: {error}", hint=facts.hint))
+        return Stop(facts.stops_with(f"endpoint `{endpoint}`: {error}", hint=error.hint))
     if facts.is_pausing:
         if facts.lowers is not None and not (error.retry_after and error.retry_after > 0):
             # The server named no time, and may have answered other calls meanwhile: then the
