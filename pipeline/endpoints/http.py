@@ -139,6 +139,8 @@ class HttpEndpoint:
         except EndpointError as error:
             error.args = (self._mask(str(error)),)
             error.headers = headers
+            if not error.facts.is_sent and self._proxy is None:
+                error.own_hint = error.own_hint or _unused_proxy()
             raise
         return Answered([self._without_key(outcome) for outcome in settled], headers)
 
@@ -318,6 +320,12 @@ class _Resolver(aiohttp.ThreadedResolver):
         if not permitted and wrong and wrong[0] is not None:
             raise wrong[0]
         return permitted
+
+
+def _unused_proxy() -> str | None:
+    """The hint for a machine that reaches the Internet through a proxy only."""
+    names = [name for name in ("HTTPS_PROXY", "https_proxy") if os.environ.get(name)]
+    return f'${names[0]} is not used: proxy = {{ env = "{names[0]}" }}' if names else None
 
 
 def _sign_in(proxy: SplitResult | None) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """Headers, query and proxy of an endpoint: what is accepted, and what is a secret."""
 
+import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from jobs.spec.check_calls import names_secret
 from jobs.spec.load import load
 from pipeline.errors import UsageError
 from pipeline.secret import Secret
+from tests.support import ROOT
 
 RANDOM = "9f3bA71c2eD84f60a5B7c91d3E2f8a46"
 
@@ -98,7 +101,7 @@ def test_a_name_a_route_or_a_number_is_no_secret(name, value):
 
 @given(st.text("0123456789abcdef", min_size=40, max_size=64))
 def test_a_key_of_hexadecimal_digits_is_random_and_words_are_not(text):
-    mixed = sum(a.isdigit() != b.isdigit() for a, b in zip(text, text[1:], strict=False))
+    mixed = sum(a.isdigit() != b.isdigit() for a, b in pairwise(text))
     assert looks_random(text) == (mixed * 5 >= len(text))
     assert not looks_random("-".join(["embedding", "production", "europe", text[:3]]))
 
@@ -149,6 +152,22 @@ def test_an_embedded_model_uses_none_of_them(line):
         load("job.toml", overrides)
 
 
+def test_the_endpoints_of_the_page_are_endpoints():
+    page = (ROOT / "docs" / "endpoints.md").read_text("utf-8")
+    blocks = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 5
+    for block in blocks:
+        own = block.replace("[[endpoint]]\n", "").splitlines()
+        given = {line.partition(" ")[0] for line in own}
+        default = {"kind": 'kind = "openai"', "model": 'model = "m"'}
+        lines = [line for key, line in default.items() if key not in given]
+        Path("job.toml").write_text("\n".join([
+            'task = "feature-extraction"', '[input]\npath = "in.jsonl"', '[output]\npath = "o.parquet"',
+            "[[endpoint]]", *lines, *own,
+        ]), "utf-8")  # fmt: skip
+        load("job.toml")
+
+
 def test_references_are_read_when_the_run_starts_and_not_for_a_plan(monkeypatch, tmp_path):
     loaded('headers = { X-Auth = { env = "MY_AUTH" }, X-Team = "a" }', 'proxy = { env = "MY_PROXY" }')
     job = load("job.toml")
@@ -158,7 +177,7 @@ def test_references_are_read_when_the_run_starts_and_not_for_a_plan(monkeypatch,
         build(job)
     monkeypatch.setenv("MY_AUTH", "Basic a b\n")
     monkeypatch.setenv("MY_PROXY", "ftp://me:hunter2@proxy")
-    with pytest.raises(UsageError, match="endpoint.proxy must be the URL") as raised:
+    with pytest.raises(UsageError, match=r"endpoint\.proxy must be the URL") as raised:
         build(job)
     assert "hunter2" not in str(raised.value)
     monkeypatch.setenv("MY_PROXY", "http://me:hunter2@127.0.0.1:3128")

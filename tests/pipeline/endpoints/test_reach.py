@@ -10,7 +10,15 @@ from pipeline.endpoints.http import HttpEndpoint
 from pipeline.errors import EndpointError
 from pipeline.records import Addition, Deadline
 from pipeline.secret import Secret
-from tests.pipeline.endpoints.test_http import KEY, endpoint, refused, request, self_signed, speaking, whole
+from tests.pipeline.endpoints.test_http import (
+    KEY,
+    endpoint,
+    refused,
+    request,
+    self_signed,
+    speaking,
+    whole,
+)
 from tests.support.proxy import Proxy
 
 pytestmark = pytest.mark.anyio
@@ -203,3 +211,10 @@ async def test_a_password_goes_to_a_proxy_of_the_own_network_only(names, connect
     assert (error.kind, connected) == ("config", [])
     await refused("https://far.example.com", proxy=Secret("http://proxy.box:3128"))
     assert connected == [PUBLIC]
+
+
+async def test_a_proxy_of_the_environment_is_a_hint_only(monkeypatch, connected):
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:hunter2@proxy:3128")
+    error = await refused("http://10.9.9.9:8000")
+    assert (error.kind, connected) == ("unreachable", ["10.9.9.9"])
+    assert error.hint == '$HTTPS_PROXY is not used: proxy = { env = "HTTPS_PROXY" }'
