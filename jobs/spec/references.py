@@ -43,7 +43,7 @@ def text_or_reference(key: str, value: object, wrong: Wrong) -> str | Reference:
             return str(value).lower()
         case dt.date() if not isinstance(value, dt.datetime):
             return value.isoformat()
-        case int():
+        case int() if abs(value) < 2**63:
             return str(value)
         case str() if not CONTROL.search(value):
             return value
