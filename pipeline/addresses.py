@@ -34,7 +34,7 @@ _METADATA = frozenset(
 )
 """Services that give credentials of a virtual machine to every program on it."""
 
-_CLEAR_TEXT = "https://, or `endpoint.allow_http = true`: then all on the way can read the texts"
+_CLEAR_TEXT = "https://, or `endpoint.allow_http = true` if everybody on the way may read the texts"
 
 
 class AddressError(OSError):

@@ -287,6 +287,11 @@ class Addition(Struct, frozen=True):
     value: str | Secret
     """A `Secret` if the job only names its place."""
 
+    @property
+    def text(self) -> str:
+        """The value itself; only the HTTP client reads it."""
+        return self.value.reveal() if isinstance(self.value, Secret) else self.value
+
     def __repr__(self) -> str:
         return f"{self.name}=***"
 

@@ -60,7 +60,7 @@ file reads it without the client.
 """
 
 HOMES = {
-    "aiohttp": ("pipeline/endpoints/http.py", "jobs/mock/"),
+    "aiohttp": ("pipeline/endpoints/http.py", "pipeline/endpoints/network/", "jobs/mock/"),
     "diskcache": ("pipeline/cache/",),
     "fcntl": ("pipeline/disk/locks.py",),
     "tiktoken": ("chunkers/tokens/",),

@@ -6,27 +6,25 @@ connections, follows redirects with the body and reads answers of any size. Noth
 
 from __future__ import annotations
 
-import base64
 import io
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from ipaddress import ip_address
-from typing import Any, NamedTuple
-from urllib.parse import SplitResult, quote, unquote, urlencode, urlsplit
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple
+from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
 import anyio
-from aiohttp.abc import ResolveResult
 from aiohttp.http_exceptions import ContentEncodingError
 from msgspec.structs import replace
 from yarl import URL
 
-from pipeline import addresses
 from pipeline.addresses import AddressError
 from pipeline.disk.durable import descriptors_are_used_up
 from pipeline.endpoints.error_bodies import without_echoes
 from pipeline.endpoints.kinds import KINDS
+from pipeline.endpoints.network.connector import connector
+from pipeline.endpoints.network.proxy import Proxy, unused_proxy
 from pipeline.errors import DescriptorError, EndpointError, ErrorKind
 from pipeline.limits import awake
 from pipeline.records import Addition, Answer, Answered, Endpoint, Failure, Request
@@ -66,29 +64,34 @@ class HttpEndpoint:
         self._confirm = confirm
         self._confirming = anyio.Lock()
         self._speaks_http = False
-        self._proxy = urlsplit(endpoint.proxy.reveal()) if endpoint.proxy else None
-        secrets = [*_secrets(endpoint, self._proxy)]
+        self._proxy = Proxy(endpoint.proxy) if endpoint.proxy else None
+        additions = (*endpoint.headers, *endpoint.query)
+        secrets = _maskable([each for each in additions if isinstance(each.value, Secret)])
+        secrets += self._proxy.secrets if self._proxy else []
+        secrets += [endpoint.secret.reveal()] if endpoint.secret else []
         self._mask_secrets = Mask(secrets)
         self._mask = Mask([*secrets, *_maskable(endpoint.headers)])
-        self._query = urlencode([(e.name, _text(e)) for e in endpoint.query], quote_via=quote)
+        self._query = urlencode([(e.name, e.text) for e in endpoint.query], quote_via=quote)
+        # Never as headers of the session: a proxy gets those before the tunnel through it exists.
         self._headers = {
             "accept": "*/*",
             "user-agent": "textmill",
-            **{each.name.lower(): _text(each) for each in endpoint.headers},
+            **{each.name.lower(): each.text for each in endpoint.headers},
             "content-type": "application/json",
             "accept-encoding": "gzip, deflate",
         }
-        # Never as headers of the session: a proxy gets those before the tunnel through it exists.
-        is_tunnelled = endpoint.url.startswith("https:")
-        self._proxy_headers = _sign_in(self._proxy) if is_tunnelled else {}
-        self._headers |= {} if is_tunnelled else _sign_in(self._proxy)
+        sign_in = self._proxy.headers if self._proxy else {}
+        self._is_encrypted = endpoint.url.startswith("https:")
+        self._proxy_headers = sign_in if self._is_encrypted else {}
+        self._headers |= {} if self._is_encrypted else sign_in
         self._timeout = aiohttp.ClientTimeout(
             total=None, connect=endpoint.deadline.connect_seconds, sock_connect=None, sock_read=None
         )
 
     async def __aenter__(self) -> HttpEndpoint:
+        is_clear = not self._is_encrypted or bool(self._proxy_headers)
         self._session = aiohttp.ClientSession(
-            connector=_connector(is_clear=_is_clear(self.endpoint, self._proxy)),
+            connector=connector(is_clear=is_clear and not self.endpoint.allow_http),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=self._timeout,
             trust_env=False,
@@ -96,7 +99,7 @@ class HttpEndpoint:
             max_field_size=MAX_HEADER_BYTES,
             max_headers=MAX_HEADERS,
             skip_auto_headers=("user-agent",),
-            proxy=f"http://{self._proxy.netloc.rpartition('@')[2]}" if self._proxy else None,
+            proxy=self._proxy.url if self._proxy else None,
         )
         return self
 
@@ -140,7 +143,7 @@ class HttpEndpoint:
             error.args = (self._mask(str(error)),)
             error.headers = headers
             if not error.facts.is_sent and self._proxy is None:
-                error.own_hint = error.own_hint or _unused_proxy()
+                error.own_hint = error.own_hint or unused_proxy()
             raise
         return Answered([self._without_key(outcome) for outcome in settled], headers)
 
@@ -152,8 +155,11 @@ class HttpEndpoint:
         return settled if model == settled.model else replace(settled, model=model)
 
     async def get(self, url: str) -> Reply:
-        """The reply to a GET. Raises: EndpointError if there is none."""
-        return await self._exchange(url, None, {}, BASE_ANSWER_BYTES)
+        """The reply to a GET, masked if it is a refusal. Raises: EndpointError if there is none."""
+        status, headers, body = await self._exchange(url, None, {}, BASE_ANSWER_BYTES)
+        if status != 200:
+            body = self._mask(body.decode("utf-8", "replace")).encode()
+        return Reply(status, headers, body)
 
     async def _exchange(
         self, url: str, body: bytes | None, headers: dict[str, str], max_bytes: int
@@ -182,7 +188,7 @@ class HttpEndpoint:
                 status = response.status
                 if status == 407 and self._proxy is not None:
                     response.close()
-                    raise self._refused_by_proxy(status, str(response.reason))
+                    raise self._refused_by_proxy(self._proxy, status, str(response.reason))
                 try:
                     read = await self._read(response, due, ends, max_bytes)
                 except BaseException:
@@ -195,10 +201,10 @@ class HttpEndpoint:
                 "ambiguous", f"no complete answer within {waited:.0f} s", status=status
             )
         except aiohttp.ConnectionTimeoutError:  # a TimeoutError, but nothing was sent
-            through = f" through the proxy {self._proxy_place}" if self._proxy else ""
+            through = f" through the proxy {self._proxy.place}" if self._proxy else ""
             raise EndpointError("unreachable", f"cannot connect{through}: timed out") from None
         except aiohttp.ClientHttpProxyError as error:
-            raise self._refused_by_proxy(error.status, error.message) from None
+            raise self._refused_by_proxy(self._proxy, error.status, error.message) from None
         except aiohttp.ClientConnectorCertificateError as error:
             raise EndpointError(
                 "auth", f"the certificate of {error.host} is not valid for it"
@@ -215,7 +221,7 @@ class HttpEndpoint:
             # where lines are cut.
             why = _reason(error.os_error)
             where = f"{error.host}:{error.port}"
-            if where == self._proxy_place:
+            if self._proxy and where == self._proxy.place:
                 where = f"the proxy {where}"
             raise EndpointError(
                 "unreachable", f"cannot connect to {where} ({printable(why, 200)})"
@@ -237,15 +243,10 @@ class HttpEndpoint:
         sign = "&" if "?" in url else "?"
         return URL(f"{url}{sign}{self._query}" if self._query else url, encoded=True)
 
-    @property
-    def _proxy_place(self) -> str:
-        """`HOST:PORT`, empty without a proxy."""
-        return f"{self._proxy.hostname}:{self._proxy.port or 80}" if self._proxy else ""
-
-    def _refused_by_proxy(self, status: int, reason: str) -> EndpointError:
+    def _refused_by_proxy(self, proxy: Proxy | None, status: int, reason: str) -> EndpointError:
         """The error of a proxy that opened no connection: nothing was sent to the server."""
         host = urlsplit(self.endpoint.url).netloc
-        problem = f"the proxy {self._proxy_place} does not connect to {host}"
+        problem = f"the proxy {proxy.place if proxy else ''} does not connect to {host}"
         kind: ErrorKind = "unreachable" if status >= 500 or status == 429 else "auth"
         return EndpointError(
             kind,
@@ -277,85 +278,9 @@ class HttpEndpoint:
                 pieces.append(piece)
 
 
-def _is_clear(endpoint: Endpoint, proxy: SplitResult | None) -> bool:
-    """True if texts or credentials of its calls leave this machine unencrypted, and the job does
-    not allow that everywhere."""
-    signs_in = proxy is not None and proxy.username is not None
-    return not endpoint.allow_http and (endpoint.url.startswith("http:") or signs_in)
-
-
-def _connector(*, is_clear: bool) -> aiohttp.TCPConnector:
-    """Connects to permitted addresses only, whatever a name resolves to at that moment."""
-
-    def open_socket(info: Any) -> socket.socket:
-        family, type_, protocol, _, (address, *_) = info
-        if wrong := addresses.problem(ip_address(address), is_clear=is_clear):
-            raise wrong
-        return socket.socket(family, type_, protocol)
-
-    return aiohttp.TCPConnector(
-        limit=0, ttl_dns_cache=60, resolver=_Resolver(is_clear), socket_factory=open_socket
-    )
-
-
-class _Resolver(aiohttp.ThreadedResolver):
-    """The permitted addresses of a name, as the system resolves it. A machine of the own network
-    often has a public address in addition, which is left out."""
-
-    def __init__(self, is_clear: bool) -> None:
-        super().__init__()
-        self._is_clear = is_clear
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        found = await super().resolve(host, port, family)
-        wrong = [
-            addresses.problem(
-                ip_address(each["host"]), is_clear=self._is_clear, host=printable(host, 100)
-            )
-            for each in found
-        ]
-        permitted = [each for each, error in zip(found, wrong, strict=True) if error is None]
-        if not permitted and wrong and wrong[0] is not None:
-            raise wrong[0]
-        return permitted
-
-
-def _unused_proxy() -> str | None:
-    """The hint for a machine that reaches the Internet through a proxy only."""
-    names = [name for name in ("HTTPS_PROXY", "https_proxy") if os.environ.get(name)]
-    return f'${names[0]} is not used: proxy = {{ env = "{names[0]}" }}' if names else None
-
-
-def _sign_in(proxy: SplitResult | None) -> dict[str, str]:
-    """The header with the credentials of a proxy, if its URL has some."""
-    if proxy is None or proxy.username is None:
-        return {}
-    user, password = unquote(proxy.username), unquote(proxy.password or "")
-    code = base64.b64encode(f"{user}:{password}".encode()).decode()
-    return {"proxy-authorization": f"Basic {code}"}
-
-
-def _text(addition: Addition) -> str:
-    value = addition.value
-    return value.reveal() if isinstance(value, Secret) else value
-
-
-def _maskable(additions: Sequence[Addition]) -> Iterator[str]:
+def _maskable(additions: Sequence[Addition]) -> list[str]:
     """The values that are hidden in messages; `1` or `en` would hide half of a message."""
-    return (text for text in map(_text, additions) if len(text) >= 4)
-
-
-def _secrets(endpoint: Endpoint, proxy: SplitResult | None) -> Iterator[str]:
-    """Every text of an endpoint that no message may show."""
-    if endpoint.secret:
-        yield endpoint.secret.reveal()
-    additions = (*endpoint.headers, *endpoint.query)
-    yield from _maskable([each for each in additions if isinstance(each.value, Secret)])
-    yield from _sign_in(proxy).values()
-    if proxy and proxy.password:
-        yield unquote(proxy.password)
+    return [text for each in additions if len(text := each.text) >= 4]
 
 
 def _unreadable(error: Exception) -> str | None:

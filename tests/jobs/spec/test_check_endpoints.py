@@ -250,7 +250,7 @@ def test_a_named_model_is_no_replica_of_a_nameless_one() -> None:
      "--set endpoint.openai.model=NAME"),
     ((HUB, OPEN + 'url = "http://8.8.8.8"\n'), "endpoint.openai.url must start with https://: 8.8.8.8 "
      "is not a loopback, private or link-local address: plain http:// goes no further",
-     "https://, or `endpoint.allow_http = true`: then all on the way can read the texts"),
+     "https://, or `endpoint.allow_http = true` if everybody on the way may read the texts"),
     ((HUB, OPEN + "batch_size = 2\n"), "endpoint.openai.batch_size must be 1 for chat-completion, "
      "got 2", None),
     ((HUB, OPEN + "max_input_tokens = 200\n"), "chunk.size = 256 tokens must not be more than "

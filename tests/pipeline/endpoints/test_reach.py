@@ -5,7 +5,7 @@ import socket
 import pytest
 from msgspec.structs import replace
 
-from jobs.mock import Mock
+from jobs.mock import Fault, Mock
 from pipeline.endpoints.http import HttpEndpoint
 from pipeline.errors import EndpointError
 from pipeline.records import Addition, Deadline
@@ -133,7 +133,10 @@ async def test_what_a_server_repeats_of_them_is_masked_but_no_name_of_a_model():
     async with speaking(echo) as (url, _):
         error = await refused(url, headers=(*HEADERS, Addition("X", Secret("hunter-2"))), query=QUERY)
     assert str(error).endswith("*** *** *** ***")
-    async with Mock(key=KEY) as mock:
+    echo = Fault("status", status=404, body="research", path="/info")
+    async with Mock([echo], key=KEY) as mock:
+        async with HttpEndpoint(endpoint(mock.url, headers=HEADERS)) as client:
+            assert (await client.get(f"{mock.url}/info")).body == b"***"
         routed = endpoint(mock.url, headers=(Addition("X-Model-Route", "m-large"),), model="m-large")
         async with HttpEndpoint(routed) as client:
             (answer,) = (await client.answer([request()])).settled
