@@ -18,7 +18,8 @@ from aggregators import REVISIONS as AGGREGATOR_REVISIONS
 from chunkers.boundaries.scan import sentences
 from chunkers.tokens.tokenizers import check_tokenizer, tokenizer
 from jobs.home import home, home_to_read
-from jobs.secrets import resolve
+from jobs.secrets import Reference, resolve
+from jobs.spec.check_calls import proxy_problem
 from jobs.spec.check_job import max_own_tokens
 from jobs.spec.fingerprint import fingerprint, input_settings
 from jobs.spec.job import EndpointSpec, Job
@@ -28,6 +29,7 @@ from pipeline.limits.descriptors import allow, bounds
 from pipeline.prepare.pipeline import Chunking, Output, Pipeline, Prompt, Routing
 from pipeline.prepare.prompts import columns_of, renderer
 from pipeline.records import (
+    Addition,
     Budget,
     Chunk,
     Chunker,
@@ -39,6 +41,7 @@ from pipeline.records import (
     RowRef,
     Stop,
 )
+from pipeline.secret import Secret
 from pipeline.source.files import InputSpec
 from pipeline.tasks import TASKS
 from pipeline.text import canonical_url, many
@@ -186,6 +189,10 @@ def endpoint(job: Job, spec: EndpointSpec, *, with_secret: bool) -> Endpoint:
         secret=(
             resolve(spec.api_key, job.folder, job.key(spec, "api_key")) if with_secret else None
         ),
+        headers=_additions(job, spec, "headers", with_secret=with_secret),
+        query=_additions(job, spec, "query", with_secret=with_secret),
+        proxy=_proxy(job, spec, with_secret=with_secret),
+        allow_http=spec.allow_http,
         concurrency=spec.concurrency,
         is_adaptive=spec.facts.is_adaptive,
         batch_size=spec.batch_size,
@@ -212,6 +219,38 @@ def probe(job: Job) -> Request:
     document = Document(b"", None, _PROBE, {}, "", 0, RowRef(None, 0))
     rendered = renderer(job.prompt)(document, whole)
     return Request(b"", rendered, _count(tokenizer_name(job), rendered), whole)
+
+
+def _additions(
+    job: Job, spec: EndpointSpec, last: str, *, with_secret: bool
+) -> tuple[Addition, ...]:
+    """The headers or the query of an endpoint; without the secret only what the job file holds."""
+    values: dict[str, str | Reference] = getattr(spec, last)
+    return tuple(
+        Addition(
+            name, value if isinstance(value, str) else _resolved(job, spec, value, f"{last}.{name}")
+        )
+        for name, value in values.items()
+        if with_secret or isinstance(value, str)
+    )
+
+
+def _proxy(job: Job, spec: EndpointSpec, *, with_secret: bool) -> Secret | None:
+    """The URL of the proxy. Raises: UsageError for a reference to something else."""
+    if spec.proxy is None or isinstance(spec.proxy, str):
+        return Secret(spec.proxy) if spec.proxy else None
+    if not with_secret:
+        return None
+    proxy = _resolved(job, spec, spec.proxy, "proxy")
+    if wrong := proxy_problem(proxy.reveal()):
+        raise UsageError(f"{job.address}: {job.key(spec, 'proxy')} {wrong}")
+    return proxy
+
+
+def _resolved(job: Job, spec: EndpointSpec, reference: Reference, last: str) -> Secret:
+    secret = resolve(reference, job.folder, job.key(spec, last), is_line=True)
+    assert secret is not None
+    return secret
 
 
 def _identity(job: Job, spec: EndpointSpec) -> tuple[str, ...]:

@@ -27,6 +27,10 @@ _TOKEN = re.compile(
       | (?i:basic)\s+(?=[A-Za-z0-9+/]*(?:[0-9]|[a-z][A-Z]))[A-Za-z0-9+/]{12,}={0,2}
       )"""
 )
+# Keys have 32 characters and more; names such as that of an organization have up to 29.
+_LONG_PART = re.compile(r"[A-Za-z0-9+/_=-]{30,}")
+_CHANGE = re.compile(r"(?<=[0-9])(?=[A-Za-z])|(?<=[A-Za-z])(?=[0-9])|(?<=[a-z])(?=[A-Z])")
+_UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _USER = re.compile(r"//[^/\s\"'`]*@")
 _LARGEST_KEY_BYTES = 65_536
 
@@ -43,17 +47,34 @@ def looks_secret(text: str) -> bool:
     return _TOKEN.search(text) is not None
 
 
+def looks_random(text: str) -> bool:
+    """True if a part of the text is as long and as irregular as the keys of services.
+
+    Lower case, upper case and digits alternate in it about as often as by chance. Words, names of
+    models, versions and UUIDs, which are names more often than keys, do not.
+    """
+    for part in _LONG_PART.findall(text):
+        changes = len(_CHANGE.findall(part))
+        if changes * 5 >= len(part) and not _UUID.fullmatch(part):
+            return True
+    return False
+
+
 def mask(text: str) -> str:
     """The text with every known kind of token, and every user of a URL, as `***`."""
     return _USER.sub("//***@", _TOKEN.sub("***", text))
 
 
 def resolve(
-    api_key: Reference | None, base_folder: str | Path = "", key: str = "endpoint.api_key"
+    api_key: Reference | None,
+    base_folder: str | Path = "",
+    key: str = "endpoint.api_key",
+    *,
+    is_line: bool = False,
 ) -> Secret | None:
     """The credential of a reference, without surrounding blanks; None without a reference.
 
-    Errors call the reference `key`.
+    Errors call the reference `key`. `is_line`: blanks inside are valid: `Bearer ...`.
     Raises: UsageError if it is unset, empty, readable by others or invalid; never with its text.
     """
     if api_key is None:
@@ -77,10 +98,11 @@ def resolve(
     if not text:
         raise UsageError(f"{key}: {name} is empty", hint=hint)
     # Not valid in a header: a line end would start another header.
-    if not (text.isascii() and text.isprintable()) or " " in text:
+    if not (text.isascii() and text.isprintable()) or (" " in text and not is_line):
+        what = "characters" if is_line else "blanks or characters"
         raise UsageError(
-            f"{key}: {name} holds blanks or characters that are not valid in a key",
-            hint="use the bare key, without `Bearer`",
+            f"{key}: {name} holds {what} that are not valid in a {'header' if is_line else 'key'}",
+            hint="one line of ASCII" if is_line else "use the bare key, without `Bearer`",
         )
     return Secret(text)
 

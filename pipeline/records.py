@@ -5,7 +5,7 @@ Records are frozen and flow one way: document -> chunks -> requests -> outcomes 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -108,18 +108,6 @@ class Call(Struct, frozen=True):
     url: str
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
-
-
-class Reply(NamedTuple):
-    """The reply of a server, of any status."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-Get = Callable[[str], Awaitable[Reply]]
-"""The reply to a GET of this URL. Raises: EndpointError if there is none."""
 
 
 class Answer(Struct, frozen=True, array_like=True):
@@ -294,6 +282,22 @@ class Deadline(Struct, frozen=True):
     """Of a model that is loading: many calls, all refused."""
 
 
+class Addition(Struct, frozen=True):
+    """A header, or a part of the query, that a job adds to every call."""
+
+    name: str
+    value: str | Secret
+    """A `Secret` if the job only names its place."""
+
+    @property
+    def text(self) -> str:
+        """The value itself; only the HTTP client reads it."""
+        return self.value.reveal() if isinstance(self.value, Secret) else self.value
+
+    def __repr__(self) -> str:
+        return f"{self.name}=***"
+
+
 class Endpoint(Struct, frozen=True):
     """An inference endpoint: protocol, URL, model, credential, limits, price."""
 
@@ -307,6 +311,13 @@ class Endpoint(Struct, frozen=True):
     parameters: dict[str, Any] = {}
     """Parameters of the task, in the names of the service; sent unchanged."""
     secret: Secret | None = None
+    headers: tuple[Addition, ...] = ()
+    query: tuple[Addition, ...] = ()
+    """Added to every URL that is called."""
+    proxy: Secret | None = None
+    """Its URL, which may hold a user and a password."""
+    allow_http: bool = False
+    """True: plain HTTP may leave the own network."""
     concurrency: int = 256
     is_adaptive: bool = True
     """False: `concurrency` calls may be in flight, whatever their latency."""

@@ -7,7 +7,10 @@ location of a key, the key is read only when a run starts, and no text that is d
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from typing import NoReturn
+from urllib.parse import quote, quote_plus
 
 
 class Secret:
@@ -44,3 +47,23 @@ class Secret:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a Secret cannot be copied or pickled")
+
+
+class Mask:
+    """Replaces texts in messages by `***`: a server may repeat what it rejects, as it is, in JSON,
+    percent-encoded, or without a word before it such as `Bearer`."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        whole = [text for text in texts if text]
+        words = {*whole, *(last for t in whole if len(last := t.rpartition(" ")[2]) >= 4)}
+        forms = {
+            form
+            for word in words
+            for form in (word, json.dumps(word)[1:-1], quote(word, safe=""), quote_plus(word))
+        }
+        self._forms = sorted(forms, key=lambda form: (-len(form), form))
+
+    def __call__(self, message: str) -> str:
+        for form in self._forms:
+            message = message.replace(form, "***")
+        return message

@@ -11,7 +11,7 @@ from tests.support import ROOT
 PACKAGES = ("pipeline", "chunkers", "aggregators", "jobs")
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
-WORDS = {"records", "errors", "events", "text", "secret", "tasks"}
+WORDS = {"addresses", "records", "errors", "events", "text", "secret", "tasks"}
 """Files of `pipeline/` that every room may import; they import only each other."""
 
 LAYERS = {
@@ -60,7 +60,7 @@ file reads it without the client.
 """
 
 HOMES = {
-    "aiohttp": ("pipeline/endpoints/http.py", "jobs/mock/"),
+    "aiohttp": ("pipeline/endpoints/http.py", "pipeline/endpoints/network/", "jobs/mock/"),
     "diskcache": ("pipeline/cache/",),
     "fcntl": ("pipeline/disk/locks.py",),
     "tiktoken": ("chunkers/tokens/",),

@@ -192,8 +192,8 @@ def _schedule(path: str, at: str, name: str | None, delay: str) -> tuple[Schedul
 
 
 def _variables(job: Job) -> list[str]:
-    keys = [endpoint.api_key for endpoint in job.endpoints]
-    return sorted({key.env for key in keys if key and key.env})
+    references = [each for endpoint in job.endpoints for each in endpoint.references]
+    return sorted({each.env for each in references if each.env})
 
 
 def _environment_file() -> Path:

@@ -35,12 +35,14 @@ class Plan(Struct, frozen=True):
     """Set if the call passed the gate, and must leave it."""
 
 
-def authorized(key: str | None, header: str) -> bool:
-    """True if a call with this Authorization header may pass."""
+def authorized(key: str | None, path: str, headers: Mapping[str, str]) -> bool:
+    """True if a call with these headers may pass."""
     if key is None:
         return True
-    expected = f"Bearer {key}".encode()
-    return hmac.compare_digest(expected, header.encode("utf-8", "surrogateescape"))
+    is_deployment = routes.is_deployment(path)
+    header = headers.get("api-key" if is_deployment else "authorization", "")
+    expected = key if is_deployment else f"Bearer {key}"
+    return hmac.compare_digest(expected.encode(), header.encode("utf-8", "surrogateescape"))
 
 
 def plan(
@@ -62,7 +64,7 @@ def plan(
     if found_route is None:
         return Plan(refusals.not_found(path, "POST"))
     route, model = found_route
-    if not authorized(key, headers.get("authorization", "")):
+    if not authorized(key, path, headers):
         return Plan(refusals.refusal(route.service, 401))
     call: Call | None = None
     refused: Reply | None = None
@@ -155,7 +157,7 @@ def plan_lookup(
         return Plan(_add_headers(reply, extra), delay, wire, faults=kinds)
     if document is None:
         reply = refusals.not_found(path, "GET")
-    elif not is_public and not authorized(key, headers.get("authorization", "")):
+    elif not is_public and not authorized(key, path, headers):
         reply = refusals.refusal(service, 401)
     elif document == "":
         reply = Reply(200, content_type=refusals.TEXT)

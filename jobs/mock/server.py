@@ -206,7 +206,7 @@ class Mock:
                 result = "405"
                 return response(refusals.not_allowed())
             planned = plan(
-                routes.find(path, self.settings),
+                routes.find(path, self.settings, request.query.get("api-version", "")),
                 path=path,
                 headers=dict(headers),
                 body=body,

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
 from jobs.secrets import looks_secret
+from jobs.spec.check_calls import AUTHORITY, addition_hint
 from jobs.spec.keys import KeyLocations, key_name, shown
+from pipeline.addresses import literal, problem
 from pipeline.endpoints.kinds import KINDS
 from pipeline.tasks import TASKS
-from pipeline.text import is_loopback
 
 if TYPE_CHECKING:
     from jobs.spec.job import EndpointSpec, Job
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 OWN_PER_O200K = 1.5
 """Maximum tokens of a BERT-like model per token of o200k_base: 512 of the latter are 540 to 770
 Chinese characters, and a BERT-like model has a token for each."""
-
-_AUTHORITY = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
 def check_secrets(tree: dict[str, Any], locations: KeyLocations) -> None:
@@ -37,7 +36,7 @@ def check_secrets(tree: dict[str, Any], locations: KeyLocations) -> None:
             raise locations.refuse(
                 f"`{key_name(name)}` looks like a secret, which a job must not hold",
                 name,
-                hint='name the place of the key: api_key = { env = "NAME" }',
+                hint=_place_of_key(name),
             )
         if depth < 30 and isinstance(value, dict):
             stack += [(f"{name}.{k}" if name else k, depth + 1, v) for k, v in value.items()]
@@ -45,12 +44,30 @@ def check_secrets(tree: dict[str, Any], locations: KeyLocations) -> None:
             stack += [(name, depth + 1, child) for child in value]
 
 
+def _place_of_key(name: str) -> str:
+    """The hint for a credential at this key."""
+    sections = name.split(".")
+    for section in ("headers", "query"):
+        if section in sections[1:-1]:
+            return addition_hint(name.partition(f".{section}.")[2])
+    last = "proxy" if "proxy" in sections else "api_key"
+    return f'name the place of the key: {last} = {{ env = "NAME" }}'
+
+
 def served_url(
-    kind: str, url: str | None, default: str | None, prefix: str, locations: KeyLocations
+    kind: str,
+    url: str | None,
+    default: str | None,
+    prefix: str,
+    locations: KeyLocations,
+    *,
+    allow_http: bool = False,
+    has_proxy: bool = False,
 ) -> str:
     """The base URL without a slash at its end; empty for an embedded model.
 
-    Keys of this endpoint start with `prefix`.
+    Keys of this endpoint start with `prefix`. A name is not looked up: the client judges its
+    addresses when it connects. Behind a proxy it cannot, so there a name must be `https://`.
     """
     key = f"{prefix}.url"
     if KINDS[kind].is_embedded:
@@ -74,14 +91,23 @@ def served_url(
         raise locations.wrong(key, "is not a URL")
     host = parts.hostname or ""
     if parts.scheme not in ("http", "https"):
-        raise locations.wrong(key, "must start with https://, or http:// for this machine")
+        raise locations.wrong(key, "must start with https://, or http:// in the own network")
     if "?" in url or "#" in url:
-        raise locations.wrong(key, "must not hold a query or fragment (`?`, `#`)")
-    if parts.port == 0 or not _AUTHORITY.fullmatch(parts.netloc):
+        raise locations.wrong(key, "must not hold a fragment (`#`), or a query with a name twice")
+    if parts.port == 0 or not AUTHORITY.fullmatch(parts.netloc):
         raise locations.wrong(key, "has no valid host and port")
-    if parts.scheme == "http" and not is_loopback(host):
+    if host.replace(".", "").isdigit() and literal(host) is None:
+        raise locations.wrong(key, f"has no whole address, got host `{host}`")
+    is_clear = parts.scheme == "http" and not allow_http
+    address = literal(host)
+    if address and (error := problem(address, is_clear=is_clear)):
+        must = "must start with https://: " if error.hint else "must not be used: "
+        raise locations.wrong(key, f"{must}{error}", error.hint)
+    if is_clear and has_proxy and not address:
         raise locations.wrong(
-            key, f"must start with https://, http:// is for this machine only, got host `{host}`"
+            key,
+            f"must start with https://: a proxy looks up the address of `{host}`",
+            f"{prefix}.allow_http = true",
         )
     if re.search(r"/\.\.?(/|$)", parts.path) or "%" in parts.path:
         raise locations.wrong(key, "must be a plain path, without `..` or `%`")
@@ -182,8 +208,9 @@ def _check_endpoint(job: Job, endpoint: EndpointSpec, locations: KeyLocations) -
         others = [name for name, other in KINDS.items() if not other.models]
         hint = f"--kind {' or '.join(others)}"
         raise locations.wrong(model, f"is not used by kind {kind}", hint=hint)
-    if endpoint.api_key is not None and facts.is_embedded:
-        raise locations.wrong(job.key(endpoint, "api_key"), f"is not used by kind {kind}")
+    for last in ("api_key", "headers", "query", "proxy", "allow_http"):
+        if facts.is_embedded and getattr(endpoint, last):
+            raise locations.wrong(job.key(endpoint, last), f"is not used by kind {kind}")
 
 
 def _check_prices(job: Job, locations: KeyLocations) -> None:

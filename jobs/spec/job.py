@@ -114,6 +114,17 @@ class EndpointSpec(Struct, frozen=True, kw_only=True):
         'where to find the key, never the key itself: { env = "NAME" } or { file = "path" } with '
         "mode 0600",
     )] = None
+    allow_http: Annotated[bool, Key(
+        "true: http:// also to addresses that are not loopback, private or link-local")] = False
+    headers: Annotated[dict[str, str | Reference], Key(
+        "headers that are added to every call; a credential only as a reference, like api_key; no "
+        "part of the cache key: see identity")] = {}
+    query: Annotated[dict[str, str | Reference], Key(
+        'query that is added to every URL, such as { api-version = "2024-10-21" }; otherwise like '
+        "headers")] = {}
+    proxy: Annotated[str | Reference | None, Key(
+        "URL of an HTTP proxy, http://HOST:PORT; a reference if it holds a password; variables "
+        "such as HTTPS_PROXY are not used")] = None
     max_input_tokens: Annotated[int | None, Key(
         "longest input that the model reads, in tokens", least=1)] = None
     requests_per_minute: Annotated[float | None, Key(
@@ -144,6 +155,12 @@ class EndpointSpec(Struct, frozen=True, kw_only=True):
     def facts(self) -> Kind:
         """The facts of its kind: tasks, defaults, needs."""
         return KINDS[self.kind]
+
+    @property
+    def references(self) -> list[Reference]:
+        """The places of all its credentials."""
+        values = (self.api_key, self.proxy, *self.headers.values(), *self.query.values())
+        return [value for value in values if isinstance(value, Reference)]
 
 
 _RULE = Table("rule", max_tables=1_000, keys={

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from jobs.secrets import Reference, mask
+from jobs.secrets import mask
+from jobs.spec.references import CONTROL, reference, text_or_reference, texts_or_references
 from jobs.spec.table import LARGEST_NUMBER, Key
 from pipeline.errors import UsageError
 from pipeline.text import did_you_mean, nearest, printable
@@ -29,7 +30,6 @@ MAX_LINES = 20
 _LONGEST_STRING = 100_000
 _DEEPEST_PARAMETER = 10
 _SLUG = re.compile(r"[^\W_][\w-]{0,63}")
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _OWNED = {"input", "inputs", "model", "messages", "n"}
 _FIXED = {"stream": ("false",), "encoding_format": ('"base64"', '"float"')}
 """Parameters of which only these values give answers that can be read."""
@@ -245,11 +245,15 @@ def check_value(key: Key, value: Any, locations: KeyLocations) -> Any:
                 raise wrong("must fit in 64 bits")
             if isinstance(value, str) and len(value) > _LONGEST_STRING:
                 raise locations.wrong(key.name, f"must be at most {_LONGEST_STRING:,} characters")
-            if isinstance(value, str) and _CONTROL.search(value):
+            if isinstance(value, str) and CONTROL.search(value):
                 raise wrong("must not hold control characters")
             return value
         case "reference":
-            return _reference(key.name, value, locations)
+            return reference(key.name, value, locations.wrong)
+        case "string or reference":
+            return text_or_reference(key.name, value, locations.wrong)
+        case "table of strings or references":
+            return texts_or_references(key.name, value, locations.wrong)
         case "time":
             return _time(value, wrong)
     if not isinstance(value, str):
@@ -284,7 +288,7 @@ def _check_string(key: Key, value: str, locations: KeyLocations) -> None:
     text = re.sub(r"[\t\n\r]", "", value) if key.name == "parameters.prompt" else value
     if re.search("[\ud800-\udfff]", text):  # half a pair stands for a byte of a file name
         raise locations.wrong(key.name, f"must be UTF-8, got {_safe(key.name, value)}")
-    if _CONTROL.search(text):
+    if CONTROL.search(text):
         raise locations.wrong(
             key.name, f"must not hold control characters, got {_safe(key.name, value)}"
         )
@@ -302,24 +306,6 @@ def _is_plugged_in(key: Key, value: str) -> bool:
     return key.group is not None and bool(entry_points(group=key.group, name=value))
 
 
-def _reference(name: str, value: object, locations: KeyLocations) -> Reference:
-    """The place of a credential. No error repeats the value: it may be the credential itself."""
-    hint = 'api_key = { env = "NAME" } or { file = "path" }'
-    if not isinstance(value, dict):
-        raise locations.wrong(name, "must be a reference, never the key itself", hint)
-    if len(value) != 1 or not set(value) <= {"env", "file"}:
-        raise locations.wrong(name, "must hold exactly one of `env` and `file`", hint)
-    [(where, name_or_path)] = value.items()
-    is_text = isinstance(name_or_path, str) and name_or_path
-    if not is_text or _CONTROL.search(name_or_path):
-        raise locations.wrong(f"{name}.{where}", "must be a name without control characters", hint)
-    if where == "env" and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name_or_path):
-        raise locations.wrong(
-            f"{name}.{where}", "must be the name of an environment variable", hint
-        )
-    return Reference(**value)
-
-
 def _check_parameter(full: str, value: object, prompt: Key, locations: KeyLocations) -> None:
     """Refuses a parameter that the pipeline sets itself, and values that JSON cannot hold."""
     name = full.removeprefix("parameters.")
@@ -333,7 +319,7 @@ def _check_parameter(full: str, value: object, prompt: Key, locations: KeyLocati
             full,
             hint="use endpoint.api_key",
         )
-    elif _CONTROL.search(name):
+    elif CONTROL.search(name):
         raise locations.refuse(f"`{key_name(full)}` must not hold control characters", full)
     elif name in _FIXED and (got := json.dumps(value, default=str)) not in _FIXED[name]:
         raise locations.wrong(full, f"must be {' or '.join(_FIXED[name])}, got {got}")
@@ -374,5 +360,5 @@ def key_name(key: str) -> str:
 
 def _safe(key: str, value: object) -> str:
     """The value for an error, or only its type if it may contain a credential."""
-    private = "api_key" in key or "url" in key
+    private = "api_key" in key or "url" in key or "proxy" in key
     return "a string" if private and isinstance(value, str) else shown(value)

@@ -16,6 +16,7 @@ from typing import Any
 
 from jobs.home import expanded
 from jobs.secrets import Reference, mask
+from jobs.spec.check_calls import check_headers, check_proxy, check_query, query_of_url
 from jobs.spec.check_endpoints import check_replicas, check_routing
 from jobs.spec.check_job import check_relations, check_secrets, served_url
 from jobs.spec.check_paths import check_paths
@@ -209,19 +210,49 @@ def _endpoint_defaults(
     if name and value("name", name) != name:  # the whole table came with --set
         raise locations.wrong(f"{prefix}.name", "endpoints can be named only in the file")
     kind = KINDS[value("kind")]
+    url = value("url")
+    query_in_url: dict[str, str] = {}
+    if url is not None:
+        url, query_in_url = query_of_url(f"{prefix}.url", url, locations)
+    check_headers(
+        f"{prefix}.headers", value("headers", {}), locations, has_key=value("api_key") is not None
+    )
+    check_query(f"{prefix}.query", value("query", {}), locations)
+    check_proxy(f"{prefix}.proxy", value("proxy"), locations)
     defaults = {
         "name": name or value("name", value("kind")),
         "provider": value("provider", next(iter(kind.providers), None)),
-        "url": served_url(value("kind"), value("url"), kind.url, prefix, locations),
+        "url": served_url(
+            value("kind"),
+            url,
+            kind.url,
+            prefix,
+            locations,
+            allow_http=value("allow_http", False),
+            has_proxy=value("proxy") is not None,
+        ),
+        "query": query_in_url | value("query", {}),
         "concurrency": value("concurrency", kind.concurrency),
         "batch_size": value("batch_size", kind.batch_size(typed["task"])),
     }
-    api_key = value("api_key")
-    if api_key and api_key.file and locations.on_command_line(f"{prefix}.api_key.file"):
-        defaults["api_key"] = Reference(file=str(expanded(api_key.file, f"{prefix}.api_key.file")))
+    for last in ("api_key", "proxy"):
+        if (typed_there := value(last)) is not None:
+            defaults[last] = _from_here(typed_there, f"{prefix}.{last}", locations)
+    for last in ("headers", "query"):
+        defaults[last] = {
+            name: _from_here(each, f"{prefix}.{last}.{name}", locations)
+            for name, each in defaults.get(last, value(last, {})).items()
+        }
     origin = f"endpoint.{value('replica_of')}"
     if origin in prefixes("endpoint", names) and not kind.models:
         for last in ("model", "revision"):
             if (served := value(last, typed.get(f"{origin}.{last}"))) is not None:
                 defaults[last] = served
     return {f"{prefix}.{last}": value for last, value in defaults.items()}
+
+
+def _from_here(value: Any, key: str, locations: KeyLocations) -> Any:
+    """The value; a file of the command line is relative to the current folder."""
+    if isinstance(value, Reference) and value.file and locations.on_command_line(f"{key}.file"):
+        return Reference(file=str(expanded(value.file, f"{key}.file")))
+    return value

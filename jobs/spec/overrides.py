@@ -20,6 +20,8 @@ from jobs.spec.table import Key
 from pipeline.errors import UsageError
 from pipeline.text import did_you_mean
 
+_TABLE = "table of strings or references"
+
 Names = Mapping[str, tuple[str, ...]]
 """For each list the names of its tables; empty if there is only one table."""
 
@@ -59,17 +61,21 @@ def override(
     keys = spread(names)
     types = {known.name: known.type for known in keys}
     sections = {full for name in types if name.startswith(full + ".")}
-    reference = types.get(full.rpartition(".")[0]) == "reference" and parts[-1] in ("env", "file")
+    around, above = types.get(".".join(parts[:-1])), types.get(".".join(parts[:-2]))
+    in_table = around == _TABLE
+    refers = around in ("reference", "string or reference") or (above == _TABLE and not in_table)
+    reference = refers and parts[-1] in ("env", "file")
     free = parts[0] == "parameters" and all(parts) and len(parts) < 10
+    free |= in_table and bool(parts[-1])
     later = any(full == name or full.startswith(name + ".") for name in LATER)
     locations.typed[full] = place
     if not (full in types or sections or reference or free or later):
         raise locations.unknown(full, keys)
     is_text = types.get(full) in ("string", "slug")
     if isinstance(value, str) and not (is_text and not place.startswith("--set")):
-        value = read_value(
-            value, "string" if reference else types.get(full) or "any", full, locations
-        )
+        is_word = reference or (in_table and value[:1] != "{")  # a version 1.10 is no number
+        type_ = "string" if is_word else types.get(full) or "any"
+        value = read_value(value, type_, full, locations)
     if reference:
         value = {parts.pop(): value}
     node = tree

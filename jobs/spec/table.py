@@ -18,7 +18,17 @@ from msgspec.structs import fields, replace
 from jobs.secrets import Reference
 
 Type = Literal[
-    "string", "slug", "integer", "number", "boolean", "strings", "scalar", "reference", "time"
+    "string",
+    "slug",
+    "integer",
+    "number",
+    "boolean",
+    "strings",
+    "scalar",
+    "reference",
+    "time",
+    "string or reference",
+    "table of strings or references",
 ]
 LARGEST_NUMBER = 10**12
 
@@ -30,6 +40,8 @@ _TYPES: dict[object, Type] = {
     tuple[str, ...]: "strings",
     bool | int | str: "scalar",
     Reference: "reference",
+    str | Reference: "string or reference",
+    dict[str, str | Reference]: "table of strings or references",
 }
 """The job file's names for the types of the records' fields."""
 
@@ -191,7 +203,10 @@ def _fields(record: type[Struct], table: Table) -> list[_Field]:
 @cache
 def _declarations(record: type[Struct]) -> tuple[tuple[str, Any, Any], ...]:
     """Name, annotation and default of each field."""
-    return tuple((field.name, field.type, field.default) for field in fields(record))
+    return tuple(
+        (field.name, field.type, None if callable(field.default_factory) else field.default)
+        for field in fields(record)
+    )
 
 
 def _without_none(annotation: Any) -> tuple[bool, Any]:

@@ -21,8 +21,9 @@ import anyio
 
 from pipeline.endpoints.error_bodies import read_body
 from pipeline.endpoints.kinds import KINDS
+from pipeline.endpoints.network.reply import Get, Reply
 from pipeline.errors import EndpointError, TextmillError, UsageError
-from pipeline.records import Endpoint, Get, Reply
+from pipeline.records import Endpoint
 from pipeline.text import did_you_mean, printable
 
 _AGAIN = "; then run the same command again"

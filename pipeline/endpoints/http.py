@@ -1,4 +1,4 @@
-"""The HTTP client: one session, own deadlines, capped answers, no redirects.
+"""The HTTP client: one session, own deadlines, capped answers, no redirects, judged addresses.
 
 The defaults of every library are wrong for a batch: aiohttp waits 300 s in total, opens 100
 connections, follows redirects with the body and reads answers of any size. Nothing here retries.
@@ -7,15 +7,16 @@ connections, follows redirects with the body and reads answers of any size. Noth
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Awaitable, Callable, Sequence
-from urllib.parse import quote, quote_plus, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
 import anyio
 from aiohttp.http_exceptions import ContentEncodingError
 from msgspec.structs import replace
+from yarl import URL
 
+from pipeline.addresses import AddressError
 from pipeline.disk.durable import descriptors_are_used_up
 from pipeline.endpoints.diagnosis import (
     connect_timeout,
@@ -28,9 +29,13 @@ from pipeline.endpoints.diagnosis import (
 )
 from pipeline.endpoints.error_bodies import without_echoes
 from pipeline.endpoints.kinds import KINDS
+from pipeline.endpoints.network.connector import connector
+from pipeline.endpoints.network.proxy import Proxy, unused_proxy
+from pipeline.endpoints.network.reply import Get, Reply
 from pipeline.errors import DescriptorError, EndpointError, ErrorKind
 from pipeline.limits import awake
-from pipeline.records import Answer, Answered, Endpoint, Failure, Get, Reply, Request
+from pipeline.records import Addition, Answer, Answered, Endpoint, Failure, Request
+from pipeline.secret import Mask, Secret
 from pipeline.text import printable
 
 MAX_HEADER_BYTES = 64 << 10
@@ -60,21 +65,34 @@ class HttpEndpoint:
         self._diagnoses: dict[tuple[int, str], EndpointError] = {}
         self._speaks_http = False
         self._has_answered = False
-        text = endpoint.secret.reveal() if endpoint.secret else ""
-        forms = {text, json.dumps(text)[1:-1], quote(text, safe=""), quote_plus(text)}
-        self._key_forms = [form for form in forms if form]
+        self._proxy = Proxy(endpoint.proxy) if endpoint.proxy else None
+        additions = (*endpoint.headers, *endpoint.query)
+        secrets = _maskable([each for each in additions if isinstance(each.value, Secret)])
+        secrets += self._proxy.secrets if self._proxy else []
+        secrets += [endpoint.secret.reveal()] if endpoint.secret else []
+        self._mask_secrets = Mask(secrets)
+        self._mask = Mask([*secrets, *_maskable(endpoint.headers)])
+        self._query = urlencode([(e.name, e.text) for e in endpoint.query], quote_via=quote)
+        # Never as headers of the session: a proxy gets those before the tunnel through it exists.
         self._headers = {
-            "content-type": "application/json",
             "accept": "*/*",
+            "user-agent": "textmill",
+            **{each.name.lower(): each.text for each in endpoint.headers},
+            "content-type": "application/json",
             "accept-encoding": "gzip, deflate",
         }
+        sign_in = self._proxy.headers if self._proxy else {}
+        self._is_encrypted = endpoint.url.startswith("https:")
+        self._proxy_headers = sign_in if self._is_encrypted else {}
+        self._headers |= {} if self._is_encrypted else sign_in
         self._timeout = aiohttp.ClientTimeout(
             total=None, connect=endpoint.deadline.connect_seconds, sock_connect=None, sock_read=None
         )
 
     async def __aenter__(self) -> HttpEndpoint:
+        is_clear = not self._is_encrypted or bool(self._proxy_headers)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
+            connector=connector(is_clear=is_clear and not self.endpoint.allow_http),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=self._timeout,
             trust_env=False,
@@ -82,7 +100,7 @@ class HttpEndpoint:
             max_field_size=MAX_HEADER_BYTES,
             max_headers=MAX_HEADERS,
             skip_auto_headers=("user-agent",),
-            headers=self._headers | {"user-agent": "textmill"},
+            proxy=self._proxy.url if self._proxy else None,
         )
         return self
 
@@ -117,17 +135,19 @@ class HttpEndpoint:
             reply = await self._exchange(call.url, call.body, dict(call.headers), max_bytes)
             body = reply.body
             if reply.status != 200:  # before a part of it is quoted
-                body = self._masked(body.decode("utf-8", "replace")).encode()
+                body = self._mask(body.decode("utf-8", "replace")).encode()
                 body = without_echoes(body, [request.input for request in requests])
             settled = self.protocol.decode(
                 endpoint, len(requests), reply.status, reply.headers, body
             )
         except EndpointError as error:
-            error.args = (self._masked(str(error)),)
+            error.args = (self._mask(str(error)),)
             if reply is not None:
                 error.headers = reply.headers
                 if not self._has_answered and is_misdirected(error, reply):
                     raise await self._diagnosed(call.url, reply, error) from None
+            if not error.facts.is_sent and self._proxy is None:
+                error.own_hint = unused_proxy() or error.own_hint
             raise
         self._has_answered = True
         return Answered([self._without_key(outcome) for outcome in settled], reply.headers)
@@ -138,20 +158,24 @@ class HttpEndpoint:
             known = self._diagnoses.get((reply.status, str(error)))
             if known is None:
                 known = await diagnosed(self.endpoint, url, reply, error, self.get)
-                known.args = (self._masked(str(known)),)
+                known.args = (self._mask(str(known)),)
                 known.headers = error.headers
                 self._diagnoses[reply.status, str(error)] = known
             return known
 
     def _without_key(self, settled: Answer | Failure) -> Answer | Failure:
         if isinstance(settled, Failure):
-            return replace(settled, message=self._masked(settled.message))
-        model = self._masked(settled.model)
+            return replace(settled, message=self._mask(settled.message))
+        # The name of a model may be in a header that chooses it: that one is no secret.
+        model = self._mask_secrets(settled.model)
         return settled if model == settled.model else replace(settled, model=model)
 
     async def get(self, url: str) -> Reply:
-        """The reply to a GET. Raises: EndpointError if there is none."""
-        return await self._exchange(url, None, {}, BASE_ANSWER_BYTES)
+        """The reply to a GET, masked if it is a refusal. Raises: EndpointError if there is none."""
+        status, headers, body = await self._exchange(url, None, {}, BASE_ANSWER_BYTES)
+        if status != 200:
+            body = self._mask(body.decode("utf-8", "replace")).encode()
+        return Reply(status, headers, body)
 
     async def _exchange(
         self, url: str, body: bytes | None, headers: dict[str, str], max_bytes: int
@@ -171,12 +195,16 @@ class HttpEndpoint:
                 large = body is not None and len(body) > LARGE_BODY_BYTES
                 response = await self._session.request(
                     "GET" if body is None else "POST",
-                    url,
+                    self._with_query(url),
                     data=io.BytesIO(body) if body is not None and large else body,
-                    headers=headers,
+                    headers=self._headers | headers,
                     allow_redirects=False,
+                    proxy_headers=self._proxy_headers,
                 )
                 status = response.status
+                if status == 407 and self._proxy is not None:
+                    response.close()
+                    raise self._refused_by_proxy(self._proxy, status, str(response.reason))
                 try:
                     read = await self._read(response, due, ends, max_bytes)
                 except BaseException:
@@ -189,7 +217,10 @@ class HttpEndpoint:
                 "ambiguous", f"no complete answer within {waited:.0f} s", status=status
             )
         except aiohttp.ConnectionTimeoutError:  # a TimeoutError, but nothing was sent
-            raise connect_timeout(urlsplit(url).netloc) from None
+            place = self._proxy.place if self._proxy else urlsplit(url).netloc
+            raise connect_timeout(self._shown(place)) from None
+        except aiohttp.ClientHttpProxyError as error:
+            raise self._refused_by_proxy(self._proxy, error.status, error.message) from None
         except aiohttp.ClientConnectorCertificateError as error:
             raise wrong_certificate(_place(error), error.certificate_error) from None
         except aiohttp.ClientConnectorSSLError as error:
@@ -197,11 +228,14 @@ class HttpEndpoint:
                 _place(error), error.os_error, has_replied=self._speaks_http
             ) from None
         except aiohttp.ClientConnectorError as error:
+            if isinstance(error.os_error, AddressError):
+                hint = error.os_error.hint
+                raise EndpointError("config", str(error.os_error), hint=hint) from None
             if error.os_error.errno in DescriptorError.errnos or descriptors_are_used_up():
                 raise DescriptorError(f"endpoint `{self.endpoint.name}`") from None
             if isinstance(error, aiohttp.ClientConnectorDNSError):
-                raise unknown_host(_place(error), error.os_error) from None
-            raise no_connection(_place(error), error.os_error) from None
+                raise unknown_host(self._shown(_place(error)), error.os_error) from None
+            raise no_connection(self._shown(_place(error)), error.os_error) from None
         except (aiohttp.ClientError, OSError) as error:
             if (problem := _unreadable(error)) is not None:
                 # A server that never gave a readable reply will not give one next time.
@@ -214,14 +248,26 @@ class HttpEndpoint:
                 status=status,
             ) from None
 
-    def _masked(self, message: str) -> str:
-        """The message without our key: some servers echo the headers that they reject.
+    def _shown(self, place: str) -> str:
+        """`HOST:PORT` for a message, named as the proxy if it is the proxy's."""
+        is_proxy = self._proxy is not None and place == self._proxy.place
+        return f"the proxy {place}" if is_proxy else place
 
-        Answers are not changed: a key such as `ollama` is a word.
-        """
-        for form in self._key_forms:
-            message = message.replace(form, "***")
-        return message
+    def _with_query(self, url: str) -> URL:
+        """The URL that is called; the query is already percent-encoded."""
+        sign = "&" if "?" in url else "?"
+        return URL(f"{url}{sign}{self._query}" if self._query else url, encoded=True)
+
+    def _refused_by_proxy(self, proxy: Proxy | None, status: int, reason: str) -> EndpointError:
+        """The error of a proxy that opened no connection: nothing was sent to the server."""
+        host = urlsplit(self.endpoint.url).netloc
+        problem = f"the proxy {proxy.place if proxy else ''} does not connect to {host}"
+        kind: ErrorKind = "unreachable" if status >= 500 or status == 429 else "auth"
+        return EndpointError(
+            kind,
+            self._mask(f"{problem}: {status} {printable(reason, 99)}".strip()),
+            hint="check `endpoint.proxy`, its user and its password",
+        )
 
     async def _read(
         self,
@@ -245,6 +291,11 @@ class HttpEndpoint:
                         "invalid", f"an answer of more than {max_bytes:,} bytes is too large"
                     )
                 pieces.append(piece)
+
+
+def _maskable(additions: Sequence[Addition]) -> list[str]:
+    """The values that are hidden in messages; `1` or `en` would hide half of a message."""
+    return [text for each in additions if len(text := each.text) >= 4]
 
 
 def _unreadable(error: Exception) -> str | None:

@@ -8,6 +8,7 @@ Source: text-embeddings-inference 1.9.3, `GET /info`, see `docs/protocols.md`.
 
 from __future__ import annotations
 
+import hashlib
 import random
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,6 +20,7 @@ from msgspec.structs import replace
 
 from pipeline.cache.store import AnswerCache
 from pipeline.endpoints.kinds import KINDS
+from pipeline.endpoints.network.reply import Get
 from pipeline.errors import (
     EndpointError,
     GuardError,
@@ -28,7 +30,7 @@ from pipeline.errors import (
 from pipeline.limits import awake
 from pipeline.limits.absence import Absence
 from pipeline.limits.retries import backoff
-from pipeline.records import Endpoint, Get, Stop
+from pipeline.records import Endpoint, Stop
 from pipeline.text import printable
 
 if TYPE_CHECKING:  # the client loads when the first server is called
@@ -81,7 +83,7 @@ def identify_offline(
         return Identification(endpoint, partial(check_listed_limit, endpoint, chunk_tokens))
     if not kind.names_itself:
         return Identification(endpoint)
-    if not endpoint.model or cache.recall(endpoint.url) is None:
+    if not endpoint.model or cache.recall(_remembered_as(endpoint)) is None:
         return None
     try:
         found = identity_from_cache(endpoint, cache, chunk_tokens)
@@ -172,8 +174,21 @@ async def _fetch_info(endpoint: Endpoint, get: Get, cache: AnswerCache) -> Endpo
     if status != 200 and (refused := refusal(status, headers, body)).facts.is_endpoints_fault:
         return refused  # else its answer is definite: it has no such route, or does not show it
     if status == 200 and _parsed(body) is not None:
-        await run_sync(cache.remember, endpoint.url, body)
+        await run_sync(cache.remember, _remembered_as(endpoint), body)
     return None
+
+
+def _remembered_as(endpoint: Endpoint) -> str:
+    """The name under which the reply of `/info` is kept: the URL and, because they may choose a
+    model behind it, a hash of headers and query; values that are secret are no part of it."""
+    chosen = [
+        (each.name, each.value)
+        for each in (*endpoint.headers, *endpoint.query)
+        if isinstance(each.value, str)
+    ]
+    if not chosen:
+        return endpoint.url
+    return f"{endpoint.url}#{hashlib.sha256(msgspec.json.encode(chosen)).hexdigest()[:32]}"
 
 
 def identity_from_cache(
@@ -181,7 +196,7 @@ def identity_from_cache(
 ) -> Endpoint:
     """The endpoint with the identity and limits of the stored reply, without the network."""
     names_itself = KINDS[endpoint.kind].names_itself
-    body = cache.recall(endpoint.url) if cache and names_itself else None
+    body = cache.recall(_remembered_as(endpoint)) if cache and names_itself else None
     info = _parsed(body) if body else None
     if info is None:
         return endpoint

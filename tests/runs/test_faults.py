@@ -334,7 +334,7 @@ def test_a_bad_job_file_is_one_line_and_exit_2(workdir, textmill, number, extra,
 
 @pytest.mark.parametrize(
     ("number", "url"),
-    [(82, "http://user:pw@127.0.0.1:9"), (82, "http://example.com"), (82, "ftp://127.0.0.1")],
+    [(82, "http://user:pw@127.0.0.1:9"), (82, "http://93.184.216.34"), (82, "ftp://127.0.0.1")],
 )
 def test_fault_82_a_url_that_leaks_is_refused(workdir, textmill, number, url):
     (workdir / "in.jsonl").write_bytes(lines(GOOD))

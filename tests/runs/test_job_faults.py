@@ -61,7 +61,7 @@ CHANGES = [
     (82, "{url}", f"http://user:{CANARY}@127.0.0.1:9", "endpoint.url"),
     (82, "{url}", "http://user:pw@127.0.0.1:9", "must not hold a user or password"),
     (82, "{url}", "http://93.184.216.34", "must start with https://"),
-    (82, "{url}", "http://api.example.com", "must start with https://"),
+    (82, "{url}", "http://169.254.169.254", "is the metadata service of a cloud"),
     (83, 'path = "out.parquet"', 'path = "in.jsonl"', "output.path is the input"),
     (83, 'path = "out.parquet"', 'path = "out.parquet.run/runs/x.parquet"', "is in a run folder"),
     (84, 'path = "out.parquet"', 'path = "../out.parquet"', "leaves the folder of the job file"),

@@ -31,10 +31,20 @@ _PROVIDER_PATH = re.compile(
     r"/(?:cerebras|cohere/compatibility|deepinfra|featherless-ai|fireworks-ai/inference|groq|"
     r"novita|nscale|scaleway|together)(?:/v3|/openai)?(/v1(?:/openai)?/.+)"
 )
+_DEPLOYMENT_PATH = re.compile(r"/openai/deployments/[^/]+(/embeddings|/chat/completions)")
 
 
-def find(path: str, settings: Settings) -> tuple[Route, str] | None:
-    """The route of a POST and the model in its path; None for an unknown path."""
+def is_deployment(path: str) -> bool:
+    """True for a path of Azure OpenAI, whose key is in a header of its own."""
+    return _DEPLOYMENT_PATH.fullmatch(path) is not None
+
+
+def find(path: str, settings: Settings, version: str = "") -> tuple[Route, str] | None:
+    """The route of a POST and the model in its path; None for an unknown path, and for a deployment
+    without an `api-version`."""
+    match = _DEPLOYMENT_PATH.fullmatch(path)
+    if match and version:
+        return _FIXED[f"/v1{match[1]}"], ""
     route = _FIXED.get(path)
     if route is not None:
         return route, ""

@@ -90,7 +90,7 @@ def test_every_wrong_value_of_a_job_file_is_reported_at_once_in_its_order(tmp_pa
         f"{file} `parameters.model` is set by textmill itself",
         f'{file} endpoint.1.kind must be one of local, hf, tei, openai, got "openia" (did you mean `openai`?)',
         f"{file} endpoint.1.concurrency must be between 1 and 10,000, got 0",
-        f"{file} endpoint.openai.url must start with https://, or http:// for this machine",
+        f"{file} endpoint.openai.url must start with https://, or http:// in the own network",
         f"{file} endpoint.openai.api_key must be a reference, never the key itself",
         f'{file} run.until must be a time of day such as "06:00", got "25:00"',
         "--set guard.max_failed: must be between 0 and 1, got 7",

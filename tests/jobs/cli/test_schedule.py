@@ -177,10 +177,14 @@ def test_where_systemd_does_not_answer_the_files_are_written_and_one_line_says_h
     assert len(machine.left) == 3
 
 
-def test_a_key_by_variable_needs_a_file_and_no_key_is_read_or_written(machine, textmill, monkeypatch):
+@pytest.mark.parametrize("more", ['api_key = { env = "MILL_KEY" }', 'proxy = { env = "MILL_KEY" }',
+                                  'headers = { X-Key = { env = "MILL_KEY" } }'])  # fmt: skip
+def test_a_key_by_variable_needs_a_file_and_no_key_is_read_or_written(
+    machine, textmill, monkeypatch, more
+):
     machine.with_systemd()
     monkeypatch.setenv("MILL_KEY", "canary-secret")
-    job = machine.job(kind="openai", more='api_key = { env = "MILL_KEY" }')
+    job = machine.job(kind="openai", more=more)
     ran = textmill("schedule", "add", job, "--at", "02:00", "--yes")
     path = machine.folder / "home" / "config" / "textmill" / "env"
     assert f"EnvironmentFile=-{path}\n" in ran.out

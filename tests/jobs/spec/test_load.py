@@ -621,12 +621,15 @@ def test_a_url_is_kept_without_the_slash_at_its_end(url: str, kept: str) -> None
         ("https://example.com\\me:hunter2@x", "must be ASCII without blanks or backslashes"),
         ("https://exam ple.com", "must be ASCII without blanks or backslashes"),
         ("https://ｌocalhost", "must be ASCII without blanks or backslashes"),
-        ("https://example.com/v1?key=hunter2", "must not hold a query or fragment (`?`, `#`)"),
-        ("https://example.com/#", "must not hold a query or fragment (`?`, `#`)"),
-        ("ftp://example.com", "must start with https://, or http:// for this machine"),
-        ("example.com/v1", "must start with https://, or http:// for this machine"),
+        ("https://example.com/v1?key=hunter2", "must not hold a secret in its query"),
+        ("https://example.com/v1?a=1&a=2", "must not hold a fragment (`#`), or a query with a name twice"),
+        ("https://example.com/#", "must not hold a fragment (`#`), or a query with a name twice"),
+        ("ftp://example.com", "must start with https://, or http:// in the own network"),
+        ("example.com/v1", "must start with https://, or http:// in the own network"),
         ("https://", "has no valid host and port"),
         ("https://example.com:0", "has no valid host and port"),
+        ("http://127.1", "has no whole address, got host `127.1`"),
+        ("http://2130706433", "has no whole address, got host `2130706433`"),
         ("https://example.com:99999", "is not a URL"),
         ("https://[::1]hunter2", "is not a URL|has no valid host and port"),
         ("https://example.com/v1/../admin", "must be a plain path, without `..` or `%`"),
@@ -637,15 +640,29 @@ def test_a_url_is_refused_and_not_repeated(url: str, problem: str) -> None:
     assert text in {f"--set endpoint.url: {words}" for words in problem.split("|")}
 
 
-@pytest.mark.parametrize(
-    "host",
-    ["example.com", "localhost.example.com", "127.0.0.1.example.com", "10.0.0.1", "127.1",
-     "2130706433", "0.0.0.0", "[fe80::1]"],
-)  # fmt: skip
-def test_plain_http_is_for_this_machine_only(host: str) -> None:
-    assert refusal(written(EMBED), ("endpoint.url", f"http://{host}/v1")) == (
-        "--set endpoint.url: must start with https://, http:// is for this machine only, "
-        f"got host `{host.strip('[]')}`"
+@pytest.mark.parametrize("host", ["8.8.8.8", "[2606:4700::1111]", "[::ffff:8.8.8.8]"])
+def test_plain_http_to_a_public_address_is_refused_when_the_job_is_read(host: str) -> None:
+    public = written(EMBED | {"endpoint.url": f"http://{host}/v1"})
+    assert "endpoint.url must start with https://: " in refusal(public)
+    allowed = load(public, [("endpoint.allow_http", "true")])
+    assert allowed.endpoints[0].url == f"http://{host}/v1"
+
+
+@pytest.mark.parametrize("host", ["gpu-box", "gpu.example.com", "10.1.2.3", "[fd00::7]", "100.64.0.9"])
+def test_plain_http_is_read_for_the_own_network_and_for_names_which_are_not_looked_up(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socket.getaddrinfo", None)
+    url = f"http://{host}:8000/v1"
+    assert load(written(EMBED | {"endpoint.url": url})).endpoints[0].url == url
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_the_metadata_service_of_a_cloud_is_never_an_endpoint(scheme: str) -> None:
+    path = written(EMBED | {"endpoint.url": f"{scheme}://169.254.169.254/latest"})
+    assert refusal(path, ("endpoint.allow_http", "true")) == (
+        "job.toml: endpoint.url must not be used: 169.254.169.254 is the metadata service of a cloud, "
+        "which is no endpoint"
     )
 
 
