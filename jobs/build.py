@@ -6,7 +6,7 @@ them as callables and depends on none of their names.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ import chunkers
 from aggregators import AGGREGATORS
 from aggregators import REVISIONS as AGGREGATOR_REVISIONS
 from chunkers.boundaries.scan import sentences
+from chunkers.boundaries.tables import with_headers
 from chunkers.tokens.tokenizers import check_tokenizer, tokenizer
 from jobs.home import home, home_to_read
 from jobs.secrets import resolve
@@ -26,8 +27,9 @@ from pipeline.endpoints.kinds import KINDS
 from pipeline.errors import UsageError
 from pipeline.limits.descriptors import allow, bounds
 from pipeline.prepare.pipeline import Chunking, Output, Pipeline, Prompt, Routing
-from pipeline.prepare.prompts import columns_of, renderer
-from pipeline.records import Budget, Chunk, Chunker, Endpoint, Guard, Price, Stop
+from pipeline.prepare.prefixes import Embed
+from pipeline.prepare.prompts import columns_of
+from pipeline.records import Budget, Chunk, Endpoint, Guard, Price, Stop
 from pipeline.source.files import InputSpec
 from pipeline.tasks import TASKS
 from pipeline.text import canonical_url, many
@@ -41,7 +43,7 @@ def build(job: Job, *, with_secret: bool = True, changes: str | None = None) -> 
     """
     aggregator = AGGREGATORS[job.aggregate.method](TASKS[job.task].column)
     check_tokenizer(tokenizer_name(job))
-    prompted = columns_of(job.prompt) if job.prompt else ()
+    prompted = columns_of(job.prompt or job.embed.passage_prefix or "")
     rule_columns = [r.column for r in job.rules if r.column not in prompted]
     optional = tuple(dict.fromkeys(rule_columns))
     keep = job.input.keep
@@ -61,15 +63,15 @@ def build(job: Job, *, with_secret: bool = True, changes: str | None = None) -> 
             for_json=job.output.format in ("jsonl", "stream"),
         ),
         chunking=Chunking(
-            chunk=chunker(job),
+            cut=cut(job),
+            size=job.chunk.size,
             max_tokens=max_own_tokens(job),
             split=lambda text, size: _split_text(job, text, size),
             sentences=sentences,
+            with_headers=with_headers if job.chunk.repeat_header else None,
         ),
-        prompt=Prompt(
-            render=renderer(job.prompt),
-            count_tokens=partial(_count, tokenizer_name(job)) if job.prompt else None,
-        ),
+        prompt=Prompt(template=job.prompt, count_tokens=partial(_count, tokenizer_name(job))),
+        embed=Embed(job.embed.query_prefix, job.embed.passage_prefix),
         endpoints=tuple(endpoint(job, spec, with_secret=with_secret) for spec in job.endpoints),
         routing=Routing(policy=job.route, rules=job.rules),
         aggregator=aggregator,
@@ -119,7 +121,7 @@ def within_descriptors(pipeline: Pipeline) -> tuple[Pipeline, str]:
     )
 
 
-def chunker(job: Job) -> Chunker:
+def chunker(job: Job) -> Callable[..., Iterator[Chunk]]:
     """The chunker of the job, with its size, overlap and tokenizer."""
     options: dict[str, Any] = {}
     if job.chunk.method == "semantic":
@@ -140,6 +142,20 @@ def chunker(job: Job) -> Chunker:
         tokenizer=tokenizer_name(job),
         **options,
     )
+
+
+def cut(job: Job) -> Callable[[str, int], Iterator[Chunk]]:
+    """The function that cuts a text into chunks of at most this many tokens. Where they are fewer
+    than `chunk.size`, a large overlap shrinks with them."""
+    size, overlap, chunk = job.chunk.size, job.chunk.overlap, chunker(job)
+
+    def chunks(text: str, room: int) -> Iterator[Chunk]:
+        if room == size:
+            return chunk(text)
+        shared = min(overlap, max(room // 2, overlap * room // size))
+        return chunk(text, size=room, overlap=shared)
+
+    return chunks
 
 
 def _count(name: str, text: str) -> int:

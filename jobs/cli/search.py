@@ -11,7 +11,7 @@ import click
 from msgspec.structs import replace
 
 from jobs.cli.job_options import GroupedCommand, JobSettings, job_options, pairs
-from jobs.cli.shell import command, print_json
+from jobs.cli.shell import command, print_json, print_message
 from jobs.spec.job import KEY
 from pipeline.endpoints.kinds import KINDS
 from pipeline.errors import EndpointError, OutageError, RefusedError, UsageError
@@ -79,6 +79,9 @@ def search(
         # Only the endpoint of the job is used; the output is a valid input path.
         flags = {**settings.flags, "input.path": output, "output.path": "-"}
         job = replace(settings, flags=flags).load(job_path or "embed", needs_output=False)
+    if prefix := tags.get("textmill.query_prefix", ""):
+        print_message(f"prefix `{printable(prefix)}` before the question, as the output says")
+        question = prefix + question
     vector = _embed_locally(question, model, tags["textmill.task"])
     if vector is None:
         vector = anyio.run(_embed, question, model, job, output)

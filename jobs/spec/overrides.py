@@ -63,7 +63,7 @@ def override(
     locations.typed[full] = place
     if not (full in types or sections or reference or free or later):
         raise locations.unknown(full, keys)
-    is_text = types.get(full) in ("string", "slug")
+    is_text = types.get(full) in ("string", "text", "slug")
     if isinstance(value, str) and not (is_text and not place.startswith("--set")):
         value = read_value(
             value, "string" if reference else types.get(full) or "any", full, locations
