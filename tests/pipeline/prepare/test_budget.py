@@ -102,7 +102,7 @@ def test_a_piece_of_a_chunk_that_a_service_refuses_has_the_header_of_its_table()
     assert "".join(text[p.start_char : p.end_char] for p in pieces) == text[chunk.start_char : chunk.end_char]
     assert {piece.header for piece in pieces} == {(0, len(head))}
     first = prepare_document(made, document(text)).requests[0].chunk
-    assert [piece.header for piece in made.pieces(document(text), first)][0] is None
+    assert made.pieces(document(text), first)[0].header is None
     assert {piece.header for piece in made.pieces(document(text), first)[1:]} == {(0, len(head))}
 
 
