@@ -20,7 +20,7 @@ from jobs.spec.job import KEYS
 from pipeline.disk.durable import storage_errors
 from pipeline.errors import UsageError
 from pipeline.records import Document, RowRef
-from pipeline.source.files import JSONL, PARQUET, READABLE, TEXT, is_s3
+from pipeline.source.files import READABLE, TEXT, family, is_s3
 from pipeline.text import many, printable
 
 if TYPE_CHECKING:
@@ -268,8 +268,7 @@ def _factory(pipeline: Pipeline) -> RequestFactory:
 
 def _is_rows(source: str) -> bool:
     """True for a table of documents: JSONL or Parquet, a folder or a pattern of them."""
-    is_table = source.lower().endswith(JSONL + PARQUET)
-    return is_table or is_s3(source) or Path(source).is_dir()
+    return family(source) is not None or is_s3(source) or Path(source).is_dir()
 
 
 def _may_be_job(path: Path) -> bool:

@@ -89,7 +89,7 @@ def require_columns(spec: InputSpec, place: str, names: Sequence[str]) -> None:
     if spec.id is not None:
         required.insert(0, ("input.id", spec.id))
     required += [
-        ("the prompt or a rule", name) for name in spec.fields if name not in spec.optional
+        ("the prompt, a prefix or a rule", name) for name in spec.fields if name not in spec.optional
     ]
     for key, name in required:
         if name not in names:
