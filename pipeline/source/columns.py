@@ -88,9 +88,8 @@ def require_columns(spec: InputSpec, place: str, names: Sequence[str]) -> None:
     required = [("input.text", spec.text), *(("input.keep", name) for name in spec.keep or ())]
     if spec.id is not None:
         required.insert(0, ("input.id", spec.id))
-    required += [
-        ("the prompt, a prefix or a rule", name) for name in spec.fields if name not in spec.optional
-    ]
+    readers = "the prompt, a prefix or a rule"
+    required += [(readers, name) for name in spec.fields if name not in spec.optional]
     for key, name in required:
         if name not in names:
             near = get_close_matches(name, names, 1)

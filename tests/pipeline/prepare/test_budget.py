@@ -5,12 +5,14 @@ import json
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
+from msgspec.structs import replace
 
 from chunkers.tokens.tokenizers import tokenizer
 from jobs.build import build
 from jobs.spec.load import load
 from pipeline.errors import UsageError
 from pipeline.prepare.factory import RequestFactory
+from pipeline.prepare.pipeline import parts_fingerprint, settings_in_effect
 from pipeline.prepare.prompts import renderer
 from pipeline.prepare.requests import prepare, prepare_document
 from pipeline.records import SOLE, Chunk, Document, RowRef
@@ -142,3 +144,13 @@ def test_an_overlap_shrinks_with_the_room_only_where_it_must():
     starts = [request.chunk.start_char for request in few]
     assert starts == sorted(set(starts)) and len(few) < 60
     assert made.request(document("x"), Chunk(0, 1, 1), SOLE).input == ": x"
+
+
+def test_rows_of_another_prefix_are_not_reused_also_where_only_the_server_changed_it():
+    flags = {"input.path": "x.jsonl", "endpoint.kind": "openai", "endpoint.model": "intfloat/e5-base-v2"}
+    made = build(load("embed", flags=flags, needs_output=False), with_secret=False)
+    (endpoint,) = made.endpoints
+    adding = replace(endpoint, adds_prompt=True)
+    assert parts_fingerprint(made, [endpoint]) != parts_fingerprint(made, [adding])
+    assert settings_in_effect(made, [endpoint])["embed.passage_prefix"] == "passage: "
+    assert "embed.passage_prefix" not in settings_in_effect(made, [adding])
