@@ -21,7 +21,7 @@ from pipeline.source.scan import survey
 WORDS = st.sampled_from(["weir", "lock", "Oxmead", "水闸", "汛期", "1,204", "m³", "ferry"])
 SENTENCE = st.lists(WORDS, min_size=1, max_size=30).map(lambda words: " ".join(words) + ". ")
 ROW = st.lists(WORDS, min_size=2, max_size=2).map(lambda cells: f"| {cells[0]} | {cells[1]} |\n")
-TABLE = st.tuples(ROW, st.lists(ROW, min_size=1, max_size=40)).map(
+TABLE = st.tuples(ROW, st.lists(ROW, min_size=1, max_size=6).map(lambda rows: rows * 8)).map(
     lambda table: f"\n{table[0]}|---|--:|\n{''.join(table[1])}\n"
 )
 TEXT = st.lists(SENTENCE | TABLE | st.just("\n\n# Levels of the weir\n\n"), min_size=1, max_size=8).map("".join)
@@ -85,6 +85,17 @@ def test_every_later_chunk_of_a_table_is_sent_with_its_header():
     assert all(part.startswith(head) for part in parts[1:])
     plain = factory(chunk__size=64, chunk__overlap=0)
     assert sum("| place" in r.input for r in prepare_document(plain, document(text)).requests) == 1
+
+
+@pytest.mark.parametrize("method", ["structure", "markdown", "fixed"])
+def test_a_full_chunk_is_cut_again_where_a_header_makes_it_too_long(method):
+    head = "| place | level |\n|---|--:|\n"
+    text = head + "".join(f"| lock {n} | {n * 7} mm |\n" for n in range(60))
+    made = factory(chunk__size=64, chunk__overlap=0, chunk__repeat_header=True, chunk__method=method)
+    requests = prepare_document(made, document(text)).requests
+    assert {r.chunk.header for r in requests[1:]} == {(0, len(head))}
+    assert max(count(r.input) for r in requests) <= 64
+    assert "".join(text[r.chunk.start_char : r.chunk.end_char] for r in requests) == text
 
 
 def test_a_header_of_more_than_half_a_chunk_is_not_repeated():
