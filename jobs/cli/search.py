@@ -15,6 +15,7 @@ from jobs.cli.shell import command, print_json, print_message
 from jobs.spec.job import KEY
 from pipeline.endpoints.kinds import KINDS
 from pipeline.errors import EndpointError, OutageError, RefusedError, UsageError
+from pipeline.prepare.prefixes import SERVICE_PARAMETERS
 from pipeline.records import Answer, Chunk, Endpoint, Failure, Request
 from pipeline.tasks import TASKS
 from pipeline.text import printable
@@ -79,6 +80,7 @@ def search(
         # Only the endpoint of the job is used; the output is a valid input path.
         flags = {**settings.flags, "input.path": output, "output.path": "-"}
         job = replace(settings, flags=flags).load(job_path or "embed", needs_output=False)
+        _note_parameters(job, settings)
     if prefix := tags.get("textmill.query_prefix", ""):
         print_message(f"prefix `{printable(prefix)}` before the question, as the output says")
         question = prefix + question
@@ -121,6 +123,16 @@ def _check_flags(settings: JobSettings, model: str) -> None:
                 f"--kind {settings.flags['endpoint.kind']} needs --{name} as well",
                 hint=f"the output was embedded with {printable(model)}",
             )
+
+
+def _note_parameters(job: Job, settings: JobSettings) -> None:
+    """Names a parameter that makes the service read the question as it reads passages."""
+    typed = {key for key, _ in pairs(settings.overrides)}
+    for name in sorted(SERVICE_PARAMETERS & set(job.parameters)):
+        if (key := f"parameters.{name}") not in typed:
+            value = printable(str(job.parameters[name]), 60)
+            hint = f"--set {key}=VALUE changes it"
+            print_message(f"the question is sent with {key} = {value}; {hint}")
 
 
 def _embed_locally(question: str, model: str, task: str) -> NDArray[np.float32] | None:

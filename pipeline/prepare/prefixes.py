@@ -108,7 +108,7 @@ def prefixes_in_effect(embed: Embed, endpoints: Sequence[Endpoint]) -> Prefixes:
     adds_one = not SERVICE_PARAMETERS.isdisjoint(first.parameters) or any(
         endpoint.adds_prompt for endpoint in endpoints
     )
-    wanted = Prefixes() if adds_one else prefixes_of(first.model)
+    wanted = Prefixes() if adds_one else prefixes_of(_model(endpoints))
     return Prefixes(
         wanted.query if embed.query_prefix is None else embed.query_prefix,
         wanted.passage if embed.passage_prefix is None else embed.passage_prefix,
@@ -120,5 +120,10 @@ def prefix_note(embed: Embed, endpoints: Sequence[Endpoint]) -> str:
     passage = prefixes_in_effect(embed, endpoints).passage
     if not passage or embed.passage_prefix is not None:
         return ""
-    model = printable(endpoints[0].model, 100)
+    model = printable(_model(endpoints), 100)
     return f'prefix `{printable(passage)}` for {model}; embed.passage_prefix = "" turns it off'
+
+
+def _model(endpoints: Sequence[Endpoint]) -> str:
+    """The model of all of them; a replica may leave it to the other to name it."""
+    return next((endpoint.model for endpoint in endpoints if endpoint.model), "")

@@ -107,6 +107,13 @@ def test_no_prefix_beside_a_prompt_name(rows, mock, textmill):
     ran = textmill(*run(mock, "--set", "parameters.prompt_name=passage", kind="tei"))
     assert (ran.code, "prefix" in ran.err, output()[1]) == (0, False, {})
     assert not [text for text in sent(mock) if text.startswith("passage: ")]
+    ask = ("search", "v.parquet", "How high?")
+    (rows / "job.toml").write_text(
+        'task = "feature-extraction"\nparameters = { prompt_name = "passage" }\n'
+        f'[[endpoint]]\nkind = "tei"\nurl = "{mock.url}"\n')
+    line = "the question is sent with parameters.prompt_name = passage; --set parameters.prompt_name=VALUE changes it\n"
+    assert textmill(*ask, "--job", "job.toml").err == line
+    assert textmill(*ask, "--job", "job.toml", "--set", "parameters.prompt_name=query").err == ""
 
 
 def test_a_prefix_may_have_columns_and_the_section(rows, mock, textmill):

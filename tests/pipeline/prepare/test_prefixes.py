@@ -105,6 +105,7 @@ E5 = Prefixes("query: ", "passage: ")
     (Embed(), [endpoint(parameters={"dimensions": 64})], E5),
     (Embed(), [endpoint(adds_prompt=True)], Prefixes()),
     (Embed(), [endpoint(), endpoint(adds_prompt=True)], Prefixes()),
+    (Embed(), [endpoint(""), endpoint()], E5),
     (Embed(passage_prefix="p "), [endpoint(adds_prompt=True)], Prefixes("", "p ")),
     (Embed(), [endpoint(task="chat-completion")], Prefixes()),
 ])
