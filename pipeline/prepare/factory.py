@@ -49,7 +49,8 @@ class RequestFactory:
         self._render = self._budgeted if prompt is None else renderer(prompt)
         self._is_chunk = self._render is chunk_input
         self._has_section = "section" in placeholders_of(passage)
-        self._count = pipeline.prompt.count_tokens
+        # Fitting counts an input, and its request, made next, counts it again.
+        self._count = lru_cache(2)(pipeline.prompt.count_tokens)
         self._count_known = lru_cache(1024)(pipeline.prompt.count_tokens)
 
     def chunks(self, document: Document) -> Iterator[Chunk]:

@@ -172,15 +172,15 @@ def _open(factory: RequestFactory, document: Document) -> PreparedDocument | Lon
         return _isolated(document, factory.too_long(document))
     max_chunks = factory.guard.max_chunks
     chunks = islice(factory.chunks(document), max_chunks + 1)
-    first = [] if len(document.text) > SEGMENT_CHARS else list(islice(chunks, SEGMENT_REQUESTS))
+    short = 0 if len(document.text) > SEGMENT_CHARS else SEGMENT_REQUESTS
+    first = [factory.request(document, each, route) for each in islice(chunks, short)]
     further = next(chunks, None)
     if further is None and len(first) <= max_chunks:
-        return PreparedDocument(
-            document, [factory.request(document, each, route) for each in first]
-        )
+        return PreparedDocument(document, first)
     # All chunks are counted before the first request is paid for.
     spans = Spans(len(document.text))
-    spans.extend(chain(first, [] if further is None else [further], chunks))
+    given = (request.chunk for request in first)
+    spans.extend(chain(given, [] if further is None else [further], chunks))
     if len(spans) > max_chunks:
         return _isolated(document, f"more than guard.max_chunks = {many(max_chunks, 'chunk')}")
     return LongDocument(document, route, factory, spans)
