@@ -6,7 +6,7 @@ them as callables and depends on none of their names.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ import chunkers
 from aggregators import AGGREGATORS
 from aggregators import REVISIONS as AGGREGATOR_REVISIONS
 from chunkers.boundaries.scan import sentences
+from chunkers.boundaries.tables import with_headers
 from chunkers.tokens.tokenizers import check_tokenizer, tokenizer
 from jobs.home import home, home_to_read
 from jobs.secrets import Reference, resolve
@@ -27,12 +28,12 @@ from pipeline.endpoints.kinds import KINDS
 from pipeline.errors import UsageError
 from pipeline.limits.descriptors import allow, bounds
 from pipeline.prepare.pipeline import Chunking, Output, Pipeline, Prompt, Routing
+from pipeline.prepare.prefixes import Embed
 from pipeline.prepare.prompts import columns_of, renderer
 from pipeline.records import (
     Addition,
     Budget,
     Chunk,
-    Chunker,
     Document,
     Endpoint,
     Guard,
@@ -57,7 +58,7 @@ def build(
     """
     aggregator = AGGREGATORS[job.aggregate.method](TASKS[job.task].column)
     check_tokenizer(tokenizer_name(job))
-    prompted = columns_of(job.prompt) if job.prompt else ()
+    prompted = columns_of(job.prompt or job.embed.passage_prefix or "")
     rule_columns = [r.column for r in job.rules if r.column not in prompted]
     optional = tuple(dict.fromkeys(rule_columns))
     keep = job.input.keep
@@ -77,15 +78,15 @@ def build(
             for_json=job.output.format in ("jsonl", "stream"),
         ),
         chunking=Chunking(
-            chunk=chunker(job),
+            cut=cut(job),
+            size=job.chunk.size,
             max_tokens=max_own_tokens(job),
             split=lambda text, size: _split_text(job, text, size),
             sentences=sentences,
+            with_headers=with_headers if job.chunk.repeat_header else None,
         ),
-        prompt=Prompt(
-            render=renderer(job.prompt),
-            count_tokens=partial(_count, tokenizer_name(job)) if job.prompt else None,
-        ),
+        prompt=Prompt(template=job.prompt, count_tokens=partial(_count, tokenizer_name(job))),
+        embed=Embed(job.embed.query_prefix, job.embed.passage_prefix),
         endpoints=tuple(endpoint(job, spec, with_secret=with_secret) for spec in job.endpoints),
         routing=Routing(policy=job.route, rules=job.rules),
         aggregator=aggregator,
@@ -137,7 +138,7 @@ def within_descriptors(pipeline: Pipeline) -> tuple[Pipeline, str]:
     )
 
 
-def chunker(job: Job) -> Chunker:
+def chunker(job: Job) -> Callable[..., Iterator[Chunk]]:
     """The chunker of the job, with its size, overlap and tokenizer."""
     options: dict[str, Any] = {}
     if job.chunk.method == "semantic":
@@ -158,6 +159,20 @@ def chunker(job: Job) -> Chunker:
         tokenizer=tokenizer_name(job),
         **options,
     )
+
+
+def cut(job: Job) -> Callable[[str, int], Iterator[Chunk]]:
+    """The function that cuts a text into chunks of at most this many tokens. Where they are fewer
+    than `chunk.size`, a large overlap shrinks with them."""
+    size, overlap, chunk = job.chunk.size, job.chunk.overlap, chunker(job)
+
+    def chunks(text: str, room: int) -> Iterator[Chunk]:
+        if room == size:
+            return chunk(text)
+        shared = min(overlap, max(room // 2, overlap * room // size))
+        return chunk(text, size=room, overlap=shared)
+
+    return chunks
 
 
 def _count(name: str, text: str) -> int:
@@ -214,10 +229,14 @@ _PROBE = "The weir was repaired in spring, and the water has been clear since th
 
 
 def probe(job: Job) -> Request:
-    """A request like those of the job, with a fixed sentence; columns of its prompt are empty."""
+    """A request like those of the job, with a fixed sentence; columns of its prompt are empty.
+
+    A prefix that the model wants is left out: it changes what a vector means, not whether one
+    comes.
+    """
     whole = Chunk(0, len(_PROBE), 0)
     document = Document(b"", None, _PROBE, {}, "", 0, RowRef(None, 0))
-    rendered = renderer(job.prompt)(document, whole)
+    rendered = renderer(job.prompt or "{chunk}")(document, whole)
     return Request(b"", rendered, _count(tokenizer_name(job), rendered), whole)
 
 

@@ -22,7 +22,7 @@ from pipeline.comparisons import ForeignAnswers
 from pipeline.plan import with_cached_identities
 from pipeline.prepare.factory import RequestFactory
 from pipeline.prepare.long_documents import PreparedDocument
-from pipeline.prepare.pipeline import Pipeline
+from pipeline.prepare.pipeline import Pipeline, settings_in_effect
 from pipeline.prepare.prompts import chunk_text
 from pipeline.prepare.requests import prepare_document, split
 from pipeline.records import Document, Endpoint, Request, Split
@@ -173,7 +173,7 @@ def _changed_settings(
         return None
     input_settings = manifest.get("input_settings")
     changed = (
-        differences(input_settings, pipeline.input_settings)
+        differences(input_settings, settings_in_effect(pipeline, endpoints))
         if isinstance(input_settings, dict)
         else []
     )

@@ -62,6 +62,8 @@ class Chunk(Struct, frozen=True):
     end_char: int
     tokens: int
     section: str | None = None
+    header: tuple[int, int] | None = None
+    """The span of the header of its table, which precedes it in the request, and only there."""
 
 
 class Route(Struct, frozen=True):
@@ -335,6 +337,8 @@ class Endpoint(Struct, frozen=True):
     """True: it gets a request only after the others failed it or while they are paused."""
     replica_of: str = ""
     """The endpoint that serves the same model: they share keys and load."""
+    adds_prompt: bool = False
+    """True: its server puts a text before each input, as its `/info` says."""
     origin: str = ""
     """What its answers come from: the model and revision as its server names them, else its URL;
     empty if the identity needs no further evidence. Answers of two origins are compared."""

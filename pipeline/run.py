@@ -40,9 +40,10 @@ from pipeline.parts.guards import check_dimension, check_removed
 from pipeline.parts.retyped import retyped_ids_named
 from pipeline.parts.reuse import Reuse, plan_reuse
 from pipeline.plan import plan_requests
-from pipeline.prepare.factory import RequestFactory
+from pipeline.prepare.factory import MIN_SPLIT_TOKENS, RequestFactory
 from pipeline.prepare.pipeline import Pipeline, parts_fingerprint
-from pipeline.prepare.requests import MIN_SPLIT_TOKENS, prepare
+from pipeline.prepare.prefixes import prefix_note
+from pipeline.prepare.requests import prepare
 from pipeline.runs.drift import comparison, references
 from pipeline.runs.folder import RunRecord, runs_of
 from pipeline.runs.interrupts import Interrupts
@@ -122,6 +123,8 @@ class _Run(NamedTuple):
                 )
             )
             factory = RequestFactory(pipeline, connections.endpoints)
+            if note := prefix_note(pipeline.embed, factory.endpoints):
+                self.emit(events.Warned(note))
             sink = stack.enter_context(closing(self.open_sink(surveyed, factory)))
             reuse = await self.find_reuse(surveyed, factory, sink)
             target = Target(sink, reuse, pipeline.dimension or reuse.dimension)
@@ -158,7 +161,6 @@ class _Run(NamedTuple):
     def open_sink(self, surveyed: Survey, factory: RequestFactory) -> Sink:
         """Prepares the new output beside the published one."""
         pipeline = self.pipeline
-        model = model_name(factory.endpoints[0])
         sink = self.stages.sink = Sink(
             output=pipeline.output.path,
             # Not the run's id: a kill between the rename and the last line of the manifest leaves
@@ -167,7 +169,7 @@ class _Run(NamedTuple):
             survey=surveyed,
             columns=pipeline.aggregator.columns,
             per_chunk=pipeline.aggregator.per_chunk,
-            metadata=pipeline.output.metadata | {"textmill.model": model},
+            metadata=pipeline.output.metadata | _model_metadata(factory),
             dimension=pipeline.dimension,
             fingerprint=parts_fingerprint(pipeline, factory.endpoints),
             answered_only=pipeline.output.answered_only,
@@ -300,6 +302,16 @@ class _Run(NamedTuple):
             parts=[(part.path.name, part.header.sha256) for part in target.sink.published],
         )
         record.end(3 if counts.failed + counts.partial else 0, rows)
+
+
+def _model_metadata(factory: RequestFactory) -> dict[str, str]:
+    """What a reader of the vectors must know: their model, and the texts before its inputs."""
+    prefixes = factory.prefixes
+    metadata = {"textmill.model": model_name(factory.endpoints[0])}
+    if prefixes.query or prefixes.passage:
+        metadata["textmill.query_prefix"] = prefixes.query
+        metadata["textmill.passage_prefix"] = prefixes.passage
+    return metadata
 
 
 @contextmanager

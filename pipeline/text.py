@@ -1,4 +1,4 @@
-"""Makes text from outside safe for a terminal, a log or a report; and counts nouns.
+"""Makes text from outside safe for a terminal, a log or a report; counts nouns; finds placeholders.
 
 Documents, servers and file names can hold control, ANSI and bidi characters that change what a
 terminal shows; they appear as escapes instead.
@@ -87,6 +87,16 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+PLACEHOLDER = re.compile(r"\{\{([^\W\d]\w*)\}\}|\{([^\W\d]\w*)\}")
+"""A name in braces, the second group, or one that is meant literally, the first group."""
+
+
+def placeholders_of(template: str) -> tuple[str, ...]:
+    """The names that are filled in, in order, each once."""
+    names = [match[2] for match in PLACEHOLDER.finditer(template) if match[2]]
+    return tuple(dict.fromkeys(names))
 
 
 _PORTS = {"http": 80, "https": 443}

@@ -56,6 +56,19 @@ def test_the_job_file_page_says_what_the_table_of_kinds_says(key, named):
     assert sorted(shown) == sorted(named)
 
 
+def test_the_table_of_prefixes_says_what_is_sent_and_has_every_family():
+    from pipeline.prepare.prefixes import FAMILIES, Prefixes, plain_name, prefixes_of
+
+    page = (ROOT / "docs" / "embedding.md").read_text("utf-8").partition("## Known families")[2]
+    names, cell = set(), r"((?:[^|\\\n]|\\.)*) ?"
+    for models, *texts in re.findall(rf"^\| (`.+?`) \| {cell}\| {cell}\|$", page, re.MULTILINE):
+        wanted = [text.strip().strip("`").replace("\\n", "\n").replace("\\|", "|") for text in texts]
+        for name in re.findall("`([^`]+)`", models):
+            assert prefixes_of(name) == Prefixes(*wanted), name
+            names.add(plain_name(name))
+    assert not [family for family in FAMILIES if not any(re.fullmatch(family, name) for name in names)]
+
+
 def anchors(page):
     """The anchors of a page's headings, as GitHub makes them."""
     plain = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,8 @@ from jobs.display.chunks_page import ChunkedDocument, ChunkSettings, page
 from jobs.spec.job import KEYS
 from pipeline.disk.durable import storage_errors
 from pipeline.errors import UsageError
-from pipeline.source.files import JSONL, PARQUET, is_s3
+from pipeline.records import Document, RowRef
+from pipeline.source.files import READABLE, TEXT, family, is_s3
 from pipeline.text import many, printable
 
 if TYPE_CHECKING:
@@ -27,13 +28,12 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from jobs.spec.job import Job
+    from pipeline.prepare.factory import RequestFactory
     from pipeline.prepare.pipeline import Pipeline
     from pipeline.source.survey import Survey
 
-TEXT_FILES = (".txt", ".md", ".markdown", ".rst", ".html", ".htm")
-"""Names with these are files also where there is none; others may name a template."""
 JOB_FILES = (".toml", "")
-"""Only files with these can be jobs."""
+"""Only files with these can be jobs; a name without a suffix may be that of a template."""
 PAGES = (".html", ".htm")
 
 COLOURS = ("cyan", "green")
@@ -60,6 +60,9 @@ def chunks(
         if html != "-" and not html.lower().endswith(PAGES):
             raise UsageError(f"--html = {printable(html)} must end in .html, or be -")
     with _chunked_documents(source, settings) as (chunking, documents, total):
+        if html is None:  # the page has them
+            facts = chunking.facts().items()
+            print_message(", ".join(f"{name} {fact}" for name, fact in facts))
         has_id = "input.id" in settings.flags
         chosen = _choose(documents, only, chunking.source, has_id=has_id)
         if html is not None:
@@ -117,6 +120,8 @@ def _print_json(documents: Iterator[ChunkedDocument]) -> Iterator[str]:
             yield document.error
         for chunk in document.chunks:
             record = {"id": document.name, **msgspec.structs.asdict(chunk)}
+            if chunk.header is None:
+                del record["header"]
             record["text"] = document.text[chunk.start_char : chunk.end_char]
             print_json(record)
 
@@ -203,6 +208,7 @@ def _chunked_documents(
 ) -> Iterator[tuple[ChunkSettings, Iterator[ChunkedDocument], int | None]]:
     """The chunk settings, the documents as they are read, and their number, if it is known."""
     from jobs.build import build, tokenizer_name
+    from jobs.cli.streams import with_input_file
     from pipeline.source.scan import survey
 
     input_path = settings.flags.get("input.path")
@@ -210,65 +216,71 @@ def _chunked_documents(
         if input_path is None:
             raise UsageError("chunks needs a file or a job", hint="textmill chunks report.md")
         source = str(input_path)
-    is_file = source == "-" or _is_rows(source) or _is_text(source)
+    is_text = source.lower().endswith(TEXT)
+    is_file = source == "-" or is_text or _is_rows(source)
     if is_file and input_path is not None and input_path != source:
         raise UsageError(f"{printable(source)}: --input names another file", hint="use one of them")
-    if is_file:
-        # o200k_base needs no extra. A job can name the tokenizer of its model.
-        flags = {"chunk.tokenizer": "o200k_base", **settings.flags, "input.path": source}
-        settings = replace(settings, flags=flags)
-    job = settings.load("embed" if is_file else source, needs_output=False)
-    chunking = ChunkSettings(
-        "standard input" if source == "-" else source,
-        job.chunk.method,
-        job.chunk.size,
-        job.chunk.overlap,
-        tokenizer_name(job),
-    )
-    if _is_text(source):
-        yield (
-            chunking,
-            iter([_chunk_document(job, Path(source).name, _text(Path(source), source))]),
-            1,
+    if not is_file and not _may_be_job(Path(source)):
+        raise UsageError(
+            f"{printable(source)}: unknown kind of file, neither rows ({READABLE}) "
+            f"nor one text ({', '.join(TEXT)}) nor a job file (.toml)",
+            hint="convert it to Markdown or plain text, or pass a text to `textmill chunks -`",
         )
-        return
-    from jobs.cli.streams import with_input_file
-
-    with with_input_file(job) as job:
-        if source == "-" and _is_plain(Path(job.input.path)):
-            text = _text(Path(job.input.path), chunking.source)
-            yield chunking, iter([_chunk_document(job, chunking.source, text)]), 1
+    if is_file:
+        settings = replace(settings, flags={**settings.flags, "input.path": source})
+    job = settings.load("embed" if is_file else source, needs_output=False)
+    name = "standard input" if source == "-" else Path(source).name
+    with nullcontext(job) if is_text else with_input_file(job) as job:
+        try:
+            pipeline = build(job, with_secret=False)
+        except UsageError as error:
+            if is_file and job.chunk.tokenizer is None:
+                error.hint = f"{error.hint}, or --tokenizer o200k_base"
+            raise
+        factory = _factory(pipeline)
+        chunking = ChunkSettings(
+            "standard input" if source == "-" else source,
+            job.chunk.method,
+            job.chunk.size,
+            job.chunk.overlap,
+            tokenizer_name(job),
+            factory.prefixes.passage,
+        )
+        if is_text or (source == "-" and _is_plain(Path(job.input.path))):
+            text = _text(Path(source if is_text else job.input.path), chunking.source)
+            document = Document(b"", name, text, {}, name, 0, RowRef(None, 0))
+            yield chunking, iter([_chunk_document(job, factory, document)]), 1
             return
-        pipeline = build(job, with_secret=False)
         surveyed = run_interruptibly(lambda: survey(pipeline.input))
-        yield chunking, _documents(job, pipeline, surveyed), surveyed.rows
+        yield chunking, _documents(job, factory, surveyed), surveyed.rows
+
+
+def _factory(pipeline: Pipeline) -> RequestFactory:
+    """The requests of a run of this job, with what its servers said about their models so far."""
+    from pipeline.cache.read_only import open_to_read
+    from pipeline.plan import with_cached_identities
+    from pipeline.prepare.factory import RequestFactory
+
+    cache = open_to_read(pipeline.answers)
+    with closing(cache) if cache else nullcontext():
+        return RequestFactory(pipeline, with_cached_identities(pipeline, cache))
 
 
 def _is_rows(source: str) -> bool:
     """True for a table of documents: JSONL or Parquet, a folder or a pattern of them."""
-    is_table = source.lower().endswith(JSONL + PARQUET)
-    return is_table or is_s3(source) or Path(source).is_dir()
+    return family(source) is not None or is_s3(source) or Path(source).is_dir()
 
 
-def _is_text(source: str) -> bool:
-    """True for a file that is one text: every file that is neither rows nor a job."""
-    path = Path(source)
-    if source == "-" or _is_rows(source):
-        return False
-    if path.is_file():
-        return path.suffix.lower() not in JOB_FILES or not _is_job(path)
-    # A name without a file may be that of a template.
-    return path.suffix.lower() in TEXT_FILES
-
-
-def _is_job(path: Path) -> bool:
-    """True if a file has a section of a job file, or is a .toml file that cannot be parsed."""
+def _may_be_job(path: Path) -> bool:
+    """True for a .toml file, for a file without a suffix that has a section of a job file, and for
+    a name without a file, which may be that of a template."""
+    if path.suffix.lower() not in JOB_FILES or path.suffix or not path.is_file():
+        return path.suffix.lower() in JOB_FILES
     try:
         sections = tomllib.loads(path.read_text("utf-8")).keys()
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
-        return bool(path.suffix)  # loading it as a job says what is wrong
-    known = {key.name.partition(".")[0] for key in KEYS}
-    return bool(path.suffix and not sections) or not known.isdisjoint(sections)
+        return False
+    return not {key.name.partition(".")[0] for key in KEYS}.isdisjoint(sections)
 
 
 def _is_plain(spooled: Path) -> bool:
@@ -286,24 +298,26 @@ def _text(path: Path, address: str) -> str:
         raise UsageError(f"{printable(address)}: cannot be read: {problem}") from None
 
 
-def _documents(job: Job, pipeline: Pipeline, surveyed: Survey) -> Iterator[ChunkedDocument]:
+def _documents(job: Job, factory: RequestFactory, surveyed: Survey) -> Iterator[ChunkedDocument]:
     from pipeline.source.documents import read
 
     for documents in read(surveyed):
         for document in documents:
-            name = document.address if document.id is None else str(document.id)
-            if document.text is None:
-                yield ChunkedDocument(name, error=f"{document.address}: {document.error}")
-            else:
-                yield _chunk_document(job, name, document.text)
+            yield _chunk_document(job, factory, document)
 
 
-def _chunk_document(job: Job, name: str, text: str) -> ChunkedDocument:
+def _chunk_document(job: Job, factory: RequestFactory, document: Document) -> ChunkedDocument:
+    """The chunks that a run sends for a document."""
     from chunkers.tokens.tokenizers import tokenizer
-    from jobs.build import chunker, tokenizer_name
+    from jobs.build import tokenizer_name
+    from pipeline.prepare.requests import prepare_document
 
-    count = tokenizer(tokenizer_name(job)).count
-    chunks = list(chunker(job)(text))
+    name = document.address if document.id is None else str(document.id)
+    prepared = prepare_document(factory, document)
+    if prepared.document.error is not None:
+        return ChunkedDocument(name, error=f"{document.address}: {prepared.document.error}")
+    text, count = document.text or "", tokenizer(tokenizer_name(job)).count
+    chunks = [request.chunk for request in prepared.requests]
     covered, shared = 0, []
     for chunk in chunks:
         overlap = text[chunk.start_char : min(covered, chunk.end_char)]

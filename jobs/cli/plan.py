@@ -71,6 +71,8 @@ def show_plan(source: str, settings: JobSettings, *, as_json: bool) -> int:
     from jobs.cli.streams import with_input_file
     from pipeline.cache.read_only import open_to_read
     from pipeline.plan import plan as make_plan
+    from pipeline.plan import with_cached_identities
+    from pipeline.prepare.prefixes import prefix_note
     from pipeline.source.scan import survey
 
     job = settings.load(source, needs_output=False)
@@ -91,6 +93,8 @@ def show_plan(source: str, settings: JobSettings, *, as_json: bool) -> int:
         )
         for each in estimate.compared:
             print(_comparison_line(each))
+    if note := prefix_note(pipeline.embed, with_cached_identities(pipeline, cache)):
+        print_message(note)
     if surveyed.rows:
         warn_missing_columns(surveyed.absent, surveyed.columns)
         for warning in surveyed.warnings:

@@ -11,10 +11,11 @@ import click
 from msgspec.structs import replace
 
 from jobs.cli.job_options import GroupedCommand, JobSettings, job_options, pairs
-from jobs.cli.shell import command, print_json
+from jobs.cli.shell import command, print_json, print_message
 from jobs.spec.job import KEY
 from pipeline.endpoints.kinds import KINDS
 from pipeline.errors import EndpointError, OutageError, RefusedError, UsageError
+from pipeline.prepare.prefixes import SERVICE_PARAMETERS
 from pipeline.records import Answer, Chunk, Endpoint, Failure, Request, Stop
 from pipeline.tasks import TASKS
 from pipeline.text import printable
@@ -83,6 +84,10 @@ def search(
         # Only the endpoint of the job is used; the output is a valid input path.
         flags = {**settings.flags, "input.path": output, "output.path": "-"}
         job = replace(settings, flags=flags).load(job_path or "embed", needs_output=False)
+        _note_parameters(job, settings)
+    if prefix := tags.get("textmill.query_prefix", ""):
+        print_message(f"prefix `{printable(prefix)}` before the question, as the output says")
+        question = prefix + question
     vector = _embed_locally(question, model, tags["textmill.task"])
     if vector is None:
         vector = anyio.run(_embed, question, model, job, output)
@@ -122,6 +127,16 @@ def _check_flags(settings: JobSettings, model: str) -> None:
                 f"--kind {settings.flags['endpoint.kind']} needs --{name} as well",
                 hint=f"the output was embedded with {printable(model)}",
             )
+
+
+def _note_parameters(job: Job, settings: JobSettings) -> None:
+    """Names a parameter that makes the service read the question as it reads passages."""
+    typed = {key for key, _ in pairs(settings.overrides)}
+    for name in sorted(SERVICE_PARAMETERS & set(job.parameters)):
+        if (key := f"parameters.{name}") not in typed:
+            value = printable(str(job.parameters[name]), 60)
+            hint = f"--set {key}=VALUE changes it"
+            print_message(f"the question is sent with {key} = {value}; {hint}")
 
 
 def _embed_locally(question: str, model: str, task: str) -> NDArray[np.float32] | None:

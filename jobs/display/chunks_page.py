@@ -40,6 +40,18 @@ class ChunkSettings(Struct, frozen=True):
     size: int
     overlap: int
     tokenizer: str
+    prefix: str = ""
+    """The text that is sent before each chunk, as a template."""
+
+    def facts(self) -> dict[str, str]:
+        """What decides where a text is cut."""
+        facts = {
+            "method": self.method,
+            "size": many(self.size, "token"),
+            "overlap": many(self.overlap, "token"),
+            "tokenizer": printable(self.tokenizer),
+        }
+        return facts | ({"prefix": printable(self.prefix)} if self.prefix else {})
 
 
 class ChunkedDocument(Struct, frozen=True):
@@ -128,10 +140,7 @@ def _isolated(text: str) -> str:
 
 def _facts(chunking: ChunkSettings, documents: int, sizes: Sequence[int]) -> str:
     facts = [
-        ("method", chunking.method),
-        ("size", many(chunking.size, "token")),
-        ("overlap", many(chunking.overlap, "token")),
-        ("tokenizer", printable(chunking.tokenizer)),
+        *chunking.facts().items(),
         ("documents", f"{documents:,}"),
         ("chunks", f"{len(sizes):,}"),
     ]

@@ -16,6 +16,7 @@ from jobs.spec.keys import KeyLocations, key_name, shown
 from pipeline.addresses import literal, problem
 from pipeline.endpoints.kinds import KINDS
 from pipeline.tasks import TASKS
+from pipeline.text import placeholders_of
 
 if TYPE_CHECKING:
     from jobs.spec.job import EndpointSpec, Job
@@ -150,6 +151,7 @@ def check_relations(job: Job, locations: KeyLocations) -> None:
             "`parameters.prompt` has no {chunk}: every chunk would get the same prompt",
             "parameters.prompt",
         )
+    _check_prefixes(job, locations)
     if job.budget.max_cost_usd is not None:
         _check_prices(job, locations)
     unused_by = [] if task.accepts_prompt else [f"task {job.task}"]
@@ -169,6 +171,23 @@ def check_relations(job: Job, locations: KeyLocations) -> None:
             "task",
             hint=" or ".join(task.aggregates),
         )
+
+
+def _check_prefixes(job: Job, locations: KeyLocations) -> None:
+    """Refuses prefixes of a task without vectors, and placeholders that cannot be filled in."""
+    embed = job.embed
+    for key, prefix in (
+        ("embed.query_prefix", embed.query_prefix),
+        ("embed.passage_prefix", embed.passage_prefix),
+    ):
+        if prefix is not None and TASKS[job.task].value != "vector":
+            raise locations.wrong(key, f"is not used by task {job.task}")
+    if names := placeholders_of(embed.query_prefix or ""):
+        problem = f"must not have {{{names[0]}}}: a question has no columns and no section"
+        raise locations.wrong("embed.query_prefix", problem)
+    if "chunk" in placeholders_of(embed.passage_prefix or ""):
+        problem = "must not have {chunk}: the chunk follows the prefix"
+        raise locations.wrong("embed.passage_prefix", problem)
 
 
 def _check_size(job: Job, endpoint: EndpointSpec, locations: KeyLocations) -> None:

@@ -24,6 +24,7 @@ def input_settings(job: Job, tokenizer: str) -> dict[str, Any]:
         "chunk.revision": chunkers.revision(job.chunk.method),
         "input.text": job.input.text,
         "parameters.prompt": job.prompt,
+        "embed.passage_prefix": job.embed.passage_prefix,
     }
     return {name: value for name, value in settings.items() if value is not None}
 
@@ -31,9 +32,9 @@ def input_settings(job: Job, tokenizer: str) -> dict[str, Any]:
 def fingerprint(job: Job, revisions: Mapping[str, int | str] = {}) -> str:
     """32 hex digits over the keys that affect answers, and the chunker and aggregator revisions.
 
-    Invariant: equal for equal task, text column, chunk, parameters, prompt, aggregate, rules and
-    model identities in the order of use; the URL counts only if nothing else names the model.
-    Replicas, names, route and weights do not count.
+    Invariant: equal for equal task, text column, chunk, prefixes, parameters, prompt, aggregate,
+    rules and model identities in the order of use; the URL counts only if nothing else names the
+    model. Replicas, names, route and weights do not count.
     """
 
     def model(endpoint: EndpointSpec) -> tuple[str | None, ...]:
@@ -54,6 +55,7 @@ def fingerprint(job: Job, revisions: Mapping[str, int | str] = {}) -> str:
         answer_parameters(job.parameters),
         job.prompt,
         models,
+        msgspec.to_builtins(job.embed),
     ]
     if job.rules:  # a job without rules keeps its fingerprint from before there were rules
         models_by_name = {endpoint.name: model(endpoint) for endpoint in job.endpoints}

@@ -65,6 +65,21 @@ class ChunkSpec(Struct, frozen=True):
         "tokenizer that counts; default: that of the model where it is known (all endpoints are "
         "local), else o200k_base",
         flag="--tokenizer", metavar="NAME", help="Tokenizer that counts tokens.")] = None
+    repeat_header: Annotated[bool, Key(
+        "true: a chunk that continues a Markdown table is sent with the header of the table; "
+        "`size` includes it, the output does not hold it")] = False
+
+
+class EmbedSpec(Struct, frozen=True):
+    """The texts that an embedding model reads before its inputs; None: what the model wants."""
+
+    query_prefix: Annotated[str | None, Key(
+        'text before a question of `search`; default: what the family of the model wants, "" none',
+        type="text", may_be_empty=True)] = None
+    passage_prefix: Annotated[str | None, Key(
+        "text before each chunk, also with {section} and {column}; `chunk.size` includes it, the "
+        'output does not hold it; default: what the family of the model wants, "" none',
+        type="text", may_be_empty=True)] = None
 
 
 _PRICE = Table(keys={
@@ -280,11 +295,12 @@ class Job(Struct, frozen=True, kw_only=True):
         "or by price, speed or weight")] = "ordered"
     input: InputSpec
     chunk: ChunkSpec
+    embed: EmbedSpec
     parameters: dict[str, Any]
     """Of the task, as the service names them, without `prompt`: they are sent unchanged."""
     prompt: Annotated[str | None, Key(
         "prompt of a text task, with {chunk}; other parameters are sent to the service unchanged",
-        name="parameters.prompt",
+        name="parameters.prompt", type="text",
         flag="--prompt", metavar="TEXT", help="Prompt of a text task, with {chunk}.")] = None
     endpoints: Annotated[tuple[EndpointSpec, ...], Table("endpoint", max_tables=100)]
     """In the order of the file; at least one."""

@@ -118,7 +118,7 @@ def read_toml(text: str, address: str) -> dict[str, Any]:
 def read_value(raw: str, type_: str, key: str, locations: KeyLocations) -> object:
     """The value of a command-line text for a key of this type; a bare word is a string."""
     quoted = raw[:1] in ('"', "'")
-    if type_ in ("string", "slug") and not quoted:
+    if type_ in ("string", "text", "slug") and not quoted:
         return raw
     if type_ == "strings" and raw[:1] != "[":
         return [name.strip() for name in raw.split(",")]
@@ -281,11 +281,11 @@ def _check_string(key: Key, value: str, locations: KeyLocations) -> None:
         meant = did_you_mean(value, key.choices)
         listed = ", ".join(key.choices)
         raise locations.wrong(key.name, f"must be one of {listed}, got {shown(value)}{meant}")
-    if not value.strip():
+    if not value.strip() and not key.may_be_empty:
         raise locations.wrong(key.name, "must not be empty")
     if len(value) > _LONGEST_STRING:
         raise locations.wrong(key.name, f"must be at most {_LONGEST_STRING:,} characters")
-    text = re.sub(r"[\t\n\r]", "", value) if key.name == "parameters.prompt" else value
+    text = re.sub(r"[\t\n\r]", "", value) if key.type == "text" else value
     if re.search("[\ud800-\udfff]", text):  # half a pair stands for a byte of a file name
         raise locations.wrong(key.name, f"must be UTF-8, got {_safe(key.name, value)}")
     if CONTROL.search(text):

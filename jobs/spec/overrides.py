@@ -71,7 +71,7 @@ def override(
     locations.typed[full] = place
     if not (full in types or sections or reference or free or later):
         raise locations.unknown(full, keys)
-    is_text = types.get(full) in ("string", "slug")
+    is_text = types.get(full) in ("string", "text", "slug")
     if isinstance(value, str) and not (is_text and not place.startswith("--set")):
         is_word = reference or (in_table and value[:1] != "{")  # a version 1.10 is no number
         type_ = "string" if is_word else types.get(full) or "any"

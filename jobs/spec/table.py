@@ -19,6 +19,7 @@ from jobs.secrets import Reference
 
 Type = Literal[
     "string",
+    "text",
     "slug",
     "integer",
     "number",
@@ -56,7 +57,8 @@ class Key(Struct, frozen=True):
     name: str = ""
     """With its sections; declared at a field only if it differs from the field's name."""
     type: Type | None = None
-    """Declared at a field only if the Python type does not determine it: `slug` and `time`."""
+    """Declared at a field only if the Python type does not determine it: `slug`, `time`, and `text`
+    for one that is sent, which may have several lines."""
     default: Any = None
     least: float = 0
     most: float = LARGEST_NUMBER
@@ -72,6 +74,7 @@ class Key(Struct, frozen=True):
     metavar: str | None = None
     help: str = ""
     """The flag's text in `--help`; for a key with choices the noun in front of them."""
+    may_be_empty: bool = False
     is_filled_in: bool = False
     """A field without a default whose value follows from other keys or the file's name."""
     is_required: bool = False
@@ -87,6 +90,8 @@ class Key(Struct, frozen=True):
             return ", ".join(self.choices)
         if self.type == "time":
             return "time of day"
+        if self.type == "text":
+            return "string"
         if self.type == "scalar":
             return "boolean, integer or string"
         bounded = self.type in ("integer", "number")

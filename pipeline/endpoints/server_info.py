@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import random
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 import msgspec
@@ -60,6 +60,9 @@ class Info(msgspec.Struct):
     served_model_name: str | None = None
     max_client_batch_size: int | None = None
     max_input_length: int | None = None
+    default_prompt: Any = None
+    default_prompt_name: Any = None
+    """Newer servers and their relatives may name the text that they put before each input."""
 
 
 class Identification(NamedTuple):
@@ -212,7 +215,11 @@ def identity_from_cache(
     if info.model_sha and endpoint.origin:
         endpoint = replace(endpoint, origin=f"{info.model_id}@{info.model_sha}")
     max_batch = info.max_client_batch_size or endpoint.batch_size
-    return replace(endpoint, batch_size=min(endpoint.batch_size, max_batch))
+    return replace(
+        endpoint,
+        batch_size=min(endpoint.batch_size, max_batch),
+        adds_prompt=bool(info.default_prompt or info.default_prompt_name),
+    )
 
 
 def _check_limit(model: str, limit: int | None, chunk_tokens: int) -> None:

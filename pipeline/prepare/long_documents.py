@@ -80,6 +80,7 @@ class Spans(Sequence[Chunk]):
         code = "I" if chars < 1 << 32 else "Q"
         self._starts, self._ends, self._tokens = array(code), array(code), array(code)
         self._sections: list[str | None] = []
+        self._headers: list[tuple[int, int] | None] = []
 
     def extend(self, chunks: Iterable[Chunk]) -> None:
         for chunk in chunks:
@@ -87,6 +88,7 @@ class Spans(Sequence[Chunk]):
             self._ends.append(chunk.end_char)
             self._tokens.append(chunk.tokens)
             self._sections.append(chunk.section)
+            self._headers.append(chunk.header)
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -96,7 +98,7 @@ class Spans(Sequence[Chunk]):
     @overload
     def __getitem__(self, at: slice) -> list[Chunk]: ...
     def __getitem__(self, at: int | slice) -> Chunk | list[Chunk]:
-        columns = self._starts, self._ends, self._tokens, self._sections
+        columns = self._starts, self._ends, self._tokens, self._sections, self._headers
         if isinstance(at, slice):
             return [Chunk(*each) for each in zip(*(column[at] for column in columns), strict=True)]
         return Chunk(*(column[at] for column in columns))  # type: ignore[arg-type]

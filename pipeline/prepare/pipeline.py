@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
-from pipeline.prepare.prompts import Render
-from pipeline.records import Aggregator, Budget, Chunk, Chunker, Endpoint, Guard, Rule, Stop
+from pipeline.prepare.prefixes import Embed, Prefixes, prefixes_in_effect
+from pipeline.records import Aggregator, Budget, Chunk, Endpoint, Guard, Rule, Stop
 from pipeline.source.files import InputSpec
 from pipeline.source.identity import digest_of
 
@@ -17,22 +17,28 @@ from pipeline.source.identity import digest_of
 class Chunking(Struct, frozen=True, kw_only=True):
     """How texts are cut."""
 
-    chunk: Chunker
+    cut: Callable[[str, int], Iterator[Chunk]]
+    """Cuts a text into chunks of at most this many tokens, with the job's overlap."""
+    size: int
+    """Upper bound of a chunk with its prefix and the header of its table, in tokens."""
     max_tokens: int
-    """Upper bound of a chunk, as its model counts."""
+    """The same, as its model counts."""
     split: Callable[[str, int], Iterator[Chunk]]
     """Cuts the text of a chunk that is too long for the model into pieces of at most this many
     tokens, without overlap."""
     sentences: Callable[[str], list[tuple[int, int]]]
     """Spans of sentences, for the embedded model, whose summaries are sentences of the text."""
+    with_headers: Callable[[str, Iterable[Chunk]], Iterator[Chunk]] | None = None
+    """Gives the chunks of a text the headers of their tables; None: headers are not repeated."""
 
 
 class Prompt(Struct, frozen=True, kw_only=True):
     """How a chunk becomes an input."""
 
-    render: Render
-    count_tokens: Callable[[str], int] | None = None
-    """Counts the tokens of a rendered prompt; None if the input is the chunk itself."""
+    template: str | None = None
+    """The prompt of a text task; None: the input is the chunk."""
+    count_tokens: Callable[[str], int]
+    """Counts the tokens of an input."""
 
 
 class Routing(Struct, frozen=True, kw_only=True):
@@ -66,6 +72,7 @@ class Pipeline(Struct, frozen=True, kw_only=True):
     input: InputSpec
     chunking: Chunking
     prompt: Prompt
+    embed: Embed = Embed()
     endpoints: tuple[Endpoint, ...]
     """In job-file order."""
     routing: Routing = Routing()
@@ -94,5 +101,14 @@ def parts_fingerprint(pipeline: Pipeline, endpoints: Sequence[Endpoint]) -> str:
         for rule in pipeline.routing.rules
     ]
     output = [pipeline.guard.max_chunks, pipeline.output.replaces_nul]
+    prefixes = prefixes_in_effect(pipeline.embed, endpoints)
     settings = [pipeline.fingerprint, list(dict.fromkeys(tiers)), rules, *output]
+    if prefixes != Prefixes():
+        settings.append(prefixes)
     return digest_of(map(repr, settings))
+
+
+def settings_in_effect(pipeline: Pipeline, endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+    """The settings that decide how a row becomes inputs, with the prefix that the model wants."""
+    passage = prefixes_in_effect(pipeline.embed, endpoints).passage
+    return pipeline.input_settings | ({"embed.passage_prefix": passage} if passage else {})

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable
 
 from pipeline.records import Chunk, Document
+from pipeline.text import PLACEHOLDER, placeholders_of
 
-_PLACEHOLDER = re.compile(r"\{\{([^\W\d]\w*)\}\}|\{([^\W\d]\w*)\}")
 _OWN = ("chunk", "section")
 
 Render = Callable[[Document, Chunk], str]
@@ -20,14 +20,13 @@ Render = Callable[[Document, Chunk], str]
 
 def columns_of(prompt: str) -> tuple[str, ...]:
     """The columns that a prompt reads, in order, each once."""
-    names = [match[2] for match in _PLACEHOLDER.finditer(prompt) if match[2]]
-    return tuple(dict.fromkeys(name for name in names if name not in _OWN))
+    return tuple(name for name in placeholders_of(prompt) if name not in _OWN)
 
 
-def renderer(prompt: str | None) -> Render:
-    """The function that gives a chunk's rendered input; without a prompt, the chunk's text."""
-    if prompt is None:
-        return chunk_text
+def renderer(prompt: str) -> Render:
+    """The function that gives a chunk's rendered input."""
+    if prompt == "{chunk}":
+        return chunk_input
 
     def render(document: Document, chunk: Chunk) -> str:
         def fill(match: re.Match[str]) -> str:
@@ -35,15 +34,24 @@ def renderer(prompt: str | None) -> Render:
             if name is None:
                 return "{" + match[1] + "}"
             if name == "chunk":
-                return chunk_text(document, chunk)
+                return chunk_input(document, chunk)
             if name == "section":
                 return chunk.section or ""
             value = document.fields.get(name)
             return "" if value is None else str(value)
 
-        return _PLACEHOLDER.sub(fill, prompt)
+        return PLACEHOLDER.sub(fill, prompt)
 
     return render
+
+
+def chunk_input(document: Document, chunk: Chunk) -> str:
+    """The chunk's text, after the header of its table if it has one."""
+    text = chunk_text(document, chunk)
+    if chunk.header is None:
+        return text
+    assert document.text is not None
+    return document.text[slice(*chunk.header)] + text
 
 
 def chunk_text(document: Document, chunk: Chunk) -> str:

@@ -23,18 +23,11 @@ from pipeline.prepare.long_documents import (
     PreparedDocument,
     Spans,
 )
-from pipeline.prepare.prompts import chunk_text
-from pipeline.records import Chunk, Document, Request
+from pipeline.records import Document, Request
 from pipeline.source.documents import read
 from pipeline.source.jsonl import BATCH_ROWS
 from pipeline.source.survey import Survey
 from pipeline.text import many
-
-MIN_PIECE_TOKENS = 8
-"""No chunker makes smaller chunks."""
-MIN_SPLIT_TOKENS = 2 * MIN_PIECE_TOKENS - 1
-"""A chunk of fewer tokens cannot be cut in two."""
-
 
 WorkItem = PreparedDocument | CopiedRows
 """A unit of work between source and sink."""
@@ -130,9 +123,9 @@ def first_requests(factory: RequestFactory, survey: Survey, rows: Sequence[int])
     for documents in read(survey, partial(_by_part, survey, rows)) if rows else ():
         for document in documents:
             route = factory.router.route(document.fields)
-            chunk = next(factory.chunking.chunk(document.text), None) if document.text else None
-            if chunk is not None and route is not None:
-                found.append(factory.request(document, chunk, route))
+            if document.text is not None and route is not None and factory.has_room(document):
+                chunks = islice(factory.chunks(document), 1)
+                found += [factory.request(document, chunk, route) for chunk in chunks]
     return found
 
 
@@ -153,26 +146,13 @@ def split(
     unsplittable: list[Request] = []
     for request in prepare_document.requests:
         is_long = request.dedup_key in too_long
-        cut = _pieces(factory, document, request.chunk) if is_long else []
+        cut = factory.pieces(document, request.chunk) if is_long else []
         made = [factory.request(document, chunk, request.route) for chunk in cut]
         if is_long and not made:
             unsplittable.append(request)
         requests += made or [request]
         pieces += made
     return replace(prepare_document, requests=requests), pieces, unsplittable
-
-
-def _pieces(factory: RequestFactory, document: Document, chunk: Chunk) -> list[Chunk]:
-    """The two halves of a chunk, cut at a semantic boundary; none if it is too short."""
-    half = (chunk.tokens + 1) // 2
-    if half < MIN_PIECE_TOKENS:
-        return []
-    start = chunk.start_char
-    cut = [
-        Chunk(start + each.start_char, start + each.end_char, each.tokens, chunk.section)
-        for each in factory.chunking.split(chunk_text(document, chunk), half)
-    ]
-    return cut if len(cut) > 1 else []
 
 
 def prepare_document(factory: RequestFactory, document: Document) -> PreparedDocument:
@@ -188,17 +168,19 @@ def _open(factory: RequestFactory, document: Document) -> PreparedDocument | Lon
     route = factory.router.route(document.fields)
     if route is None:
         return _isolated(document, "the rules of the job allow no endpoint for this row")
+    if not factory.has_room(document):
+        return _isolated(document, factory.too_long(document))
     max_chunks = factory.guard.max_chunks
-    chunks = islice(factory.chunking.chunk(document.text), max_chunks + 1)
-    first = [] if len(document.text) > SEGMENT_CHARS else list(islice(chunks, SEGMENT_REQUESTS))
+    chunks = islice(factory.chunks(document), max_chunks + 1)
+    short = 0 if len(document.text) > SEGMENT_CHARS else SEGMENT_REQUESTS
+    first = [factory.request(document, each, route) for each in islice(chunks, short)]
     further = next(chunks, None)
     if further is None and len(first) <= max_chunks:
-        return PreparedDocument(
-            document, [factory.request(document, each, route) for each in first]
-        )
+        return PreparedDocument(document, first)
     # All chunks are counted before the first request is paid for.
     spans = Spans(len(document.text))
-    spans.extend(chain(first, [] if further is None else [further], chunks))
+    given = (request.chunk for request in first)
+    spans.extend(chain(given, [] if further is None else [further], chunks))
     if len(spans) > max_chunks:
         return _isolated(document, f"more than guard.max_chunks = {many(max_chunks, 'chunk')}")
     return LongDocument(document, route, factory, spans)

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from pipeline.cache.keys import prefix
 from pipeline.errors import CLOSING
-from pipeline.prepare.pipeline import Pipeline
+from pipeline.prepare.pipeline import Pipeline, settings_in_effect
 from pipeline.records import Endpoint
 from pipeline.runs.run_id import new_run_id
 from pipeline.source.survey import Survey
@@ -75,7 +75,7 @@ def planned_manifest(
         rows=surveyed.rows,
         output=pipeline.output.path,
         models=[list(endpoint.identity) for endpoint in endpoints],
-        input_settings=pipeline.input_settings,
+        input_settings=settings_in_effect(pipeline, endpoints),
         prefixes=[msgspec.json.decode(prefix(endpoint)) for endpoint in endpoints],
         columns=columns,
         version=_version(),

@@ -87,9 +87,8 @@ def require_columns(spec: InputSpec, place: str, names: Sequence[str]) -> None:
     required = [("input.text", spec.text), *(("input.keep", name) for name in spec.keep or ())]
     if spec.id is not None:
         required.insert(0, ("input.id", spec.id))
-    required += [
-        ("the prompt or a rule", name) for name in spec.fields if name not in spec.optional
-    ]
+    readers = "the prompt, a prefix or a rule"
+    required += [(readers, name) for name in spec.fields if name not in spec.optional]
     missing = [(key, name) for key, name in required if name not in names]
     if missing:
         columns = ", ".join(f"`{printable(column, 60)}`" for column in names[:50]) or "none"

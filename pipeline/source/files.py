@@ -29,7 +29,9 @@ JSONL = (
     *_JSON,
 )
 PARQUET = (".parquet",)
-_KINDS = ".jsonl, .ndjson, .jsonlines, .json (plain, .gz or .zst) or .parquet"
+TEXT = (".txt", ".md", ".markdown")
+"""Files that are one text."""
+READABLE = ".jsonl, .ndjson, .jsonlines, .json (plain, .gz or .zst) or .parquet"
 _OTHER_PACKINGS = (".bz2", ".xz", ".zip", ".7z", ".lz4", ".br", ".snappy", ".tar", ".tgz")
 PIECE_BYTES = 1 << 20
 
@@ -94,12 +96,12 @@ def find(path: str) -> tuple[InputFile, ...]:
         # A .json file in a folder mostly describes the rows; it is read where it is named.
         paths = [path for path in paths if family(path) and not path.lower().endswith(_JSON)]
     if not paths:
-        raise UsageError(f"{shown(path)}: no {_KINDS} file found")
+        raise UsageError(f"{shown(path)}: no {READABLE} file found")
     families = {family(name) for name in paths}
     if None in families:
         unknown = next(name for name in paths if family(name) is None)
         raise UsageError(
-            f"{shown(unknown)}: unknown kind of file, not {_KINDS}",
+            f"{shown(unknown)}: unknown kind of file, not {READABLE}",
             hint="decompress it first" if unknown.lower().endswith(_OTHER_PACKINGS) else None,
         )
     if len(families) > 1:

@@ -145,14 +145,14 @@ def test_a_prompt_names_the_columns_to_read_and_is_counted_as_a_whole():
     assert made.input.fields == ("title",)
     assert made.prompt.count_tokens("one two three") == 3
     assert "prompt" not in made.endpoints[0].parameters
-    assert build(job()).prompt.count_tokens is None
+    assert (made.prompt.template, build(job()).prompt.template) == (prompt, None)
 
 
 def test_chunks_are_cut_as_the_job_says():
     made = build(job(chunk__method="fixed", chunk__size=8, chunk__overlap=2,
                      chunk__tokenizer="o200k_base"))
     text = "one two three four five six seven eight nine ten"
-    assert [(text[c.start_char:c.end_char], c.tokens) for c in made.chunking.chunk(text)] == [
+    assert [(text[c.start_char:c.end_char], c.tokens) for c in made.chunking.cut(text, 8)] == [
         ("one two three four five six seven eight", 8), (" seven eight nine ten", 4),
     ]
 

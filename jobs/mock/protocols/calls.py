@@ -34,6 +34,8 @@ class Settings(Struct, frozen=True):
     """The value in `/info`; None: the default of the engine."""
     revision: str | None = None
     """The revision of the model in `/info`; None: not known, as for a model from a local folder."""
+    default_prompt: str = ""
+    """Of text-embeddings-inference: put before each input, and named in `/info`."""
     weights: str = ""
     """The model behind the names: other weights give other vectors under the same names."""
 

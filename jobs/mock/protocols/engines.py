@@ -64,7 +64,7 @@ def read_embed(body: bytes, model: str, settings: Settings) -> Call:
         "tei",
         "feature-extraction",
         settings.models[0],
-        inputs,
+        [settings.default_prompt + text for text in inputs],
         dimension=payload.dimensions,
         truncate=bool(payload.truncate),
         norm=1.0 if payload.normalize else UNNORMALISED,
@@ -161,5 +161,6 @@ def info(settings: Settings) -> dict[str, Any]:
         "max_client_batch_size": settings.batch_limit or TEI_BATCH_LIMIT,
         "auto_truncate": settings.max_input_tokens is None,
         "tokenization_workers": 2,
+        "default_prompt": settings.default_prompt or None,
         "version": "1.9.3",
     }

@@ -14,6 +14,8 @@ ROWS = [
     {"name": "bread", "text": "Knead the dough for ten minutes and let the loaf rise overnight."},
 ]
 
+SETTINGS = "method structure, size 256 tokens, overlap 32 tokens, tokenizer wordllama\n"
+
 
 @pytest.fixture
 def rows(tmp_path, monkeypatch):
@@ -48,7 +50,8 @@ def test_chunks_of_a_text_file_are_its_spans(rows, textmill):
 
 def test_chunks_for_people_say_span_tokens_overlap_and_both_ends(rows, textmill):
     (rows / "a.txt").write_text("one two three four five six seven eight nine ten")
-    ran = textmill("chunks", "a.txt", "--method", "fixed", "--size", "8", "--overlap", "2")
+    ran = textmill("chunks", "a.txt", "--method", "fixed", "--size", "8", "--overlap", "2",
+                   "--tokenizer", "o200k_base")
     assert ran.out.splitlines() == [
         "a.txt  2 chunks, 12 tokens",
         "  chunk    span  tokens  shared",
@@ -80,7 +83,7 @@ def test_chunks_of_rows_by_id(rows, textmill):
     ran = textmill("chunks", "in.jsonl", "--id", "name", "--only", "渡船", "--json")
     assert [(each["id"], each["text"]) for each in objects(ran.out)] == [("渡船", ROWS[1]["text"])]
     ran = textmill("chunks", "in.jsonl", "--id", "name", "--only", "x\x1b")
-    assert (ran.code, ran.out, ran.err) == (2, "", "in.jsonl: no document `x\\x1b`\n")
+    assert (ran.code, ran.out, ran.err) == (2, "", SETTINGS + "in.jsonl: no document `x\\x1b`\n")
 
 
 def test_chunks_of_a_job(rows, textmill):
@@ -127,8 +130,8 @@ def test_rows_that_cannot_be_read_are_reported(rows, textmill):
             f'{{"name": {number}}}\n' for number in range(6)))
     ran = textmill("chunks", "in.jsonl", "--json")
     assert (ran.code, len(objects(ran.out))) == (0, 3)
-    assert ran.err.splitlines()[0] == "in.jsonl:4: `text` must be a string, got integer"
-    assert ran.err.splitlines()[5:] == ["and 2 more documents that cannot be read"]
+    assert ran.err.splitlines()[1] == "in.jsonl:4: `text` must be a string, got integer"
+    assert ran.err.splitlines()[6:] == ["and 2 more documents that cannot be read"]
     textmill("chunks", "in.jsonl", "--html", "x.html")
     assert "in.jsonl:4: `text` must be a string" in (rows / "x.html").read_text("utf-8")
 
@@ -145,12 +148,37 @@ def test_a_page_of_all_documents_or_of_one(rows, textmill):
     assert textmill("chunks", "in.jsonl", "--id", "name", "--html", "-").out == made
 
 
-@pytest.mark.parametrize("name", ["page.html", "a.srt", "a.py", "notes", "other.toml", "A.HTM"])
-def test_any_other_file_is_one_text(rows, textmill, name):
-    text = "[tool.other]\nkey = 1\n"
-    (rows / name).write_text(text)
-    ran = textmill("chunks", name, "--size", "64", "--json")
-    assert (ran.code, [chunk["text"] for chunk in objects(ran.out)]) == (0, [text])
+@pytest.mark.parametrize("name", ["page.html", "A.HTM", "a.pdf", "a.docx", "a.srt", "notes", "x.csv2"])
+def test_a_file_of_another_kind_is_refused_with_all_that_is_read(rows, textmill, name):
+    (rows / name).write_text("[tool.other]\nkey = 1\n")
+    ran = textmill("chunks", name, "--json")
+    line, hint = ran.err.splitlines()
+    assert (ran.code, ran.out) == (2, "")
+    assert line.startswith(f"{name}: unknown kind of file, neither rows (.jsonl, ")
+    assert line.endswith("nor one text (.txt, .md, .markdown) nor a job file (.toml)")
+    assert hint.startswith("hint: convert it to Markdown or plain text")
+
+
+@pytest.mark.parametrize("flags", [[], ["--size", "40", "--overlap", "6"], [
+    "--set", "embed.passage_prefix=passage: {name}: ", "--size", "48"]])
+def test_chunks_are_the_rows_of_a_run_on_the_same_rows(rows, textmill, flags):
+    long = [{"name": f"r{n}", "text": f"{row['text']} " * 30} for n, row in enumerate(ROWS)]
+    (rows / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in long))
+    names = ("name", "start_char", "end_char", "text")
+    assert textmill("run", "embed", "-i", "in.jsonl", "--id", "name", "-o", "v.jsonl", *flags).code == 0
+    written = [tuple(row[n] for n in names) for row in objects((rows / "v.jsonl").read_text("utf-8"))]
+    ran = textmill("chunks", "in.jsonl", "--id", "name", *flags, "--json")
+    names = ("id", *names[1:])
+    assert [tuple(chunk[n] for n in names) for chunk in objects(ran.out)] == written
+    assert len(written) > 10
+
+
+def test_the_settings_that_decide_are_named(rows, textmill):
+    assert textmill("chunks", "in.jsonl", "--json").err == SETTINGS
+    model = ["--kind", "openai", "--model", "intfloat/e5-base-v2", "--url", "http://127.0.0.1:1/v1"]
+    assert textmill("chunks", "embed", "-i", "in.jsonl", *model, "--json").err == (
+        SETTINGS.replace("wordllama\n", "o200k_base, prefix passage: \n")
+    )
 
 
 @pytest.mark.parametrize("name", ["job.toml", "job"])
@@ -181,7 +209,7 @@ def test_chunks_needs_no_home_and_writes_nothing(rows, textmill, stdin, monkeypa
 
 
 @pytest.mark.parametrize(("arguments", "code", "line"), [
-    (["gone.html"], 2, "gone.html: cannot be read: No such file or directory"),
+    (["gone.md"], 2, "gone.md: cannot be read: No such file or directory"),
     (["gone.txt"], 2, "gone.txt: cannot be read: No such file or directory"),
     (["latin.txt"], 2, "latin.txt: cannot be read: not UTF-8"),
     (["gone"], 2, "gone: no such job file or template"),

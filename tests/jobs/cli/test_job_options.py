@@ -39,7 +39,7 @@ def test_nothing_given_is_nothing_set():
     assert settings_of() == JobSettings()
 
 
-VALUES = {"integer": ("7", 7), "number": ("0.5", 0.5), "string": ("word", "word"),
+VALUES = {"integer": ("7", 7), "number": ("0.5", 0.5), "string": ("word", "word"), "text": ("two words", "two words"),
           "strings": ("word", ("word",)), "time": ("06:00", "06:00")}  # fmt: skip
 
 

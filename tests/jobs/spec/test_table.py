@@ -109,7 +109,7 @@ def test_every_key_is_in_the_table_once_and_says_what_it_means():
     assert len(KEY) == len(KEYS) == len(list(keys_of(Job)))
     assert all(key.meaning for key in KEYS)
     assert {key.section for key in KEYS} == {
-        "", "input", "chunk", "parameters", "endpoint", "rule", "aggregate", "output", "budget",
+        "", "input", "chunk", "embed", "parameters", "endpoint", "rule", "aggregate", "output", "budget",
         "guard", "run"}  # fmt: skip
     assert LISTS == {"endpoint": 100, "rule": 1_000}
     assert [key.name for key in KEYS if key.is_required] == [

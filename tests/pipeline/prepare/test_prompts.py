@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from pipeline.prepare.prompts import chunk_text, columns_of, renderer
+from pipeline.prepare.prompts import columns_of, renderer
 from pipeline.records import Chunk, Document, RowRef
 
 NAMES = st.sampled_from(["title", "year", "标题", "chunk", "section"])
@@ -79,6 +79,5 @@ def test_columns_come_in_order_and_once_without_the_chunk_and_its_section():
 
 
 def test_without_a_prompt_the_input_is_the_span():
-    render = renderer(None)
-    assert render is chunk_text
+    render = renderer("{chunk}")
     assert render(document("die {title} 水"), Chunk(4, 12, 3)) == "{title} "

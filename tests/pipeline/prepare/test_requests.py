@@ -52,7 +52,6 @@ def test_without_a_prompt_tokens_are_those_of_the_chunk(tmp_path):
     assert [(r.input, r.tokens, r.chunk.tokens) for r in each.requests] == [
         ("one two three", *(each.requests[0].chunk.tokens,) * 2)
     ]
-    assert made.prompt.count_tokens is None
 
 
 def test_every_row_comes_once_and_in_order_also_blank_and_unreadable_ones(tmp_path):
@@ -103,12 +102,12 @@ def test_a_chunker_is_not_asked_for_more_than_the_bound(tmp_path):
     made = pipeline(tmp_path, [{"title": "a", "text": "word " * 5_000}])
     taken = []
 
-    def counted(text):
-        for chunk in made.chunking.chunk(text):
+    def counted(text, size):
+        for chunk in made.chunking.cut(text, size):
             taken.append(chunk)
             yield chunk
 
-    counting = replace(made, chunking=replace(made.chunking, chunk=counted))
+    counting = replace(made, chunking=replace(made.chunking, cut=counted))
     (each,) = opened(bounded(counting, 3))
     assert each.document.error is not None
     assert len(taken) == 4
