@@ -19,7 +19,8 @@ from jobs.display.chunks_page import ChunkedDocument, ChunkSettings, page
 from jobs.spec.job import KEYS
 from pipeline.disk.durable import storage_errors
 from pipeline.errors import UsageError
-from pipeline.source.files import JSONL, PARQUET, is_s3
+from pipeline.source.formats.table import format_of
+from pipeline.source.stores.table import is_remote
 from pipeline.text import many, printable
 
 if TYPE_CHECKING:
@@ -245,9 +246,10 @@ def _chunked_documents(
 
 
 def _is_rows(source: str) -> bool:
-    """True for a table of documents: JSONL or Parquet, a folder or a pattern of them."""
-    is_table = source.lower().endswith(JSONL + PARQUET)
-    return is_table or is_s3(source) or Path(source).is_dir()
+    """True for a table of documents: a file of rows, a folder or a pattern of files."""
+    found = format_of(source)
+    is_table = found is not None and found.kind != "text"
+    return is_table or is_remote(source) or Path(source).is_dir()
 
 
 def _is_text(source: str) -> bool:

@@ -25,8 +25,8 @@ from pipeline.prepare.long_documents import (
 )
 from pipeline.prepare.prompts import chunk_text
 from pipeline.records import Chunk, Document, Request
+from pipeline.source.blocks import BATCH_ROWS
 from pipeline.source.documents import read
-from pipeline.source.jsonl import BATCH_ROWS
 from pipeline.source.survey import Survey
 from pipeline.text import many
 

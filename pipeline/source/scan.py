@@ -17,12 +17,13 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from pipeline.disk.spill import PACKED_ROWS, Packed, Spill
 from pipeline.errors import InputError
 from pipeline.source.blocks import Block
 from pipeline.source.columns import carried_schema, json_schema, parquet_schema
-from pipeline.source.files import InputFile, InputSpec, family, find
+from pipeline.source.files import InputFile, InputSpec, find
 from pipeline.source.identity import digest_of, encode
 from pipeline.source.readers import blocks
 from pipeline.source.survey import MARK, Occurrences, Survey
@@ -46,7 +47,10 @@ def survey(spec: InputSpec) -> Survey:
     Cost: one pass; of Parquet with an id it reads only the columns used.
     """
     files = find(spec.path)
-    described = None if family(files[0].path) == "jsonl" else parquet_schema(spec, files)
+    kind = files[0].format
+    if spec.id is None and kind.id is not None:
+        spec = replace(spec, id=kind.id)
+    described = parquet_schema(spec, files) if kind.declares_types else None
     types: dict[str, JsonType] = {}
     hashes = _Hashes()
     part_rows, size = array("I"), 0
@@ -55,6 +59,8 @@ def survey(spec: InputSpec) -> Survey:
     warnings: dict[str, str] = {}
     lost: Counter[str] = Counter()
     for block in blocks(spec, files, None if spec.id is None else names):
+        for name in block.columns:
+            types.setdefault(name, "string")
         if block.diagnosis is not None:
             warnings[block.file.path] = block.diagnosis.line(block.file.name)
         uses = used_hashes(block, names, has_id=spec.id is not None)
@@ -98,7 +104,7 @@ def survey(spec: InputSpec) -> Survey:
         part_rows=part_rows,
         occurrences=occurrences,
         fingerprint=digest_of(stamps),
-        types=types if family(files[0].path) == "jsonl" else None,
+        types=None if kind.declares_types else types,
         marks=marks,
         widened=frozenset(widened),
         warnings=(*warnings.values(), *(_lost_line(spec, each, lost[each]) for each in lost)),

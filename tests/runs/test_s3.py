@@ -17,10 +17,10 @@ import pytest
 
 from jobs.mock import serving
 from pipeline.errors import InputError, UsageError
-from pipeline.source import s3
 from pipeline.source.documents import read
 from pipeline.source.files import InputSpec, find
 from pipeline.source.scan import survey
+from pipeline.source.stores import s3
 from tests.support import ROOT
 from tests.support.served import process
 
