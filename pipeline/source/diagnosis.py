@@ -114,7 +114,7 @@ def diagnose_table(head: bytes) -> Diagnosis | None:
         found = _of_markup(body)
     if found is None and b"\0" in first:
         found = Diagnosis("binary data")
-    return found and found._replace(expected="CSV")
+    return found
 
 
 def diagnose_text(head: bytes) -> Diagnosis | None:

@@ -117,6 +117,8 @@ def read(
         kind = (survey.types or {}).get(spec.id or "")
         id_kind = ID_KINDS.get(kind) if isinstance(kind, str) else None
     for block in blocks(spec, survey.files, names, selection, id_kind):
+        if not block.hashes:
+            continue
         read_rows = parquet_rows if survey.types is None else _object_rows
         texts, fields, errors, row_ref = read_rows(block, survey)
         batch: list[Document] = []

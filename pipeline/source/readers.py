@@ -70,5 +70,7 @@ def _decompress(spec: InputSpec, file: InputFile, raw: BinaryIO) -> Iterator[Raw
             stream = buffered(raw)
         with stream:
             yield ROWS[file.format.kind](file, stream, spec)
+    except FileNotFoundError:  # deleted on the server, between two requests
+        raise
     except (EOFError, zlib.error, OSError, pa.ArrowException) as error:
         raise unreadable(file, error) from None

@@ -29,15 +29,16 @@ DELIMITERS = (b",", b"\t", b";", b"|")
 class _Dialect(NamedTuple):
     """How the fields of a line are found: each quoted or not, and what ends it."""
 
+    name: str
     delimiter: str
     field: re.Pattern[bytes]
 
 
-def _dialect(delimiter: bytes) -> _Dialect:
+def _dialect(delimiter: bytes, name: str) -> _Dialect:
     bare = re.escape(delimiter)
     quoted = rb'"([^"]*+(?:""[^"]*+)*+)"'
     field = rb"(?:" + quoted + rb'|([^"' + bare + rb"][^" + bare + rb"]*+|))(" + bare + rb"|\Z)"
-    return _Dialect(delimiter.decode(), re.compile(field))
+    return _Dialect(name, delimiter.decode(), re.compile(field))
 
 
 _OPEN = re.compile(rb'"[^"]*+(?:""[^"]*+)*+\Z')
@@ -55,17 +56,22 @@ def delimited_rows(
     """
     head = stream.peek(HEAD_BYTES)[:HEAD_BYTES]
     if (wrong := diagnose_table(head)) is not None:
-        raise InputError(f"{file.name}: {wrong}", hint=wrong.hint)
+        wrong = wrong._replace(expected=file.format.name)
+        raise InputError(f"{file.name}: {wrong}", hint=wrong.hint or None)
     first = _QUOTED.sub(b"", head.partition(b"\n")[0])
     delimiter = delimiter or next((each for each in DELIMITERS if each in first), b",")
-    dialect = _dialect(delimiter)
+    dialect = _dialect(delimiter, file.format.name)
     records = _records(stream, dialect, spec.max_row_bytes)
     header = next(records, None)
     if header is None:
         return RawRows(iter(()), partial(_decode, names=(), dialect=dialect, spec=spec))
     fields, error = _fields(header, dialect, spec)
     if fields is None:
-        raise InputError(f"{file.name}:{header.number}: the header cannot be read: {error}")
+        place = f"{file.name}:{header.number}"
+        raise InputError(
+            f"{place}: the header cannot be read: {error}",
+            hint="a table begins with the names of its columns, in UTF-8",
+        )
     names = tuple(name or f"column_{at}" for at, name in enumerate(fields, 1))
     if len(set(names)) < len(names):
         duplicate = next(name for name in names if names.count(name) > 1)
@@ -83,7 +89,7 @@ def _decode(raw: RawRow, names: tuple[str, ...], dialect: _Dialect, spec: InputS
         return None, error
     if len(fields) != len(names):
         count = many(len(fields), "field")
-        return None, f"malformed CSV: the line has {count}, the header {len(names):,}"
+        return None, f"malformed {dialect.name}: the line has {count}, the header {len(names):,}"
     return dict(zip(names, fields, strict=True)), None
 
 
@@ -92,7 +98,7 @@ def _fields(raw: RawRow, dialect: _Dialect, spec: InputSpec) -> tuple[list[str] 
     if raw.raw is None:
         return None, f"the row is longer than guard.max_row_bytes = {spec.max_row_bytes:,} bytes"
     if isinstance(raw.parsed, str):
-        return None, f"malformed CSV: {raw.parsed}"
+        return None, f"malformed {dialect.name}: {raw.parsed}"
     try:
         if raw.parsed is None:
             return raw.raw.decode().split(dialect.delimiter), None
@@ -102,7 +108,7 @@ def _fields(raw: RawRow, dialect: _Dialect, spec: InputSpec) -> tuple[list[str] 
     try:
         raw.raw.decode()
     except UnicodeDecodeError as exact:
-        return None, f"malformed CSV: invalid UTF-8 at byte {exact.start + 1}"
+        return None, f"malformed {dialect.name}: invalid UTF-8 at byte {exact.start + 1}"
     raise AssertionError  # a field is cut between characters only
 
 

@@ -32,7 +32,7 @@ def json_rows(file: InputFile, stream: BufferedReader, spec: InputSpec) -> RawRo
     """The elements of an array, or the lines of a file that begins with anything else."""
     head = stream.peek(HEAD_BYTES)[:HEAD_BYTES]
     if not head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
-        return jsonl_rows(file, stream, spec)
+        return jsonl_rows(file, stream, spec)._replace(diagnose=partial(_diagnosis, head))
     return RawRows(
         _Elements(file, stream, spec.max_row_bytes).rows(),
         partial(decode_object, what="row", max_row_bytes=spec.max_row_bytes),
@@ -43,7 +43,9 @@ def json_rows(file: InputFile, stream: BufferedReader, spec: InputSpec) -> RawRo
 
 def _diagnosis(head: bytes) -> Diagnosis | None:
     found = diagnose(head)
-    return None if found is None or found.what == "a JSON array" else found
+    if found is None or found.what == "a JSON array":
+        return None
+    return found._replace(expected="an array or lines of JSON objects")
 
 
 class _Elements:

@@ -58,7 +58,8 @@ def fault_of(path: str) -> str | None:
 
 def list_files(path: str) -> tuple[list[str], bool]:
     """The URL itself, whose version is asked for anew."""
-    _copies.pop(path, None)
+    if path in _copies:
+        _copies.pop(path).close()
     _versions.pop(path, None)
     return [path], False
 
@@ -129,8 +130,16 @@ class _Copy:
         folder = Path(tempfile.gettempdir())
         with storage_errors(folder):
             self._file = tempfile.TemporaryFile(prefix="textmill-")  # noqa: SIM115
-        digest, size = self._download(source, folder)
+        try:
+            digest, size = self._download(source, folder)
+        except BaseException:
+            self.close()
+            raise
         self.fingerprint = Fingerprint(size, 0, etag=f"sha256:{digest}")
+
+    def close(self) -> None:
+        """Removes the copy."""
+        self._file.close()
 
     def open(self) -> _CopyReader:
         """A reader with a position of its own."""
