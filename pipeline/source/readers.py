@@ -26,7 +26,7 @@ ROWS: dict[Kind, Callable[[InputFile, BufferedReader, InputSpec], RawRows]] = {
     "jsonl": jsonl_rows,
     "json": json_rows,
     "csv": delimited_rows,
-    "tsv": partial(delimited_rows, delimiter=b"\t"),
+    "tsv": partial(delimited_rows, delimiter="\t"),
 }
 """The formats that are read from front to back."""
 

@@ -104,7 +104,7 @@ def test_an_object_gives_the_rows_of_the_same_file_on_disk(bucket, tmp_path, nam
 
 
 def test_a_prefix_and_a_glob_list_files_by_name(bucket):
-    for name in ("in/b.jsonl", "in/a.jsonl", "in/_tmp.jsonl", "in/.x.jsonl", "in/notes.txt",
+    for name in ("in/b.jsonl", "in/a.jsonl", "in/_tmp.jsonl", "in/.x.jsonl", "in/README.md",
                  "in/2024/c.jsonl", "in/2025/d.jsonl", "in/2025/deep/e.jsonl", "in/a/b?.jsonl"):
         bucket.put(name, lines(ROWS[:1]))
 

@@ -9,7 +9,6 @@ promise it. Numbers stay as they are written: `007` is an id, and no guess may c
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Iterator
 from functools import partial
 from hashlib import sha256
@@ -22,32 +21,45 @@ from pipeline.source.files import InputFile, InputSpec
 from pipeline.source.rows import Decoded, RawRow, RawRows
 from pipeline.text import many, printable
 
-DELIMITERS = (b",", b"\t", b";", b"|")
+_PIECE_BYTES = 1 << 20
+_TOO_LONG = "too long"
+DELIMITERS = (",", "\t", ";", "|")
 """Those of .csv, the first that the header holds."""
 
 
 class _Dialect(NamedTuple):
-    """How the fields of a line are found: each quoted or not, and what ends it."""
+    """How rows and their fields are found."""
 
     name: str
     delimiter: str
-    field: re.Pattern[bytes]
+    row: re.Pattern[bytes]
+    """A row with its line end; the last line of a file may have none."""
+    start: re.Pattern[bytes]
+    """The fields of a row before the last one, or before the one that is malformed."""
+    field: re.Pattern[str]
+    """A field of a row, quoted or not, and what ends it."""
 
 
-def _dialect(delimiter: bytes, name: str) -> _Dialect:
-    bare = re.escape(delimiter)
-    quoted = rb'"([^"]*+(?:""[^"]*+)*+)"'
-    field = rb"(?:" + quoted + rb'|([^"' + bare + rb"][^" + bare + rb"]*+|))(" + bare + rb"|\Z)"
-    return _Dialect(name, delimiter.decode(), re.compile(field))
-
-
-_OPEN = re.compile(rb'"[^"]*+(?:""[^"]*+)*+\Z')
-"""A quoted field that goes on in the next line."""
+_TO_QUOTE = r'[^"]*+(?:""[^"]*+)*+'
+_OPEN = re.compile(('"' + _TO_QUOTE + r'(?:"\r?)?\Z').encode())
+"""A quoted field that goes on behind the bytes at hand; a quote at their end may be the first of
+two."""
 _QUOTED = re.compile(rb'"[^"]*+"')
 
 
+def _dialect(delimiter: str, name: str) -> _Dialect:
+    end = re.escape(delimiter)
+    quoted, plain = f'"{_TO_QUOTE}"', f'[^"{end}\n][^{end}\n]*+|'
+    start = f"(?:(?:{quoted}|{plain}){end})*+"
+    row = f"{start}(?:{quoted}\r?|{plain})\n"
+    field = f'(?:"({_TO_QUOTE})"|([^"{end}][^{end}]*+|))({end}|\\Z)'
+    return _Dialect(
+        name, delimiter, re.compile(row.encode()), re.compile(start.encode()), re.compile(field)
+    )
+
+
 def delimited_rows(
-    file: InputFile, stream: BufferedReader, spec: InputSpec, delimiter: bytes | None = None
+    file: InputFile, stream: BufferedReader, spec: InputSpec, delimiter: str | None = None
 ) -> RawRows:
     """The rows below the header. Without a delimiter, the header shows which one it is.
 
@@ -59,9 +71,9 @@ def delimited_rows(
         wrong = wrong._replace(expected=file.format.name)
         raise InputError(f"{file.name}: {wrong}", hint=wrong.hint or None)
     first = _QUOTED.sub(b"", head.partition(b"\n")[0])
-    delimiter = delimiter or next((each for each in DELIMITERS if each in first), b",")
+    delimiter = delimiter or next((each for each in DELIMITERS if each.encode() in first), ",")
     dialect = _dialect(delimiter, file.format.name)
-    records = _records(stream, dialect, spec.max_row_bytes)
+    records = _Records(stream, dialect, spec.max_row_bytes).rows()
     header = next(records, None)
     if header is None:
         return RawRows(iter(()), partial(_decode, names=(), dialect=dialect, spec=spec))
@@ -97,129 +109,90 @@ def _fields(raw: RawRow, dialect: _Dialect, spec: InputSpec) -> tuple[list[str] 
     """The fields of a row, or why they cannot be read."""
     if raw.raw is None:
         return None, f"the row is longer than guard.max_row_bytes = {spec.max_row_bytes:,} bytes"
-    if isinstance(raw.parsed, str):
+    if raw.parsed is not None:
         return None, f"malformed {dialect.name}: {raw.parsed}"
     try:
-        if raw.parsed is None:
-            return raw.raw.decode().split(dialect.delimiter), None
-        return [field.decode() for field in raw.parsed], None
-    except UnicodeDecodeError:
-        pass
-    try:
-        raw.raw.decode()
+        text = raw.raw.decode()
     except UnicodeDecodeError as exact:
         return None, f"malformed {dialect.name}: invalid UTF-8 at byte {exact.start + 1}"
-    raise AssertionError  # a field is cut between characters only
+    if b'"' not in raw.raw:
+        return text.split(dialect.delimiter), None
+    found = dialect.field.findall(text)
+    if len(found) > 1 and not found[-2][2]:
+        found.pop()  # an empty match at the end, behind the last field
+    return [
+        (quoted.replace('""', '"') if '""' in quoted else quoted) if quoted else plain
+        for quoted, plain, _ in found
+    ], None
 
 
-class _Lines:
-    """The lines of a stream with their endings; lines can be put back."""
+class _Records:
+    """The rows of a stream that are not blank, undecoded; the header is the first one. `parsed` is
+    the fault of a malformed row, which is one line.
 
-    def __init__(self, stream: BufferedReader, max_row_bytes: int) -> None:
-        self._stream, self._at_once = stream, max_row_bytes + 5
-        self._back: deque[bytes] = deque()
-        self.number = 0
-        """Of the last line, counted from 1."""
-
-    def next(self) -> bytes:
-        """The next line, or its first bytes where it is longer than a row may be; empty at the
-        end."""
-        line = self._back.popleft() if self._back else self._stream.readline(self._at_once)
-        self.number += bool(line)
-        return line
-
-    def put_back(self, lines: list[bytes]) -> None:
-        """Makes these the next lines."""
-        self._back.extendleft(reversed(lines))
-        self.number -= len(lines)
-
-    def rest_of_long(self, line: bytes) -> bytes | None:
-        """The SHA-256 of a line that is longer than a row may be, read to its end; else None."""
-        if len(line) < self._at_once or line.endswith(b"\n"):
-            return None
-        total = sha256(line)
-        while piece := self._stream.readline(1 << 20):
-            total.update(piece)
-            if piece.endswith(b"\n"):
-                break
-        return total.digest()
-
-
-def _records(stream: BufferedReader, dialect: _Dialect, max_row_bytes: int) -> Iterator[RawRow]:
-    """The rows that are not blank, undecoded; the header is the first one. `parsed`: the fields of
-    a row with quotes, or a text that says why it has none.
-
-    Cost: holds one row.
+    Cost: holds one row, and the piece of the file around it.
     """
-    lines = _Lines(stream, max_row_bytes)
-    while line := lines.next():
-        number = lines.number
-        bare = (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).rstrip(b"\r\n")
-        digest = lines.rest_of_long(line)
-        if digest is not None or len(bare) > max_row_bytes:
-            yield RawRow(number, None, digest or sha256(bare).digest())
-        elif b'"' in bare:
-            yield _quoted_row(number, bare, line[len(line.rstrip(b"\r\n")) :], lines, dialect,
-                              max_row_bytes)  # fmt: skip
-        elif bare:
-            yield RawRow(number, bare, size=len(bare))
-        del line, bare
 
+    def __init__(self, stream: BufferedReader, dialect: _Dialect, max_row_bytes: int) -> None:
+        self._stream, self._dialect, self._max_row_bytes = stream, dialect, max_row_bytes
+        self._data, self._at, self._number = b"", 0, 1
+        self._is_last = False
 
-def _quoted_row(
-    number: int, bare: bytes, ending: bytes, lines: _Lines, dialect: _Dialect, max_row_bytes: int
-) -> RawRow:
-    """The row that begins with this line, which has quotes. Where it is malformed, only this line
-    is: the next ones may be rows."""
-    data, first = bare, bare
-    taken: list[bytes] = []
-    fields: list[bytes] = []
-    at = 0
-    while True:
-        at, error = _read_fields(data, at, dialect, fields)
-        if error is None:
-            return RawRow(number, data, parsed=fields, size=len(data))
-        if error or not _OPEN.match(data, at):
-            lines.put_back(taken)
-            problem = error or "text follows a closing quote (a quote in a field must be doubled)"
-            return RawRow(number, first, parsed=problem, size=len(first))
-        more, is_closed = _to_quote(lines, max_row_bytes - len(data))
-        if not is_closed:
-            lines.put_back(taken + more)
-            if sum(map(len, more)) + len(data) > max_row_bytes:
-                return RawRow(number, None, sha256(first).digest())
-            problem = "a quoted field has no end"
-            return RawRow(number, first, parsed=problem, size=len(first))
-        taken += more
-        whole = b"".join([data, ending, *more])
-        data = whole.rstrip(b"\r\n")
-        ending = whole[len(data) :]
-        del whole
+    def rows(self) -> Iterator[RawRow]:
+        """The rows."""
+        self._fill()
+        self._at = 3 if self._data.startswith(b"\xef\xbb\xbf") else 0
+        while self._at < len(self._data) or not self._is_last:
+            match = self._dialect.row.match(self._data, self._at)
+            if match is not None:
+                number, raw = self._number, self._take(match.end())
+                if len(raw) > self._max_row_bytes:
+                    yield RawRow(number, None, sha256(raw).digest())
+                elif raw:
+                    yield RawRow(number, raw, size=len(raw))
+            elif (fault := self._fault()) is None:
+                self._fill()
+            else:
+                yield self._bad_row(fault)
 
+    def _take(self, end: int) -> bytes:
+        """The bytes before `end` without their line end; they are counted as read."""
+        raw = self._data[self._at : end].rstrip(b"\r\n")
+        self._number += self._data.count(b"\n", self._at, end)
+        self._at = end
+        return raw
 
-def _read_fields(
-    data: bytes, at: int, dialect: _Dialect, fields: list[bytes]
-) -> tuple[int, str | None]:
-    """Appends the fields from `at` on. Gives the start of the one that is not whole, and None where
-    there is none, else an empty text."""
-    while (match := dialect.field.match(data, at)) is not None:
-        quoted, plain, end = match.groups()
-        if quoted is None:
-            fields.append(plain)
-        else:
-            fields.append(quoted.replace(b'""', b'"') if b'""' in quoted else quoted)
-        at = match.end()
-        if not end:
-            return at, None
-    return at, ""
+    def _fill(self) -> None:
+        """Reads on; twice as much as there is, so that a long row is not searched too often."""
+        self._data, self._at = self._data[self._at :], 0
+        more = self._stream.read(max(_PIECE_BYTES, len(self._data)))
+        self._data += more
+        if not more:
+            self._is_last = True
+            if self._data and not self._data.endswith(b"\n"):
+                self._data += b"\n"  # the last line may have no end
 
+    def _fault(self) -> str | None:
+        """Why no row begins here; None where more bytes may show one."""
+        start = self._dialect.start.match(self._data, self._at)
+        end = start.end() if start is not None else self._at
+        is_open = _OPEN.match(self._data, end) is not None
+        if not is_open and self._data.startswith(b'"', end):
+            return "text follows a closing quote (a quote in a field must be doubled)"
+        if len(self._data) - self._at > self._max_row_bytes + 2:
+            return _TOO_LONG
+        return "a quoted field has no end" if self._is_last else None
 
-def _to_quote(lines: _Lines, max_bytes: int) -> tuple[list[bytes], bool]:
-    """The lines up to the one that closes the open field: it has an odd number of quotes."""
-    taken: list[bytes] = []
-    while max_bytes >= 0 and (line := lines.next()):
-        taken.append(line)
-        max_bytes -= len(line)
-        if line.count(b'"') % 2:
-            return taken, True
-    return taken, False
+    def _bad_row(self, fault: str) -> RawRow:
+        """The line that begins here: the lines below may be rows."""
+        number, digest, size = self._number, sha256(), 0
+        while (end := self._data.find(b"\n", self._at)) < 0 and not self._is_last:
+            digest.update(self._data[self._at :])
+            size += len(self._data) - self._at
+            self._at = len(self._data)
+            self._fill()
+        raw = self._take(end + 1)
+        digest.update(raw)
+        if fault is _TOO_LONG or size + len(raw) > self._max_row_bytes:
+            return RawRow(number, None, digest.digest())
+        return RawRow(number, raw, digest.digest(), fault, len(raw))

@@ -176,6 +176,19 @@ def test_a_bad_line_of_csv_costs_one_row(tmp_path, line, error):
     assert [d.address.rpartition(":")[2] for d in found] == ["2", "6", "7"]
 
 
+@FEW
+@given(rows=ROWS, piece=st.integers(1, 9), end=st.sampled_from(["\n", "\r\n"]))
+def test_rows_of_csv_are_those_of_the_csv_module_wherever_pieces_end(tmp_path, rows, piece, end):
+    from pipeline.source.formats import delimited
+
+    raw = as_csv([{"id": "k", **row} for row in rows], end=end).removesuffix(end.encode())
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(delimited, "_PIECE_BYTES", piece)
+        found = table(tmp_path / "a.csv", raw)[1]
+    expected = list(csv.DictReader(io.StringIO(raw.decode(), newline="")))
+    assert [d.row_ref.batch.slice(d.row_ref.row, 1).to_pylist()[0] for d in found] == expected
+
+
 def test_a_stray_quote_that_swallows_lines_gives_them_back(tmp_path):
     raw = b'id,text\nk1,"never closed\nk2,b\nk3,"quoted, well"\nk4,d\n'
     found = table(tmp_path / "a.csv", raw, id="id")[1]
@@ -194,7 +207,7 @@ def test_every_column_of_csv_is_text_and_has_a_name(tmp_path):
     (b"id,t\xffxt\n1,x\n", InputError, "a.csv:1: the header cannot be read: malformed CSV: invalid UTF-8 at byte 5"),
     (b"id,text\r1,x\r", InputError, "a.csv: the file is text with CR line ends, not CSV"),
     ("id,text\n1,x\n".encode("utf-16"), InputError, "a.csv: the file is UTF-16 text, not CSV"),
-    (gzip.compress(b"id,text\n"), InputError, "a.csv: the file is data compressed with gzip, not CSV"),
+    (gzip.compress(b"id,text\n", mtime=0), InputError, "a.csv: the file is data compressed with gzip, not CSV"),
     (b'{"text": "x"}\n', InputError, "a.csv: the file is JSON Lines, not CSV"),
     (b"<!DOCTYPE html>\n<html>", InputError, "a.csv: the file is an HTML page, not CSV"),
     (b"%PDF-1.7\n", InputError, "a.csv: the file is a PDF document, not CSV"),
