@@ -166,7 +166,8 @@ class _Run(NamedTuple):
             survey=surveyed,
             columns=pipeline.aggregator.columns,
             per_chunk=pipeline.aggregator.per_chunk,
-            metadata=pipeline.output.metadata | {"textmill.model": model},
+            metadata=pipeline.output.metadata
+            | {"textmill.model": model, "textmill.id": surveyed.spec.id or "id"},
             dimension=pipeline.dimension,
             fingerprint=parts_fingerprint(pipeline, factory.endpoints),
             answered_only=pipeline.output.answered_only,
