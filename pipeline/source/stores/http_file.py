@@ -131,7 +131,7 @@ def request(source: Source, start: int, end: int | None) -> tuple[Any, Version]:
                 raise InputError(f"{shown(source.address)}: {printable(problem)}") from None
             if isinstance(cause, str):
                 raise InputError(f"{shown(source.address)}: {printable(cause)}") from None
-            problem = _said(cause)
+            problem = _problem_of(cause)
     raise away(source, problem)
 
 
@@ -189,7 +189,7 @@ class HttpFile(io.RawIOBase):
             try:
                 count = int(self._reply.readinto(view))
             except (OSError, http.client.HTTPException) as error:
-                problem, count = _said(error), 0
+                problem, count = _problem_of(error), 0
             if count:
                 self._at += count
                 self._failures = 0
@@ -253,7 +253,7 @@ def _retry_after(value: str | None) -> float:
         return 0.0
 
 
-def _said(error: BaseException) -> str:
+def _problem_of(error: BaseException) -> str:
     if isinstance(error, socket.gaierror):
         return "its name does not resolve"
     if isinstance(error, TimeoutError):
