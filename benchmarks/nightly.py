@@ -81,7 +81,7 @@ def edited(rows: list[tuple[int, int]], share: float, seed: int) -> list[tuple[i
 
 def new_inputs(before: set[bytes], rows: Path) -> int:
     """How many chunks of these rows were in no night before; they are added to `before`."""
-    from pipeline.source.jsonl import lines
+    from pipeline.source.formats.jsonl import lines
 
     cut = chunkers.chunker("structure")
     new_texts = 0

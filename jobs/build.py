@@ -301,7 +301,6 @@ def _metadata(job: Job) -> dict[str, str]:
     return {
         "textmill.task": job.task,
         "textmill.tokenizer": tokenizer_name(job),
-        "textmill.id": job.input.id or "id",
         "textmill.job": _fingerprint(job),
     }
 

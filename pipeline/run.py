@@ -169,7 +169,9 @@ class _Run(NamedTuple):
             survey=surveyed,
             columns=pipeline.aggregator.columns,
             per_chunk=pipeline.aggregator.per_chunk,
-            metadata=pipeline.output.metadata | _model_metadata(factory),
+            metadata=pipeline.output.metadata
+            | _model_metadata(factory)
+            | {"textmill.id": surveyed.spec.id or "id"},
             dimension=pipeline.dimension,
             fingerprint=parts_fingerprint(pipeline, factory.endpoints),
             answered_only=pipeline.output.answered_only,

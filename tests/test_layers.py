@@ -62,6 +62,7 @@ file reads it without the client.
 HOMES = {
     "aiohttp": ("pipeline/endpoints/http.py", "pipeline/endpoints/network/", "jobs/mock/"),
     "diskcache": ("pipeline/cache/",),
+    "huggingface_hub": ("pipeline/source/stores/hub.py",),
     "fcntl": ("pipeline/disk/locks.py",),
     "tiktoken": ("chunkers/tokens/",),
     "tokenizers": ("chunkers/tokens/",),

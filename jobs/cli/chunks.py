@@ -6,6 +6,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
+from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,8 @@ from jobs.spec.job import KEYS
 from pipeline.disk.durable import storage_errors
 from pipeline.errors import UsageError
 from pipeline.records import Document, RowRef
-from pipeline.source.files import READABLE, TEXT, family, is_s3
+from pipeline.source.formats.table import SUFFIXES, format_of
+from pipeline.source.stores.table import is_remote
 from pipeline.text import many, printable
 
 if TYPE_CHECKING:
@@ -216,14 +218,14 @@ def _chunked_documents(
         if input_path is None:
             raise UsageError("chunks needs a file or a job", hint="textmill chunks report.md")
         source = str(input_path)
-    is_text = source.lower().endswith(TEXT)
+    is_text = _is_text(source)
     is_file = source == "-" or is_text or _is_rows(source)
     if is_file and input_path is not None and input_path != source:
         raise UsageError(f"{printable(source)}: --input names another file", hint="use one of them")
     if not is_file and not _may_be_job(Path(source)):
         raise UsageError(
-            f"{printable(source)}: unknown kind of file, neither rows ({READABLE}) "
-            f"nor one text ({', '.join(TEXT)}) nor a job file (.toml)",
+            f"{printable(source)}: unknown kind of file, neither rows or texts ({SUFFIXES}) "
+            "nor a job file (.toml)",
             hint="convert it to Markdown or plain text, or pass a text to `textmill chunks -`",
         )
     if is_file:
@@ -266,9 +268,16 @@ def _factory(pipeline: Pipeline) -> RequestFactory:
         return RequestFactory(pipeline, with_cached_identities(pipeline, cache))
 
 
+def _is_text(source: str) -> bool:
+    """True for one file that is one text; a pattern of such files is a table of documents."""
+    found = format_of(source)
+    is_one = not is_remote(source) and not has_magic(source)
+    return found is not None and found.kind == "text" and is_one
+
+
 def _is_rows(source: str) -> bool:
-    """True for a table of documents: JSONL or Parquet, a folder or a pattern of them."""
-    return family(source) is not None or is_s3(source) or Path(source).is_dir()
+    """True for a table of documents: a file of rows, a folder or a pattern of files."""
+    return format_of(source) is not None or is_remote(source) or Path(source).is_dir()
 
 
 def _may_be_job(path: Path) -> bool:

@@ -43,7 +43,7 @@ def explain(source: str, name: str, settings: JobSettings, as_json: bool) -> int
         document = _find_row(surveyed, name)
         past = LastCommit()
         if job.output.path != "-":
-            past = _last_commit(pipeline, document)
+            past = _last_commit(pipeline, surveyed.spec.id, document)
         cache = open_to_read(pipeline.answers)
         with closing(cache) if cache else nullcontext():
             row = explain(pipeline, document, cache, past)
@@ -75,7 +75,7 @@ def _find_row(surveyed: Survey, name: str) -> Document:
     )
 
 
-def _last_commit(pipeline: Pipeline, document: Document) -> LastCommit:
+def _last_commit(pipeline: Pipeline, id_name: str | None, document: Document) -> LastCommit:
     """What the last commit and the last run hold about this row."""
     from pipeline.explain import LastCommit
     from pipeline.runs.folder import failures, manifests
@@ -91,7 +91,7 @@ def _last_commit(pipeline: Pipeline, document: Document) -> LastCommit:
     return LastCommit(
         manifest=next((run for run in runs if run.get("state") == "committed"), None),
         failures=failures(pipeline.output.path, runs[0]["run"], row) if runs else (),
-        chunk_ids=chunk_ids(pipeline.output.path, pipeline.input.id or "id", is_row),
+        chunk_ids=chunk_ids(pipeline.output.path, id_name or "id", is_row),
     )
 
 

@@ -23,9 +23,10 @@ from jobs.spec.job import Job
 from pipeline.disk import locks
 from pipeline.disk.durable import storage_errors
 from pipeline.errors import InputError, TextmillError
+from pipeline.source.diagnosis import HEAD_BYTES, diagnose
 from pipeline.text import reason
 
-MAGIC = {b"PAR1": ".parquet", b"\x1f\x8b": ".jsonl.gz", b"\x28\xb5\x2f\xfd": ".jsonl.zst"}
+MAGIC = {b"PAR1": ".parquet", b"\x1f\x8b": ".json.gz", b"\x28\xb5\x2f\xfd": ".json.zst"}
 """The file type of standard input by its first bytes."""
 
 PREFIX = "textmill-"
@@ -158,6 +159,8 @@ def _spool(folder: Path) -> str:
     with storage_errors(folder), temporary.open("wb") as file:
         shutil.copyfileobj(_Input(), file, 1 << 20)
     with temporary.open("rb") as file:
-        start = file.read(4)
-    suffix = next((end for magic, end in MAGIC.items() if start.startswith(magic)), ".jsonl")
+        head = file.read(HEAD_BYTES)
+    found = diagnose(head)
+    usual = ".json" if found is not None and found.what == "a JSON array" else ".jsonl"
+    suffix = next((end for magic, end in MAGIC.items() if head.startswith(magic)), usual)
     return str(temporary.rename(folder / f"stdin{suffix}"))

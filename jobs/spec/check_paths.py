@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs.spec.keys import NOT_YET, KeyLocations, shown
+from jobs.spec.keys import KeyLocations, shown
 from pipeline.disk.durable import temporary_path
 from pipeline.disk.output_path import (
     FILES,
@@ -24,7 +24,7 @@ from pipeline.disk.output_path import (
     run_folder,
 )
 from pipeline.errors import UsageError
-from pipeline.source.files import is_s3
+from pipeline.source.stores.table import STORES, is_remote, store_of
 
 if TYPE_CHECKING:
     from jobs.spec.job import Job
@@ -39,13 +39,13 @@ def check_paths(job: Job, output_as_typed: str, locations: KeyLocations) -> None
     read, written, key = job.input.path, job.output.path, "output.path"
     for name, path in (("input.path", read), (key, written)):
         # Joining a path to a folder turns two slashes into one.
-        if is_s3(path) and name == "input.path":
-            check_bucket(path, locations)
-        elif scheme := re.search(r"(?:^|/)([A-Za-z][A-Za-z0-9+.-]+):/", path):
-            start = f"{scheme[1]}://"
-            if start.lower() == "hf://" and name == "input.path":
-                raise locations.refuse(f"{name} = {start}... {NOT_YET}", name)
-            raise locations.wrong(name, "must be a local path, not a URL")
+        if is_remote(path) and name == "input.path":
+            if (fault := store_of(path).fault_of(path)) is not None:
+                raise locations.wrong(name, fault)
+        elif re.search(r"(?:^|/)([A-Za-z][A-Za-z0-9+.-]+):/", path):
+            schemes = ", ".join(each for each in STORES if each != "http://")
+            also = f", or begin with {schemes}" if name == "input.path" else ", not a URL"
+            raise locations.wrong(name, f"must be a local path{also}")
     if written == "-":
         return
     try:
@@ -89,14 +89,6 @@ def check_changes(job: Job, path: str) -> None:
         raise UsageError(f"--changes: {shown(path)} cannot be written ({error.strerror})") from None
 
 
-def check_bucket(path: str, locations: KeyLocations) -> None:
-    """Refuses an `s3://` path that names no object, or contains a key."""
-    from pipeline.source.s3 import fault_of
-
-    if (fault := fault_of(path)) is not None:
-        raise locations.wrong("input.path", fault)
-
-
 def _check_output(job: Job, output_as_typed: str, locations: KeyLocations) -> None:
     read, written, key = job.input.path, job.output.path, "output.path"
     output, got = Path(written), f"got {shown(output_as_typed)}"
@@ -113,7 +105,7 @@ def _check_output(job: Job, output_as_typed: str, locations: KeyLocations) -> No
     typed = locations.on_command_line(key) or output_as_typed.startswith("/")
     if not typed and not is_within(real, os.path.realpath(job.folder)):
         raise locations.wrong(key, f"leaves the folder of the job file, {got}", "use -o PATH")
-    source = None if read == "-" or is_s3(read) else read
+    source = None if read == "-" or is_remote(read) else read
     fault = output_fault(output, source, shown=shown(read), got=got)
     if fault is not None and fault.concerns_input:
         raise locations.refuse(f"output.path {fault.problem}", key, "input.path")

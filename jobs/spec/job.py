@@ -28,14 +28,15 @@ class InputSpec(Struct, frozen=True):
     """The input rows. `path` is as typed, joined to the folder of the job file."""
 
     path: Annotated[str, Key(
-        "file, glob, directory, s3://BUCKET/KEY, or - for standard input (-i)",
+        "file, glob, directory, s3://BUCKET/KEY, https://HOST/PATH, hf://datasets/OWNER/NAME/PATH, "
+        "or - for standard input (-i)",
         flag="--input", short="-i", metavar="PATH",
-        help="Input rows: file, glob, directory, s3:// or -.")]
+        help="Input rows: file, glob, directory, URL or -.")]
     text: Annotated[str, Key(
         "column that holds the text",
         flag="--text", metavar="COLUMN", help="Column that holds the text.")] = "text"
     id: Annotated[str | None, Key(
-        "column that identifies a row; default: a hash of the content of the row",
+        "column that identifies a row; default: a hash of its content, of a text file its path",
         flag="--id", metavar="COLUMN", help="Column that identifies a row.")] = None
     keep: Annotated[tuple[str, ...] | None, Key(
         "columns to copy to the output; default: all for one row per document, none for one row "

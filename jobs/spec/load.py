@@ -27,7 +27,8 @@ from jobs.spec.overrides import Names, by_name, override, prefixes, spread
 from jobs.spec.table import Key, assemble
 from pipeline.endpoints.kinds import KINDS
 from pipeline.errors import UsageError
-from pipeline.source.files import family, is_s3
+from pipeline.source.formats.table import format_of
+from pipeline.source.stores.table import is_remote
 from pipeline.tasks import TASKS
 from pipeline.text import did_you_mean, printable
 
@@ -120,7 +121,7 @@ def _read_source(path: str | Path) -> tuple[str, str, str, str]:
     """Text, address, base folder and default name of a job file or a template."""
     typed = os.fspath(path)
     address = printable(mask(typed))
-    if family(typed) is not None:
+    if format_of(typed) is not None:
         hint = "pass rows with -i: textmill run embed -i ROWS -o OUTPUT"
         raise UsageError(f"{address}: is not a job file", hint=hint)
     try:
@@ -178,8 +179,8 @@ def _missing(key: Key, locations: KeyLocations) -> UsageError:
 
 
 def _resolve_path(path: str, base: str) -> str:
-    """The path to open: relative to the base, except for a bucket or a stream."""
-    if path == "-" or is_s3(path):
+    """The path to open: relative to the base, except for another machine or a stream."""
+    if path == "-" or is_remote(path):
         return path
     joined = str(Path(base, path))
     return "./-" if joined == "-" else joined  # only a typed `-` is a stream

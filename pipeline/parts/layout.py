@@ -15,7 +15,7 @@ from pathlib import Path
 from pipeline.disk.durable import rename, storage_errors, sync_folder, temporary_path
 from pipeline.disk.output_path import output_fault, output_suffix, run_folder
 from pipeline.errors import UsageError
-from pipeline.source.files import is_s3
+from pipeline.source.stores.table import is_remote
 from pipeline.text import shown
 
 
@@ -47,7 +47,7 @@ class OutputLayout:
         """
         path = self.path
         with storage_errors(path):
-            source = None if is_s3(input_path) else input_path
+            source = None if is_remote(input_path) else input_path
             if fault := output_fault(path, source, inputs, shown=shown(input_path)):
                 raise UsageError(f"{shown(str(path))}: output.path {fault.problem}")
             if path.is_dir() and not path.is_symlink() and any(path.iterdir()):

@@ -24,8 +24,8 @@ from pipeline.prepare.long_documents import (
     Spans,
 )
 from pipeline.records import Document, Request
+from pipeline.source.blocks import BATCH_ROWS
 from pipeline.source.documents import read
-from pipeline.source.jsonl import BATCH_ROWS
 from pipeline.source.survey import Survey
 from pipeline.text import many
 

@@ -12,7 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from pipeline.source.diagnosis import Diagnosis
-from pipeline.source.files import InputFile, family
+from pipeline.source.files import InputFile
+
+BATCH_ROWS = 256
+BATCH_BYTES = 8_000_000
 
 T = TypeVar("T")
 
@@ -31,8 +34,9 @@ class Block(NamedTuple):
     """
 
     file: InputFile
-    numbers: Sequence[int]
-    """Lines, counted from 1, or Parquet rows, counted from 0."""
+    """The file of its rows; of texts, each of which is a file, the first one of the input."""
+    numbers: Sequence[int | str]
+    """Lines, counted from 1; rows of Parquet and of arrays, counted from 0; names of text files."""
     hashes: list[bytes]
     """One for each row: of its id, else of its content, which several rows may share."""
     unique: list[bool]
@@ -41,12 +45,16 @@ class Block(NamedTuple):
     errors: list[str | None]
     rows: Any
     """A list of objects (None: malformed), or an Arrow record batch."""
+    place: str = ""
+    """The address of a row up to its number."""
+    columns: tuple[str, ...] = ()
+    """Columns of text that the file has, whatever its rows hold."""
     diagnosis: Diagnosis | None = None
-    """What the file is, where its first line shows that it is not JSONL."""
+    """What the file is, where its first row shows that it is not of its format."""
 
     def address(self, at: int) -> str:
-        separator = ": row " if family(self.file.path) == "parquet" else ":"
-        return f"{self.file.name}{separator}{self.numbers[at]}"
+        """The location of a row, for people: `a.jsonl:17`, `a.parquet: row 16`."""
+        return f"{self.place}{self.numbers[at]}"
 
 
 class RowSelection:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from pipeline.errors import InputError, UsageError
 from pipeline.source.files import InputFile, InputSpec
-from pipeline.source.parquet import file_schema, open_parquet
+from pipeline.source.formats.parquet import file_schema, open_parquet
 from pipeline.source.types.json_columns import arrow_schema
 from pipeline.source.types.json_types import JsonType
 from pipeline.source.types.plain import plain_schema
@@ -18,7 +18,7 @@ from pipeline.text import did_you_mean, printable, reason, shown
 
 
 def json_schema(spec: InputSpec, types: dict[str, JsonType], keys: set[str]) -> pa.Schema:
-    if keys:  # a file without readable rows shows no columns to check against
+    if keys or types:  # JSON without readable rows shows no columns to check against
         require_columns(spec, shown(spec.path), [*types, *sorted(keys - types.keys())])
     needed = [name for name in spec.fields if name not in spec.optional]
     used_names = [spec.text, *([] if spec.id is None else [spec.id]), *needed, *(spec.keep or ())]

@@ -1,7 +1,8 @@
-"""What a file is that is not JSONL, found from its first bytes.
+"""What a file is that is not what its name says, found from its first bytes.
 
 Where the first line of a file cannot be read, the fault is mostly not in that row: the whole file
-is something else. So the errors of its rows say what it is. No message repeats the content.
+is something else. So the errors of its rows say what it is; a table without a readable header, or
+a Parquet file that is none, is refused with it. No message repeats the content.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ _MAGIC = {
     b"Obj\x01": ("an Avro file", "write it as Parquet"),
     b"ORC": ("an ORC file", "write it as Parquet"),
     b"SQLite format 3\0": ("an SQLite database", "export the table as JSON lines"),
-    b"\x1f\x8b": ("data compressed with gzip", "name it .jsonl.gz"),
-    b"\x28\xb5\x2f\xfd": ("data compressed with zstd", "name it .jsonl.zst"),
+    b"\x1f\x8b": ("data compressed with gzip", "add .gz to its name"),
+    b"\x28\xb5\x2f\xfd": ("data compressed with zstd", "add .zst to its name"),
     b"BZh": ("data compressed with bzip2", _PACK),
     b"\xfd7zXZ\0": ("data compressed with xz", _PACK),
     b"\x04\x22\x4d\x18": ("data compressed with lz4", _PACK),
@@ -33,7 +34,7 @@ _MAGIC = {
     b"version https://git-lfs": ("a pointer of Git LFS, not the data", "git lfs pull"),
 }
 
-_UTF_8 = "iconv -f {} -t UTF-8 FILE > FILE.jsonl"
+_UTF_8 = "iconv -f {} -t UTF-8 FILE > NEW_FILE"
 _BOMS = {  # UTF-32 first: its mark begins with that of UTF-16
     b"\xff\xfe\0\0": "UTF-32",
     b"\0\0\xfe\xff": "UTF-32",
@@ -54,13 +55,15 @@ _DELIMITERS = {b"\t": "TSV (tabs)", b";": "CSV (semicolons)", b",": "CSV", b"|":
 
 
 class Diagnosis(NamedTuple):
-    """What a file is instead of JSONL: `what` completes `the file is ...`."""
+    """What a file is: `what` completes `the file is ...`."""
 
     what: str
     hint: str = ""
+    expected: str = "JSONL"
+    """What its name says."""
 
     def __str__(self) -> str:
-        return f"the file is {self.what}, not JSONL"
+        return f"the file is {self.what}, not {self.expected}"
 
     def line(self, file: str) -> str:
         """One line for a message about this file, with the command that converts it."""
@@ -68,13 +71,10 @@ class Diagnosis(NamedTuple):
 
 
 def diagnose(head: bytes) -> Diagnosis | None:
-    """What a file is, from its first `HEAD_BYTES` or all of them; None where its first line is a
-    JSON object, and where nothing tells."""
-    found = next((found for magic, found in _MAGIC.items() if head.startswith(magic)), None)
-    if found is not None:
-        return Diagnosis(*found)
-    if (encoding := _wide_encoding(head)) is not None:
-        return Diagnosis(f"{encoding} text", _UTF_8.format(encoding))
+    """What a file of JSON lines is, from its first `HEAD_BYTES` or all of them; None where its
+    first line is a JSON object, and where nothing tells."""
+    if (found := _of_any(head)) is not None:
+        return found
     body = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     lines = body.split(b"\n")
     if len(head) >= HEAD_BYTES and len(lines) > 1:
@@ -99,12 +99,54 @@ def diagnose_parquet(head: bytes) -> str | None:
     return what and f"the file is {what}, not Parquet"
 
 
+def diagnose_table(head: bytes) -> Diagnosis | None:
+    """What a file is that is named .csv or .tsv; None where it may be one."""
+    found = _of_any(head)
+    body = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    first = body.partition(b"\n")[0].rstrip()
+    if found is None and b"\r" in first:
+        found = Diagnosis("text with CR line ends", "tr '\\r' '\\n' < FILE > FILE.csv")
+    if found is None and first[:1] in b"{[" and first:
+        is_object = isinstance(_parsed(first), dict)
+        found = Diagnosis("JSON Lines", "name it .jsonl") if is_object else diagnose(head)
+        found = None if found and found.what in _DELIMITERS.values() else found
+    if found is None and _MARKUP.match(body):
+        found = _of_markup(body)
+    if found is None and b"\0" in first:
+        found = Diagnosis("binary data")
+    return found
+
+
+def diagnose_text(head: bytes) -> Diagnosis | None:
+    """What a text file is whose bytes are not UTF-8; None where nothing tells."""
+    found = _of_any(head)
+    if found is None:
+        what = "binary data" if b"\0" in head else "text in another encoding"
+        found = Diagnosis(what, _UTF_8.format("ENCODING"))
+    return found._replace(expected="UTF-8 text")
+
+
+def _of_any(head: bytes) -> Diagnosis | None:
+    """What a file is that is no UTF-8 text at all."""
+    found = next((found for magic, found in _MAGIC.items() if head.startswith(magic)), None)
+    if found is not None:
+        return Diagnosis(*found)
+    if (encoding := _wide_encoding(head)) is not None:
+        return Diagnosis(f"{encoding} text", _UTF_8.format(encoding))
+    return None
+
+
+def _of_markup(body: bytes) -> Diagnosis:
+    what = "an XML document" if body[:5] == b"<?xml" else "an HTML page"
+    return Diagnosis(what, "extract its text first")
+
+
 def _of_array(first: bytes, row: Any, body: bytes) -> Diagnosis | None:
     if isinstance(row, list) and row and not any(isinstance(each, dict) for each in row):
         return Diagnosis("lines of JSON arrays", "write each row as an object with named keys")
     if row is None and not re.match(rb"\[\s*(\{|\[|$|\")", body):
         return None
-    return Diagnosis("a JSON array", "jq -c '.[]' FILE > FILE.jsonl")
+    return Diagnosis("a JSON array", "name it .json")
 
 
 def _of_text(body: bytes, first: bytes, lines: list[bytes]) -> Diagnosis | None:
@@ -116,14 +158,13 @@ def _of_text(body: bytes, first: bytes, lines: list[bytes]) -> Diagnosis | None:
     if body.startswith((b"{", b"\x1e")):
         return _of_objects(body, first, lines)
     if _MARKUP.match(body):
-        what = "an XML document" if body[:5] == b"<?xml" else "an HTML page"
-        return Diagnosis(what, "extract its text first")
+        return _of_markup(body)
     for delimiter, what in _DELIMITERS.items():
         counts = {line.count(delimiter) for line in lines[:5]}
         if len(lines) > 1 and counts and min(counts) >= 1 and max(counts) <= 4 * min(counts):
-            return Diagnosis(what, "write it as JSON lines or Parquet")
+            return Diagnosis(what, "name it .tsv" if delimiter == b"\t" else "name it .csv")
     if not any(line == b"null" or _parsed(line) is not None for line in lines):
-        return Diagnosis("plain text", 'each line must be an object: {"text": "..."}')
+        return Diagnosis("plain text", "name it .txt: one file is one document")
     return None
 
 

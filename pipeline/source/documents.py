@@ -2,8 +2,8 @@
 
 The input is read twice: the survey needs identities and types before the first request, the run
 needs documents. Both passes use `blocks`, so that they agree on what a row is, which rows are
-unreadable and how each is identified. JSONL is read line by line, because pyarrow's reader fails a
-whole block for one bad line; kept columns of Parquet remain Arrow arrays throughout.
+unreadable and how each is identified. Rows of text formats are read one by one, because pyarrow's
+readers fail a whole block for one bad line; kept columns of Parquet remain Arrow arrays throughout.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import pyarrow as pa
 from pipeline.errors import InputError
 from pipeline.records import Document, RowRef
 from pipeline.source import identity
-from pipeline.source.blocks import Block, RowSelection
-from pipeline.source.jsonl import BATCH_BYTES, ID_KINDS
+from pipeline.source.blocks import BATCH_BYTES, Block, RowSelection
 from pipeline.source.readers import blocks
+from pipeline.source.rows import ID_KINDS
 from pipeline.source.types.json_columns import json_array
 from pipeline.source.types.json_types import JsonType, Misfit, type_changes, widen
 from pipeline.source.types.values import identity_values, is_valid_utf8, python_values
@@ -117,7 +117,9 @@ def read(
         kind = (survey.types or {}).get(spec.id or "")
         id_kind = ID_KINDS.get(kind) if isinstance(kind, str) else None
     for block in blocks(spec, survey.files, names, selection, id_kind):
-        read_rows = parquet_rows if survey.types is None else _jsonl_rows
+        if not block.hashes:
+            continue
+        read_rows = parquet_rows if survey.types is None else _object_rows
         texts, fields, errors, row_ref = read_rows(block, survey)
         batch: list[Document] = []
         size = 0
@@ -177,7 +179,7 @@ def _input_changed(survey: Survey) -> InputError:
     return InputError(f"{shown(survey.spec.path)}: changed while it was read (other rows)")
 
 
-def _jsonl_rows(block: Block, survey: Survey) -> Rows:
+def _object_rows(block: Block, survey: Survey) -> Rows:
     """Texts, fields, errors and kept columns of a block."""
     spec, types = survey.spec, survey.types or {}
     objects: list[Mapping[str, Any]] = []

@@ -6,33 +6,27 @@ differ between the two passes: the order of the files and their fingerprints.
 
 from __future__ import annotations
 
-import glob
 import io
-import os
-import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple, cast
 
 from msgspec import Struct
 
-from pipeline.disk.output_path import is_in_run_folder
-from pipeline.errors import DescriptorError, InputError, TextmillError, UsageError
-from pipeline.source.partitions import Partition, is_partition, partitions
-from pipeline.text import reason, shown
-
-_PACKED = ("", ".gz", ".zst")
-_JSON = tuple(f".json{packed}" for packed in _PACKED)
-JSONL = (
-    *(f"{name}{packed}" for name in (".jsonl", ".ndjson", ".jsonlines") for packed in _PACKED),
-    *_JSON,
+from pipeline.errors import InputError, TextmillError, UsageError
+from pipeline.source.formats.table import (
+    PACKABLE,
+    SUFFIXES,
+    Format,
+    format_of,
+    is_documentation,
 )
-PARQUET = (".parquet",)
-TEXT = (".txt", ".md", ".markdown")
-"""Files that are one text."""
-READABLE = ".jsonl, .ndjson, .jsonlines, .json (plain, .gz or .zst) or .parquet"
+from pipeline.source.partitions import Partition, fixed_parts, partitions
+from pipeline.source.stores.table import Fingerprint, scheme_of, store_of
+from pipeline.text import many, shown
+
 _OTHER_PACKINGS = (".bz2", ".xz", ".zip", ".7z", ".lz4", ".br", ".snappy", ".tar", ".tgz")
+MAX_HINTS = 4
 PIECE_BYTES = 1 << 20
 
 
@@ -57,114 +51,101 @@ class InputSpec(Struct, frozen=True):
     counted."""
 
 
-class Fingerprint(NamedTuple):
-    """The `stat` figures of a file; an edit changes at least one, so the file need not be read."""
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int = 0
-    inode: int = 0
-    etag: str = ""
-    """Of an object in a bucket, which has neither ctime nor inode."""
-
-
 class InputFile(NamedTuple):
     path: str
     fingerprint: Fingerprint
     partition: Partition = ()
     """Columns of all its rows, from the folders above it; a column of the file itself wins."""
+    relative: str = ""
+    """Its path below the folder that the input names, or below where its glob begins to vary."""
 
     @property
     def name(self) -> str:
         return shown(self.path)
 
-
-def family(path: str) -> str | None:
-    """`jsonl` or `parquet`, by the name alone; None for any other name."""
-    name = path.lower()
-    return "jsonl" if name.endswith(JSONL) else "parquet" if name.endswith(PARQUET) else None
+    @property
+    def format(self) -> Format:
+        """The format of its name, which `find` has checked."""
+        found = format_of(self.path)
+        assert found is not None
+        return found
 
 
 def find(path: str) -> tuple[InputFile, ...]:
-    """The files that `path` names, sorted; it is a file, a folder or a glob, local or in a bucket.
+    """The files that `path` names, sorted; it is a file, a folder or a glob, of this machine or
+    another one.
 
     Invariant: at least one file, all of one family, every one a regular file.
     """
-    paths, is_folder = _s3_module().list_objects(path) if is_s3(path) else _local_paths(path)
-    if is_folder:
-        paths = [path for path in paths if path.rpartition("/")[2][:1] not in ("", ".", "_")]
-        # A .json file in a folder mostly describes the rows; it is read where it is named.
-        paths = [path for path in paths if family(path) and not path.lower().endswith(_JSON)]
+    store = store_of(path)
+    if (fault := store.fault_of(path)) is not None:
+        raise UsageError(f"{scheme_of(path)}...: input.path {fault}")
+    listed, is_folder = store.list_files(path)
+    paths = _rows_of_folder(listed) if is_folder else listed
     if not paths:
-        raise UsageError(f"{shown(path)}: no {READABLE} file found")
-    families = {family(name) for name in paths}
-    if None in families:
-        unknown = next(name for name in paths if family(name) is None)
-        raise UsageError(
-            f"{shown(unknown)}: unknown kind of file, not {READABLE}",
-            hint="decompress it first" if unknown.lower().endswith(_OTHER_PACKINGS) else None,
-        )
-    if len(families) > 1:
-        raise UsageError(f"{shown(path)}: JSONL and Parquet files cannot be read as one input")
-    found = partitions(path, paths, is_folder=is_folder)
-    if not is_s3(path):
-        return tuple(
-            InputFile(name, fingerprint(name), columns)
-            for name, columns in zip(paths, found, strict=True)
-        )
+        kinds = f"{SUFFIXES} (.gz and .zst of {PACKABLE}, too)"
+        hint = f"{path.rstrip('/')}/**/*.md names files of its subfolders" if is_folder else None
+        raise UsageError(f"{shown(path)}: no file found that can be read: {kinds}", hint=hint)
+    formats = {name: format_of(name) for name in paths}
+    for name, found in formats.items():
+        if found is None:
+            raise UsageError(
+                f"{shown(name)}: unknown kind of file, not {SUFFIXES}",
+                hint="decompress it first" if name.lower().endswith(_OTHER_PACKINGS) else None,
+            )
+    if len({found.family for found in formats.values() if found}) > 1:
+        raise _mixed(path, paths, is_folder=is_folder)
+    above = len("/".join([*fixed_parts(path, paths, is_folder=is_folder), ""]))
+    found_partitions = partitions(path, paths, is_folder=is_folder)
     files = []
-    for name, figures, columns in zip(paths, _s3_module().stats(paths), found, strict=True):
-        if (current := _object_fingerprint(figures)) is None:
-            raise UsageError(f"{shown(name)}: no such object")
-        files.append(InputFile(name, current, columns))
+    for name, figures, columns in zip(
+        paths, store.fingerprints(paths), found_partitions, strict=True
+    ):
+        if figures is None:
+            raise UsageError(f"{shown(name)}: no such file")
+        files.append(InputFile(name, figures, columns, name[above:]))
     return tuple(files)
 
 
-def _local_paths(path: str) -> tuple[list[str], bool]:
-    """The paths, sorted, and whether they are the files of a folder."""
-    local = Path(path)
-    if local.is_dir():
-        return sorted(f"{path.rstrip('/')}/{below}" for below in _below(local)), True
-    if local.exists() or not glob.has_magic(path):
-        return [path], False
-    found = (name for name in _glob(path) if not Path(name).is_dir())
-    if ".run/" not in path:  # what runs leave beside their outputs is no input, unless it is named
-        found = (n for n in found if ".run/" not in n or not is_in_run_folder(Path(n)))
-    return sorted(found), False
+def _rows_of_folder(paths: Sequence[str]) -> list[str]:
+    """The files of a folder to read, without what only describes them: README.md, a .json file."""
+    by_rank: dict[int, list[str]] = {}
+    for path in paths:
+        name = path.rpartition("/")[2]
+        found = format_of(name)
+        if found is not None and name[0] not in "._":
+            rank = 2 if is_documentation(name) else 1 if found.describes else 0
+            by_rank.setdefault(rank, []).append(path)
+    if 0 in by_rank and all(format_of(path) is _TEXT for path in by_rank[0]):
+        by_rank[0] += by_rank.pop(2, [])  # among texts, README.md is one of them
+    return sorted(by_rank[min(by_rank)]) if by_rank else []
 
 
-def _below(folder: Path) -> Iterator[str]:
-    """The names in a folder, and those in its partitions."""
-    for entry in folder.iterdir():
-        if is_partition(entry.name) and entry.is_dir():
-            yield from (f"{entry.name}/{below}" for below in _below(entry))
-        else:
-            yield entry.name
+_TEXT = format_of(".txt")
 
 
-def is_s3(path: str) -> bool:
-    """Whether the path names one or more objects in an S3 bucket."""
-    return path.startswith("s3://")
+def _mixed(path: str, paths: Sequence[str], *, is_folder: bool) -> UsageError:
+    """The error for files of several families, with a glob for each kind."""
+    counts: dict[str, int] = {}
+    globs: dict[str, None] = {}
+    above = "/".join([*fixed_parts(path, paths, is_folder=is_folder), ""])
+    for name in paths:
+        found = format_of(name)
+        assert found is not None
+        counts[found.name] = counts.get(found.name, 0) + 1
+        suffix = next(each for each in found.endings[::-1] if name.lower().endswith(each))
+        deep = "**/" if "/" in name[len(above) :] else ""
+        globs[f"{above}{deep}*{suffix}"] = None
+    kinds = [many(counts[name], f"{name} file") for name in sorted(counts)]
+    picks = [f"-i '{shown(each)}'" for each in globs][:MAX_HINTS]
+    return UsageError(
+        f"{shown(path)}: {_listed(kinds, 'and')} cannot be read as one input",
+        hint=f"name one kind: {_listed(picks, 'or')}",
+    )
 
 
-def _s3_module() -> Any:
-    """`pipeline.source.s3`, imported only where a bucket is read: it costs 15 ms and 9 MB."""
-    from pipeline.source import s3
-
-    return s3
-
-
-def fingerprint(path: str) -> Fingerprint:
-    """The file's current fingerprint. Raises: UsageError where there is no such regular file."""
-    try:
-        status = Path(path).stat()
-    except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(f"{shown(path)}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{shown(path)}: cannot be read ({reason(error)})") from None
-    if not stat.S_ISREG(status.st_mode):
-        raise UsageError(f"{shown(path)}: not a regular file", hint="pipe it in and read `-`")
-    return _fingerprint_of(status)
+def _listed(words: Sequence[str], last: str) -> str:
+    return f"{', '.join(words[:-1])} {last} {words[-1]}" if len(words) > 1 else words[0]
 
 
 @contextmanager
@@ -190,82 +171,36 @@ def unchanged(file: InputFile) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _open_checked(file: InputFile) -> Iterator[BinaryIO]:
-    if is_s3(file.path):
-        recheck([file])
-        with _s3_module().stream(file.path) as stream:
-            yield stream
-        return
-    with Path(file.path).open("rb", buffering=0) as stream:
-        _check_fingerprint(file, _fingerprint_of(os.fstat(stream.fileno())))
+    recheck([file])
+    with store_of(file.path).stream(file.path) as stream:
         yield stream
 
 
 def recheck(files: Sequence[InputFile]) -> None:
     """Checks the files against their fingerprints. Raises: InputError where one has changed."""
-    paths = [file.path for file in files]
-    if paths and is_s3(paths[0]):
-        current: Iterable[Fingerprint | None] = map(_object_fingerprint, _s3_module().stats(paths))
-    else:
-        current = map(_file_fingerprint, paths)
+    if not files:
+        return
+    current = store_of(files[0].path).fingerprints([file.path for file in files])
     for file, fingerprint_now in zip(files, current, strict=True):
         if fingerprint_now is None:
             raise _deleted(file)
-        _check_fingerprint(file, fingerprint_now)
+        if fingerprint_now != file.fingerprint:
+            raise InputError(
+                f"{file.name}: changed while it was read",
+                hint="run again when the file no longer changes; every answer so far is kept",
+            )
 
 
 def unreadable(file: InputFile, error: BaseException, section: str = "") -> TextmillError:
-    """The error for a file, or the part `section` of it, that could not be read; for a bucket it
-    may be an OutageError."""
-    if is_s3(file.path):
-        refusal: TextmillError = _s3_module().refusal(file.path, error, section)
-        return refusal
-    if isinstance(error, OSError) and error.errno in DescriptorError.errnos:
-        return DescriptorError(file.name)
-    place = f"{file.name}: {section} " if section else f"{file.name}: "
-    return InputError(f"{place}cannot be read ({reason(error)})")
-
-
-def seekable(file: InputFile) -> Any:
-    """The argument for a Parquet reader: the path, or the object in its bucket."""
-    return _s3_module().seekable(file.path) if is_s3(file.path) else file.path
-
-
-def raw_file(file: InputFile) -> Any:
-    """The file, or the object in its bucket, as a seekable stream of bytes."""
-    return _s3_module().seekable(file.path) if is_s3(file.path) else Path(file.path).open("rb")
+    """The error for a file, or the part `section` of it, that could not be read; where it is on
+    another machine it may be an OutageError."""
+    return store_of(file.path).refusal(file.path, error, section)
 
 
 def _deleted(file: InputFile) -> InputError:
     return InputError(f"{file.name}: changed while it was read (deleted)")
 
 
-def _file_fingerprint(path: str) -> Fingerprint | None:
-    try:
-        return _fingerprint_of(Path(path).stat())
-    except OSError:
-        return None
-
-
-def _object_fingerprint(figures: tuple[int, int, str] | None) -> Fingerprint | None:
-    return figures and Fingerprint(figures[0], figures[1], etag=figures[2])
-
-
 def buffered(raw: BinaryIO) -> io.BufferedReader:
     """`raw` with a buffer, so that reading a line costs no system call."""
     return io.BufferedReader(cast("io.RawIOBase", raw), PIECE_BYTES)
-
-
-def _glob(path: str) -> list[str]:
-    return glob.glob(path, recursive=True)  # noqa: PTH207 (keeps the path as the user wrote it)
-
-
-def _fingerprint_of(status: os.stat_result) -> Fingerprint:
-    return Fingerprint(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-
-
-def _check_fingerprint(file: InputFile, now: Fingerprint) -> None:
-    if now != file.fingerprint:
-        raise InputError(
-            f"{file.name}: changed while it was read",
-            hint="run again when the file no longer changes; every answer so far is kept",
-        )

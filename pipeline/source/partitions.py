@@ -25,13 +25,20 @@ def is_partition(folder: str) -> bool:
     return folder.find("=") > 0
 
 
-def partitions(path: str, files: Sequence[str], *, is_folder: bool) -> list[Partition]:
-    """The partition of each file that the input path names. Raises: InputError for one that is not
-    text."""
+def fixed_parts(path: str, files: Sequence[str], *, is_folder: bool) -> list[str]:
+    """The parts of the path that all files have in common: those before its glob or file name."""
     parts = path.rstrip("/").split("/") if is_folder else path.split("/")
     fixed = len(parts) if is_folder else len(parts) - 1
     if path not in files:  # else it names this one file, whatever characters it has
         fixed = next((at for at, part in enumerate(parts) if glob.has_magic(part)), fixed)
+    return parts[:fixed]
+
+
+def partitions(path: str, files: Sequence[str], *, is_folder: bool) -> list[Partition]:
+    """The partition of each file that the input path names. Raises: InputError for one that is not
+    text."""
+    parts = fixed_parts(path, files, is_folder=is_folder)
+    fixed = len(parts)
     while fixed and is_partition(parts[fixed - 1]):
         fixed -= 1
     return [_partition(file, file.split("/")[fixed:-1]) for file in files]

@@ -17,6 +17,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 
 from pipeline.disk.spill import PACKED_ROWS, Packed, Spill
 from pipeline.errors import InputError
@@ -27,7 +28,7 @@ from pipeline.source.columns import (
     parquet_schema,
     require_columns,
 )
-from pipeline.source.files import InputFile, InputSpec, family, find
+from pipeline.source.files import InputFile, InputSpec, find
 from pipeline.source.identity import digest_of, encode
 from pipeline.source.readers import blocks
 from pipeline.source.survey import MARK, Occurrences, Survey
@@ -51,7 +52,9 @@ def survey(spec: InputSpec) -> Survey:
     Cost: one pass; of Parquet with an id it reads only the columns used.
     """
     files = find(spec.path)
-    described = None if family(files[0].path) == "jsonl" else parquet_schema(spec, files)
+    kind = files[0].format
+    spec = _with_id(spec, files)
+    described = parquet_schema(spec, files) if kind.declares_types else None
     types: dict[str, JsonType] = {}
     hashes = _Hashes()
     part_rows, size = array("I"), 0
@@ -60,6 +63,8 @@ def survey(spec: InputSpec) -> Survey:
     warnings: dict[str, str] = {}
     lost: Counter[str] = Counter()
     for block in blocks(spec, files, None if spec.id is None else names):
+        for name in block.columns:
+            types.setdefault(name, "string")
         if block.diagnosis is not None:
             warnings[block.file.path] = block.diagnosis.line(block.file.name)
         uses = used_hashes(block, names, has_id=spec.id is not None)
@@ -103,7 +108,7 @@ def survey(spec: InputSpec) -> Survey:
         part_rows=part_rows,
         occurrences=occurrences,
         fingerprint=digest_of(stamps),
-        types=types if family(files[0].path) == "jsonl" else None,
+        types=None if kind.declares_types else types,
         marks=marks,
         widened=frozenset(widened),
         warnings=(*warnings.values(), *(_lost_line(spec, each, lost[each]) for each in lost)),
@@ -130,12 +135,13 @@ def peek(spec: InputSpec) -> Peek:
     """
     files = find(spec.path)
     first = files[:1]
-    is_json = family(first[0].path) == "jsonl"
-    columns = {} if is_json else dict.fromkeys(parquet_schema(spec, first).names)
+    spec = _with_id(spec, first)
+    has_types = first[0].format.declares_types
+    columns = dict.fromkeys(parquet_schema(spec, first).names) if has_types else {}
     block = next(blocks(spec, first, None if spec.id is None else used_columns(spec)), None)
     warning = f"{first[0].name}: has no rows" if block is None or not block.hashes else ""
     if block is not None and block.hashes:
-        if is_json:
+        if not has_types:
             columns = {name: None for row in block.rows if row is not None for name in row}
             if columns:
                 require_columns(spec, shown(spec.path), list(columns))
@@ -145,6 +151,12 @@ def peek(spec: InputSpec) -> Peek:
             warning = f"{block.address(0)}: {block.errors[0]}"
     absent = tuple(name for name in spec.optional if columns and name not in columns)
     return Peek(len(files), tuple(columns), absent, warning)
+
+
+def _with_id(spec: InputSpec, files: tuple[InputFile, ...]) -> InputSpec:
+    """The spec with the column that identifies rows of this format, unless the job names one."""
+    default = files[0].format.id
+    return spec if spec.id is not None or default is None else replace(spec, id=default)
 
 
 def _count_lost(spec: InputSpec, block: Block, lost: Counter[str]) -> None:

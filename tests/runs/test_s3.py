@@ -17,10 +17,10 @@ import pytest
 
 from jobs.mock import serving
 from pipeline.errors import InputError, UsageError
-from pipeline.source import s3
 from pipeline.source.documents import read
 from pipeline.source.files import InputSpec, find
 from pipeline.source.scan import survey
+from pipeline.source.stores import s3
 from tests.support import ROOT
 from tests.support.served import process
 
@@ -104,7 +104,7 @@ def test_an_object_gives_the_rows_of_the_same_file_on_disk(bucket, tmp_path, nam
 
 
 def test_a_prefix_and_a_glob_list_files_by_name(bucket):
-    for name in ("in/b.jsonl", "in/a.jsonl", "in/_tmp.jsonl", "in/.x.jsonl", "in/notes.txt",
+    for name in ("in/b.jsonl", "in/a.jsonl", "in/_tmp.jsonl", "in/.x.jsonl", "in/README.md",
                  "in/2024/c.jsonl", "in/2025/d.jsonl", "in/2025/deep/e.jsonl", "in/a/b?.jsonl"):
         bucket.put(name, lines(ROWS[:1]))
 
@@ -121,9 +121,9 @@ def test_a_prefix_and_a_glob_list_files_by_name(bucket):
     assert names("i?/b.jsonl") == ["b.jsonl"]
 
 
-@pytest.mark.parametrize("key", ["none.jsonl", "none/*.jsonl", "none", "in/x.csv"])
+@pytest.mark.parametrize("key", ["none.jsonl", "none/*.jsonl", "none", "in/x.xml"])
 def test_what_is_not_there_is_a_usage_error(bucket, key):
-    bucket.put("in/x.csv", b"id,text\n")
+    bucket.put("in/x.xml", b"id,text\n")
     with pytest.raises(UsageError):
         find(bucket.url(key))
 

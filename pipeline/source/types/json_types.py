@@ -29,6 +29,22 @@ INTEGERS = ("integer", "signed", "unsigned")
 """Of 63 bits and none negative; some negative; some of 64 bits and none negative."""
 
 
+_JSON_NAMES: dict[type, str] = {
+    dict: "object",
+    list: "array",
+    str: "string",
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    type(None): "null",
+}
+
+
+def json_name(value: Any) -> str:
+    """The JSON name of the type of `value`."""
+    return _JSON_NAMES[type(value)]
+
+
 class Misfit(Exception):
     """A value that does not fit its column; `path` leads to it, outermost key first."""
 

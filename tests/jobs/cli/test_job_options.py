@@ -89,7 +89,7 @@ def test_help_lists_the_flags_in_groups_by_the_section_of_their_key():
     shown = command.get_help(click.Context(command, info_name="x", terminal_width=80))
     assert shown.partition("[OPTIONS] JOB\n\n")[2].splitlines() == [
         "Input and output:",
-        "  -i, --input PATH    Input rows: file, glob, directory, s3:// or -.", "",
+        "  -i, --input PATH    Input rows: file, glob, directory, URL or -.", "",
         "Chunking:",
         "  --size TOKENS       Maximum tokens per chunk.", "",
         "Endpoint:",

@@ -201,11 +201,11 @@ def test_missing_columns_are_refused_with_the_nearest_and_all_names(tmp_path, mo
 
 
 @pytest.mark.parametrize(
-    "name", ["gone.jsonl", "gone/*.jsonl", "a.csv", "folder", "gone/a.parquet"]
+    "name", ["gone.jsonl", "gone/*.jsonl", "a.xml", "folder", "gone/a.parquet"]
 )
 def test_inputs_that_are_not_there_are_usage_errors(tmp_path, name):
     (tmp_path / "folder").mkdir()
-    (tmp_path / "a.csv").write_text("id,text\n")
+    (tmp_path / "a.xml").write_text("<text/>\n")
     with pytest.raises(UsageError):
         survey(InputSpec(str(tmp_path / name), "text"))
 

@@ -27,12 +27,12 @@ _decode = msgspec.json.Decoder(str).decode
 
 
 class LongLine:
-    """A line read in pieces to its end; `head` is its beginning.
+    """A line, or an element of an array, read in pieces to its end.
 
     Cost: holds its long strings and the rest of the line.
     """
 
-    def __init__(self, head: bytes, stream: BinaryIO, max_bytes: int) -> None:
+    def __init__(self, pieces: Iterator[bytes], max_bytes: int) -> None:
         self.rest = bytearray()
         """The line, with placeholders for its long strings."""
         self.error: str | None = None
@@ -41,7 +41,7 @@ class LongLine:
         self._mark = secrets.token_hex(16)
         self._long_strings: list[str] = []
         self._max_bytes = max_bytes
-        self._pieces = _pieces(head, stream)
+        self._pieces = pieces
         self._digest = sha256()
         self._piece = b""
         self._at = self._end = 0
@@ -137,8 +137,8 @@ class LongLine:
             return ""
 
 
-def _pieces(head: bytes, stream: BinaryIO) -> Iterator[bytes]:
-    """The line without its ending."""
+def line_pieces(head: bytes, stream: BinaryIO) -> Iterator[bytes]:
+    """A line without its ending; `head` is its beginning."""
     ready = (head[at : at + PIECE_BYTES] for at in range(0, len(head), PIECE_BYTES))
     pending = b""
     while piece := next(ready, b"") or stream.readline(PIECE_BYTES):

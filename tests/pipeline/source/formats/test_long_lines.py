@@ -7,9 +7,10 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import example, given
 
-from pipeline.source import identity, jsonl
-from pipeline.source import long_lines as longlines
-from pipeline.source.jsonl import decode_line, lines
+from pipeline.source import identity
+from pipeline.source.formats import jsonl
+from pipeline.source.formats import long_lines as longlines
+from pipeline.source.formats.jsonl import decode_object, lines
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=40) | st.text('\\"u\ud7ff😀é\n', max_size=30)
 VALUE = st.recursive(
@@ -21,7 +22,7 @@ ROW = st.dictionaries(TEXT, VALUE, min_size=1, max_size=4)
 
 
 def read(raw, max_bytes=10_000):
-    return [(line.number, *decode_line(line, max_bytes)) for line in lines(io.BytesIO(raw), max_bytes)]
+    return [(line.number, *decode_object(line, "line", max_bytes)) for line in lines(io.BytesIO(raw), max_bytes)]
 
 
 @pytest.fixture

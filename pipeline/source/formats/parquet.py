@@ -17,18 +17,15 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
 from pipeline.source import identity
-from pipeline.source.blocks import Block, RowSelection, drain
+from pipeline.source.blocks import BATCH_BYTES, BATCH_ROWS, Block, RowSelection, drain
 from pipeline.source.diagnosis import HEAD_BYTES, diagnose_parquet
 from pipeline.source.files import (
     InputFile,
     InputSpec,
-    is_s3,
-    raw_file,
-    seekable,
     unchanged,
     unreadable,
 )
-from pipeline.source.jsonl import BATCH_BYTES, BATCH_ROWS
+from pipeline.source.stores.table import store_of
 from pipeline.source.types.plain import plain_batch, plain_schema
 from pipeline.source.types.values import identity_values, is_text
 from pipeline.source.types.wide import with_wide_columns_as_bytes
@@ -36,9 +33,6 @@ from pipeline.text import inflect, many, reason
 
 UNREADABLE = identity.of_bytes(sha256(b"a row in a damaged part of a Parquet file").digest())
 """The content hash of rows without values; occurrences distinguish them."""
-
-S3_BYTES = 4 << 20
-"""Bytes of a column to read ahead from a bucket; for a local file it is 1 MB."""
 
 
 class OpenParquet(pq.ParquetFile):  # type: ignore[misc]
@@ -52,9 +46,9 @@ def open_parquet(file: InputFile) -> OpenParquet:
     """The open file, its footer read. Raises: InputError for an incomplete footer."""
     try:
         try:
-            return _opened(file, seekable(file))
+            return _opened(file, store_of(file.path).seekable(file.path))
         except pa.ArrowNotImplementedError:
-            found = with_wide_columns_as_bytes(raw_file(file))
+            found = with_wide_columns_as_bytes(store_of(file.path).raw_file(file.path))
             if found is None:
                 raise
             parquet = _opened(file, found.stream)
@@ -76,7 +70,7 @@ def open_parquet(file: InputFile) -> OpenParquet:
 def _opened(file: InputFile, source: Any) -> OpenParquet:
     return OpenParquet(
         source,
-        buffer_size=S3_BYTES if is_s3(file.path) else 1 << 20,
+        buffer_size=store_of(file.path).READ_AHEAD_BYTES,
         pre_buffer=False,
         page_checksum_verification=True,
     )
@@ -140,7 +134,8 @@ class _BlockBuilder:
                 return None
             batch, numbers = batch.take(pa.array(at, pa.int64())), [numbers[n] for n in at]
         name = self._spec.id
-        block = Block(self._file, numbers, [], [], [], [], batch)
+        place = f"{self._file.name}: row "
+        block = Block(self._file, numbers, [], [], [], [], batch, place)
         hashes = _content_hashes(batch) if name is None else iter(())
         for number, value, problem in zip(numbers, *_parquet_ids(batch, name), strict=True):
             if name is None:

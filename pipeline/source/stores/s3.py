@@ -21,12 +21,13 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from pipeline.disk.globbing import matches
 from pipeline.errors import InputError, OutageError, TextmillError, UsageError
-from pipeline.source.partitions import is_partition
+from pipeline.source.stores.listing import Entry, files_below, glob_files
+from pipeline.source.stores.table import Fingerprint
 from pipeline.text import is_loopback, printable
 
 SCHEME = "s3://"
+READ_AHEAD_BYTES = 4 << 20
 READ_BYTES = 8 << 20
 """A request takes about 50 ms to its first byte, so small requests would be mostly latency."""
 CONNECT_SECONDS = 10.0
@@ -59,11 +60,9 @@ def fault_of(path: str) -> str | None:
     return None
 
 
-def list_objects(path: str) -> tuple[list[str], bool]:
+def list_files(path: str) -> tuple[list[str], bool]:
     """The objects that `path` (an object, a prefix or a glob) names, sorted; and whether it is a
     prefix, which may hold any kind of file."""
-    if (fault := fault_of(path)) is not None:
-        raise UsageError(f"{SCHEME}...: input.path {fault}")
     name = path.removeprefix(SCHEME)
     with _s3_errors(path):
         (info,) = _filesystem().get_file_info([name.rstrip("/")])
@@ -71,12 +70,13 @@ def list_objects(path: str) -> tuple[list[str], bool]:
             return [path], False
         if glob.has_magic(name):
             bucket, _, pattern = name.partition("/")
-            return sorted(SCHEME + key for key in _glob(bucket, pattern.split("/"))), False
-        return sorted(SCHEME + key for key in _below(name.rstrip("/"))), True
+            found = glob_files(_entries, bucket, pattern.split("/"))
+            return sorted(SCHEME + key for key in found), False
+        return sorted(SCHEME + key for key in files_below(_entries, name.rstrip("/"))), True
 
 
-def stats(paths: Sequence[str]) -> list[tuple[int, int, str] | None]:
-    """Size, time of change in nanoseconds and ETag of each object; None where it does not exist.
+def fingerprints(paths: Sequence[str]) -> list[Fingerprint | None]:
+    """Size, time of change and ETag of each object; None where it does not exist.
 
     Cost: one request each, up to 16 at once.
     """
@@ -100,6 +100,9 @@ def seekable(path: str) -> Any:
     """The object as a seekable file, for Parquet; the caller closes it."""
     with _s3_errors(path):
         return _filesystem().open_input_file(path.removeprefix(SCHEME))
+
+
+raw_file = seekable
 
 
 def refusal(path: str, error: BaseException, section: str = "") -> TextmillError:
@@ -132,7 +135,7 @@ def _s3_errors(path: str) -> Iterator[None]:
         raise refusal(path, error) from None
 
 
-def _object_stat(path: str) -> tuple[int, int, str] | None:
+def _object_stat(path: str) -> Fingerprint | None:
     try:
         with _filesystem().open_input_stream(path.removeprefix(SCHEME), compression=None) as raw:
             headers = {
@@ -145,48 +148,18 @@ def _object_stat(path: str) -> tuple[int, int, str] | None:
     except (KeyError, ValueError):
         modified = 0
     # The time is in seconds: two versions of one size may share it, but not the ETag.
-    return (
+    return Fingerprint(
         int(headers.get("content-length") or 0),
         modified * 1_000_000_000,
-        headers.get("etag", ""),
+        etag=headers.get("etag", ""),
     )
 
 
-def _glob(base: str, pattern: Sequence[str]) -> Iterator[str]:
-    """The objects below `base` that match; prefixes that cannot hold a match are not listed."""
-    fixed = 0
-    while fixed < len(pattern) - 1 and not glob.has_magic(pattern[fixed]):
-        fixed += 1
-    base, pattern = "/".join([base, *pattern[:fixed]]), pattern[fixed:]
-    part, rest = pattern[0], pattern[1:]
-    if part == "**":
-        for info in _list_prefix(base, deep=True):
-            below = info.path[len(base) + 1 :].split("/")
-            if info.is_file and matches(below, pattern):
-                yield info.path
-        return
-    for info in _list_prefix(base):
-        if not matches([info.base_name], [part]):
-            continue
-        if not rest and info.is_file:
-            yield info.path
-        elif rest and info.type == pafs.FileType.Directory:
-            yield from _glob(info.path, rest)
-
-
-def _below(prefix: str) -> Iterator[str]:
-    """The objects of a prefix, and those of its partitions."""
-    for info in _list_prefix(prefix):
-        if info.is_file:
-            yield info.path
-        elif is_partition(info.base_name):
-            yield from _below(info.path)
-
-
-def _list_prefix(base: str, *, deep: bool = False) -> list[Any]:
+def _entries(base: str, deep: bool) -> Iterator[Entry]:
+    """The objects and prefixes below `base`; `deep`: at any depth."""
     selector = pafs.FileSelector(base, allow_not_found=True, recursive=deep)
-    infos: list[Any] = _filesystem().get_file_info(selector)
-    return infos
+    for info in _filesystem().get_file_info(selector):
+        yield Entry(info.path, info.is_file)
 
 
 def _filesystem() -> Any:
