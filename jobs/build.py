@@ -31,7 +31,6 @@ from pipeline.prepare.pipeline import Chunking, Output, Pipeline, Prompt, Routin
 from pipeline.prepare.prefixes import Embed
 from pipeline.prepare.prompts import columns_of, renderer
 from pipeline.records import (
-    Addition,
     Budget,
     Chunk,
     Document,
@@ -42,7 +41,7 @@ from pipeline.records import (
     RowRef,
     Stop,
 )
-from pipeline.secret import Secret
+from pipeline.secret import Addition, Secret
 from pipeline.source.files import InputSpec
 from pipeline.tasks import TASKS
 from pipeline.text import canonical_url, many

@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pipeline.errors import ErrorKind
-from pipeline.secret import Secret
+from pipeline.secret import Addition, Secret
 
 Status = Literal["ok", "partial", "failed"]
 
@@ -282,22 +282,6 @@ class Deadline(Struct, frozen=True):
     call_seconds: float = 600.0
     loading_seconds: float = 1_800.0
     """Of a model that is loading: many calls, all refused."""
-
-
-class Addition(Struct, frozen=True):
-    """A header, or a part of the query, that a job adds to every call."""
-
-    name: str
-    value: str | Secret
-    """A `Secret` if the job only names its place."""
-
-    @property
-    def text(self) -> str:
-        """The value itself; only the HTTP client reads it."""
-        return self.value.reveal() if isinstance(self.value, Secret) else self.value
-
-    def __repr__(self) -> str:
-        return f"{self.name}=***"
 
 
 class Endpoint(Struct, frozen=True):

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from typing import NoReturn
 from urllib.parse import quote, quote_plus
 
+from msgspec import Struct
+
 
 class Secret:
     """A credential; only `reveal()` gives its text, and only the HTTP client calls it.
@@ -67,3 +69,19 @@ class Mask:
         for form in self._forms:
             message = message.replace(form, "***")
         return message
+
+
+class Addition(Struct, frozen=True):
+    """A header, or a part of the query, that a job adds to every call."""
+
+    name: str
+    value: str | Secret
+    """A `Secret` if the job only names its place."""
+
+    @property
+    def text(self) -> str:
+        """The value itself; only the HTTP client reads it."""
+        return self.value.reveal() if isinstance(self.value, Secret) else self.value
+
+    def __repr__(self) -> str:
+        return f"{self.name}=***"

@@ -224,8 +224,7 @@ def _chunked_documents(
         raise UsageError(f"{printable(source)}: --input names another file", hint="use one of them")
     if not is_file and not _may_be_job(Path(source)):
         raise UsageError(
-            f"{printable(source)}: unknown kind of file, neither rows or texts ({SUFFIXES}) "
-            "nor a job file (.toml)",
+            f"{printable(source)}: unknown kind of file, not {SUFFIXES} nor a job file (.toml)",
             hint="convert it to Markdown or plain text, or pass a text to `textmill chunks -`",
         )
     if is_file:

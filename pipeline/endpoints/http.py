@@ -34,8 +34,8 @@ from pipeline.endpoints.network.proxy import Proxy, unused_proxy
 from pipeline.endpoints.network.reply import Get, Reply
 from pipeline.errors import DescriptorError, EndpointError, ErrorKind
 from pipeline.limits import awake
-from pipeline.records import Addition, Answer, Answered, Endpoint, Failure, Request
-from pipeline.secret import Mask, Secret
+from pipeline.records import Answer, Answered, Endpoint, Failure, Request
+from pipeline.secret import Addition, Mask, Secret
 from pipeline.text import printable
 
 MAX_HEADER_BYTES = 64 << 10

@@ -105,8 +105,10 @@ class Project:
         return content
 
     def parts(self):
-        folder = Path(f"{self.folder / self.out}.run/parts")
-        return {path.name: path.stat().st_ino for path in folder.glob("*[!x]") if path.suffix != ".index"}
+        """What stays the same of a file that is kept; an inode alone may be used again."""
+        files = Path(f"{self.folder / self.out}.run/parts").glob("*[!x]")
+        stats = {path.name: path.stat() for path in files if path.suffix != ".index"}
+        return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in stats.items()}
 
 
 def small(monkeypatch):

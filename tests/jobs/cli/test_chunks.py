@@ -154,8 +154,8 @@ def test_a_file_of_another_kind_is_refused_with_all_that_is_read(rows, textmill,
     ran = textmill("chunks", name, "--json")
     line, hint = ran.err.splitlines()
     assert (ran.code, ran.out) == (2, "")
-    assert line.startswith(f"{name}: unknown kind of file, neither rows (.jsonl, ")
-    assert line.endswith("nor one text (.txt, .md, .markdown) nor a job file (.toml)")
+    assert line.startswith(f"{name}: unknown kind of file, not .jsonl, ")
+    assert line.endswith(".parquet, .txt, .md nor a job file (.toml)")
     assert hint.startswith("hint: convert it to Markdown or plain text")
 
 

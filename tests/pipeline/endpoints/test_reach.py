@@ -8,8 +8,8 @@ from msgspec.structs import replace
 from jobs.mock import Fault, Mock
 from pipeline.endpoints.http import HttpEndpoint
 from pipeline.errors import EndpointError
-from pipeline.records import Addition, Deadline
-from pipeline.secret import Secret
+from pipeline.records import Deadline
+from pipeline.secret import Addition, Secret
 from tests.pipeline.endpoints.test_http import (
     KEY,
     endpoint,

@@ -120,8 +120,9 @@ def test_elements_are_those_of_the_json_module_wherever_pieces_end(tmp_path, row
     assert [json.loads(value) for value in values if value] == [
         row["value"] for row, d in zip(rows, found, strict=True) if d.error is None
     ]
-    with pytest.MonkeyPatch.context() as patched:
-        assert [d.error for d in found] == [d.error for d in documents(path, for_json=True)[1]]
+    whole = documents(path, for_json=True)[1]
+    # Of two values that do not fit, either may be the one that is named.
+    assert [d.error is None for d in found] == [d.error is None for d in whole]
 
 
 @pytest.mark.parametrize(("raw", "errors"), [
