@@ -161,6 +161,8 @@ def workdir(tmp_path, monkeypatch):
     pq.write_table(small, tmp_path / "docs.parquet")
     pq.write_table(small, tmp_path / "table.parquet")
     (tmp_path / "report.md").write_text(README, "utf-8")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "ferry.md").write_text(json.loads(samples()[0])["text"], "utf-8")
     return tmp_path
 
 
