@@ -51,7 +51,7 @@ wheel:
 	build/wheel/builder/bin/python -m build --outdir dist
 	$(PYTHON) -m venv build/wheel/user
 	build/wheel/user/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
-	cd build/wheel && user/bin/textmill --help >/dev/null && user/bin/textmill chunks ../../README.md >/dev/null
+	cd build/wheel && user/bin/textmill --help >/dev/null && user/bin/textmill chunks ../../README.md --tokenizer o200k_base >/dev/null
 	rm -rf build/wheel
 
 lint: $(VENV)/test.stamp
