@@ -4,7 +4,9 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PARALLEL ?= -n auto --dist worksteal
+# Half as many workers again as cores: many tests wait for a process or a server.
+WORKERS  ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 2) * 3 // 2)')
+PARALLEL ?= -n $(WORKERS) --dist worksteal
 UV     := $(shell command -v uv 2>/dev/null)
 export UV_PYTHON_DOWNLOADS = never
 # Every process that a test starts would compile the program anew.

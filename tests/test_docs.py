@@ -193,8 +193,7 @@ def test_the_readme_and_the_makefile_name_the_same_commands():
     makefile = (ROOT / "Makefile").read_text("utf-8")
     for target in re.findall(r"^\$ make (\w+)$", README, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
-    suites = re.search(r"for suite in (.+); do", (ROOT / ".ci" / "run").read_text("utf-8"))
-    assert suites[1].split() == ["test", "test-slow"]
+    assert "\nmake test " in (ROOT / ".ci" / "run").read_text("utf-8")
 
 
 def test_every_page_says_only_commands_that_exist():
