@@ -53,6 +53,13 @@ def literal(host: str) -> IPv4Address | IPv6Address | None:
         return None
 
 
+def is_loopback(host: str) -> bool:
+    """True if the host of a URL is this machine; False for short forms (`127.1`), which parsers
+    read differently."""
+    address = literal(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
+
+
 def problem(
     address: IPv4Address | IPv6Address, *, is_clear: bool, host: str = ""
 ) -> AddressError | None:

@@ -5,7 +5,7 @@ Records are frozen and flow one way: document -> chunks -> requests -> outcomes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -367,9 +367,6 @@ class Budget(Struct, frozen=True, kw_only=True):
     max_cost_usd: float | None = None
     stop_at_cap: bool = False
     """Work up to the bound instead of refusing a plan that is over it."""
-
-
-Chunker = Callable[[str], Iterator[Chunk]]
 
 
 class Aggregator(Protocol):

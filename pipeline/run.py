@@ -36,8 +36,7 @@ from pipeline.endpoints.connect import Connections, connect
 from pipeline.errors import PlanOverBudget, StorageError, TextmillError
 from pipeline.limits import awake
 from pipeline.loop import Loop
-from pipeline.parts.guards import check_dimension, check_removed
-from pipeline.parts.retyped import retyped_ids_named
+from pipeline.parts.guards import check_dimension, check_removed, retyped_ids_named
 from pipeline.parts.reuse import Reuse, plan_reuse
 from pipeline.plan import plan_requests
 from pipeline.prepare.factory import MIN_SPLIT_TOKENS, RequestFactory

@@ -78,17 +78,6 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     return f" (did you mean `{printable(near, 80)}`?)" if near else ""
 
 
-def is_loopback(host: str) -> bool:
-    """True if the host of a URL is this machine; False for short forms (`127.1`), which parsers
-    read differently."""
-    from ipaddress import ip_address  # 3 ms, and needed only for plain http
-
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 PLACEHOLDER = re.compile(r"\{\{([^\W\d]\w*)\}\}|\{([^\W\d]\w*)\}")
 """A name in braces, the second group, or one that is meant literally, the first group."""
 

@@ -22,7 +22,7 @@ from jobs.cli.plan import missing_column_line
 from jobs.cli.shell import command, print_json, print_message
 from jobs.format import cost as cost_of
 from jobs.secrets import mask
-from pipeline.errors import CLASSES, COMPLETE, TextmillError
+from pipeline.errors import CLASSES, CLOSING, COMPLETE, StorageError, TextmillError, UsageError
 from pipeline.events import usage_fields
 from pipeline.records import Answer, Usage
 from pipeline.text import many, printable, shown
@@ -70,7 +70,7 @@ def check(source: str, settings: JobSettings, as_json: bool) -> int:
     own += _of_dimensions(exchanges)
     code = worst([*findings, *own])
     usage = sum((each.usage for each in exchanges), Usage())
-    for trouble in _record(job, source, settings, exchanges, code):
+    for trouble in _record(job, source, settings, exchanges, usage, code):
         print_message(trouble)
     if as_json:
         print_json(_as_dict(job, findings, own, exchanges, usage, code))
@@ -87,8 +87,6 @@ def check(source: str, settings: JobSettings, as_json: bool) -> int:
 
 def worst(findings: Sequence[Finding]) -> int:
     """The exit code of the worst finding: one that the same command does not solve comes first."""
-    from pipeline.errors import CLOSING
-
     codes = [finding.exit for finding in findings]
     return max(codes, key=lambda code: (code in CLOSING, code), default=COMPLETE)
 
@@ -144,8 +142,6 @@ def _folder(what: str, path: str) -> Finding:
     if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
         return Finding(what=what, state="ok", message=f"{shown(path)} can be written")
     problem = "is no folder" if not folder.is_dir() else "cannot be written"
-    from pipeline.errors import StorageError
-
     return _wrong(what, StorageError(f"{shown(path)}: {shown(str(folder))} {problem}"))
 
 
@@ -163,7 +159,7 @@ async def _ask(job: Job, chunking: Chunking) -> list[Exchange]:
         except TextmillError as error:
             named = endpoint(job, spec, with_secret=False)
             found.append(Exchange(endpoint=named, problem=error))
-    asked = iter(
+    answered = iter(
         await ask_each(
             ready,
             lambda _: probe(job),
@@ -172,7 +168,7 @@ async def _ask(job: Job, chunking: Chunking) -> list[Exchange]:
             max_seconds=job.run.max_start_seconds,
         )
     )
-    return [each or next(asked) for each in found]
+    return [each or next(answered) for each in found]
 
 
 def _of_exchange(exchange: Exchange) -> Finding:
@@ -207,8 +203,9 @@ def _of_dimensions(exchanges: Sequence[Exchange]) -> Iterator[Finding]:
     }
     if len(set(sizes.values())) > 1:
         listed = ", ".join(f"`{name}` {size:,}" for name, size in sizes.items())
-        message = f"all vectors of an output must have one dimension, got {listed}"
-        yield Finding(what="vectors", state="wrong", message=message, exit=2)
+        yield _wrong(
+            "vectors", UsageError(f"all vectors of an output must have one dimension, got {listed}")
+        )
 
 
 def _wrong(what: str, error: TextmillError) -> Finding:
@@ -286,14 +283,18 @@ def _cost_usd(usage: Usage) -> float | None:
 
 
 def _record(
-    job: Job, source: str, settings: JobSettings, exchanges: Sequence[Exchange], code: int
+    job: Job,
+    source: str,
+    settings: JobSettings,
+    exchanges: Sequence[Exchange],
+    usage: Usage,
+    code: int,
 ) -> Iterator[str]:
     """Counts what the calls cost in the register; yields the errors of writing it."""
     from jobs.history.register import RegisterEntry, start_record, utc
     from jobs.home import home
     from jobs.spec.flags import command_line
 
-    usage = sum((each.usage for each in exchanges), Usage())
     if not usage.calls:
         return
     words = command_line(source, settings.overrides, settings.flags, verb="check")

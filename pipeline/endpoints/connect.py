@@ -125,14 +125,14 @@ async def connect(
 
     async def identify_group(origin: Endpoint, replicas: Sequence[Endpoint]) -> None:
         group = (origin, *replicas)
-        asked = [each for each in group if KINDS[each.kind].names_itself]
+        askable = [each for each in group if KINDS[each.kind].names_itself]
         known = identify_offline(origin, cache, chunk_tokens)
         if known is None and origin.model:
             with anyio.move_on_after(head_start if len(endpoints) > 1 else None):
                 known = await identification(origin)
             known = known or identify_later(origin, origin, cache)
         first, known = (
-            (origin, known) if known else await _first_to_reply(asked, identification, head_start)
+            (origin, known) if known else await _first_to_reply(askable, identification, head_start)
         )
         for each in group:
             found[each.name] = (

@@ -143,12 +143,12 @@ def _about_encoding(endpoint: Endpoint, error: EndpointError, body: bytes) -> En
 
     It says so, or answers a 200 whose vectors are missing or cannot be read.
     """
-    asked = endpoint.parameters.get("encoding_format", _ENCODINGS[0])
-    later = _ENCODINGS[_ENCODINGS.index(asked) + 1 :] if asked in _ENCODINGS else ()
+    encoding = endpoint.parameters.get("encoding_format", _ENCODINGS[0])
+    later = _ENCODINGS[_ENCODINGS.index(encoding) + 1 :] if encoding in _ENCODINGS else ()
     is_named = _NAMES_ENCODING.search(body) is not None
     is_refused = error.facts.is_requests_own or error.facts.stops_with is UsageError
     is_named = is_named and (is_refused or error.status == 500)
-    is_useless = asked == _ENCODINGS[0] and isinstance(error, NoVectors)
+    is_useless = encoding == _ENCODINGS[0] and isinstance(error, NoVectors)
     if later and (is_useless or is_named):
         error.ask_with = {"encoding_format": later[0]}
     return error

@@ -1,6 +1,7 @@
 import pytest
 
-from pipeline.text import did_you_mean, inflect, is_loopback, many, nearest, printable
+from pipeline.addresses import is_loopback
+from pipeline.text import did_you_mean, inflect, many, nearest, printable
 
 
 @pytest.mark.parametrize(

@@ -38,10 +38,10 @@ class FileServer:
             return self._send(handler, 404, self.not_found, b"")
         body = self.files[path]
         headers = {"ETag": f'"{hashlib.sha256(body).hexdigest()[:16]}"'} if self.etag else {}
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", handler.headers.get("Range", ""))
-        if asked is None or not self.ranges:
+        ranged = re.fullmatch(r"bytes=(\d+)-(\d*)", handler.headers.get("Range", ""))
+        if ranged is None or not self.ranges:
             return self._send(handler, 200, headers, body)
-        start, end = int(asked[1]), min(len(body), int(asked[2] or len(body)) + 1)
+        start, end = int(ranged[1]), min(len(body), int(ranged[2] or len(body)) + 1)
         if start >= len(body):
             return self._send(handler, 416, headers | {"Content-Range": f"bytes */{len(body)}"}, b"")
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(body)}"

@@ -30,23 +30,23 @@ def lines(records):
 def at(mock, name="mock", **keys):
     """An endpoint of the job file that asks this mock, or what listens at this URL."""
     url = mock if isinstance(mock, str) else mock.url
-    told = {"name": name, "kind": "openai", "url": f"{url}/v1", "model": name,
+    table = {"name": name, "kind": "openai", "url": f"{url}/v1", "model": name,
             "api_key": {"env": "MOCK_KEY"}, "concurrency": 2}
-    return {key: value for key, value in (told | keys).items() if value is not None}
+    return {key: value for key, value in (table | keys).items() if value is not None}
 
 
 def job(workdir, *endpoints, task="feature-extraction", route=None, rules=(), output=None):
     """A job file with these endpoints; its output is read by `written`."""
     output = output or ("out.parquet" if task == "feature-extraction" else "out.jsonl")
-    told = [f'task = "{task}"', *([f'route = "{route}"'] if route else []),
+    sections = [f'task = "{task}"', *([f'route = "{route}"'] if route else []),
             '[input]\npath = "in.jsonl"\nid = "id"', "[chunk]\nsize = 64",
             f'[output]\npath = "{output}"']
     if task != "feature-extraction":
-        told.append('[parameters]\nprompt = "Say it again: {chunk}"')
-    told += [f"[[endpoint]]\n{_toml(each)}" for each in endpoints]
-    told += [f"[[rule]]\n{_toml(each)}" for each in rules]
+        sections.append('[parameters]\nprompt = "Say it again: {chunk}"')
+    sections += [f"[[endpoint]]\n{_toml(each)}" for each in endpoints]
+    sections += [f"[[rule]]\n{_toml(each)}" for each in rules]
     path = workdir / "job.toml"
-    path.write_text("\n".join(told))
+    path.write_text("\n".join(sections))
     return path
 
 
@@ -82,21 +82,21 @@ def failures(workdir):
 def balanced(ran, *, code=0):
     """The last line of --json; the run ended so, and every row is counted once."""
     assert ran.code == code, ran.err
-    told = ran.last
-    assert told["exit"] == code
+    report = ran.last
+    assert report["exit"] == code
     if code in (0, 3):
-        assert told["ok"] + told["partial"] + told["failed"] == told["documents"]
-    return told
+        assert report["ok"] + report["partial"] + report["failed"] == report["documents"]
+    return report
 
 
-def paid(mocks, *told, compared=0):
+def paid(mocks, *reports, compared=0):
     """What these servers charged is what these runs say that they asked for, endpoint for endpoint.
 
     `compared`: texts that each of them may have been sent to compare its model, and not for a row.
     """
     for at, mock in enumerate(mocks):
         bill = mock.bill.totals()
-        figures = [each["endpoints"][at] for each in told]
+        figures = [each["endpoints"][at] for each in reports]
         assert bill.calls == sum(each["calls"] for each in figures)
         kept = sum(each["requests"] for each in figures)
         # An answer with one odd vector is spoiled as a whole on the bill, and the rest of it kept.
@@ -108,14 +108,14 @@ def same_as_ever(workdir, textmill, monkeypatch, path, *mocks):
     """Run again now that all is well, here and where nothing was ever asked: the same bytes."""
     for mock in mocks:
         mock.play()
-    told = balanced(textmill("run", path, "--json"))
+    report = balanced(textmill("run", path, "--json"))
     output = next(each for each in (workdir / "out.parquet", workdir / "out.jsonl") if each.exists())
     after = output.read_bytes()
     monkeypatch.setenv("TEXTMILL_HOME", str(workdir / "fresh"))
     output.unlink()
     assert textmill("run", path).code == 0
     assert output.read_bytes() == after
-    return told
+    return report
 
 
 def child(*arguments, **environment):

@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlsplit
 
+from pipeline.addresses import is_loopback
 from pipeline.errors import InputError, OutageError, TextmillError
-from pipeline.text import is_loopback, many, printable, reason, shown
+from pipeline.text import many, printable, reason, shown
 
 ATTEMPTS = 4
 """Requests without a new byte after which a server counts as away."""
@@ -105,14 +106,14 @@ def request(source: Source, start: int, end: int | None) -> tuple[Any, Version]:
         **source.headers,
     }
     url = quote(source.url, safe="%/:=&?~#+!$,;'@()*[]")
-    asked = urllib.request.Request(url, headers=headers)
+    outgoing = urllib.request.Request(url, headers=headers)
     problem, wait = "", PAUSE_SECONDS
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(wait)
             wait = PAUSE_SECONDS * 2**attempt
         try:
-            reply = _opener().open(asked, timeout=IDLE_SECONDS)
+            reply = _opener().open(outgoing, timeout=IDLE_SECONDS)
             return reply, _version(reply)
         except HTTPError as error:
             error.close()
@@ -151,6 +152,12 @@ def changed(source: Source) -> InputError:
     )
 
 
+def place_of(offset: int, whence: int, at: int, size: int) -> int:
+    """Where a `seek` leads in a file of this size that is read at `at`."""
+    start = {io.SEEK_SET: 0, io.SEEK_CUR: at, io.SEEK_END: size}[whence]
+    return max(0, start + offset)
+
+
 class HttpFile(io.RawIOBase):
     """The file, version by version checked. `window`: bytes to ask for at once; None: all."""
 
@@ -173,10 +180,10 @@ class HttpFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Moves; the next read asks for the bytes from there."""
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._version.size}[whence]
-        if start + offset != self._at:
+        place = place_of(offset, whence, self._at, self._version.size)
+        if place != self._at:
             self._drop()
-            self._at = max(0, start + offset)
+            self._at = place
         return self._at
 
     def readinto(self, buffer: Any, /) -> int:

@@ -21,10 +21,11 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from pipeline.addresses import is_loopback
 from pipeline.errors import InputError, OutageError, TextmillError, UsageError
 from pipeline.source.stores.listing import Entry, files_below, glob_files
 from pipeline.source.stores.table import Fingerprint
-from pipeline.text import is_loopback, printable
+from pipeline.text import printable
 
 SCHEME = "s3://"
 READ_AHEAD_BYTES = 4 << 20

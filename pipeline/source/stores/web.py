@@ -22,7 +22,14 @@ from urllib.parse import urlsplit
 from pipeline.disk.durable import storage_errors
 from pipeline.errors import InputError, TextmillError
 from pipeline.source.stores import http_file
-from pipeline.source.stores.http_file import HttpFile, Source, Version, is_allowed, request
+from pipeline.source.stores.http_file import (
+    HttpFile,
+    Source,
+    Version,
+    is_allowed,
+    place_of,
+    request,
+)
 from pipeline.source.stores.table import Fingerprint
 from pipeline.text import reason, shown
 
@@ -191,8 +198,7 @@ class _CopyReader(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(0, start + offset)
+        self._at = place_of(offset, whence, self._at, self._size)
         return self._at
 
     def readinto(self, buffer: Any, /) -> int:

@@ -15,13 +15,13 @@ RULE = {"column": "private", "equals": True, "endpoints": ["inside"]}
 def check(textmill, path, *more):
     """The exit code, and the JSON of the check."""
     ran = textmill("check", path, "--json", *more)
-    told = json.loads(ran.out)
-    assert told["exit"] == ran.code
-    return told
+    report = json.loads(ran.out)
+    assert report["exit"] == ran.code
+    return report
 
 
-def states(told):
-    return {each["what"]: each["state"] for each in told["checks"]}
+def states(report):
+    return {each["what"]: each["state"] for each in report["checks"]}
 
 
 def test_everything_that_works_is_shown_in_the_order_of_the_file(workdir, textmill):
@@ -46,10 +46,10 @@ def test_what_it_costs_is_paid_and_in_the_ledger_and_no_answer_is_kept(workdir, 
     given(workdir, rows(1))
     with serving(key=KEY) as mock:
         path = job(workdir, at(mock, price={"input": 1000.0}))
-        told = check(textmill, path)
-        (own,) = told["endpoints"]
+        report = check(textmill, path)
+        (own,) = report["endpoints"]
         assert own["works"] and own["input_tokens"] == 19 and own["answer_seconds"] > 0
-        assert told["cost_usd"] == own["cost_usd"] == 0.019
+        assert report["cost_usd"] == own["cost_usd"] == 0.019
         listed = json.loads(textmill("status", "--json").out)
         assert listed["runs"] == []  # it is no run
         assert [(day["runs"], day["calls"], day["cost_usd"]) for day in listed["ledger"]] == [(0, 1, 0.019)]
@@ -83,26 +83,26 @@ def test_each_endpoint_is_asked_whatever_is_wrong_with_the_others(workdir, textm
     with serving(key=KEY) as mock:
         path = job(workdir, at(url, "gone", model="m"), at(mock, "short", model="m") | {"url": mock.url},
                    at(mock, "keyless", model="m", api_key={"env": "NO_SUCH_KEY"}), at(mock, "good", model="m"))  # fmt: skip
-        told = check(textmill, path)
-        found = {each["name"]: (each["exit"], each["hint"] or "") for each in told["endpoints"]}
+        report = check(textmill, path)
+        found = {each["name"]: (each["exit"], each["hint"] or "") for each in report["endpoints"]}
         assert [*found] == ["gone", "short", "keyless", "good"]
         assert {name: code for name, (code, _) in found.items()} == {
             "gone": 5, "short": 2, "keyless": 2, "good": 0}  # fmt: skip
         assert found["short"][1].startswith(f'endpoint.url = "{mock.url}/v1"')
         assert found["keyless"][1] == "export NO_SUCH_KEY=..."
-        assert told["exit"] == 2  # the same command does not solve it
+        assert report["exit"] == 2  # the same command does not solve it
 
 
 def test_no_row_is_sent_and_an_input_that_is_not_there_yet_is_only_noted(workdir, textmill):
     with serving(key=KEY, record=True) as outside, serving(key=KEY, record=True) as inside:
         path = job(workdir, at(outside, "outside"), at(inside, "inside"), task="chat-completion",
                    rules=[RULE])
-        told = check(textmill, path)
-        assert (told["exit"], states(told)["input"]) == (0, "note")
+        report = check(textmill, path)
+        assert (report["exit"], states(report)["input"]) == (0, "note")
         given(workdir, rows(4, Private=True))
-        told = check(textmill, path)
-        assert (told["exit"], states(told)["input"]) == (0, "note")
-        notes = [each["message"] for each in told["checks"] if each["state"] == "note"]
+        report = check(textmill, path)
+        assert (report["exit"], states(report)["input"]) == (0, "note")
+        notes = [each["message"] for each in report["checks"] if each["state"] == "note"]
         assert "no row has the column `private` (did you mean `Private`?)" in notes[0]
         for mock in (outside, inside):
             sent = b"".join(each.body for each in mock.bill.recorded)
@@ -123,32 +123,32 @@ def test_an_input_that_cannot_be_used_is_wrong_and_the_endpoints_are_asked(
     else:
         (workdir / name).write_bytes(written)
     with serving(key=KEY) as mock:
-        told = check(textmill, job(workdir, at(mock)), "-i", name)
-    assert told["exit"] in (2, 6) and told["endpoints"][0]["works"]
-    (wrong,) = [each for each in told["checks"] if each["state"] == "wrong"]
+        report = check(textmill, job(workdir, at(mock)), "-i", name)
+    assert report["exit"] in (2, 6) and report["endpoints"][0]["works"]
+    (wrong,) = [each for each in report["checks"] if each["state"] == "wrong"]
     assert wrong["what"] == "input" and problem in wrong["message"]
 
 
 def test_an_output_that_cannot_be_written_is_wrong(workdir, textmill, monkeypatch):
     monkeypatch.setattr("jobs.cli.check.os.access", lambda path, mode: path != workdir)
     with serving(key=KEY) as mock:
-        told = check(textmill, job(workdir, at(mock)), "-o", "new/folder/out.parquet")
-    assert (told["exit"], states(told)["output"], states(told)["answers"]) == (13, "wrong", "ok")
+        report = check(textmill, job(workdir, at(mock)), "-o", "new/folder/out.parquet")
+    assert (report["exit"], states(report)["output"], states(report)["answers"]) == (13, "wrong", "ok")
 
 
 def test_a_chunk_that_is_longer_than_the_model_reads_is_found(workdir, textmill):
     with serving(key=KEY, max_input_tokens=64) as mock:
-        told = check(textmill, job(workdir, at(mock, kind="tei", model=None) | {"url": mock.url}),
+        report = check(textmill, job(workdir, at(mock, kind="tei", model=None) | {"url": mock.url}),
                      "--size", "200")  # fmt: skip
-    assert told["exit"] == 2
-    assert "a chunk may have 300 tokens, more than `mock-embedding` reads (64)" in told["endpoints"][0]["error"]
+    assert report["exit"] == 2
+    assert "a chunk may have 300 tokens, more than `mock-embedding` reads (64)" in report["endpoints"][0]["error"]
 
 
 def test_vectors_that_cannot_be_in_one_output_are_found(workdir, textmill):
     with serving(key=KEY, dimension=8) as one, serving(key=KEY, dimension=16) as two:
-        told = check(textmill, job(workdir, at(one, "one", model="m"), at(two, "two", model="m")))
-    assert (told["exit"], states(told)["vectors"]) == (2, "wrong")
-    assert told["checks"][-1]["message"].endswith("got `one` 8, `two` 16")
+        report = check(textmill, job(workdir, at(one, "one", model="m"), at(two, "two", model="m")))
+    assert (report["exit"], states(report)["vectors"]) == (2, "wrong")
+    assert report["checks"][-1]["message"].endswith("got `one` 8, `two` 16")
 
 
 def test_another_way_of_asking_is_tried_as_in_a_run(workdir, textmill):
@@ -158,9 +158,9 @@ def test_another_way_of_asking_is_tried_as_in_a_run(workdir, textmill):
 
 
 def test_an_embedded_model_and_a_template_are_checked_without_an_input(textmill):
-    told = check(textmill, "embed")
-    assert (told["exit"], told["endpoints"][0]["dimension"]) == (0, 256)
-    assert states(told) == {"job": "ok", "input": "note", "output": "note", "answers": "ok"}
+    report = check(textmill, "embed")
+    assert (report["exit"], report["endpoints"][0]["dimension"]) == (0, 256)
+    assert states(report) == {"job": "ok", "input": "note", "output": "note", "answers": "ok"}
 
 
 def test_a_job_file_that_is_wrong_ends_the_check_before_any_call(workdir, textmill):
