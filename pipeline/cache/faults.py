@@ -183,8 +183,9 @@ def _foreign_schema(connection: sqlite3.Connection) -> str | None:
     tables = [name for (name,) in rows if not name.startswith("sqlite_")]
     if not tables:
         return None
-    columns = {row[1] for row in connection.execute("PRAGMA table_info(Cache)")}
-    if not columns >= _COLUMNS:
+    if tables == ["Settings"] and _columns_of(connection, "Settings") == {"key", "value"}:
+        return None  # another process creates the cache now, or was killed while it did
+    if not _columns_of(connection, "Cache") >= _COLUMNS:
         named = ", ".join(f"`{printable(name, 40)}`" for name in tables[:5])
         return f"the SQLite database of another program (tables {named}), not an answer cache"
     mark = connection.execute(
@@ -200,3 +201,8 @@ def _foreign_schema(connection: sqlite3.Connection) -> str | None:
             f"version has format {FORMAT.decode()})"
         )
     return None
+
+
+def _columns_of(connection: sqlite3.Connection, table: str) -> set[str]:
+    """The names of a table's columns; empty: there is no such table."""
+    return {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}

@@ -78,6 +78,21 @@ def test_a_cache_that_was_being_made_is_finished(folder):
     AnswerCache(folder).close()
 
 
+def test_a_cache_that_another_process_begins_to_make_is_one(folder):
+    """Between its first two tables: two first runs at once, or a kill between them."""
+    database(folder, "CREATE TABLE Settings (key TEXT NOT NULL UNIQUE, value)")
+    with closing(AnswerCache(folder)) as cache:
+        cache.put_many([(KEY, Answer("x"))])
+        assert cache.contains(KEY)
+
+
+def test_settings_of_another_program_are_no_cache(folder):
+    before = database(folder, "CREATE TABLE Settings (name, value)")
+    with pytest.raises(StorageError, match="of another program \\(tables `Settings`\\)"):
+        AnswerCache(folder)
+    assert (folder / "cache.db").read_bytes() == before
+
+
 @pytest.mark.parametrize("content", [b"no database at all", b"\x00" * 8192, b"{}\n" * 4000])
 def test_a_file_that_is_no_database_is_not_called_full(folder, content):
     (folder / "cache.db").write_bytes(content)
